@@ -1,0 +1,89 @@
+"""adm: class-guided image sampling from ADM diffusion models (arXiv 2105.05233).
+
+    from adm_cli import SamplingConfig, generate, load_pipeline
+
+    pipeline = load_pipeline("tiny")
+    for batch in generate(pipeline, SamplingConfig(seeds=(0,), classes=(207,), scale=4.0)):
+        batch.images  # uint8 [N, H, W, 3]
+
+The public names below load on first use, so importing the package is quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "AdmError": "errors",
+    "ClassifierConfig": "config",
+    "DiffusionConfig": "config",
+    "SamplingConfig": "config",
+    "UNetConfig": "config",
+    "openai_flags": "openai_flags",
+    "NoisyClassifier": "models.classifier",
+    "SuperResUNet": "models.unet",
+    "UNet": "models.unet",
+    "NoiseSchedule": "diffusion.schedule",
+    "SampleStep": "diffusion.samplers",
+    "ddim_reverse": "diffusion.samplers",
+    "ddim_sample": "diffusion.samplers",
+    "ddpm_sample": "diffusion.samplers",
+    "classifier_guidance": "diffusion.guidance",
+    "convert": "converting",
+    "load_model": "loading",
+    "ImageBatch": "pipeline",
+    "Pipeline": "pipeline",
+    "generate": "pipeline",
+    "load_pipeline": "pipeline",
+}
+
+__all__ = [
+    "AdmError",
+    "ClassifierConfig",
+    "DiffusionConfig",
+    "ImageBatch",
+    "NoiseSchedule",
+    "NoisyClassifier",
+    "Pipeline",
+    "SampleStep",
+    "SamplingConfig",
+    "SuperResUNet",
+    "UNet",
+    "UNetConfig",
+    "__version__",
+    "classifier_guidance",
+    "convert",
+    "ddim_reverse",
+    "ddim_sample",
+    "ddpm_sample",
+    "generate",
+    "load_model",
+    "load_pipeline",
+    "openai_flags",
+]
+
+if TYPE_CHECKING:
+    from adm_cli.config import ClassifierConfig, DiffusionConfig, SamplingConfig, UNetConfig
+    from adm_cli.converting import convert
+    from adm_cli.diffusion.guidance import classifier_guidance
+    from adm_cli.diffusion.samplers import SampleStep, ddim_reverse, ddim_sample, ddpm_sample
+    from adm_cli.diffusion.schedule import NoiseSchedule
+    from adm_cli.errors import AdmError
+    from adm_cli.loading import load_model
+    from adm_cli.models.classifier import NoisyClassifier
+    from adm_cli.models.unet import SuperResUNet, UNet
+    from adm_cli.openai_flags import openai_flags
+    from adm_cli.pipeline import ImageBatch, Pipeline, generate, load_pipeline
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'adm_cli' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"adm_cli.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -1,0 +1,1 @@
+"""The command line: one command a file, shared options in `options`, the terminal in `console`."""

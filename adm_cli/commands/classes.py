@@ -1,0 +1,47 @@
+"""``adm classes``: search ids and names."""
+
+from __future__ import annotations
+
+from typing import Annotated, Optional
+
+import typer
+
+from adm_cli.commands import console, options
+from adm_cli.errors import UsageError, did_you_mean
+from adm_cli.imagenet import imagenet_classes, imagenet_names, search_classes
+
+
+def classes(
+    query: Annotated[
+        Optional[list[str]], typer.Argument(help="Words of a name, an id, or a WordNet id.")
+    ] = None,
+    model: Annotated[
+        Optional[str],
+        typer.Option("--model", "-m", help="Only the classes that this model was trained on."),
+    ] = None,
+    json: options.Json = False,
+) -> None:
+    """Search the classes by id and name: all of ImageNet's, or those of a model."""
+    if model is None:
+        known = imagenet_names()
+    else:
+        from adm_cli.pipeline import find_sources
+
+        known = find_sources(model).classes
+        if not known:
+            raise UsageError(f"{model} is unconditional: it has no classes")
+    text = " ".join(query or [])
+    found = search_classes(text, known)
+    if not found:
+        hint = did_you_mean(text, [name for i in known for name in [known[i]]])
+        raise UsageError(f"no class matches {text!r}{hint}")
+    rows = imagenet_classes()
+    for class_id in found:
+        name = known[class_id]
+        ours = class_id < len(rows) and rows[class_id].names[0] == name
+        names = rows[class_id].names if ours else (name,)
+        if json:
+            wnid = rows[class_id].wnid if ours else None
+            console.print_json({"id": class_id, "wnid": wnid, "names": list(names)})
+        else:
+            print(f"{class_id:4d}  {', '.join(names)}")

@@ -1,0 +1,107 @@
+"""What a person sees: results on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+out = Console(highlight=False, soft_wrap=True)
+
+_PLAIN_SECONDS = 10.0  # between progress lines where stderr is not a terminal
+
+
+def note(text: str) -> None:
+    """One line for a person, on stderr."""
+    err.print(f"adm: {text}", markup=False)
+
+
+def print_json(value: Mapping[str, Any] | list[Any], *, indent: int | None = None) -> None:
+    print(json.dumps(value, indent=indent), flush=True)
+
+
+def fail(error: BaseException) -> None:
+    """One line on stderr, without a traceback."""
+    err.print(f"adm: error: {' '.join(str(error).split())}", markup=False, style="red")
+
+
+def debugging() -> bool:
+    return os.environ.get("ADM_DEBUG", "0") not in ("", "0")
+
+
+class SamplingProgress:
+    """Counts images and steps; draws a bar on a terminal, lines elsewhere, nothing if quiet."""
+
+    def __init__(self, images: int, steps: int, *, quiet: bool) -> None:
+        self.images, self.steps, self.quiet = images, steps, quiet
+        self.done_images = 0
+        self.batch = 1  # images of the batch that is being drawn
+        self.step = 0
+        self.started = self.printed = time.monotonic()
+        self._bar: Any = None
+        self._task: Any = None
+
+    @contextmanager
+    def show(self) -> Iterator[None]:
+        if self.quiet or not err.is_terminal:
+            yield
+            return
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (
+            TextColumn("{task.fields[images]}/{task.fields[total_images]} images"),
+            BarColumn(),
+            TextColumn("step {task.fields[step]}/{task.fields[steps]}"),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=err, transient=True) as self._bar:
+            self._task = self._bar.add_task(
+                "sampling",
+                total=self.images * self.steps,
+                images=0,
+                total_images=self.images,
+                step=0,
+                steps=self.steps,
+            )
+            yield
+        self._bar = None
+
+    def elapsed(self) -> float:
+        return time.monotonic() - self.started
+
+    def advance(self, batch: int) -> None:
+        """One sampling step of a batch (padding included) is done."""
+        self.batch = min(batch, self.images - self.done_images)
+        self.step = self.step % self.steps + 1  # a batch that ran out of memory starts over
+        self._update()
+
+    def finish_batch(self, images: int) -> None:
+        self.done_images += images
+        self.step = 0
+        self._update()
+
+    def _update(self) -> None:
+        if self._bar is not None:
+            done = self.done_images * self.steps + self.step * self.batch
+            self._bar.update(self._task, completed=done, images=self.done_images, step=self.step)
+        elif not self.quiet and time.monotonic() - self.printed >= _PLAIN_SECONDS:
+            self.printed = time.monotonic()
+            fraction = (self.done_images + self.batch * self.step / self.steps) / self.images
+            left = (self.printed - self.started) * (1 / fraction - 1)
+            note(
+                f"{self.done_images}/{self.images} images, step {self.step}/{self.steps}, "
+                f"about {left:.0f} s left"
+            )
+
+
+def flush_and_hush() -> None:
+    """After a broken pipe: nothing more can be printed, so nothing may complain either."""
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, sys.stdout.fileno())

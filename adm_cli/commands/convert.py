@@ -1,0 +1,92 @@
+"""``adm convert``: the original's checkpoints to weights files of ours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from adm_cli.commands import console, options
+from adm_cli.errors import UsageError
+from adm_cli.imagenet import imagenet_names, select_classes
+
+
+def convert(
+    file: Annotated[Path, typer.Argument(help="An original .pt (or bare safetensors).")],
+    preset: Annotated[
+        Optional[str],
+        typer.Option("--preset", help="Published checkpoint it is, e.g. 256x256_diffusion."),
+    ] = None,
+    flags: Annotated[
+        Optional[str],
+        typer.Option("--flags", help="The original repository's flags, or a whole command of it."),
+    ] = None,
+    kind: Annotated[
+        Optional[str],
+        typer.Option("--kind", help="diffusion, classifier or upsampler, if --flags describe two."),
+    ] = None,
+    classes: Annotated[
+        Optional[str],
+        typer.Option(
+            "--classes",
+            help="Classes it was trained on, if not all: ids or names of ImageNet, or @FILE with "
+            "an id and a name a line.",
+        ),
+    ] = None,
+    output: Annotated[
+        Optional[Path],
+        typer.Option(
+            "--output", "-o", help="Where to; by default where --model looks, or beside FILE."
+        ),
+    ] = None,
+    json: options.Json = False,
+) -> None:
+    """Turn an original checkpoint into a safetensors file that describes itself.
+
+    Without --preset and --flags, the published model whose tensors fit is taken.
+    """
+    from adm_cli import converting
+
+    if kind not in (None, "diffusion", "classifier", "upsampler"):
+        raise UsageError(f"--kind must be diffusion, classifier or upsampler, got {kind}")
+    with console.err.status(f"converting {file.name}"):
+        result = converting.convert(
+            file,
+            preset=preset,
+            flags=flags,
+            kind=kind,  # type: ignore[arg-type]
+            classes=None if classes is None else _classes(classes),
+            output=output,
+        )
+    if json:
+        console.print_json(
+            {
+                "path": str(result.path),
+                "kind": result.info.kind,
+                "parameters": result.parameters,
+                "content_sha256": result.content_sha256,
+                "source": dict(result.info.source),
+            }
+        )
+    else:
+        console.note(
+            f"{result.info.kind} model, {result.parameters:,} parameters; "
+            f"source SHA-256 {result.info.source['sha256']}"
+        )
+        print(result.path)
+
+
+def _classes(spec: str) -> dict[int, str]:
+    if not spec.startswith("@"):
+        names = imagenet_names()
+        return {i: names[i] for i in select_classes(spec, names)}
+    path = Path(spec[1:])
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        pairs = [line.split(maxsplit=1) for line in lines if line.strip()]
+        return {int(i): name.strip() for i, name in pairs}
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror or error}") from None
+    except ValueError:
+        raise UsageError(f"{path}: expected an id and a name on every line") from None

@@ -1,0 +1,88 @@
+"""``adm info``: what a weights file or a picture says of itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from adm_cli.commands import console, options
+from adm_cli.errors import AdmError, UsageError
+
+if TYPE_CHECKING:
+    from adm_cli.storage.checkpoints import ModelFile
+
+
+def info(
+    file: Annotated[str, typer.Argument(help="A weights file, preset, or picture made by adm.")],
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Also hash a weights file against its own record.")
+    ] = False,
+    json: options.Json = False,
+) -> None:
+    """Show what made a picture, or what a weights file holds: kind, settings, parameters, GFLOP
+    per evaluation, classes, training."""
+    path = Path(file)
+    if path.suffix.lower() in (".png", ".webp"):
+        from adm_cli.storage.images import open_picture
+
+        _, recipe = open_picture(path)
+        if recipe is None:
+            raise AdmError(f"{path} carries no recipe: it was not made by adm, or was re-saved")
+        facts: dict[str, Any] = recipe
+    elif path.suffix.lower() == ".npz":
+        raise UsageError(f"{path}: adm info shows weights files and pictures, not npz")
+    else:
+        from adm_cli.loading import find_weights
+        from adm_cli.storage.checkpoints import verify_content
+
+        model_file = find_weights(file)
+        if verify:
+            verify_content(model_file)
+        facts = _model_facts(model_file)
+        if verify:
+            facts["content_verified"] = True
+    if json:
+        console.print_json(facts)
+        return
+    for name, value in facts.items():
+        console.out.print(f"{name:17} {_text(value)}", markup=False)
+
+
+def _model_facts(file: ModelFile) -> dict[str, Any]:
+    import dataclasses
+
+    import torch
+
+    from adm_cli.loading import build_model
+    from adm_cli.models.cost import forward_gflops
+
+    with torch.device("meta"):
+        model = build_model(file.info.config)
+    return {
+        "file": str(file.path),
+        "kind": file.info.kind,
+        "parameters": file.parameters,
+        "gflop": round(forward_gflops(model), 3),
+        "stored_as": sorted({str(d).removeprefix("torch.") for d in file.dtypes.values()}),
+        **dataclasses.asdict(file.info.config),
+        "diffusion": dataclasses.asdict(file.info.diffusion),
+        "classes": dict(file.info.classes),
+        "training": dict(file.info.training),
+        "source": dict(file.info.source),
+        "content_sha256": file.content_sha256,
+    }
+
+
+def _text(value: object) -> str:
+    if isinstance(value, dict):
+        if len(value) > 20:
+            first = ", ".join(f"{k} {v}" for k, v in list(value.items())[:5])
+            return f"{len(value)}: {first}, ..."
+        return ", ".join(f"{k} {v}" for k, v in value.items()) or "-"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(str, value)) or "none"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}" if value >= 10_000 else str(value)
+    return "-" if value is None else str(value)

@@ -1,0 +1,71 @@
+"""The program: its commands in one list, and what happens to errors."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from typing import Annotated
+
+import typer
+
+from adm_cli import __version__
+from adm_cli.commands import classes, console, convert, info, models, repro, sample
+from adm_cli.errors import AdmError
+
+app = typer.Typer(
+    name="adm",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, "
+    "2 wrong usage, 130 interrupted. ADM_DEBUG=1 shows tracebacks.",
+)
+app.command("sample")(sample.sample)
+app.command("models")(models.models)
+app.command("classes")(classes.classes)
+app.command("info")(info.info)
+app.command("repro")(repro.repro)
+app.command("convert")(convert.convert)
+
+
+def _version(show: bool) -> None:
+    if show:
+        print(f"adm {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Class-guided images from ADM diffusion models (Diffusion Models Beat GANs)."""
+
+
+def main() -> None:
+    """Entry point of ``adm``: runs a command and exits."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Runs a command line and returns the exit code."""
+    try:
+        return int(app(arguments, prog_name="adm", standalone_mode=False) or 0)
+    except (AdmError, typer.TyperException) as error:
+        if console.debugging():
+            raise
+        if isinstance(error, typer.TyperException):
+            message = error.format_message()
+            if message:  # empty where the help was shown instead
+                console.fail(Exception(message))
+        else:
+            console.fail(error)
+        return error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        console.note("interrupted")
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        console.flush_and_hush()
+        return 1

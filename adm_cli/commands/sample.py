@@ -1,0 +1,414 @@
+"""``adm sample``: class-guided images."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+from adm_cli.commands import console, options
+from adm_cli.errors import UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    from adm_cli.config import SamplingConfig
+    from adm_cli.pipeline import ImageBatch, Pipeline, Sources
+    from adm_cli.storage.images import Pixels
+    from adm_cli.storage.runs import Record
+
+FORMATS = ("png", "webp", "npz")
+DEFAULT_NUM = 4
+MAX_IMAGES = 10**7
+MAX_FRAMES = 60
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where the results of one run go."""
+
+    folder: Path
+    format: str
+    grid: bool
+    animation: Path | None
+    overwrite: bool
+
+
+def sample(
+    model: options.Model = "tiny",
+    classifier: options.Classifier = None,
+    class_: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            "--class",
+            "-c",
+            help="Id, range (0-9), name, all or random; repeat or separate by commas. Default: "
+            "random, chosen by each image's seed.",
+        ),
+    ] = None,
+    scale: Annotated[
+        Optional[float],
+        typer.Option(
+            "--scale", "-s", help="Guidance scale; 0 is off, below 0 repels. Default: the preset's."
+        ),
+    ] = None,
+    num: Annotated[
+        Optional[int],
+        typer.Option("--num", "-n", help=f"Images of each class. [default: {DEFAULT_NUM}]"),
+    ] = None,
+    sampler: Annotated[
+        Optional[str], typer.Option("--sampler", help="ddpm or ddim. Default: the preset's.")
+    ] = None,
+    steps: Annotated[
+        Optional[str],
+        typer.Option(
+            "--steps",
+            help="Respacing: a number (250), sections (90,60,60,20,20) or ddimN (ddim25). "
+            "Default: the preset's.",
+        ),
+    ] = None,
+    eta: Annotated[
+        Optional[float],
+        typer.Option(
+            "--eta", help="Noise of DDIM, 0 to 1: 0 deterministic, 1 like DDPM. [default: 0]"
+        ),
+    ] = None,
+    seed: Annotated[
+        Optional[int],
+        typer.Option("--seed", help="Seed of the first image; each next one adds 1. [default: 0]"),
+    ] = None,
+    seeds: Annotated[
+        Optional[str],
+        typer.Option(
+            "--seeds", help="Exact seeds, such as 0-63,100; every class gets each of them."
+        ),
+    ] = None,
+    batch_size: Annotated[
+        Optional[int],
+        typer.Option(
+            "--batch-size",
+            "-b",
+            help="Images computed at once. Default: as many as fit, at most 16.",
+        ),
+    ] = None,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    clip: Annotated[
+        bool, typer.Option("--clip/--no-clip", help="Clamp each predicted x_0 to [-1, 1].")
+    ] = True,
+    out: Annotated[
+        Optional[Path],
+        typer.Option("--out", "-o", help="Folder for the images. Default: a new one under ./out."),
+    ] = None,
+    format: Annotated[str, typer.Option("--format", "-f", help="png, webp or npz.")] = "png",
+    grid: Annotated[
+        bool, typer.Option("--grid", help="Also write grid.png, a contact sheet.")
+    ] = False,
+    animate: Annotated[
+        Optional[Path],
+        typer.Option("--animate", help="Also write the first batch's denoising as GIF or WebP."),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace files that exist already.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the resolved settings and draw nothing.")
+    ] = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Draw images of a class, guided by a classifier of noisy images.
+
+    adm sample --class 207 --scale 4
+
+    adm sample --class "golden retriever" --class goldfish --num 8 --grid
+    """
+    from adm_cli.pipeline import (
+        check_classes,
+        choose_device,
+        choose_dtype,
+        choose_sampler,
+        choose_schedule,
+        find_sources,
+        load_pipeline,
+    )
+
+    sources = find_sources(model, classifier, guided=scale != 0)
+    wanted = _class_list(class_, sources)
+    numbers = _seed_list(seed, seeds, num, len(wanted))
+    config = _settings(sources, wanted, numbers, scale, sampler, steps, eta, batch_size, clip)
+    choose_sampler(config)
+    check_classes(sources, config.classes)
+    schedule = choose_schedule(sources.model.info.diffusion, config.steps)
+    outputs = _outputs(out, format, grid, animate, overwrite)
+    where = choose_device(device)
+    compute = choose_dtype(dtype, where, sources)
+    if dry_run:
+        _show_plan(sources, config, len(schedule), str(where), str(compute), outputs, json)
+        return
+    _prepare(outputs, config)
+    if config.scale < 0 and not quiet:
+        console.note(f"scale {config.scale:g} is negative: images are repelled from their class")
+    pipeline = load_pipeline(sources, guided=config.scale != 0, device=device, dtype=dtype)
+    _draw(pipeline, config, len(schedule), outputs, json=json, quiet=quiet)
+
+
+def _class_list(specs: list[str] | None, sources: Sources) -> list[int | str | None]:
+    """Class ids, or one "random", or one None where the model takes no class."""
+    from adm_cli.imagenet import select_classes
+
+    known = sources.classes
+    if not known:
+        if specs:
+            raise UsageError(
+                f"{sources.model_name} is unconditional and not guided: --class would change "
+                f"nothing; pass --scale and --classifier to guide it"
+            )
+        return [None]
+    if not specs or [spec.strip().lower() for spec in specs] == ["random"]:
+        return ["random"]
+    chosen: list[int | str | None] = []
+    for spec in specs:
+        if spec.strip().lower() == "random":
+            raise UsageError("--class random stands alone: leave out the other classes")
+        chosen += select_classes(spec, known)
+    return list(dict.fromkeys(chosen))
+
+
+def _seed_list(
+    seed: int | None, seeds: str | None, num: int | None, classes: int
+) -> list[list[int]]:
+    """The seeds of each class: running on from --seed, or the same --seeds for all."""
+    if seeds is not None:
+        if seed is not None or num is not None:
+            raise UsageError("--seeds lists every seed: leave out --seed and --num")
+        same = parse_seeds(seeds)
+        _check_total(len(same) * classes)
+        return [same] * classes
+    count = DEFAULT_NUM if num is None else num
+    if count < 1:
+        raise UsageError(f"--num must be at least 1, got {count}")
+    _check_total(count * classes)
+    start = 0 if seed is None else seed
+    return [list(range(start + k * count, start + (k + 1) * count)) for k in range(classes)]
+
+
+def _check_total(images: int) -> None:
+    if images > MAX_IMAGES:
+        raise UsageError(f"{images:,} images in one run: at most {MAX_IMAGES:,}")
+
+
+def parse_seeds(text: str) -> list[int]:
+    """``"0-63,100"`` to a list without repeats; raises UsageError."""
+    found: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise UsageError(f"--seeds {text!r}: expected numbers and ranges such as 0-63,100")
+        end = int(last) if dash else int(first)
+        if end < int(first):
+            raise UsageError(f"--seeds {part.strip()}: the first seed is above the last")
+        _check_total(end - int(first) + 1 + len(found))
+        found += range(int(first), end + 1)
+    return list(dict.fromkeys(found))
+
+
+def _settings(
+    sources: Sources,
+    wanted: list[int | str | None],
+    numbers: list[list[int]],
+    scale: float | None,
+    sampler: str | None,
+    steps: str | None,
+    eta: float | None,
+    batch_size: int | None,
+    clip: bool,
+) -> SamplingConfig:
+    from adm_cli.config import SamplingConfig
+
+    preset = sources.preset
+    guided = sources.classifier is not None
+    if scale is None:
+        scale = (preset.scale if preset else 1.0) if guided else 0.0
+    if scale != 0 and not guided:
+        raise UsageError(
+            f"--scale {scale:g} needs a classifier, and {sources.model_name} has none: "
+            f"pass --classifier, or --scale 0"
+        )
+    if steps is None and preset is not None:
+        steps = preset.steps
+    if sampler is None:
+        sampler = preset.sampler if preset is not None else "ddpm"
+    pairs = [
+        (_random_class(s, sources) if wish == "random" else wish, s)
+        for wish, own in zip(wanted, numbers, strict=True)
+        for s in own
+    ]
+    return SamplingConfig(
+        seeds=tuple(s for _, s in pairs),
+        classes=tuple(c for c, _ in pairs),  # type: ignore[misc]
+        sampler=sampler,
+        steps=steps,
+        scale=scale,
+        eta=eta,
+        batch_size=batch_size,
+        clip_denoised=clip,
+    )
+
+
+def _random_class(seed: int, sources: Sources) -> int:
+    """A class that depends on the seed alone, not on the seeds before it."""
+    return random.Random(f"class of seed {seed}").choice(sorted(sources.classes))
+
+
+def _outputs(
+    out: Path | None, format: str, grid: bool, animation: Path | None, overwrite: bool
+) -> Outputs:
+    from adm_cli.storage.runs import fresh_folder
+
+    if format not in FORMATS:
+        hint = did_you_mean(format, FORMATS)
+        raise UsageError(f"unknown --format {format!r}{hint}: expected {', '.join(FORMATS)}")
+    if animation is not None and animation.suffix.lower() not in (".gif", ".webp"):
+        raise UsageError(f"--animate {animation}: expected a name that ends in .gif or .webp")
+    return Outputs(out or fresh_folder(Path("out")), format, grid, animation, overwrite)
+
+
+def _prepare(outputs: Outputs, config: SamplingConfig) -> None:
+    """Everything that could go wrong with the output, before any work."""
+    from adm_cli.storage.files import check_writable
+    from adm_cli.storage.runs import image_name, refuse_existing
+
+    check_writable(outputs.folder)
+    if outputs.animation is not None:
+        check_writable(outputs.animation.parent)
+    if outputs.overwrite:
+        return
+    names = [
+        image_name(c, s, f".{outputs.format}")
+        for c, s in zip(config.classes, config.seeds, strict=True)
+        if outputs.format != "npz"
+    ]
+    files = [outputs.folder / name for name in names]
+    if outputs.format == "npz":
+        files += outputs.folder.glob(f"samples_{len(config.seeds)}x*.npz")
+    files += [outputs.folder / "grid.png"] if outputs.grid else []
+    files += [outputs.animation] if outputs.animation is not None else []
+    refuse_existing(files)
+
+
+def _draw(
+    pipeline: Pipeline,
+    config: SamplingConfig,
+    steps: int,
+    outputs: Outputs,
+    *,
+    json: bool,
+    quiet: bool,
+) -> None:
+    from adm_cli.pipeline import generate
+    from adm_cli.recipes import image_recipe, run_recipe
+    from adm_cli.storage.runs import Grid, ImageFolder, NpzFile
+
+    run = run_recipe(pipeline, config)
+    folder = ImageFolder(outputs.folder, f".{outputs.format}")
+    output = NpzFile(outputs.folder, lambda: run) if outputs.format == "npz" else folder
+    sheet = Grid(outputs.folder / "grid.png") if outputs.grid else None
+    film = Film(outputs.animation, steps) if outputs.animation is not None else None
+    progress = console.SamplingProgress(len(config.seeds), steps, quiet=quiet)
+    say = console.note if not quiet else (lambda _text: None)
+
+    def on_step(step: Any) -> None:
+        progress.advance(step.x.shape[0])
+        if film is not None and progress.done_images == 0:
+            film.add(step)
+
+    def on_batch(batch: ImageBatch) -> None:
+        pixels = batch.images.numpy()
+        recipes = [image_recipe(run, pipeline, batch, i) for i in range(len(batch.seeds))]
+        _report(output.add(pixels, batch.classes, batch.seeds, recipes), json)
+        if sheet is not None:
+            sheet.add(pixels)
+        progress.finish_batch(len(batch.seeds))
+
+    try:
+        with progress.show():
+            for batch in generate(pipeline, config, on_step=on_step, on_note=say):
+                on_batch(batch)
+    finally:  # also when interrupted, or when the disk is full: keep what is done
+        _report(output.close(), json)
+        if sheet is not None:
+            _report(sheet.close(), json)
+        if progress.done_images < len(config.seeds):
+            say(f"{progress.done_images} of {len(config.seeds)} images are in {outputs.folder}")
+    if film is not None:
+        _report(film.close(), json)
+    say(f"{len(config.seeds)} images in {progress.elapsed():.1f} s in {outputs.folder}")
+
+
+class Film:
+    """Frames of the first batch's denoising, at most `MAX_FRAMES` of them."""
+
+    def __init__(self, path: Path, steps: int) -> None:
+        self.path, self.every = path, max(1, -(-steps // MAX_FRAMES))
+        self.frames: list[Pixels] = []
+
+    def add(self, step: Any) -> None:
+        if step.i % self.every == 0:
+            from adm_cli.storage.images import make_grid, to_uint8
+
+            self.frames.append(make_grid(to_uint8(step.x).cpu().numpy()))
+
+    def close(self) -> list[Record]:
+        from adm_cli.storage.images import save_animation
+
+        save_animation(self.path, self.frames)
+        return [{"path": str(self.path), "frames": len(self.frames)}]
+
+
+def _report(records: list[Record], json: bool) -> None:
+    for record in records:
+        if json:
+            console.print_json(record)
+        else:
+            print(record["path"], flush=True)
+
+
+def _show_plan(
+    sources: Sources,
+    config: SamplingConfig,
+    steps: int,
+    device: str,
+    dtype: str,
+    outputs: Outputs,
+    json: bool,
+) -> None:
+    classes = list(dict.fromkeys(config.classes))
+    plan: dict[str, Any] = {
+        "model": sources.model_name,
+        "model_sha256": sources.model.content_sha256,
+        "classifier": sources.classifier_name if config.scale else None,
+        "scale": config.scale,
+        "sampler": config.sampler,
+        "steps": config.steps,
+        "num_steps": steps,
+        "eta": config.eta,
+        "classes": classes,
+        "images": len(config.seeds),
+        "seeds": [min(config.seeds), max(config.seeds)],
+        "batch_size": config.batch_size,
+        "device": device,
+        "dtype": dtype.removeprefix("torch."),
+        "out": str(outputs.folder),
+        "format": outputs.format,
+    }
+    if json:
+        console.print_json(plan)
+        return
+    names = {i: f"{i} {sources.classes[i]}" for i in classes if i is not None}
+    plan["classes"] = ", ".join(list(names.values())[:10]) + (", ..." if len(names) > 10 else "")
+    plan["seeds"] = f"{min(config.seeds)} to {max(config.seeds)}"
+    for name, value in plan.items():
+        text = "auto" if name == "batch_size" and value is None else value
+        print(f"{name:14} {'-' if text in (None, '') else text}")

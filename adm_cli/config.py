@@ -1,0 +1,281 @@
+"""Settings as frozen dataclasses, checked when they are made.
+
+A model's settings travel as JSON inside its weights file, so ``config_to_json`` and
+``config_from_json`` are strict: an unknown key, a missing key or a wrong type is an error.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from adm_cli.errors import ConfigError
+
+QkvOrder = Literal["legacy", "new"]
+Pool = Literal["attention", "adaptive", "spatial", "spatial_v2"]
+ScheduleName = Literal["linear", "cosine"]
+Prediction = Literal["eps", "x_start"]
+Variance = Literal["learned_range", "fixed_large", "fixed_small"]
+Loss = Literal["mse", "rescaled_mse", "kl", "rescaled_kl"]
+
+NORM_GROUPS = 32  # of every group norm in ADM
+
+# Far above any real model, low enough that a hostile file cannot make us build for hours.
+_MAX_SIDE, _MAX_CHANNELS, _MAX_BLOCKS, _MAX_LEVELS, _MAX_CLASSES = 16384, 16384, 64, 12, 10**6
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderConfig:
+    """What the diffusion UNet and the noisy classifier share (arXiv 2105.05233, section 3).
+
+    ``attention_factors`` are downsampling factors: 1 is full resolution, 8 an eighth of it. (The
+    original's command line gives image sizes instead; `openai_flags` translates.) The middle
+    block has attention whatever they say.
+    """
+
+    image_size: tuple[int, int]  # height, width; each divisible by `stride`
+    model_channels: int
+    num_res_blocks: int
+    channel_mult: tuple[float, ...]  # one per resolution level; fractions allowed
+    attention_factors: tuple[int, ...]
+    num_heads: int = 4
+    num_head_channels: int | None = None  # if given, wins over every head count
+    qkv_order: QkvOrder = "legacy"  # "new" only in the published 64x64 diffusion model
+    attention_window: int | None = None  # side of local attention windows; None: whole map
+    scale_shift_norm: bool = True  # AdaGN; False adds the embedding instead
+    resblock_updown: bool = False  # BigGAN residual blocks resample
+    conv_resample: bool = True  # without resblock_updown: convolve when resampling
+    rescale_residual: bool = False  # residual sums times 1/sqrt(2), as in arXiv 2011.13456
+    dropout: float = 0.0
+    in_channels: int = 3
+    use_fp16: bool = False  # the published recipe computes the torso in float16 (on a GPU)
+    gradient_checkpointing: bool = False  # recompute blocks in the backward pass
+
+    def __post_init__(self) -> None:
+        height, width = self.image_size
+        _in_range("image_size", min(height, width), 1, _MAX_SIDE)
+        _in_range("image_size", max(height, width), 1, _MAX_SIDE)
+        _in_range("model_channels", self.model_channels, 1, _MAX_CHANNELS)
+        _in_range("num_res_blocks", self.num_res_blocks, 1, _MAX_BLOCKS)
+        _in_range("in_channels", self.in_channels, 1, _MAX_CHANNELS)
+        _in_range("num_heads", self.num_heads, 1, _MAX_CHANNELS)
+        _in_range("number of channel_mult", len(self.channel_mult), 1, _MAX_LEVELS)
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"dropout must be in [0, 1), got {self.dropout}")
+        if height % self.stride or width % self.stride:
+            raise ConfigError(
+                f"image size {height}x{width} is not divisible by the model's total stride "
+                f"{self.stride} ({len(self.channel_mult)} levels of channel_mult)"
+            )
+        for channels in self.level_channels:
+            if not 0 < channels <= _MAX_CHANNELS or channels % NORM_GROUPS:
+                raise ConfigError(
+                    f"every level needs a multiple of {NORM_GROUPS} channels for its group norms, "
+                    f"got {channels} (model_channels {self.model_channels} x channel_mult)"
+                )
+        for level, channels in enumerate(self.level_channels):
+            last = level == len(self.level_channels) - 1
+            if last or 2**level in self.attention_factors:
+                self._check_attention(channels, 2**level)
+
+    def _check_attention(self, channels: int, factor: int) -> None:
+        self.heads(channels)
+        if self.attention_window is None:
+            return
+        _in_range("attention_window", self.attention_window, 1, _MAX_SIDE)
+        for side in self.image_size:
+            window = min(self.attention_window, side // factor)
+            if (side // factor) % window:
+                raise ConfigError(
+                    f"attention_window {self.attention_window} does not divide the "
+                    f"{side // factor} cells of the feature map at 1/{factor} of the image"
+                )
+
+    def heads(self, channels: int, num_heads: int | None = None) -> int:
+        """Attention heads of a block with ``channels`` channels.
+
+        Raises ConfigError if the channels cannot be shared out evenly.
+        """
+        by_width = self.num_head_channels is not None
+        per = self.num_head_channels if by_width else (num_heads or self.num_heads)
+        if per is None or per < 1 or channels % per:
+            what = "num_head_channels" if by_width else "num_heads"
+            raise ConfigError(
+                f"attention over {channels} channels is not divisible by {what} {per}"
+            )
+        return channels // per if by_width else per
+
+    @property
+    def level_channels(self) -> tuple[int, ...]:
+        return tuple(int(mult * self.model_channels) for mult in self.channel_mult)
+
+    @property
+    def stride(self) -> int:
+        """Total downsampling, 2^(levels - 1)."""
+        return int(2 ** (len(self.channel_mult) - 1))
+
+    @property
+    def embedding_dim(self) -> int:
+        return self.model_channels * 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class UNetConfig(EncoderConfig):
+    """The diffusion model; with ``low_res_size`` an upsampler that also sees a small image."""
+
+    out_channels: int = 3  # twice in_channels when the variance is learned
+    num_classes: int | None = None  # None: unconditional
+    num_heads_upsample: int | None = None  # heads of the output blocks, if not num_heads
+    low_res_size: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.out_channels not in (self.in_channels, 2 * self.in_channels):
+            raise ConfigError(
+                f"out_channels must be {self.in_channels} (fixed variance) or "
+                f"{2 * self.in_channels} (learned), got {self.out_channels}"
+            )
+        if self.num_classes is not None:
+            _in_range("num_classes", self.num_classes, 1, _MAX_CLASSES)
+        if self.low_res_size is not None:
+            _in_range("low_res_size", min(self.low_res_size), 1, _MAX_SIDE)
+            _in_range("low_res_size", max(self.low_res_size), 1, _MAX_SIDE)
+        if self.num_heads_upsample is not None:
+            _in_range("num_heads_upsample", self.num_heads_upsample, 1, _MAX_CHANNELS)
+            for level, channels in enumerate(self.level_channels):
+                if 2**level in self.attention_factors:
+                    self.heads(channels, self.num_heads_upsample)
+
+    @property
+    def learned_variance(self) -> bool:
+        return self.out_channels == 2 * self.in_channels
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierConfig(EncoderConfig):
+    """The noisy-image classifier: the UNet's downsampling half and a pool (section 4)."""
+
+    num_classes: int = 1000
+    pool: Pool = "attention"
+    num_head_channels: int | None = 64
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _in_range("num_classes", self.num_classes, 1, _MAX_CLASSES)
+        if self.pool == "attention" and self.num_head_channels is None:
+            raise ConfigError(
+                "the attention pool needs num_head_channels (64 in the published models)"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffusionConfig:
+    """The diffusion process a model was trained for, and the steps it is best sampled with."""
+
+    noise_schedule: ScheduleName = "linear"
+    num_timesteps: int = 1000  # T of the original, unspaced process
+    prediction: Prediction = "eps"
+    variance: Variance = "learned_range"
+    rescale_timesteps: bool = False  # the network sees t * 1000 / T, as a float
+    loss: Loss = "mse"  # "mse" with learned_range is the hybrid loss of arXiv 2102.09672
+    respacing: str | None = None  # recommended steps, e.g. "250" or "ddim25"; None: all of them
+
+    def __post_init__(self) -> None:
+        _in_range("num_timesteps", self.num_timesteps, 1, 10**6)
+        if self.noise_schedule == "linear" and self.num_timesteps < 20:
+            raise ConfigError(
+                f"a linear schedule needs at least 20 timesteps (its last beta is 20/T), "
+                f"got {self.num_timesteps}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingConfig:
+    """What to draw: one entry of ``seeds`` and of ``classes`` an image."""
+
+    seeds: tuple[int, ...]  # 0 <= seed < 2^64
+    classes: tuple[int | None, ...]  # class ids; None for unconditional, unguided images
+    sampler: str = "ddim"
+    steps: str | None = None  # respacing; None: the model's recommended steps
+    scale: float = 0.0  # of classifier guidance; negative repels from the class
+    eta: float | None = None  # DDIM only: 0 deterministic (its default), 1 as noisy as DDPM
+    batch_size: int | None = None  # images computed at once; None: as many as fit, at most 16
+    clip_denoised: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.seeds or len(self.seeds) != len(self.classes):
+            raise ConfigError(
+                f"expected as many classes as seeds and at least one, "
+                f"got {len(self.seeds)} seeds and {len(self.classes)} classes"
+            )
+        for seed in self.seeds:
+            if not 0 <= seed < 2**64:
+                raise ConfigError(f"a seed must be a whole number from 0 to 2^64 - 1, got {seed}")
+        if not math.isfinite(self.scale):
+            raise ConfigError(f"the guidance scale must be a finite number, got {self.scale}")
+        if self.scale != 0 and None in self.classes:
+            raise ConfigError("guidance needs a class for every image: pass --class, or --scale 0")
+        if self.eta is not None and not 0 <= self.eta <= 1:
+            raise ConfigError(f"eta must be in [0, 1], got {self.eta}")
+        if self.batch_size is not None and self.batch_size < 1:
+            raise ConfigError(f"the batch size must be at least 1, got {self.batch_size}")
+
+
+C = TypeVar("C", UNetConfig, ClassifierConfig, DiffusionConfig)
+
+
+def config_to_json(config: UNetConfig | ClassifierConfig | DiffusionConfig) -> str:
+    return json.dumps(dataclasses.asdict(config), sort_keys=True)
+
+
+def config_from_json(cls: type[C], text: str) -> C:
+    """The inverse of `config_to_json`; raises ConfigError on anything it would not have written."""
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{cls.__name__}: not JSON ({error})") from None
+    if not isinstance(data, dict):
+        raise ConfigError(f"{cls.__name__}: expected a JSON object")
+    return _build(cls, data)
+
+
+def _build(cls: type[C], data: Mapping[str, Any]) -> C:
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    hints = get_type_hints(cls)
+    unknown = sorted(set(data) - set(fields))
+    required = {n for n, f in fields.items() if f.default is dataclasses.MISSING}
+    missing = sorted(required - set(data))
+    if unknown or missing:
+        raise ConfigError(f"{cls.__name__}: unknown settings {unknown}, missing settings {missing}")
+    values = {name: tuple(v) if isinstance(v, list) else v for name, v in data.items()}
+    for name, value in values.items():
+        if not _matches(value, hints[name]):
+            raise ConfigError(f"{cls.__name__}: {name} has an unexpected value {value!r:.60}")
+    return cls(**values)  # type: ignore[arg-type]  # checked one by one above
+
+
+def _matches(value: object, hint: Any) -> bool:
+    origin, args = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return any(_matches(value, arg) for arg in args)
+    if origin is Literal:
+        return value in args
+    if origin is tuple:
+        if not isinstance(value, tuple):
+            return False
+        if args[-1] is Ellipsis:
+            return all(_matches(item, args[0]) for item in value)
+        return len(value) == len(args) and all(map(_matches, value, args))
+    if hint is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return type(value) is hint
+
+
+def _in_range(name: str, value: int, low: int, high: int) -> None:
+    if not low <= value <= high:
+        raise ConfigError(f"{name} must be from {low} to {high}, got {value}")

@@ -1,0 +1,198 @@
+"""Formulas of the forward process q and the reverse process p.
+
+Tensors are [B, C, H, W]; t [B] int64 indexes the (respaced) schedule, 0 the least noise. Equation
+numbers are of arXiv 2006.11239 (DDPM) unless another paper is named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from adm_cli.config import Prediction, Variance
+from adm_cli.diffusion.schedule import NoiseSchedule, gather
+
+DenoisedFn = Callable[[Tensor], Tensor]
+
+
+class Moments(NamedTuple):
+    """A Gaussian: mean [B, C, H, W], variance and log_variance broadcastable to it."""
+
+    mean: Tensor
+    variance: Tensor
+    log_variance: Tensor
+
+
+class Reverse(NamedTuple):
+    """p(x_{t-1} | x_t) and the x_0 it was made from."""
+
+    mean: Tensor
+    variance: Tensor
+    log_variance: Tensor
+    pred_xstart: Tensor
+
+
+def model_timesteps(schedule: NoiseSchedule, t: Tensor, *, rescale: bool = False) -> Tensor:
+    """What the network sees for index t: the original timestep, or float32 t * 1000 / T.
+
+    Returns int64 [B], or float32 [B].
+    """
+    original = schedule.timesteps[t.cpu()].to(t.device)
+    return rescaled(original, schedule.original_timesteps) if rescale else original
+
+
+def rescaled(original_t: Tensor, original_timesteps: int) -> Tensor:
+    """Original timesteps on the scale of a 1000-step process, float32."""
+    return original_t.float() * (1000.0 / original_timesteps)
+
+
+def q_mean_variance(schedule: NoiseSchedule, x_start: Tensor, t: Tensor) -> Moments:
+    """q(x_t | x_0), equation 4."""
+    return Moments(
+        gather(schedule.sqrt_alphas_cumprod, t, x_start) * x_start,
+        gather(1 - schedule.alphas_cumprod, t, x_start),
+        gather(schedule.log_one_minus_alphas_cumprod, t, x_start),
+    )
+
+
+def q_sample(schedule: NoiseSchedule, x_start: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+    """x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) noise, equation 4."""
+    return (
+        gather(schedule.sqrt_alphas_cumprod, t, x_start) * x_start
+        + gather(schedule.sqrt_one_minus_alphas_cumprod, t, x_start) * noise
+    )
+
+
+def q_posterior_mean_variance(
+    schedule: NoiseSchedule, x_start: Tensor, x_t: Tensor, t: Tensor
+) -> Moments:
+    """q(x_{t-1} | x_t, x_0), equations 6 and 7; the log-variance is clipped at index 0."""
+    return Moments(
+        gather(schedule.posterior_mean_coef1, t, x_t) * x_start
+        + gather(schedule.posterior_mean_coef2, t, x_t) * x_t,
+        gather(schedule.posterior_variance, t, x_t),
+        gather(schedule.posterior_log_variance_clipped, t, x_t),
+    )
+
+
+def predict_xstart_from_eps(schedule: NoiseSchedule, x_t: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+    """Equation 4 solved for x_0."""
+    return (
+        gather(schedule.sqrt_recip_alphas_cumprod, t, x_t) * x_t
+        - gather(schedule.sqrt_recipm1_alphas_cumprod, t, x_t) * eps
+    )
+
+
+def predict_eps_from_xstart(
+    schedule: NoiseSchedule, x_t: Tensor, t: Tensor, x_start: Tensor
+) -> Tensor:
+    """Equation 4 solved for the noise."""
+    return (gather(schedule.sqrt_recip_alphas_cumprod, t, x_t) * x_t - x_start) / gather(
+        schedule.sqrt_recipm1_alphas_cumprod, t, x_t
+    )
+
+
+def p_mean_variance(
+    schedule: NoiseSchedule,
+    model_output: Tensor,
+    x_t: Tensor,
+    t: Tensor,
+    *,
+    prediction: Prediction = "eps",
+    variance: Variance = "learned_range",
+    clip_denoised: bool = True,
+    denoised_fn: DenoisedFn | None = None,
+) -> Reverse:
+    """p(x_{t-1} | x_t) from the network's raw output.
+
+    ``model_output`` is [B, C, H, W], or [B, 2C, H, W] with a learned variance. The predicted x_0
+    passes through ``denoised_fn`` (thresholding and the like), then is clamped to [-1, 1] if
+    ``clip_denoised``. Raises ValueError if the channels do not fit the kind of variance.
+    """
+    channels = x_t.shape[1]
+    wanted = 2 * channels if variance == "learned_range" else channels
+    if model_output.shape[1] != wanted:
+        raise ValueError(
+            f"variance {variance!r} needs {wanted} output channels, got {model_output.shape[1]}"
+        )
+    output = model_output[:, :channels]
+    if prediction == "eps":
+        pred_xstart = predict_xstart_from_eps(schedule, x_t, t, output)
+    else:
+        pred_xstart = output
+    if denoised_fn is not None:
+        pred_xstart = denoised_fn(pred_xstart)
+    if clip_denoised:
+        pred_xstart = pred_xstart.clamp(-1, 1)
+    mean = q_posterior_mean_variance(schedule, pred_xstart, x_t, t).mean
+    var, log_var = _variance(schedule, model_output[:, channels:], t, mean, variance)
+    return Reverse(mean, var, log_var, pred_xstart)
+
+
+def _variance(
+    schedule: NoiseSchedule, v: Tensor, t: Tensor, like: Tensor, variance: Variance
+) -> tuple[Tensor, Tensor]:
+    if variance == "learned_range":  # arXiv 2102.09672, equation 15; v in [-1, 1], not clamped
+        low = gather(schedule.posterior_log_variance_clipped, t, like)
+        high = gather(schedule.betas.log(), t, like)
+        fraction = (v + 1) / 2
+        log_var = fraction * high + (1 - fraction) * low
+        return log_var.exp(), log_var
+    if variance == "fixed_large":
+        var = schedule.fixed_large_variance
+        return gather(var, t, like), gather(var.log(), t, like)
+    return (
+        gather(schedule.posterior_variance, t, like),
+        gather(schedule.posterior_log_variance_clipped, t, like),
+    )
+
+
+def condition_mean(p: Reverse, gradient: Tensor) -> Reverse:
+    """Shift the mean by variance * gradient of log p(y | x_t) (arXiv 2105.05233, algorithm 1).
+
+    The predicted x_0 stays unguided, as in the original.
+    """
+    return p._replace(mean=p.mean + p.variance * gradient)
+
+
+def condition_score(
+    schedule: NoiseSchedule, p: Reverse, x_t: Tensor, t: Tensor, gradient: Tensor
+) -> Reverse:
+    """eps - sqrt(1 - abar_t) * gradient (arXiv 2105.05233, algorithm 2).
+
+    Like the original, does not clamp the new x_0 again.
+    """
+    eps = predict_eps_from_xstart(schedule, x_t, t, p.pred_xstart)
+    eps = eps - gather(schedule.sqrt_one_minus_alphas_cumprod, t, x_t) * gradient
+    pred_xstart = predict_xstart_from_eps(schedule, x_t, t, eps)
+    mean = q_posterior_mean_variance(schedule, pred_xstart, x_t, t).mean
+    return p._replace(mean=mean, pred_xstart=pred_xstart)
+
+
+def ddpm_step(p: Reverse, t: Tensor, noise: Tensor) -> Tensor:
+    """x_{t-1} drawn from p, without noise at index 0 (algorithm 2)."""
+    moving = (t > 0).to(noise.dtype).to(noise.device).reshape(-1, 1, 1, 1)
+    return p.mean + moving * torch.exp(0.5 * p.log_variance) * noise
+
+
+def ddim_step(
+    schedule: NoiseSchedule, p: Reverse, x_t: Tensor, t: Tensor, noise: Tensor, eta: float = 0.0
+) -> Tensor:
+    """x_{t-1} by equations 12 and 16 of arXiv 2010.02502 (DDIM)."""
+    eps = predict_eps_from_xstart(schedule, x_t, t, p.pred_xstart)
+    abar = gather(schedule.alphas_cumprod, t, x_t)
+    abar_prev = gather(schedule.alphas_cumprod_prev, t, x_t)
+    sigma = eta * torch.sqrt((1 - abar_prev) / (1 - abar)) * torch.sqrt(1 - abar / abar_prev)
+    mean = p.pred_xstart * torch.sqrt(abar_prev) + torch.sqrt(1 - abar_prev - sigma**2) * eps
+    moving = (t > 0).to(noise.dtype).to(noise.device).reshape(-1, 1, 1, 1)
+    return mean + moving * sigma * noise
+
+
+def ddim_reverse_step(schedule: NoiseSchedule, p: Reverse, x_t: Tensor, t: Tensor) -> Tensor:
+    """x_{t+1} by the deterministic DDIM run backwards (arXiv 2010.02502, section 4.3)."""
+    eps = predict_eps_from_xstart(schedule, x_t, t, p.pred_xstart)
+    abar_next = gather(schedule.alphas_cumprod_next, t, x_t)
+    return p.pred_xstart * torch.sqrt(abar_next) + torch.sqrt(1 - abar_next) * eps

@@ -1,0 +1,220 @@
+"""Noise schedules and timestep respacing.
+
+T steps of the original process, S of the respaced one. All tables are float64, on the CPU.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from adm_cli.errors import ConfigError
+
+
+def linear_betas(num_timesteps: int) -> Tensor:
+    """[T] float64 from 1e-4 to 0.02 (arXiv 2006.11239, section 4), scaled by 1000 / T.
+
+    Raises ConfigError below T = 20, where the last beta would exceed 1.
+    """
+    if num_timesteps < 20:
+        raise ConfigError(f"a linear schedule needs at least 20 timesteps, got {num_timesteps}")
+    scale = 1000 / num_timesteps
+    return torch.linspace(scale * 1e-4, scale * 0.02, num_timesteps, dtype=torch.float64)
+
+
+def cosine_betas(num_timesteps: int) -> Tensor:
+    """[T] float64 with alphas_cumprod a squared cosine (arXiv 2102.09672, equation 17)."""
+    return betas_for_alpha_bar(
+        num_timesteps, lambda u: math.cos((u + 0.008) / 1.008 * math.pi / 2) ** 2
+    )
+
+
+def betas_for_alpha_bar(
+    num_timesteps: int, alpha_bar: Callable[[float], float], max_beta: float = 0.999
+) -> Tensor:
+    """[T] betas whose cumulative product follows ``alpha_bar``, a function of t/T in [0, 1]."""
+    betas = [
+        min(1 - alpha_bar((i + 1) / num_timesteps) / alpha_bar(i / num_timesteps), max_beta)
+        for i in range(num_timesteps)
+    ]
+    return torch.tensor(betas, dtype=torch.float64)
+
+
+def space_timesteps(num_timesteps: int, spec: str | Sequence[int]) -> list[int]:
+    """The original timesteps that a respaced process keeps, ascending.
+
+    ``spec`` is one of: "" for all; "250", that many steps from 0 to T - 1; "90,60,60,20,20" (or a
+    list), that many in each of as many equal sections; "ddim25", every (T/25)-th step from 0, as
+    in the DDIM paper. "ddimN" takes the integer stride that gives exactly N steps where there is
+    one, and rounds k T/N down elsewhere.
+
+    Raises ConfigError for anything else, and for more steps than there are.
+    """
+    if spec == "":
+        return list(range(num_timesteps))
+    if isinstance(spec, str) and spec.startswith("ddim"):
+        return _ddim_timesteps(num_timesteps, _integer(spec[4:], spec))
+    counts = [_integer(part, spec) for part in spec.split(",")] if isinstance(spec, str) else spec
+    if min(counts, default=0) < 0 or sum(counts) < 1:
+        raise ConfigError(f"steps {spec!r}: expected at least one step, and no negative counts")
+    size, extra = divmod(num_timesteps, len(counts))
+    start, kept = 0, []
+    for i, count in enumerate(counts):
+        length = size + (i < extra)
+        if count > length:
+            raise ConfigError(
+                f"steps {spec!r}: cannot take {count} steps from a section of {length} "
+                f"(the model has {num_timesteps} timesteps)"
+            )
+        stride = (length - 1) / (count - 1) if count > 1 else 1.0
+        position = 0.0  # summed, not multiplied: rounding as in the original
+        for _ in range(count):
+            kept.append(start + round(position))
+            position += stride
+        start += length
+    return kept
+
+
+def _ddim_timesteps(num_timesteps: int, count: int) -> list[int]:
+    if not 1 <= count <= num_timesteps:
+        raise ConfigError(
+            f"steps 'ddim{count}': expected from 1 to {num_timesteps} steps, the model's timesteps"
+        )
+    for stride in range(1, num_timesteps):
+        steps = range(0, num_timesteps, stride)
+        if len(steps) == count:
+            return list(steps)
+    return [k * num_timesteps // count for k in range(count)]
+
+
+def _integer(text: str, spec: object) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ConfigError(
+            f"steps {spec!r}: expected a number such as 250, sections such as 90,60,60,20,20, "
+            f"or ddimN such as ddim25"
+        ) from None
+
+
+@dataclass(frozen=True, eq=False)
+class NoiseSchedule:
+    """A (respaced) diffusion process: betas, and which original timestep each one stands for.
+
+    ``betas`` [S] float64 in (0, 1]; ``timesteps`` [S] int64, the original timesteps, ascending;
+    ``original_timesteps`` T. Index 0 is the least noise.
+    """
+
+    betas: Tensor
+    timesteps: Tensor
+    original_timesteps: int
+
+    def __post_init__(self) -> None:
+        if self.betas.dim() != 1 or self.betas.shape != self.timesteps.shape or not len(self):
+            raise ConfigError("betas and timesteps must be lists of the same length, at least 1")
+        if not bool(((self.betas > 0) & (self.betas <= 1)).all()):
+            raise ConfigError("betas must be above 0 and at most 1")
+
+    @classmethod
+    def from_betas(cls, betas: Tensor) -> NoiseSchedule:
+        return cls(betas.double(), torch.arange(len(betas)), len(betas))
+
+    @classmethod
+    def linear(cls, num_timesteps: int = 1000) -> NoiseSchedule:
+        return cls.from_betas(linear_betas(num_timesteps))
+
+    @classmethod
+    def cosine(cls, num_timesteps: int = 1000) -> NoiseSchedule:
+        return cls.from_betas(cosine_betas(num_timesteps))
+
+    @classmethod
+    def named(cls, name: str, num_timesteps: int) -> NoiseSchedule:
+        """The "linear" or "cosine" schedule."""
+        return {"linear": cls.linear, "cosine": cls.cosine}[name](num_timesteps)
+
+    def respace(self, spec: str | Sequence[int]) -> NoiseSchedule:
+        """The shorter process over `space_timesteps` (arXiv 2102.09672, section 4).
+
+        Its betas are 1 - abar_i / abar_{i-1} over the kept steps, so that its alphas_cumprod are
+        the original ones there.
+        """
+        kept = torch.tensor(space_timesteps(len(self), spec))
+        abar = self.alphas_cumprod[kept]
+        previous = torch.cat([torch.ones(1, dtype=torch.float64), abar[:-1]])
+        return NoiseSchedule(1 - abar / previous, self.timesteps[kept], self.original_timesteps)
+
+    def __len__(self) -> int:
+        return len(self.betas)
+
+    @cached_property
+    def alphas_cumprod(self) -> Tensor:
+        return torch.cumprod(1 - self.betas, 0)
+
+    @cached_property
+    def alphas_cumprod_prev(self) -> Tensor:
+        return torch.cat([torch.ones(1, dtype=torch.float64), self.alphas_cumprod[:-1]])
+
+    @cached_property
+    def alphas_cumprod_next(self) -> Tensor:
+        return torch.cat([self.alphas_cumprod[1:], torch.zeros(1, dtype=torch.float64)])
+
+    @cached_property
+    def sqrt_alphas_cumprod(self) -> Tensor:
+        return self.alphas_cumprod.sqrt()
+
+    @cached_property
+    def sqrt_one_minus_alphas_cumprod(self) -> Tensor:
+        return (1 - self.alphas_cumprod).sqrt()
+
+    @cached_property
+    def log_one_minus_alphas_cumprod(self) -> Tensor:
+        return (1 - self.alphas_cumprod).log()
+
+    @cached_property
+    def sqrt_recip_alphas_cumprod(self) -> Tensor:
+        return (1 / self.alphas_cumprod).sqrt()
+
+    @cached_property
+    def sqrt_recipm1_alphas_cumprod(self) -> Tensor:
+        return (1 / self.alphas_cumprod - 1).sqrt()
+
+    @cached_property
+    def posterior_variance(self) -> Tensor:
+        """Variance of q(x_{t-1} | x_t, x_0), 0 at index 0 (arXiv 2006.11239, equation 7)."""
+        return self.betas * (1 - self.alphas_cumprod_prev) / (1 - self.alphas_cumprod)
+
+    @cached_property
+    def posterior_log_variance_clipped(self) -> Tensor:
+        """Its logarithm, index 0 (minus infinity) replaced by index 1."""
+        if len(self) == 1:  # nothing to borrow from, and no noise is added at index 0
+            return self.betas.log()
+        return torch.cat([self.posterior_variance[1:2], self.posterior_variance[1:]]).log()
+
+    @cached_property
+    def posterior_mean_coef1(self) -> Tensor:
+        """Weight of x_0 in the mean of q(x_{t-1} | x_t, x_0)."""
+        return self.betas * self.alphas_cumprod_prev.sqrt() / (1 - self.alphas_cumprod)
+
+    @cached_property
+    def posterior_mean_coef2(self) -> Tensor:
+        """Weight of x_t in the same mean."""
+        return (1 - self.alphas_cumprod_prev) * (1 - self.betas).sqrt() / (1 - self.alphas_cumprod)
+
+    @cached_property
+    def fixed_large_variance(self) -> Tensor:
+        """The betas, index 0 replaced by the posterior variance at index 1."""
+        return torch.cat([self.posterior_log_variance_clipped[:1].exp(), self.betas[1:]])
+
+
+def gather(table: Tensor, t: Tensor, like: Tensor) -> Tensor:
+    """``table[t]`` as [B, 1, 1, 1] in the dtype and on the device of ``like`` [B, ...].
+
+    The float64 tables are indexed on the CPU and only then rounded, as in the original.
+    """
+    values = table[t.cpu()].to(like.dtype).to(like.device)
+    return values.reshape(-1, *[1] * (like.dim() - 1))

@@ -1,0 +1,54 @@
+"""Every error a user can meet.
+
+    AdmError                  exit code 1: foreseen, one line on stderr, no traceback
+    ├── UsageError            exit code 2: an option or argument is wrong
+    │   └── ConfigError       a model, diffusion or sampling setting is impossible
+    ├── CheckpointError       a weights file is damaged, unsafe, or not the model it should be
+    ├── MissingWeightsError   a known model whose file is not on this machine
+    ├── DeviceError           a device that is not there, or not enough memory on it
+    └── OutputError           a file or folder that cannot be written
+
+A message states what was expected, what came, and the command or option that mends it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class AdmError(Exception):
+    """Base of all foreseen errors."""
+
+    exit_code = 1
+
+
+class UsageError(AdmError):
+    exit_code = 2
+
+
+class ConfigError(UsageError, ValueError):
+    pass
+
+
+class CheckpointError(AdmError):
+    pass
+
+
+class MissingWeightsError(AdmError):
+    pass
+
+
+class DeviceError(AdmError):
+    pass
+
+
+class OutputError(AdmError):
+    pass
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """``"; did you mean a, b?"`` for the nearest of ``known``, or an empty string."""
+    lowered = {name.lower(): name for name in known}
+    near = difflib.get_close_matches(word.lower(), lowered, n=3, cutoff=0.5)
+    return f"; did you mean {', '.join(lowered[name] for name in near)}?" if near else ""

@@ -1,0 +1,105 @@
+"""ImageNet's 1,000 classes, and choosing classes by id, range, WordNet id or name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from adm_cli.errors import UsageError, did_you_mean
+
+
+class ImageNetClass(NamedTuple):
+    id: int
+    wnid: str
+    names: tuple[str, ...]  # synonyms, the usual one first
+
+
+@cache
+def imagenet_classes() -> tuple[ImageNetClass, ...]:
+    """All 1,000, in the order of the published checkpoints' labels."""
+    text = Path(__file__).with_name("imagenet_classes.tsv").read_text(encoding="utf-8")
+    rows = (line.split("\t") for line in text.splitlines())
+    return tuple(ImageNetClass(int(i), wnid, tuple(names.split("; "))) for i, wnid, names in rows)
+
+
+def imagenet_names() -> dict[int, str]:
+    """Id to usual name, the form in which a weights file stores its classes."""
+    return {row.id: row.names[0] for row in imagenet_classes()}
+
+
+def search_classes(query: str, known: Mapping[int, str]) -> list[int]:
+    """Ids in ``known`` whose id, WordNet id or any name contains every word of ``query``."""
+    words = query.lower().split()
+    return [
+        class_id
+        for class_id in sorted(known)
+        if query.strip() == str(class_id)
+        or all(any(word in name for name in _aliases(class_id, known)) for word in words)
+    ]
+
+
+def select_classes(spec: str, known: Mapping[int, str]) -> list[int]:
+    """Class ids for one ``--class`` value, in the order asked for.
+
+    ``spec``: "all", or a comma-separated list of ids, ranges ("0-9"), WordNet ids and names.
+    ``known`` maps the ids the model was trained on to their names. Raises UsageError for a class
+    that is not among them.
+    """
+    if spec.strip().lower() == "all":
+        return sorted(known)
+    whole = [i for i in known if spec.strip().lower() in _aliases(i, known)]
+    if len(whole) == 1:  # a name may contain a comma
+        return whole
+    chosen: list[int] = []
+    for part in spec.split(","):
+        chosen += _select_one(part.strip(), known)
+    return chosen
+
+
+def _select_one(text: str, known: Mapping[int, str]) -> list[int]:
+    first, dash, last = text.partition("-")
+    if dash and first.isdecimal() and last.isdecimal():
+        if int(first) > int(last):
+            raise UsageError(f"class range {text}: the first id is above the last")
+        if int(last) - int(first) >= 10**6:
+            raise UsageError(f"class range {text}: too many classes")
+        return [_known_id(i, known) for i in range(int(first), int(last) + 1)]
+    if text.isdecimal():
+        return [_known_id(int(text), known)]
+    matches = [i for i in sorted(known) if text.lower() in _aliases(i, known)]
+    if len(matches) == 1:
+        return matches
+    if matches:
+        listed = ", ".join(f"{i} ({known[i]})" for i in matches)
+        raise UsageError(f"class {text!r} is ambiguous: {listed}; give the id")
+    for row in imagenet_classes():
+        if text.lower() in (row.wnid, *(name.lower() for name in row.names)):
+            return [_known_id(row.id, known)]  # raises: a real class, but not of this model
+    names = [alias for i in known for alias in _aliases(i, known)]
+    raise UsageError(f"unknown class {text!r}{did_you_mean(text, names)} (adm classes lists them)")
+
+
+def _known_id(class_id: int, known: Mapping[int, str]) -> int:
+    if class_id in known:
+        return class_id
+    ids = sorted(known)
+    if ids == list(range(len(ids))):
+        raise UsageError(f"class {class_id} is out of range: this model knows 0 to {len(ids) - 1}")
+    name = f" ({imagenet_names()[class_id]})" if class_id in imagenet_names() else ""
+    listed = ", ".join(f"{i} {known[i]}" for i in ids[:20]) + (", ..." if len(ids) > 20 else "")
+    raise UsageError(
+        f"class {class_id}{name} is not among the {len(ids)} classes this model was trained on: "
+        f"{listed}"
+    )
+
+
+def _aliases(class_id: int, known: Mapping[int, str]) -> list[str]:
+    """Everything a class answers to, in lower case; ImageNet's synonyms where it is ImageNet's."""
+    name = known[class_id].lower()
+    rows = imagenet_classes()
+    if class_id < len(rows) and rows[class_id].names[0].lower() == name:
+        row = rows[class_id]
+        return [row.wnid, *(synonym.lower() for synonym in row.names)]
+    return [name]

@@ -1,0 +1,1 @@
+"""The networks `UNet`, `SuperResUNet` and `NoisyClassifier`; parameter names as published."""

@@ -1,0 +1,186 @@
+"""The diffusion UNet, its super-resolution form, and the encoder the classifier shares.
+
+B batch, C channels, H W image, E embedding.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from adm_cli.config import EncoderConfig, UNetConfig
+from adm_cli.models.layers import (
+    AttentionBlock,
+    Downsample,
+    GroupNorm32,
+    ResBlock,
+    Upsample,
+    timestep_embedding,
+    zeroed,
+)
+
+
+class EmbedSequential(nn.Sequential):
+    """Layers in a row; the residual blocks among them also get the embedding."""
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:  # type: ignore[override]
+        for layer in self:
+            x = layer(x, emb) if isinstance(layer, ResBlock) else layer(x)
+        return x
+
+
+def build_time_embed(config: EncoderConfig) -> nn.Sequential:
+    width = config.embedding_dim
+    return nn.Sequential(
+        nn.Linear(config.model_channels, width), nn.SiLU(), nn.Linear(width, width)
+    )
+
+
+def build_encoder(config: EncoderConfig, in_channels: int) -> tuple[nn.ModuleList, list[int]]:
+    """The downsampling half, and the channels that each of its blocks gives out."""
+    ch = config.level_channels[0]
+    blocks = nn.ModuleList([EmbedSequential(nn.Conv2d(in_channels, ch, 3, padding=1))])
+    channels = [ch]
+    for level, out in enumerate(config.level_channels):
+        for _ in range(config.num_res_blocks):
+            layers: list[nn.Module] = [ResBlock(config, ch, out)]
+            ch = out
+            if 2**level in config.attention_factors:
+                layers.append(AttentionBlock(config, ch))
+            blocks.append(EmbedSequential(*layers))
+            channels.append(ch)
+        if level < len(config.level_channels) - 1:
+            blocks.append(
+                EmbedSequential(
+                    ResBlock(config, ch, ch, resample="down")
+                    if config.resblock_updown
+                    else Downsample(ch, conv=config.conv_resample)
+                )
+            )
+            channels.append(ch)
+    return blocks, channels
+
+
+def build_middle(config: EncoderConfig, ch: int) -> EmbedSequential:
+    return EmbedSequential(
+        ResBlock(config, ch, ch), AttentionBlock(config, ch), ResBlock(config, ch, ch)
+    )
+
+
+def build_decoder(config: UNetConfig, skips: list[int]) -> nn.ModuleList:
+    """The upsampling half; every block first concatenates the matching encoder output."""
+    blocks = nn.ModuleList()
+    skips = list(skips)
+    ch = skips[-1]
+    for level, out in reversed(list(enumerate(config.level_channels))):
+        for i in range(config.num_res_blocks + 1):
+            layers: list[nn.Module] = [ResBlock(config, ch + skips.pop(), out)]
+            ch = out
+            if 2**level in config.attention_factors:
+                layers.append(AttentionBlock(config, ch, config.num_heads_upsample))
+            if level and i == config.num_res_blocks:
+                layers.append(
+                    ResBlock(config, ch, ch, resample="up")
+                    if config.resblock_updown
+                    else Upsample(ch, conv=config.conv_resample)
+                )
+            blocks.append(EmbedSequential(*layers))
+    return blocks
+
+
+class TorsoModel(nn.Module):
+    """A model whose torso (input, middle and output blocks) may compute in half precision.
+
+    As in the original, only the torso's convolutions become half; norms, embeddings, linear
+    layers and everything in ``out`` keep their precision.
+    """
+
+    torso_dtype: torch.dtype = torch.float32
+
+    def torso_parameters(self) -> list[str]:
+        """Names of the parameters that take the torso's dtype."""
+        return [
+            f"{name}.{leaf}"
+            for name, module in self.named_modules()
+            if name.split(".")[0] in ("input_blocks", "middle_block", "output_blocks")
+            and isinstance(module, (nn.Conv1d, nn.Conv2d))
+            for leaf in ("weight", "bias")
+        ]
+
+    def set_dtype(self, dtype: torch.dtype) -> None:
+        """Compute in ``dtype``: float64 throughout, float32, or bfloat16/float16 in the torso."""
+        self.to(torch.float64 if dtype == torch.float64 else torch.float32)
+        torso = set(self.torso_parameters())
+        for name, parameter in self.named_parameters():
+            if name in torso:
+                parameter.data = parameter.data.to(dtype)
+        self.torso_dtype = dtype
+
+    def embed_time(self, t: Tensor) -> Tensor:
+        time_embed: nn.Sequential = self.time_embed  # type: ignore[assignment]
+        weight = time_embed[0].weight
+        assert isinstance(weight, Tensor)
+        return time_embed(timestep_embedding(t, weight.shape[1], dtype=weight.dtype))  # type: ignore[no-any-return]
+
+
+class UNet(TorsoModel):
+    """ADM's denoiser (arXiv 2105.05233, section 3).
+
+    ``forward(x, t, y=None)``: x [B, 3, H, W] roughly in [-1, 1] plus noise, t [B] original
+    timesteps (fractions allowed), y [B] class ids where the model is class-conditional. Returns
+    [B, 3 or 6, H, W]: the prediction (eps or x_start), then the variance channels if learned.
+    Raises ValueError if y is given to an unconditional model, or not given to a conditional one.
+    """
+
+    def __init__(self, config: UNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.time_embed = build_time_embed(config)
+        self.label_emb = (
+            None
+            if config.num_classes is None
+            else nn.Embedding(config.num_classes, config.embedding_dim)
+        )
+        in_channels = config.in_channels * (1 if config.low_res_size is None else 2)
+        self.input_blocks, skips = build_encoder(config, in_channels)
+        self.middle_block = build_middle(config, skips[-1])
+        self.output_blocks = build_decoder(config, skips)
+        ch = config.level_channels[0]
+        self.out = nn.Sequential(
+            GroupNorm32(ch),
+            nn.SiLU(),
+            zeroed(nn.Conv2d(ch, config.out_channels, 3, padding=1)),
+        )
+
+    def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        if (y is None) != (self.label_emb is None):
+            wants = "no labels" if self.label_emb is None else "a label for every image"
+            raise ValueError(f"this model takes {wants}, got y={'None' if y is None else 'labels'}")
+        emb = self.embed_time(t)  # [B, E]
+        if self.label_emb is not None:
+            emb = emb + self.label_emb(y)
+        h = x.to(self.torso_dtype)
+        skips = []
+        for block in self.input_blocks:
+            h = block(h, emb)
+            skips.append(h)
+        h = self.middle_block(h, emb)
+        for block in self.output_blocks:
+            h = block(torch.cat([h, skips.pop()], dim=1), emb)
+        return self.out(h.to(x.dtype))  # type: ignore[no-any-return]
+
+
+class SuperResUNet(UNet):
+    """An upsampler: a UNet that also sees the small image, enlarged and concatenated after x.
+
+    ``forward(x, t, y=None, low_res=...)`` with low_res [B, 3, h, w] in [-1, 1].
+    """
+
+    def forward(
+        self, x: Tensor, t: Tensor, y: Tensor | None = None, low_res: Tensor | None = None
+    ) -> Tensor:
+        if low_res is None:
+            raise ValueError("an upsampler needs low_res, the small image to enlarge")
+        enlarged = F.interpolate(low_res, x.shape[2:], mode="bilinear")
+        return super().forward(torch.cat([x, enlarged], dim=1), t, y)

@@ -1,0 +1,405 @@
+"""From a preset or files to images: `load_pipeline`, then `generate`, an iterator of batches.
+
+Everything that makes pictures consumes this one iterator.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from adm_cli.config import DiffusionConfig, SamplingConfig, UNetConfig
+from adm_cli.diffusion.guidance import Guidance, classifier_guidance
+from adm_cli.diffusion.process import rescaled
+from adm_cli.diffusion.samplers import SAMPLERS, SAMPLERS_WITH_ETA, ModelFn, Sampler, SampleStep
+from adm_cli.diffusion.schedule import NoiseSchedule
+from adm_cli.errors import ConfigError, DeviceError, UsageError, did_you_mean
+from adm_cli.loading import find_weights, load_model
+from adm_cli.models.classifier import NoisyClassifier
+from adm_cli.models.cost import activation_bytes
+from adm_cli.models.unet import UNet
+from adm_cli.presets import PRESETS, Preset
+from adm_cli.storage.checkpoints import ModelFile
+from adm_cli.storage.images import to_uint8
+
+DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "float64": torch.float64,
+}
+MAX_AUTO_BATCH = 16
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Which weights a run uses, headers checked, tensors not yet read."""
+
+    model_name: str
+    model: ModelFile
+    classifier_name: str | None
+    classifier: ModelFile | None
+    preset: Preset | None
+
+    @property
+    def classes(self) -> dict[int, str]:
+        """The classes both models were trained on; empty where neither takes a class."""
+        config = self.model.info.config
+        assert isinstance(config, UNetConfig)
+        known = [] if config.num_classes is None else [dict(self.model.info.classes)]
+        if self.classifier is not None:
+            known.append(dict(self.classifier.info.classes))
+        if not known:
+            return {}
+        return {i: name for i, name in known[0].items() if all(i in other for other in known)}
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """A diffusion model and perhaps its classifier, on a device and ready to sample."""
+
+    sources: Sources
+    model: UNet
+    classifier: NoisyClassifier | None
+    device: torch.device
+    dtype: torch.dtype
+
+    @property
+    def diffusion(self) -> DiffusionConfig:
+        return self.sources.model.info.diffusion
+
+
+@dataclass(frozen=True)
+class ImageBatch:
+    """Finished images: uint8 [N, H, W, 3] and what each one is."""
+
+    images: Tensor
+    classes: tuple[int | None, ...]
+    seeds: tuple[int, ...]
+    batch_size: int  # computed at once, padding included
+
+
+def find_sources(
+    model: str | Path = "tiny", classifier: str | Path | None = None, *, guided: bool = True
+) -> Sources:
+    """Finds the weights of a preset, checkpoint or file, and the classifier that guides it.
+
+    ``classifier`` None takes the preset's. Without ``guided`` no classifier is looked for. Raises
+    as `loading.find_weights`, and UsageError where the two do not belong together.
+    """
+    preset = next((row for row in PRESETS if str(model) in (row.name, row.model)), None)
+    model_file = find_weights(model)
+    if model_file.info.kind != "diffusion":
+        raise UsageError(
+            f"{model} holds a {model_file.info.kind} model, expected a diffusion model for --model"
+        )
+    name: str | Path | None = classifier
+    if name is None and preset is not None:
+        name = preset.classifier
+    classifier_file = find_weights(name) if guided and name is not None else None
+    sources = Sources(
+        preset.name if preset else model_file.name,
+        model_file,
+        None if classifier_file is None else classifier_file.name,
+        classifier_file,
+        preset,
+    )
+    if classifier_file is not None:
+        _check_pair(sources, model_file, classifier_file)
+    return sources
+
+
+def _check_pair(sources: Sources, model: ModelFile, classifier: ModelFile) -> None:
+    theirs, ours = classifier.info.config, model.info.config
+    if classifier.info.kind != "classifier":
+        raise UsageError(
+            f"{classifier.path} holds a {classifier.info.kind} model, expected a classifier"
+        )
+    if theirs.image_size != ours.image_size:
+        raise UsageError(
+            f"the classifier {classifier.name} is for {_size(theirs.image_size)} images, "
+            f"the model {model.name} makes {_size(ours.image_size)}: "
+            f"pass a --classifier of that size"
+        )
+    if ours.num_classes is not None and theirs.num_classes != ours.num_classes:
+        raise UsageError(
+            f"the classifier {classifier.name} knows {theirs.num_classes} classes, the model "
+            f"{model.name} {ours.num_classes}: pass a --classifier trained on the same classes"
+        )
+    mine, other = model.info.classes, classifier.info.classes
+    both = [i for i in mine if i in other]
+    if ours.num_classes is not None and not both:
+        raise UsageError(f"{classifier.name} and {model.name} were trained on different classes")
+    if ours.num_classes is not None and (wrong := [i for i in both if mine[i] != other[i]]):
+        raise UsageError(
+            f"class {wrong[0]} is {mine[wrong[0]]} to the model {model.name} but "
+            f"{other[wrong[0]]} to the classifier {classifier.name}: they do not belong together"
+        )
+    a, b = model.info.diffusion, classifier.info.diffusion
+    if (a.noise_schedule, a.num_timesteps) != (b.noise_schedule, b.num_timesteps):
+        raise UsageError(
+            f"the classifier {classifier.name} learned the noise of a {b.noise_schedule} schedule "
+            f"of {b.num_timesteps} steps, the model uses {a.noise_schedule} of {a.num_timesteps}"
+        )
+
+
+def load_pipeline(
+    model: str | Path | Sources = "tiny",
+    classifier: str | Path | None = None,
+    *,
+    guided: bool = True,
+    device: str = "auto",
+    dtype: str = "auto",
+) -> Pipeline:
+    """Loads what `find_sources` finds (or found). ``device`` "auto" is CUDA, MPS or CPU.
+
+    ``dtype`` "auto" is float32, or float16 on CUDA for models published so. With a float16 torso
+    the classifier stays float32, as in the original: its gradient would underflow.
+    """
+    sources = (
+        model if isinstance(model, Sources) else find_sources(model, classifier, guided=guided)
+    )
+    where = choose_device(device)
+    compute = choose_dtype(dtype, where, sources)
+    net = load_model(sources.model, device=where, dtype=compute)
+    assert isinstance(net, UNet)
+    if not guided or sources.classifier is None:
+        return Pipeline(sources, net, None, where, compute)
+    narrow = torch.float32 if compute == torch.float16 else compute
+    guide = load_model(sources.classifier, device=where, dtype=narrow)
+    assert isinstance(guide, NoisyClassifier)
+    return Pipeline(sources, net, guide, where, compute)
+
+
+def choose_device(name: str) -> torch.device:
+    """A device by name, or the best one for "auto"; raises DeviceError if it is not there."""
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if name == "auto":
+        return torch.device("cuda" if cuda else "mps" if mps else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UsageError(
+            f"unknown device {name!r}: expected auto, cpu, cuda, cuda:1 or mps"
+        ) from None
+    if device.type == "cuda" and (not cuda or (device.index or 0) >= torch.cuda.device_count()):
+        count = torch.cuda.device_count() if cuda else 0
+        raise DeviceError(
+            f"no device {name}: torch sees {count} CUDA devices; --device auto picks one"
+        )
+    if device.type == "mps" and not mps:
+        raise DeviceError("no MPS device on this machine: --device auto picks one that is there")
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise UsageError(f"unknown device {name!r}: expected auto, cpu, cuda, cuda:1 or mps")
+    return device
+
+
+def choose_dtype(name: str, device: torch.device, sources: Sources) -> torch.dtype:
+    if name == "auto":
+        half = device.type == "cuda" and sources.model.info.config.use_fp16
+        return torch.float16 if half else torch.float32
+    if name not in DTYPES:
+        raise UsageError(f"unknown dtype {name!r}: expected auto, {', '.join(DTYPES)}")
+    if name == "float64" and device.type == "mps":
+        raise DeviceError("MPS has no float64: use --device cpu")
+    return DTYPES[name]
+
+
+def choose_schedule(diffusion: DiffusionConfig, steps: str | None) -> NoiseSchedule:
+    """The respaced schedule; ``steps`` None takes what the model recommends, or all."""
+    schedule = NoiseSchedule.named(diffusion.noise_schedule, diffusion.num_timesteps)
+    return schedule.respace(steps if steps is not None else diffusion.respacing or "")
+
+
+def choose_sampler(config: SamplingConfig) -> Sampler:
+    if config.sampler not in SAMPLERS:
+        hint = did_you_mean(config.sampler, SAMPLERS)
+        raise UsageError(
+            f"unknown sampler {config.sampler!r}{hint}: expected {', '.join(SAMPLERS)}"
+        )
+    sampler = SAMPLERS[config.sampler]
+    if config.eta is None:
+        return sampler
+    if config.sampler not in SAMPLERS_WITH_ETA:
+        raise ConfigError(f"--eta has no meaning for the {config.sampler} sampler, only for ddim")
+    return partial(sampler, eta=config.eta)  # type: ignore[call-arg]
+
+
+def choose_batch_size(pipeline: Pipeline, config: SamplingConfig) -> int:
+    """As asked for, or as many as fit, at most 16, shared out evenly over the batches."""
+    if config.batch_size is not None:
+        return config.batch_size
+    cost = activation_bytes(pipeline.model)
+    if pipeline.classifier is not None:
+        cost = max(cost, activation_bytes(pipeline.classifier))
+    fitting = int(_free_bytes(pipeline.device) * 0.6 / cost)
+    most = max(1, min(MAX_AUTO_BATCH, fitting))
+    batches = -(-len(config.seeds) // most)
+    return -(-len(config.seeds) // batches)
+
+
+def generate(
+    pipeline: Pipeline,
+    config: SamplingConfig,
+    *,
+    on_step: Callable[[SampleStep], None] | None = None,
+    on_note: Callable[[str], None] | None = None,
+) -> Iterator[ImageBatch]:
+    """Draws the images of ``config``, in order, a batch at a time.
+
+    Each image's randomness comes from a generator of its own, seeded by its own seed, and every
+    batch is padded to the same size, so an image does not depend on its neighbours. Out of
+    memory, the batch is halved and drawing goes on. ``on_step`` sees every sampling step (the
+    padding included), ``on_note`` what a person should know.
+
+    Raises ConfigError or UsageError for settings that do not fit the model, DeviceError where not
+    even one image fits into memory.
+    """
+    schedule = choose_schedule(pipeline.diffusion, config.steps)
+    sampler = choose_sampler(config)
+    check_classes(pipeline.sources, config.classes)
+    size = choose_batch_size(pipeline, config)
+    done = 0
+    while done < len(config.seeds):
+        seeds, classes = config.seeds[done : done + size], config.classes[done : done + size]
+        missing = size - len(seeds)
+        try:
+            x = _sample_batch(
+                pipeline,
+                config,
+                sampler,
+                schedule,
+                (*seeds, *[seeds[-1]] * missing),
+                (*classes, *[classes[-1]] * missing),
+                on_step,
+            )
+        except (RuntimeError, MemoryError) as error:
+            if not _out_of_memory(error):
+                raise
+            if size == 1:
+                raise DeviceError(
+                    f"not enough memory on {pipeline.device} for a single image: "
+                    f"try --dtype bfloat16, a smaller model or another --device"
+                ) from None
+            size //= 2
+            if on_note is not None:
+                on_note(f"out of memory: going on with batches of {size}")
+            continue
+        done += len(seeds)
+        yield ImageBatch(to_uint8(x[: len(seeds)]).cpu(), classes, seeds, size)
+
+
+def check_classes(sources: Sources, classes: Sequence[int | None]) -> None:
+    """Raises UsageError unless every class is one that the models were trained on."""
+    config = sources.model.info.config
+    if None in classes and config.num_classes is not None:
+        raise UsageError(f"{sources.model_name} is class-conditional: every image needs a class")
+    known = sources.classes
+    for class_id in classes:
+        if class_id is not None and class_id not in known:
+            raise UsageError(f"{sources.model_name} was not trained on class {class_id}")
+
+
+def _sample_batch(
+    pipeline: Pipeline,
+    config: SamplingConfig,
+    sampler: Sampler,
+    schedule: NoiseSchedule,
+    seeds: Sequence[int],
+    classes: Sequence[int | None],
+    on_step: Callable[[SampleStep], None] | None,
+) -> Tensor:
+    model = pipeline.model
+    real = torch.float64 if pipeline.dtype == torch.float64 else torch.float32
+    shape = (model.config.in_channels, *model.config.image_size)
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+
+    def draw() -> Tensor:
+        return torch.stack([torch.randn(shape, generator=g) for g in generators])
+
+    def noise(_i: int, like: Tensor) -> Tensor:
+        return draw().to(like)
+
+    y = None
+    if None not in classes:
+        y = torch.tensor(classes, dtype=torch.int64, device=pipeline.device)
+    guidance: Guidance | None = None
+    if config.scale != 0:
+        if pipeline.classifier is None or y is None:
+            raise UsageError("a guidance scale needs a classifier: pass --classifier, or --scale 0")
+        guide = _sees_model_timesteps(pipeline.classifier, pipeline.diffusion)
+        guidance = classifier_guidance(guide, y, config.scale)
+    labels = y if model.config.num_classes is not None else None
+    x_T = draw().to(pipeline.device, real)
+    x = x_T
+    with _reproducible_kernels():
+        for step in sampler(
+            _sees_model_timesteps(partial(model, y=labels), pipeline.diffusion),
+            schedule,
+            x_T,
+            noise=noise,
+            guidance=guidance,
+            prediction=pipeline.diffusion.prediction,
+            variance=pipeline.diffusion.variance,
+            clip_denoised=config.clip_denoised,
+        ):
+            x = step.x
+            if on_step is not None:
+                on_step(step)
+    return x
+
+
+def _sees_model_timesteps(net: Callable[..., Tensor], diffusion: DiffusionConfig) -> ModelFn:
+    """``net`` as a function of x_t and original timesteps, which some models see rescaled."""
+    if not diffusion.rescale_timesteps:
+        return net
+    return lambda x, t: net(x, rescaled(t, diffusion.num_timesteps))
+
+
+@contextmanager
+def _reproducible_kernels() -> Iterator[None]:
+    """Deterministic cuDNN and full float32, so that a seed gives the same picture each time."""
+    matmul = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        with torch.backends.cudnn.flags(
+            enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+        ):
+            yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = matmul
+
+
+def _free_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            fields = dict(line.split(":", 1) for line in file)
+        return int(fields["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        pass
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    except (AttributeError, OSError, ValueError):
+        return 4 * 2**30
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    text = str(error).lower()
+    return (
+        isinstance(error, (MemoryError, torch.OutOfMemoryError))
+        or "out of memory" in text
+        or "can't allocate memory" in text
+    )
+
+
+def _size(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"

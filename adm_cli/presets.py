@@ -1,0 +1,377 @@
+"""Known models as typed rows, each beside the number it reaches.
+
+`CHECKPOINTS` are single weights files: the embedded ones and the 15 published ones. `PRESETS` are
+what `--model` takes: a diffusion model, its classifier, and how the paper samples them.
+`ABLATIONS` are the paper's architecture studies, for training.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from adm_cli.config import ClassifierConfig, DiffusionConfig, UNetConfig
+from adm_cli.errors import UsageError, did_you_mean
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """One weights file. Sizes and hashes are of the original ``<name>.pt``, where known."""
+
+    name: str
+    config: UNetConfig | ClassifierConfig
+    diffusion: DiffusionConfig
+    parameters: int
+    embedded: bool = False  # ships with the program
+    file_bytes: int | None = None
+    sha256: str | None = None
+    md5: str | None = None
+
+    @property
+    def kind(self) -> str:
+        if isinstance(self.config, ClassifierConfig):
+            return "classifier"
+        return "diffusion" if self.config.low_res_size is None else "upsampler"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """How to sample a model; FID as published, where ``fid_note`` says how it was reached."""
+
+    name: str
+    model: str  # names of checkpoints
+    classifier: str | None = None
+    sampler: str = "ddpm"
+    steps: str = "250"
+    scale: float = 0.0
+    fid: float | None = None
+    fid_note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ablation:
+    """A row of the paper's tables 1 to 3: ImageNet 128x128, batch 256, 250 sampling steps."""
+
+    name: str
+    config: UNetConfig
+    fid_700k: float
+    fid_1200k: float | None = None
+
+
+_EMBEDDED_DIFFUSION = DiffusionConfig(noise_schedule="cosine")
+_LINEAR = DiffusionConfig(noise_schedule="linear", respacing="250")
+_COSINE = DiffusionConfig(noise_schedule="cosine", respacing="250")
+_LSUN = DiffusionConfig(noise_schedule="linear", respacing="1000")
+
+_TINY = UNetConfig(
+    image_size=(32, 32),
+    model_channels=32,
+    num_res_blocks=2,
+    channel_mult=(1, 2, 4),
+    attention_factors=(4,),
+    num_head_channels=32,
+    qkv_order="new",
+    resblock_updown=True,
+    num_classes=1000,
+    out_channels=6,
+)
+_TINY_CLASSIFIER = ClassifierConfig(
+    image_size=(32, 32),
+    model_channels=32,
+    num_res_blocks=1,
+    channel_mult=(1, 2, 4),
+    attention_factors=(4,),
+    num_heads=1,
+    resblock_updown=True,
+)
+_64 = UNetConfig(
+    image_size=(64, 64),
+    model_channels=192,
+    num_res_blocks=3,
+    channel_mult=(1, 2, 3, 4),
+    attention_factors=(2, 4, 8),
+    num_head_channels=64,
+    qkv_order="new",
+    resblock_updown=True,
+    dropout=0.1,
+    num_classes=1000,
+    out_channels=6,
+    use_fp16=True,
+)
+_128 = UNetConfig(
+    image_size=(128, 128),
+    model_channels=256,
+    num_res_blocks=2,
+    channel_mult=(1, 1, 2, 3, 4),
+    attention_factors=(4, 8, 16),
+    num_heads=4,
+    resblock_updown=True,
+    num_classes=1000,
+    out_channels=6,
+    use_fp16=True,
+)
+_256 = replace(
+    _128,
+    image_size=(256, 256),
+    channel_mult=(1, 1, 2, 2, 4, 4),
+    attention_factors=(8, 16, 32),
+    num_head_channels=64,
+)
+_256_UNCOND = replace(_256, num_classes=None)
+_LSUN_256 = replace(_256_UNCOND, dropout=0.1)
+_512 = replace(
+    _256,
+    image_size=(512, 512),
+    channel_mult=(0.5, 1, 1, 2, 2, 4, 4),
+    attention_factors=(16, 32, 64),
+    use_fp16=False,
+)
+_64_256 = replace(_256, model_channels=192, num_head_channels=None, low_res_size=(64, 64))
+_128_512 = replace(
+    _64_256,
+    image_size=(512, 512),
+    low_res_size=(128, 128),
+    num_head_channels=64,
+    attention_factors=(16, 32),
+)
+
+
+def _classifier(of: UNetConfig, depth: int = 2) -> ClassifierConfig:
+    """The published classifier for a diffusion model: same levels, half or less the width."""
+    return ClassifierConfig(
+        image_size=of.image_size,
+        model_channels=128,
+        num_res_blocks=depth,
+        channel_mult=of.channel_mult,
+        attention_factors=of.attention_factors,
+        num_heads=1,
+        resblock_updown=True,
+    )
+
+
+CHECKPOINTS: tuple[Checkpoint, ...] = (
+    Checkpoint(
+        name="tiny",
+        config=_TINY,
+        diffusion=_EMBEDDED_DIFFUSION,
+        parameters=4_553_062,
+        embedded=True,
+    ),
+    Checkpoint(
+        name="tiny_classifier",
+        config=_TINY_CLASSIFIER,
+        diffusion=_EMBEDDED_DIFFUSION,
+        parameters=1_480_552,
+        embedded=True,
+    ),
+    Checkpoint(name="64x64_diffusion", config=_64, diffusion=_COSINE, parameters=295_904_454),
+    Checkpoint(
+        name="64x64_classifier",
+        config=_classifier(_64, depth=4),
+        diffusion=_COSINE,
+        parameters=65_438_568,
+    ),
+    Checkpoint(name="128x128_diffusion", config=_128, diffusion=_LINEAR, parameters=421_529_606),
+    Checkpoint(
+        name="128x128_classifier",
+        config=_classifier(_128),
+        diffusion=_LINEAR,
+        parameters=42_568_040,
+    ),
+    Checkpoint(
+        name="256x256_diffusion",
+        config=_256,
+        diffusion=_LINEAR,
+        parameters=553_838_086,
+        file_bytes=2_215_479_544,
+        md5="d94f30fb1afb2fe821c24bef2043717e",
+    ),
+    Checkpoint(
+        name="256x256_diffusion_uncond",
+        config=_256_UNCOND,
+        diffusion=_LINEAR,
+        parameters=552_814_086,
+        file_bytes=2_211_383_297,
+        sha256="a37c32fffd316cd494cf3f35b339936debdc1576dad13fe57c42399a5dbc78b1",
+        md5="fd9dd2335b8736d521de0aed54bd90ca",
+    ),
+    Checkpoint(
+        name="256x256_classifier",
+        config=_classifier(_256),
+        diffusion=_LINEAR,
+        parameters=54_096_360,
+    ),
+    Checkpoint(name="512x512_diffusion", config=_512, diffusion=_LINEAR, parameters=558_997_638),
+    Checkpoint(
+        name="512x512_classifier",
+        config=_classifier(_512),
+        diffusion=_LINEAR,
+        parameters=54_448_360,
+    ),
+    Checkpoint(name="64_256_upsampler", config=_64_256, diffusion=_LINEAR, parameters=311_795_910),
+    Checkpoint(
+        name="128_512_upsampler", config=_128_512, diffusion=_LINEAR, parameters=308_835_270
+    ),
+    Checkpoint(name="lsun_bedroom", config=_LSUN_256, diffusion=_LSUN, parameters=552_814_086),
+    Checkpoint(name="lsun_cat", config=_LSUN_256, diffusion=_LSUN, parameters=552_814_086),
+    Checkpoint(name="lsun_horse", config=_LSUN_256, diffusion=_LSUN, parameters=552_814_086),
+    Checkpoint(
+        name="lsun_horse_nodropout",
+        config=_256_UNCOND,
+        diffusion=_LSUN,
+        parameters=552_814_086,
+    ),
+)
+
+# Steps and scales are the README's; FIDs are the paper's tables 4 to 6 (50,000 images).
+PRESETS: tuple[Preset, ...] = (
+    Preset(
+        name="tiny",
+        model="tiny",
+        classifier="tiny_classifier",
+        sampler="ddim",
+        steps="ddim50",
+        scale=4.0,
+    ),
+    Preset(
+        name="imagenet64",
+        model="64x64_diffusion",
+        classifier="64x64_classifier",
+        scale=1.0,
+        fid=2.07,
+        fid_note="without guidance",
+    ),
+    Preset(
+        name="imagenet128",
+        model="128x128_diffusion",
+        classifier="128x128_classifier",
+        scale=0.5,
+        fid=2.97,
+    ),
+    Preset(
+        name="imagenet256",
+        model="256x256_diffusion",
+        classifier="256x256_classifier",
+        scale=1.0,
+        fid=4.59,
+    ),
+    Preset(
+        name="imagenet256-uncond",
+        model="256x256_diffusion_uncond",
+        classifier="256x256_classifier",
+        scale=10.0,
+        fid=12.00,
+    ),
+    Preset(
+        name="imagenet512",
+        model="512x512_diffusion",
+        classifier="512x512_classifier",
+        scale=4.0,
+        fid=7.72,
+    ),
+    Preset(name="lsun-bedroom", model="lsun_bedroom", steps="1000", fid=1.90),
+    Preset(name="lsun-cat", model="lsun_cat", steps="1000", fid=5.57),
+    Preset(name="lsun-horse", model="lsun_horse", steps="1000", fid=2.57),
+    Preset(name="lsun-horse-nodropout", model="lsun_horse_nodropout", steps="1000", fid=2.95),
+)
+
+# Table 1: one change at a time from the base, and all that helped together.
+_BASE = UNetConfig(
+    image_size=(128, 128),
+    model_channels=160,
+    num_res_blocks=2,
+    channel_mult=(1, 1, 2, 3, 4),
+    attention_factors=(8,),
+    num_heads=1,
+    num_classes=1000,
+    out_channels=6,
+)
+_MULTI = (4, 8, 16)
+# Tables 2 and 3: 128 channels, attention at three resolutions, BigGAN blocks, one head.
+_HEADS = replace(_BASE, model_channels=128, attention_factors=_MULTI, resblock_updown=True)
+
+ABLATIONS: tuple[Ablation, ...] = (
+    Ablation(name="ablation-base", config=_BASE, fid_700k=15.33, fid_1200k=13.21),
+    Ablation(
+        name="ablation-depth4",
+        config=replace(_BASE, model_channels=128, num_res_blocks=4),
+        fid_700k=15.12,
+        fid_1200k=12.73,
+    ),
+    Ablation(
+        name="ablation-heads4",
+        config=replace(_BASE, num_heads=4),
+        fid_700k=14.79,
+        fid_1200k=12.39,
+    ),
+    Ablation(
+        name="ablation-multires",
+        config=replace(_BASE, attention_factors=_MULTI),
+        fid_700k=14.61,
+        fid_1200k=12.55,
+    ),
+    Ablation(
+        name="ablation-biggan",
+        config=replace(_BASE, resblock_updown=True),
+        fid_700k=14.13,
+        fid_1200k=12.00,
+    ),
+    Ablation(
+        name="ablation-rescale",
+        config=replace(_BASE, rescale_residual=True),
+        fid_700k=15.49,
+        fid_1200k=13.46,
+    ),
+    Ablation(
+        name="ablation-all",
+        config=replace(_BASE, num_heads=4, attention_factors=_MULTI, resblock_updown=True),
+        fid_700k=12.19,
+        fid_1200k=10.21,
+    ),
+    Ablation(name="ablation-1-head", config=_HEADS, fid_700k=14.08),
+    Ablation(name="ablation-2-heads", config=replace(_HEADS, num_heads=2), fid_700k=13.58),
+    Ablation(name="ablation-4-heads", config=replace(_HEADS, num_heads=4), fid_700k=13.11),
+    Ablation(name="ablation-8-heads", config=replace(_HEADS, num_heads=8), fid_700k=12.91),
+    Ablation(
+        name="ablation-32-per-head",
+        config=replace(_HEADS, num_head_channels=32),
+        fid_700k=12.72,
+    ),
+    Ablation(
+        name="ablation-64-per-head",
+        config=replace(_HEADS, num_head_channels=64),
+        fid_700k=13.05,
+    ),
+    Ablation(
+        name="ablation-128-per-head",
+        config=replace(_HEADS, num_head_channels=128),
+        fid_700k=13.00,
+    ),
+    Ablation(
+        name="ablation-addition",
+        config=replace(_HEADS, num_head_channels=64, scale_shift_norm=False),
+        fid_700k=15.08,
+    ),
+)
+
+
+def find_checkpoint(name: str) -> Checkpoint:
+    """The row of that name; raises UsageError with the nearest ones."""
+    for row in CHECKPOINTS:
+        if row.name == name:
+            return row
+    names = [row.name for row in CHECKPOINTS]
+    raise UsageError(
+        f"unknown checkpoint {name!r}{did_you_mean(name, names)} (adm models lists all)"
+    )
+
+
+def find_preset(name: str) -> Preset:
+    """The preset of that name, or of that diffusion checkpoint; raises UsageError otherwise."""
+    for row in PRESETS:
+        if name in (row.name, row.model):
+            return row
+    names = [row.name for row in PRESETS]
+    hint = did_you_mean(name, names)
+    raise UsageError(
+        f"{name!r} is neither a preset nor a file{hint} (adm models lists the presets)"
+    )

@@ -1,0 +1,332 @@
+"""Weights files: safetensors that describe themselves, and the original's `.pt`.
+
+A file's metadata holds its format version, kind, model and diffusion settings, the classes it
+was trained on, a training summary, where it came from, and a content hash: the SHA-256 of the
+whole file with the hash's own 64 digits as zeros. Nothing else is needed to load it, and a flipped
+bit anywhere is noticed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import pickle
+import struct
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from torch import Tensor
+
+from adm_cli.config import (
+    ClassifierConfig,
+    DiffusionConfig,
+    UNetConfig,
+    config_from_json,
+    config_to_json,
+)
+from adm_cli.errors import CheckpointError, ConfigError
+from adm_cli.storage.files import atomic_write
+
+FORMAT_VERSION = "1"
+KINDS = ("diffusion", "upsampler", "classifier")
+
+_MAX_HEADER = 100_000_000  # the library's own limit
+_CHUNK = 1 << 24
+_NO_HASH = "0" * 64
+_DTYPES = {
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F32": torch.float32,
+    "F64": torch.float64,
+}
+_DTYPE_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What a weights file says of itself, beside its tensors."""
+
+    config: UNetConfig | ClassifierConfig
+    diffusion: DiffusionConfig
+    classes: Mapping[int, str] = field(default_factory=dict)  # trained ids and names
+    training: Mapping[str, Any] = field(default_factory=dict)
+    source: Mapping[str, str] = field(default_factory=dict)  # converted from: name, sha256
+
+    @property
+    def kind(self) -> str:
+        if isinstance(self.config, ClassifierConfig):
+            return "classifier"
+        return "diffusion" if self.config.low_res_size is None else "upsampler"
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A weights file whose header was read and checked; its tensors were not."""
+
+    path: Path
+    info: ModelInfo
+    shapes: Mapping[str, tuple[int, ...]]
+    dtypes: Mapping[str, torch.dtype]
+    content_sha256: str
+
+    @property
+    def name(self) -> str:
+        return self.path.stem
+
+    @property
+    def parameters(self) -> int:
+        return sum(math.prod(shape) for shape in self.shapes.values())
+
+
+def read_model_file(path: Path) -> ModelFile:
+    """Reads and checks the header only.
+
+    Raises CheckpointError for anything but a well-formed weights file of ours.
+    """
+    header = _read_header(path)
+    metadata = header.pop("__metadata__", None)
+    if not isinstance(metadata, dict) or metadata.get("format") != "adm":
+        raise CheckpointError(
+            f"{path}: a safetensors file without adm's metadata; "
+            f"adm convert {path.name} --preset NAME (or --flags ...) makes one of it"
+        )
+    if metadata.get("format_version") != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path}: format version {metadata.get('format_version')}, this adm reads "
+            f"{FORMAT_VERSION}; a newer adm may be needed"
+        )
+    try:
+        info = _parse_metadata(metadata)
+    except (ConfigError, KeyError, ValueError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path}: damaged metadata ({error})") from None
+    shapes, dtypes = {}, {}
+    for name, entry in header.items():
+        if entry["dtype"] not in _DTYPES:
+            raise CheckpointError(f"{path}: {name} has dtype {entry['dtype']}, expected floats")
+        shapes[name] = tuple(entry["shape"])
+        dtypes[name] = _DTYPES[entry["dtype"]]
+    return ModelFile(path, info, shapes, dtypes, str(metadata.get("content_sha256")))
+
+
+def _parse_metadata(metadata: Mapping[str, str]) -> ModelInfo:
+    kind = metadata["kind"]
+    if kind not in KINDS:
+        raise ValueError(f"unknown kind {kind!r}")
+    config: UNetConfig | ClassifierConfig
+    if kind == "classifier":
+        config = config_from_json(ClassifierConfig, metadata["config"])
+    else:
+        config = config_from_json(UNetConfig, metadata["config"])
+    info = ModelInfo(
+        config=config,
+        diffusion=config_from_json(DiffusionConfig, metadata["diffusion"]),
+        classes={int(i): str(name) for i, name in json.loads(metadata["classes"]).items()},
+        training=dict(json.loads(metadata["training"])),
+        source=dict(json.loads(metadata["source"])),
+    )
+    if info.kind != kind:
+        raise ValueError(f"kind {kind!r}, but settings of a {info.kind} model")
+    return info
+
+
+def _read_header(path: Path) -> dict[str, Any]:
+    """The JSON header, after checks of our own and all of the library's."""
+    try:
+        with path.open("rb") as file:
+            size = path.stat().st_size
+            start = file.read(8)
+            length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+            if not 2 <= length <= min(_MAX_HEADER, size - 8):
+                if _is_pytorch(start):
+                    raise CheckpointError(
+                        f"{path} is a PyTorch file, expected safetensors: "
+                        f"adm convert {path.name} makes one of it"
+                    )
+                raise CheckpointError(f"{path} is not a safetensors file, or is cut short")
+            raw = file.read(length)
+        header = json.loads(raw, object_pairs_hook=_no_duplicates)
+        with safetensors.safe_open(path, framework="pt"):
+            pass  # the library checks offsets, sizes and overlaps
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from None
+    except (ValueError, RecursionError, safetensors.SafetensorError) as error:
+        raise CheckpointError(f"{path}: damaged safetensors ({error})") from None
+    assert isinstance(header, dict)  # or the library would have refused it
+    return header
+
+
+def _is_pytorch(start: bytes) -> bool:
+    """A zip archive or a bare pickle; safetensors start with a length, then a brace."""
+    return start[8:9] not in (b"{", b" ") and (start[:2] == b"PK" or start[:1] == b"\x80")
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"duplicate key {twice!r:.80}")
+    return result
+
+
+def verify_content(file: ModelFile) -> None:
+    """Hash the whole file; raises CheckpointError if it is not what was written."""
+    digest = _hash_blanked(file.path, file.content_sha256)
+    if digest != file.content_sha256:
+        raise CheckpointError(
+            f"{file.path} is damaged: its content hash is {digest[:12]}, "
+            f"expected {file.content_sha256[:12]}; convert or fetch it again"
+        )
+
+
+def _hash_blanked(path: Path, recorded: str) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        start = file.read(8)
+        header = file.read(struct.unpack("<Q", start)[0])
+        digest.update(start + header.replace(recorded.encode(), _NO_HASH.encode(), 1))
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+@contextmanager
+def open_tensors(file: ModelFile) -> Iterator[Any]:
+    """The file mapped into memory: ``handle.get_tensor(name)`` reads one tensor."""
+    try:
+        with safetensors.safe_open(file.path, framework="pt") as handle:
+            yield handle
+    except (OSError, safetensors.SafetensorError) as error:
+        raise CheckpointError(f"cannot read {file.path}: {error}") from None
+
+
+def save_model(path: Path, tensors: Mapping[str, Tensor], info: ModelInfo) -> str:
+    """Write a weights file, atomically and one tensor at a time; returns its content hash.
+
+    Raises OutputError if it cannot be written; the old file, if any, is then untouched.
+    """
+    # wide types first, so that every tensor starts on a multiple of its item size
+    ordered = sorted(tensors.items(), key=lambda item: -item[1].element_size())
+    header: dict[str, Any] = {"__metadata__": _metadata(info)}
+    offset = 0
+    for name, tensor in ordered:
+        end = offset + tensor.numel() * tensor.element_size()
+        header[name] = {
+            "dtype": _DTYPE_NAMES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [offset, end],
+        }
+        offset = end
+    raw = json.dumps(header, separators=(",", ":")).encode()
+    raw += b" " * (-len(raw) % 8)
+    start = struct.pack("<Q", len(raw)) + raw
+    digest = hashlib.sha256(start)
+    with atomic_write(path) as file:
+        file.write(start)
+        for _, tensor in ordered:
+            data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+            digest.update(data)
+            file.write(data)
+        file.seek(start.index(_NO_HASH.encode()))
+        file.write(digest.hexdigest().encode())
+    return digest.hexdigest()
+
+
+def _metadata(info: ModelInfo) -> dict[str, str]:
+    return {
+        "content_sha256": _NO_HASH,  # first, so that it is found before anything looks like it
+        "format": "adm",
+        "format_version": FORMAT_VERSION,
+        "kind": info.kind,
+        "config": config_to_json(info.config),
+        "diffusion": config_to_json(info.diffusion),
+        "classes": json.dumps({str(i): name for i, name in sorted(info.classes.items())}),
+        "training": json.dumps(dict(info.training)),
+        "source": json.dumps(dict(info.source)),
+    }
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file as it is, as `sha256sum` prints it."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def read_original(path: Path) -> dict[str, Tensor]:
+    """The state dict of an original `.pt` (zip or old format), or of bare safetensors.
+
+    Zip files are mapped, not read. Only tensors are ever unpickled (``weights_only=True``), and
+    only by a torch whose unpickler has no known hole (CVE-2025-32434, CVE-2026-24747). Raises
+    CheckpointError for anything but a dictionary of finite floating-point tensors.
+    """
+    try:
+        with path.open("rb") as file:
+            magic = file.read(16)
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from None
+    if magic.lstrip()[:1] == b"<":
+        raise CheckpointError(f"{path} is a web page, not weights: download it again")
+    if _is_pytorch(magic):
+        state = _load_pickle(path, mapped=magic[:2] == b"PK")
+    else:
+        _read_header(path)
+        from safetensors.torch import load_file
+
+        state = load_file(path)
+    return _check_state(path, state)
+
+
+def _load_pickle(path: Path, *, mapped: bool) -> object:
+    if _torch_version() < (2, 10):
+        raise CheckpointError(
+            f"reading .pt files safely needs torch 2.10 or later, this is {torch.__version__}: "
+            f"pip install 'torch>=2.10'"
+        )
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except pickle.UnpicklingError as error:
+        reason = next((line for line in str(error).splitlines() if "GLOBAL" in line), "")
+        detail = f" ({reason.strip():.160})" if reason else ""
+        raise CheckpointError(
+            f"{path} holds more than tensors{detail}: refused, since it could run code"
+        ) from None
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from None
+    except Exception as error:  # torch's readers raise many kinds for damaged files
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(f"{path} is damaged or cut short ({first:.160})") from None
+
+
+def _check_state(path: Path, state: object) -> dict[str, Tensor]:
+    if not isinstance(state, dict) or not state:
+        raise CheckpointError(
+            f"{path}: expected a dictionary of tensors, got {type(state).__name__}"
+        )
+    for name, tensor in state.items():
+        if not isinstance(name, str) or not isinstance(tensor, Tensor):
+            if name in ("state", "param_groups"):
+                raise CheckpointError(
+                    f"{path} holds an optimizer's state (opt*.pt): give the model or ema file"
+                )
+            raise CheckpointError(
+                f"{path}: expected only tensors, got {type(tensor).__name__} under {name!r:.60}"
+            )
+        if tensor.dtype not in _DTYPE_NAMES:
+            raise CheckpointError(f"{path}: {name} is {tensor.dtype}, expected floating point")
+        if not bool(torch.isfinite(tensor).all()):
+            raise CheckpointError(f"{path}: {name} holds NaN or infinite values")
+    return state
+
+
+def _torch_version() -> tuple[int, int]:
+    major, minor = torch.__version__.split(".")[:2]
+    return int(major), int(minor)

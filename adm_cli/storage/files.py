@@ -1,0 +1,105 @@
+"""Where files live, and writing them whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from adm_cli.errors import OutputError
+
+
+def weights_folder() -> Path:
+    """The embedded weights: inside an installed package, or at the top of a checkout."""
+    package = Path(__file__).resolve().parent.parent
+    installed = package / "weights"
+    return installed if installed.is_dir() else package.parent / "weights"
+
+
+def adm_home() -> Path:
+    """Where converted models are kept: ``ADM_HOME``, else the XDG data folder's ``adm``."""
+    if home := os.environ.get("ADM_HOME"):
+        return Path(home)
+    data = os.environ.get("XDG_DATA_HOME")
+    try:
+        return (Path(data) if data else Path.home() / ".local" / "share") / "adm"
+    except RuntimeError:  # no home folder at all
+        return Path(tempfile.gettempdir()) / "adm"
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[IO[bytes]]:
+    """A binary file that becomes ``path`` when the block ends without an error.
+
+    Written beside it, synced to disk, then renamed: whoever reads ``path`` finds the old content
+    or the new, never a part. Raises OutputError where the file cannot be written.
+    """
+    temporary: Path | None = None
+    try:
+        make_folder(path.parent)
+        handle, name = tempfile.mkstemp(
+            dir=path.parent, prefix=f".{path.name[:100]}.", suffix=".tmp"
+        )
+        temporary = Path(name)
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+        temporary = None
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise OutputError(explain_os_error(f"cannot write {path}", error)) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def make_folder(path: Path) -> None:
+    """The folder and its parents; raises OutputError if that cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise OutputError(f"{path} is a file, expected a folder: choose another place") from None
+    except OSError as error:
+        raise OutputError(explain_os_error(f"cannot make the folder {path}", error)) from error
+
+
+def check_writable(folder: Path) -> None:
+    """Raises OutputError before any work if nothing can be written to ``folder``."""
+    make_folder(folder)
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OutputError(explain_os_error(f"cannot write to {folder}", error)) from error
+
+
+def explain_os_error(what: str, error: OSError) -> str:
+    reason = error.strerror or str(error)
+    if error.errno == errno.ENOSPC:
+        return f"{what}: the disk is full; make room and run the same command again"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"{what}: {reason}; choose a folder you may write to"
+    return f"{what}: {reason}"
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name != "posix":
+        return  # other systems cannot open a folder
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,162 @@
+"""Pictures: uint8 conversion, PNG, WebP, grids, animations, the original's npz, and the recipe
+that each picture carries.
+
+A recipe is a flat JSON object of everything that made the picture; PNG holds it in the text
+field "adm", beside a "parameters" text that other image tools show, WebP in its description.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image, PngImagePlugin
+from torch import Tensor
+
+from adm_cli.errors import AdmError
+from adm_cli.storage.files import atomic_write
+
+Recipe = Mapping[str, Any]
+Pixels = npt.NDArray[np.uint8]
+
+_DESCRIPTION = 0x010E  # EXIF ImageDescription
+
+
+def to_uint8(x: Tensor) -> Tensor:
+    """[N, C, H, W] in [-1, 1] to uint8 [N, H, W, C]; truncates, as the original does."""
+    return ((x + 1) * 127.5).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+
+def to_model_range(images: Tensor) -> Tensor:
+    """uint8 [N, H, W, C] to float32 [N, C, H, W] in [-1, 1]."""
+    return images.permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def save_image(path: Path, pixels: Pixels, recipe: Recipe | None = None) -> bytes:
+    """Write uint8 [H, W, 3] as PNG or lossless WebP by the suffix; returns the file's bytes."""
+    data = encode_image(pixels, path.suffix, recipe)
+    with atomic_write(path) as file:
+        file.write(data)
+    return data
+
+
+def encode_image(pixels: Pixels, suffix: str, recipe: Recipe | None) -> bytes:
+    image, buffer = Image.fromarray(pixels), io.BytesIO()
+    if suffix == ".webp":
+        exif = Image.Exif()
+        if recipe is not None:
+            exif[_DESCRIPTION] = json.dumps(recipe)
+        image.save(buffer, "WEBP", lossless=True, exif=exif)
+    else:
+        text = PngImagePlugin.PngInfo()
+        if recipe is not None:
+            text.add_itxt("parameters", parameters_text(recipe))
+            text.add_itxt("adm", json.dumps(recipe))
+        image.save(buffer, "PNG", pnginfo=text)
+    return buffer.getvalue()
+
+
+def parameters_text(recipe: Recipe) -> str:
+    """The settings in the form that Stable Diffusion tools write and read."""
+    size = "x".join(str(side) for side in reversed(recipe["size"]))
+    fields = {
+        "Steps": recipe["num_steps"],
+        "Sampler": recipe["sampler"],
+        "CFG scale": recipe["scale"],
+        "Seed": recipe["seed"],
+        "Size": size,
+        "Model hash": recipe["model_sha256"][:10],
+        "Model": recipe["model"],
+        "Version": f"adm {recipe['adm']}",
+    }
+    subject = "unconditional"
+    if recipe["class"] is not None:
+        subject = f"{recipe['class_name']} (class {recipe['class']})"
+    return f"{subject}\n" + ", ".join(f"{name}: {value}" for name, value in fields.items())
+
+
+def open_picture(path: Path) -> tuple[Pixels, dict[str, Any] | None]:
+    """Pixels [H, W, 3] of a PNG or WebP, and its recipe if it carries one.
+
+    Raises AdmError for anything that is not such a picture.
+    """
+    try:
+        with Image.open(path, formats=("PNG", "WEBP")) as image:
+            if image.format == "PNG":
+                text: Any = getattr(image, "text", {}).get("adm")
+            else:
+                text = image.getexif().get(_DESCRIPTION)
+            pixels = np.asarray(image.convert("RGB"))
+    except OSError as error:
+        raise AdmError(f"cannot read {path} as PNG or WebP: {error.strerror or error}") from None
+    except (ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise AdmError(f"cannot read {path} as PNG or WebP: {error}") from None
+    if text is None:
+        return pixels, None
+    try:
+        recipe = json.loads(text)
+    except (ValueError, TypeError, RecursionError):
+        recipe = None
+    return pixels, recipe if isinstance(recipe, dict) else None
+
+
+def make_grid(images: Pixels, columns: int | None = None, gap: int = 2) -> Pixels:
+    """One picture [H', W', 3] of [N, H, W, 3], row by row on white; about square by default."""
+    count, height, width, channels = images.shape
+    columns = columns or math.ceil(math.sqrt(count))
+    rows = math.ceil(count / columns)
+    shape = (rows * (height + gap) + gap, columns * (width + gap) + gap, channels)
+    grid = np.full(shape, 255, dtype=np.uint8)
+    for i, image in enumerate(images):
+        top = gap + (i // columns) * (height + gap)
+        left = gap + (i % columns) * (width + gap)
+        grid[top : top + height, left : left + width] = image
+    return grid
+
+
+def save_animation(path: Path, frames: Sequence[Pixels], *, seconds: float = 4.0) -> None:
+    """A GIF or WebP (by the suffix) of [H, W, 3] frames that rests on the last one."""
+    delay = max(20, int(1000 * seconds / len(frames)))
+    images = [Image.fromarray(frame) for frame in frames]
+    durations = [delay] * (len(images) - 1) + [2000]
+    buffer = io.BytesIO()
+    kind = "WEBP" if path.suffix.lower() == ".webp" else "GIF"
+    options: dict[str, Any] = {"lossless": True} if kind == "WEBP" else {}
+    images[0].save(
+        buffer,
+        kind,
+        save_all=True,
+        append_images=images[1:],
+        duration=durations,
+        loop=0,
+        **options,
+    )
+    with atomic_write(path) as file:
+        file.write(buffer.getvalue())
+
+
+def save_npz(
+    path: Path,
+    images: Pixels,
+    classes: Sequence[int | None],
+    seeds: Sequence[int],
+    recipe: Recipe,
+) -> None:
+    """The original's layout: arr_0 uint8 [N, H, W, 3], arr_1 int64 [N] if there are classes.
+
+    Adds seeds and the recipe, which the original's evaluator passes over.
+    """
+    arrays: dict[str, npt.NDArray[Any]] = {"arr_0": images}
+    if None not in classes:
+        arrays["arr_1"] = np.array(classes, dtype=np.int64)
+    arrays["seeds"] = np.array(seeds, dtype=np.uint64)
+    arrays["adm"] = np.array(json.dumps(recipe))
+    with atomic_write(path) as file:
+        np.savez(file, allow_pickle=False, **arrays)

@@ -1,0 +1,116 @@
+"""Where the images of a run go: a folder of pictures, or one npz."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from adm_cli.errors import OutputError
+from adm_cli.storage.images import Pixels, Recipe, make_grid, save_image, save_npz
+
+Record = dict[str, Any]
+
+
+def fresh_folder(parent: Path) -> Path:
+    """The first of parent/0001, parent/0002, ... above all that are there."""
+    taken = [int(p.name) for p in parent.glob("[0-9]*") if p.name.isdecimal()]
+    return parent / f"{max(taken, default=0) + 1:04d}"
+
+
+def image_name(class_id: int | None, seed: int, suffix: str) -> str:
+    """``class0207_seed000000.png``, or ``seed000000.png`` without a class."""
+    label = "" if class_id is None else f"class{class_id:04d}_"
+    return f"{label}seed{seed:06d}{suffix}"
+
+
+def refuse_existing(paths: Sequence[Path]) -> None:
+    """Raises OutputError if any of the files is there already."""
+    there = [path for path in paths if path.exists()]
+    if there:
+        raise OutputError(
+            f"{len(there)} of the files to write exist already, e.g. {there[0]}: "
+            f"choose another --out, or pass --overwrite"
+        )
+
+
+class Output(Protocol):
+    """Takes images as they are made; returns a record of each file that is safely on disk."""
+
+    def add(
+        self, images: Pixels, classes: Sequence[int | None], seeds: Sequence[int],
+        recipes: Sequence[Recipe],
+    ) -> list[Record]: ...  # fmt: skip
+
+    def close(self) -> list[Record]: ...
+
+
+class ImageFolder:
+    """One picture a file, written as soon as it is there."""
+
+    def __init__(self, folder: Path, suffix: str) -> None:
+        self.folder, self.suffix = folder, suffix
+
+    def add(
+        self, images: Pixels, classes: Sequence[int | None], seeds: Sequence[int],
+        recipes: Sequence[Recipe],
+    ) -> list[Record]:  # fmt: skip
+        records = []
+        for pixels, class_id, seed, recipe in zip(images, classes, seeds, recipes, strict=True):
+            path = self.folder / image_name(class_id, seed, self.suffix)
+            data = save_image(path, pixels, recipe)
+            digest = hashlib.sha256(data).hexdigest()
+            records.append({"path": str(path), "class": class_id, "seed": seed, "sha256": digest})
+        return records
+
+    def close(self) -> list[Record]:
+        return []
+
+
+class NpzFile:
+    """The original's npz, written at the end: the format cannot grow."""
+
+    def __init__(self, folder: Path, recipe: Callable[[], Recipe]) -> None:
+        self.folder, self.recipe = folder, recipe
+        self.images: list[Pixels] = []
+        self.classes: list[int | None] = []
+        self.seeds: list[int] = []
+
+    def add(
+        self, images: Pixels, classes: Sequence[int | None], seeds: Sequence[int],
+        recipes: Sequence[Recipe],
+    ) -> list[Record]:  # fmt: skip
+        self.images += list(images)
+        self.classes += classes
+        self.seeds += seeds
+        return []
+
+    def close(self) -> list[Record]:
+        if not self.images:
+            return []
+        stack = np.stack(self.images)
+        path = self.folder / f"samples_{'x'.join(map(str, stack.shape))}.npz"
+        save_npz(path, stack, self.classes, self.seeds, self.recipe())
+        return [{"path": str(path), "images": len(stack)}]
+
+
+class Grid:
+    """A contact sheet of the first images of a run."""
+
+    MOST = 1024
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.images: list[Pixels] = []
+
+    def add(self, images: Pixels) -> None:
+        self.images += list(images[: self.MOST - len(self.images)])
+
+    def close(self) -> list[Record]:
+        if not self.images:
+            return []
+        save_image(self.path, make_grid(np.stack(self.images)))
+        return [{"path": str(self.path), "images": len(self.images)}]

@@ -1,0 +1,115 @@
+"""What the tests share: golden arrays, a toy pair of models, and the command line in-process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+from adm_cli.commands.main import run
+from adm_cli.config import ClassifierConfig, DiffusionConfig, UNetConfig
+from adm_cli.loading import build_model
+from adm_cli.storage.checkpoints import ModelInfo, save_model
+
+TOY_CLASSES = {0: "circle", 1: "square", 3: "star"}  # of 5: classes 2 and 4 are untrained
+TOY_DIFFUSION = DiffusionConfig(noise_schedule="linear", num_timesteps=100, respacing="5")
+TOY_UNET = UNetConfig(
+    image_size=(8, 8),
+    model_channels=32,
+    num_res_blocks=1,
+    channel_mult=(1, 1),
+    attention_factors=(2,),
+    num_head_channels=16,
+    resblock_updown=True,
+    num_classes=5,
+    out_channels=6,
+)
+TOY_CLASSIFIER = ClassifierConfig(
+    image_size=(8, 8),
+    model_channels=32,
+    num_res_blocks=1,
+    channel_mult=(1, 1),
+    attention_factors=(2,),
+    num_head_channels=16,
+    resblock_updown=True,
+    num_classes=5,
+)
+
+
+@dataclass(frozen=True)
+class Result:
+    code: int
+    out: str
+    err: str
+
+
+@dataclass(frozen=True)
+class Toys:
+    """Weights files of random models, quick to sample."""
+
+    model: Path
+    classifier: Path
+
+
+def randomise(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
+    """Random parameters everywhere, the zero-initialised ones too, so that nothing is the identity."""
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in model.parameters():
+        noise = torch.randn(parameter.shape, generator=generator)
+        parameter.data = noise * (0.5 / max(1, parameter[0].numel()) ** 0.5)
+    return model
+
+
+def save_toy(
+    path: Path,
+    config: UNetConfig | ClassifierConfig,
+    classes: dict[int, str] | None = None,
+    diffusion: DiffusionConfig = TOY_DIFFUSION,
+    seed: int = 0,
+) -> Path:
+    """A random model of ``config`` as a weights file."""
+    model = randomise(build_model(config), seed)
+    info = ModelInfo(
+        config=config,
+        diffusion=diffusion,
+        classes=TOY_CLASSES if classes is None else classes,
+        training={},
+        source={},
+    )
+    save_model(path, model.state_dict(), info)
+    return path
+
+
+@pytest.fixture(scope="session")
+def toys(tmp_path_factory: pytest.TempPathFactory) -> Toys:
+    folder = tmp_path_factory.mktemp("toys")
+    return Toys(
+        save_toy(folder / "toy.safetensors", TOY_UNET),
+        save_toy(folder / "toy_classifier.safetensors", TOY_CLASSIFIER, seed=1),
+    )
+
+
+@pytest.fixture
+def adm(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Result]:
+    """Runs a command line in an empty folder, in this process."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ADM_HOME", str(tmp_path / "home"))
+    for name in ("ADM_MODEL", "ADM_DEBUG"):
+        monkeypatch.delenv(name, raising=False)
+
+    def call(*arguments: object) -> Result:
+        capsys.readouterr()
+        code = run([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return Result(code, captured.out, captured.err)
+
+    return call
+
+
+GOLDEN = Path(os.environ.get("ADM_REFERENCE") or Path(__file__).parent / "golden").resolve()
