@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -137,11 +138,12 @@ def explain_mismatch(config: UNetConfig | ClassifierConfig, found: Shapes) -> li
     left = mismatches(expected_shapes(config), found)
     while left and len(advice) < 6:
         tried: list[tuple[int, str, UNetConfig | ClassifierConfig]] = []
-        for flag, candidate in _variations(config, found):
+        for flag, change in _variations(config, found):
             try:
+                candidate = replace(config, **change)
                 tried.append((mismatches(expected_shapes(candidate), found), flag, candidate))
-            except (ConfigError, RuntimeError):
-                continue
+            except ConfigError:
+                continue  # an impossible combination explains nothing
         best = min(tried, key=lambda item: item[0], default=None)
         if best is None or best[0] >= left:
             break
@@ -152,70 +154,54 @@ def explain_mismatch(config: UNetConfig | ClassifierConfig, found: Shapes) -> li
 
 def _variations(
     config: UNetConfig | ClassifierConfig, found: Shapes
-) -> Iterator[tuple[str, UNetConfig | ClassifierConfig]]:
-    """Configurations one flag away, with values read off the shapes where they show."""
-    prefix = "classifier_" if isinstance(config, ClassifierConfig) else ""
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Changes of one flag, with values read off the shapes where they show there."""
+    classifier = isinstance(config, ClassifierConfig)
+    prefix = "classifier_" if classifier else ""
     flipped = not config.scale_shift_norm
-    name = f"{prefix}use_scale_shift_norm"
-    yield f"--{name} {flipped}", replace(config, scale_shift_norm=flipped)
+    yield f"--{prefix}use_scale_shift_norm {flipped}", {"scale_shift_norm": flipped}
     flipped = not config.resblock_updown
-    yield f"--{prefix}resblock_updown {flipped}", replace(config, resblock_updown=flipped)
+    yield f"--{prefix}resblock_updown {flipped}", {"resblock_updown": flipped}
     for depth in range(1, 6):
-        flag = "classifier_depth" if prefix else "num_res_blocks"
-        if depth != config.num_res_blocks:
-            yield f"--{flag} {depth}", replace(config, num_res_blocks=depth)
+        flag = "classifier_depth" if classifier else "num_res_blocks"
+        yield f"--{flag} {depth}", {"num_res_blocks": depth}
     if width := _first(found, "time_embed.0.weight", 1):
-        flag = "classifier_width" if prefix else "num_channels"
-        yield f"--{flag} {width}", replace(config, model_channels=width)
-    sizes = [config.image_size[0] // 2**level for level in range(len(config.channel_mult))]
-    for count in range(len(sizes)):
-        factors = tuple(2**level for level in range(len(sizes)))[count:]
-        flag = f"--{prefix}attention_resolutions {','.join(map(str, sizes[count:]))}"
-        yield flag, replace(config, attention_factors=factors)
-        if len(factors) > 1:
-            flag = f"--{prefix}attention_resolutions {','.join(map(str, sizes[count:-1]))}"
-            yield flag, replace(config, attention_factors=factors[:-1])
-    for side in (64, 128, 256, 512):
-        for row in CHECKPOINTS:
-            if (
-                row.config.image_size == (side, side)
-                and row.config.channel_mult != config.channel_mult
-            ):
-                mult = row.config.channel_mult
-                new = replace(config, image_size=(side, side), channel_mult=mult)
-                yield f"--image_size {side}", new
-                break
+        flag = "classifier_width" if classifier else "num_channels"
+        yield f"--{flag} {width}", {"model_channels": width}
+    levels = range(len(config.channel_mult))
+    for first in levels:
+        for last in levels[first:]:
+            sizes = ",".join(str(config.image_size[0] >> k) for k in range(first, last + 1))
+            factors = tuple(2**k for k in range(first, last + 1))
+            yield f"--{prefix}attention_resolutions {sizes}", {"attention_factors": factors}
+    for row in CHECKPOINTS:
+        if not row.embedded and row.kind == "diffusion":
+            size, mult = row.config.image_size, row.config.channel_mult
+            yield f"--image_size {size[0]}", {"image_size": size, "channel_mult": mult}
     if isinstance(config, ClassifierConfig):
-        yield from _classifier_variations(config, found)
+        yield from _classifier_variations(found)
     else:
         yield from _unet_variations(config, found)
 
 
-def _unet_variations(config: UNetConfig, found: Shapes) -> Iterator[tuple[str, UNetConfig]]:
+def _unet_variations(config: UNetConfig, found: Shapes) -> Iterator[tuple[str, dict[str, Any]]]:
     classes = _first(found, "label_emb.weight", 0)
-    if classes != config.num_classes:
-        count = f" --num_classes {classes}" if classes not in (None, 1000) else ""
-        yield f"--class_cond {classes is not None}{count}", replace(config, num_classes=classes)
+    count = f" --num_classes {classes}" if classes not in (None, 1000) else ""
+    yield f"--class_cond {classes is not None}{count}", {"num_classes": classes}
     out = _first(found, "out.2.weight", 0)
-    if out in (3, 6) and out != config.out_channels:
-        yield f"--learn_sigma {out == 6}", replace(config, out_channels=out)
-    channels = _first(found, "input_blocks.0.0.weight", 1)
-    if channels == 6 and config.low_res_size is None:
-        small = config.image_size[0] // 4
-        flag = f"--large_size {config.image_size[0]} --small_size {small}"
-        yield flag, replace(config, low_res_size=(small, small))
+    yield f"--learn_sigma {out == 6}", {"out_channels": out or 3}
+    if _first(found, "input_blocks.0.0.weight", 1) == 2 * config.in_channels:
+        large, small = config.image_size[0], config.image_size[0] // 4
+        flag = f"--large_size {large} --small_size {small}"
+        yield flag, {"low_res_size": (small, small)}
 
 
-def _classifier_variations(
-    config: ClassifierConfig, found: Shapes
-) -> Iterator[tuple[str, ClassifierConfig]]:
+def _classifier_variations(found: Shapes) -> Iterator[tuple[str, dict[str, Any]]]:
     for pool in ("attention", "adaptive", "spatial", "spatial_v2"):
-        if pool != config.pool:
-            yield f"--classifier_pool {pool}", replace(config, pool=pool)
+        yield f"--classifier_pool {pool}", {"pool": pool}
     for last in ("out.2.c_proj.weight", "out.3.weight", "out.2.weight"):
-        classes = _first(found, last, 0)
-        if classes and classes != config.num_classes:
-            yield f"--num_classes {classes}", replace(config, num_classes=classes)
+        if classes := _first(found, last, 0):
+            yield f"--num_classes {classes}", {"num_classes": classes}
 
 
 def _first(found: Shapes, name: str, axis: int) -> int | None:

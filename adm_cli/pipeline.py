@@ -236,9 +236,9 @@ def choose_batch_size(pipeline: Pipeline, config: SamplingConfig) -> int:
     """As asked for, or as many as fit, at most 16, shared out evenly over the batches."""
     if config.batch_size is not None:
         return config.batch_size
-    cost = activation_bytes(pipeline.model)
+    cost = activation_bytes(pipeline.model.config)
     if pipeline.classifier is not None:
-        cost = max(cost, activation_bytes(pipeline.classifier))
+        cost = max(cost, activation_bytes(pipeline.classifier.config))
     fitting = int(_free_bytes(pipeline.device) * 0.6 / cost)
     most = max(1, min(MAX_AUTO_BATCH, fitting))
     batches = -(-len(config.seeds) // most)

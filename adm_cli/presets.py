@@ -228,8 +228,8 @@ PRESETS: tuple[Preset, ...] = (
         name="tiny",
         model="tiny",
         classifier="tiny_classifier",
-        sampler="ddim",
-        steps="ddim50",
+        sampler="ddpm",
+        steps="50",
         scale=4.0,
     ),
     Preset(

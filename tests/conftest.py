@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,7 +55,7 @@ class Toys:
 
 
 def randomise(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
-    """Random parameters everywhere, the zero-initialised ones too, so that nothing is the identity."""
+    """Random parameters everywhere, the zero-initialised ones too: nothing is the identity."""
     generator = torch.Generator().manual_seed(seed)
     for parameter in model.parameters():
         noise = torch.randn(parameter.shape, generator=generator)
@@ -110,6 +109,3 @@ def adm(
         return Result(code, captured.out, captured.err)
 
     return call
-
-
-GOLDEN = Path(os.environ.get("ADM_REFERENCE") or Path(__file__).parent / "golden").resolve()

@@ -3,63 +3,46 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from adm_cli.config import ClassifierConfig, UNetConfig
 from adm_cli.models.classifier import NoisyClassifier
 from adm_cli.models.unet import SuperResUNet, UNet
 
+# Tensors as large as a residual block's output: what autograd keeps of one for a gradient of
+# the input, and what is alive at once beside the skips without gradients. Measured, rounded up.
+_SAVED_PER_BLOCK = 11
+_ALIVE = 8
+
 
 def forward_gflops(model: UNet | NoisyClassifier) -> float:
-    """GFLOP (2 a multiply-add) of one evaluation on one image; counted on the meta device."""
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        _run(model.to("meta"))
+    """GFLOP (2 a multiply-add) of one evaluation on one image."""
+    with torch.device("meta"):  # shapes flow through, numbers do not
+        twin: UNet | NoisyClassifier = type(model)(model.config)  # type: ignore[arg-type]
+        x = torch.zeros(1, model.config.in_channels, *model.config.image_size)
+        t = torch.zeros(1, dtype=torch.int64)
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            if isinstance(twin, NoisyClassifier):
+                twin(x, t)
+            else:
+                labels = None if twin.config.num_classes is None else t
+                if isinstance(twin, SuperResUNet):
+                    twin(x, t, labels, x)
+                else:
+                    twin(x, t, labels)
     return float(counter.get_total_flops()) / 1e9
 
 
-def activation_bytes(model: UNet | NoisyClassifier) -> int:
+def activation_bytes(config: UNetConfig | ClassifierConfig) -> int:
     """About the peak bytes of activations for one image in float32.
 
-    For a classifier, what its gradient saves; for a UNet, its skips and the widest blocks.
-    Leaves ``model`` as it is.
+    For a classifier, what its gradient needs; for a UNet, its skips and the widest blocks.
     """
-    with torch.device("meta"):
-        twin: UNet | NoisyClassifier = type(model)(model.config)  # type: ignore[arg-type]
-    twin.requires_grad_(False)
-    if isinstance(twin, NoisyClassifier):
-        saved: list[int] = []
-
-        def pack(tensor: Tensor) -> Tensor:
-            saved.append(tensor.numel() * tensor.element_size())
-            return tensor
-
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            _run(twin, grad=True)
-        return sum(saved)
-    sizes: list[int] = []
-
-    def record(_module: nn.Module, _inputs: object, output: Tensor) -> None:
-        sizes.append(output.numel() * output.element_size())
-
-    for block in (*twin.input_blocks, *twin.output_blocks):
-        block.register_forward_hook(record)
-    with torch.no_grad():
-        _run(twin)
-    skips = sum(sizes[: len(twin.input_blocks)])
-    return skips + 8 * max(sizes)
-
-
-def _run(model: UNet | NoisyClassifier, *, grad: bool = False) -> None:
-    config = model.config
-    x = torch.zeros(1, config.in_channels, *config.image_size, device="meta", requires_grad=grad)
-    t = torch.zeros(1, dtype=torch.int64, device="meta")
-    if isinstance(model, NoisyClassifier):
-        model(x, t)
-        return
-    labels = None if model.config.num_classes is None else t
-    if isinstance(model, SuperResUNet):
-        assert model.config.low_res_size is not None
-        low = torch.zeros(1, config.in_channels, *model.config.low_res_size, device="meta")
-        model(x, t, labels, low)
-    else:
-        model(x, t, labels)
+    cells = config.image_size[0] * config.image_size[1]
+    blocks = [config.level_channels[0] * cells]  # values that each block of the encoder makes
+    for level, channels in enumerate(config.level_channels):
+        blocks += [channels * cells // 4**level] * (config.num_res_blocks + 1)
+    if isinstance(config, ClassifierConfig):
+        return 4 * _SAVED_PER_BLOCK * (sum(blocks) + 2 * blocks[-1])
+    widest = max(blocks[0], *(4 * size for size in blocks[config.num_res_blocks + 2 :]))
+    return 4 * (sum(blocks) + _ALIVE * widest)

@@ -51,6 +51,14 @@ def residual_sum(x: Tensor, h: Tensor, rescale: bool) -> Tensor:
     return (x + h) * math.sqrt(0.5) if rescale else x + h
 
 
+def normal(*shape: int, std: float = 1.0) -> Tensor:
+    """Normal initial values."""
+    values = torch.empty(shape)
+    if not values.is_meta:  # there, drawing them costs a second of imports for nothing
+        nn.init.normal_(values, std=std)
+    return values
+
+
 class Upsample(nn.Module):
     """Nearest-neighbour x2, then a 3x3 convolution if ``conv``."""
 
@@ -197,7 +205,7 @@ class AttentionPool2d(nn.Module):
         super().__init__()
         self.num_heads = num_heads
         tokens = size[0] * size[1] + 1
-        self.positional_embedding = nn.Parameter(torch.randn(channels, tokens) / channels**0.5)
+        self.positional_embedding = nn.Parameter(normal(channels, tokens, std=channels**-0.5))
         self.qkv_proj = nn.Conv1d(channels, 3 * channels, 1)
         self.c_proj = nn.Conv1d(channels, out, 1)
 

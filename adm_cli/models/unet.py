@@ -16,6 +16,7 @@ from adm_cli.models.layers import (
     GroupNorm32,
     ResBlock,
     Upsample,
+    normal,
     timestep_embedding,
     zeroed,
 )
@@ -140,7 +141,9 @@ class UNet(TorsoModel):
         self.label_emb = (
             None
             if config.num_classes is None
-            else nn.Embedding(config.num_classes, config.embedding_dim)
+            else nn.Embedding.from_pretrained(
+                normal(config.num_classes, config.embedding_dim), freeze=False
+            )
         )
         in_channels = config.in_channels * (1 if config.low_res_size is None else 2)
         self.input_blocks, skips = build_encoder(config, in_channels)

@@ -224,7 +224,7 @@ def save_model(path: Path, tensors: Mapping[str, Tensor], info: ModelInfo) -> st
         }
         offset = end
     raw = json.dumps(header, separators=(",", ":")).encode()
-    raw += b" " * (-len(raw) % 8)
+    raw += b" " * (-(8 + len(raw)) % 64)  # tensors start where kernels like them to
     start = struct.pack("<Q", len(raw)) + raw
     digest = hashlib.sha256(start)
     with atomic_write(path) as file:

@@ -48,6 +48,7 @@ def save_image(path: Path, pixels: Pixels, recipe: Recipe | None = None) -> byte
 
 
 def encode_image(pixels: Pixels, suffix: str, recipe: Recipe | None) -> bytes:
+    """The bytes of a PNG, or of a lossless WebP if ``suffix`` is ".webp"."""
     image, buffer = Image.fromarray(pixels), io.BytesIO()
     if suffix == ".webp":
         exif = Image.Exif()

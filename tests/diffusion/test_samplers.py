@@ -1,0 +1,297 @@
+"""Sampling loops: whole trajectories of the original, and what must hold for any model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from adm_cli.diffusion.guidance import classifier_gradient, classifier_guidance
+from adm_cli.diffusion.process import rescaled
+from adm_cli.diffusion.samplers import (
+    SAMPLERS,
+    SampleStep,
+    ddim_reverse,
+    ddim_sample,
+    ddpm_sample,
+)
+from adm_cli.diffusion.schedule import NoiseSchedule
+from adm_cli.storage.images import to_uint8
+from tests.golden_arrays import (
+    Arrays,
+    arrays,
+    close,
+    config_from_constructor,
+    golden_model,
+    stems,
+)
+
+TRAJECTORIES = [name for name in stems("sampling") if not name.startswith("model_")]
+
+
+def network(name: str, dtype: torch.dtype) -> Any:
+    file = name if name.endswith(".safetensors") else f"{name}.safetensors"
+    golden = arrays(file)
+    config = config_from_constructor(golden.meta["model_class"], golden.meta["constructor_args"])
+    return golden_model(golden, config, dtype)
+
+
+class Trajectory:
+    """A golden sampling run, ready to be run again in one precision."""
+
+    def __init__(self, name: str, dtype: torch.dtype) -> None:
+        self.golden: Arrays = arrays(f"sampling/{name}.safetensors")
+        self.dtype, meta = dtype, self.golden.meta
+        self.meta = meta
+        total = meta["diffusion_steps"]
+        schedule = NoiseSchedule.named(meta["noise_schedule"], total)
+        self.schedule = schedule.respace(meta["timestep_respacing"])
+        extra: dict[str, Tensor] = {}
+        if meta["class_conditional_unet"]:
+            extra["y"] = self.golden["y"]
+        if "low_res" in self.golden:
+            extra["low_res"] = self.golden["low_res"].to(dtype)
+        self.seen: list[Tensor] = []
+        net = network(meta["model"], dtype)
+
+        def model_fn(x: Tensor, t: Tensor) -> Tensor:
+            t = rescaled(t, total) if meta["rescale_timesteps"] else t
+            self.seen.append(t[0])
+            output: Tensor = net(x, t, **extra)
+            return output
+
+        self.model_fn = model_fn
+        self.guidance = None
+        if meta["classifier"]:
+            self.guidance = classifier_guidance(
+                network(meta["classifier"], dtype), self.golden["y"], meta["classifier_scale"]
+            )
+        self.options: dict[str, Any] = {
+            "prediction": "x_start" if meta["predict_xstart"] else "eps",
+            "variance": "learned_range"
+            if meta["learn_sigma"]
+            else ("fixed_small" if meta["sigma_small"] else "fixed_large"),
+            "clip_denoised": meta["clip_denoised"],
+        }
+
+    def noise(self, i: int, like: Tensor) -> Tensor:
+        return self.golden["noise"][len(self.schedule) - 1 - i].to(like)
+
+    def run(self, x: Tensor, schedule: NoiseSchedule | None = None) -> Iterator[SampleStep]:
+        schedule = schedule or self.schedule
+        if self.meta["sampler"] == "reverse":
+            return ddim_reverse(self.model_fn, schedule, x, **self.options)
+        sampler: Any = SAMPLERS[self.meta["sampler"]]
+        if self.meta["sampler"] == "ddim":
+            sampler = partial(sampler, eta=self.meta["eta"])
+        run: Iterator[SampleStep] = sampler(
+            self.model_fn,
+            schedule,
+            x,
+            noise=self.noise,
+            guidance=self.guidance,
+            **self.options,
+        )
+        return run
+
+
+@pytest.mark.parametrize("name", TRAJECTORIES)
+def test_trajectory_float64(name: str) -> None:
+    run = Trajectory(name, torch.float64)
+    steps = list(run.run(run.golden["x_init"].double()))
+    close(torch.stack([step.x for step in steps]), run.golden["x_f64"][1:], relative=1e-9)
+    pred_xstart = torch.stack([step.pred_xstart for step in steps])
+    close(pred_xstart, run.golden["pred_xstart"], relative=1e-6)  # stored as float32
+    assert [step.i for step in steps] == run.golden["t_index"].tolist()
+    assert torch.equal(torch.stack(run.seen), run.golden["t_model"])
+
+
+@pytest.mark.parametrize("name", TRAJECTORIES)
+def test_trajectory_float32(name: str) -> None:
+    run = Trajectory(name, torch.float32)
+    steps = list(run.run(run.golden["x_init"]))
+    close(torch.stack([step.x for step in steps]), run.golden["x_f64"][1:], absolute=2e-3)
+    if "sample_uint8" not in run.golden:
+        assert run.meta["sampler"] == "reverse"
+        return
+    ours = to_uint8(steps[-1].x).int()
+    assert (ours - run.golden["sample_uint8"].int()).abs().max() <= 1
+    assert torch.equal(to_uint8(run.golden["x_f32"][-1]), run.golden["sample_uint8"])
+
+
+@pytest.mark.parametrize("name", [n for n in TRAJECTORIES if "reverse" not in n])
+def test_single_steps_float32(name: str) -> None:
+    """Each step from the stored state before it, so that errors cannot add up or cancel."""
+    run = Trajectory(name, torch.float32)
+    states, full = run.golden["x_f32"], run.schedule
+    for k, i in enumerate(run.golden["t_index"].tolist()):
+        # the process cut off above step i begins with step i
+        below = NoiseSchedule(full.betas[: i + 1], full.timesteps[: i + 1], 1000)
+        step = next(run.run(states[k], below))
+        assert step.i == i
+        close(step.x, states[k + 1], absolute=2e-4)
+
+
+@pytest.mark.parametrize("name", [n for n in TRAJECTORIES if "guided" in n])
+def test_guidance_gradient(name: str) -> None:
+    run = Trajectory(name, torch.float64)
+    assert run.guidance is not None
+    for k, t in enumerate(run.golden["t_model"]):
+        x = run.golden["x_f64"][k]
+        close(run.guidance(x, t.expand(len(x))), run.golden["cond_grad"][k], relative=1e-6)
+
+
+def test_gradient_against_finite_differences() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 3, 2, 2, generator=generator, dtype=torch.float64)
+    weight = torch.randn(12, 5, generator=generator, dtype=torch.float64)
+    y, t = torch.tensor([1, 4]), torch.tensor([10, 20])
+
+    def classifier(x: Tensor, t: Tensor) -> Tensor:
+        return torch.tanh(x.flatten(1)) @ weight * (1 + t[:, None] / 100)
+
+    gradient = classifier_gradient(classifier, x, t, y)
+    step = 1e-6
+    for index in range(x[0].numel()):
+        shift = torch.zeros(12, dtype=torch.float64)
+        shift[index] = step
+        high = torch.log_softmax(classifier(x + shift.view(1, 3, 2, 2), t), -1)
+        low = torch.log_softmax(classifier(x - shift.view(1, 3, 2, 2), t), -1)
+        slope = (high - low).gather(1, y[:, None])[:, 0] / (2 * step)
+        close(gradient.flatten(1)[:, index], slope, absolute=1e-8)
+
+
+def test_gradient_leaves_no_graph_and_scales() -> None:
+    x, t, y = torch.randn(2, 3, 4, 4), torch.zeros(2, dtype=torch.int64), torch.tensor([0, 1])
+    weight = torch.randn(48, 3)
+    classifier = lambda x, _t: x.flatten(1) @ weight  # noqa: E731
+    with torch.no_grad():
+        one = classifier_guidance(classifier, y, 1.0)(x, t)
+        minus_three = classifier_guidance(classifier, y, -3.0)(x, t)
+    assert not one.requires_grad
+    assert not x.requires_grad
+    close(minus_three, -3 * one, relative=1e-6)
+
+
+def gaussian_eps(schedule: NoiseSchedule, mean: float, variance: float) -> Any:
+    """The exact noise prediction where x_0 ~ N(mean, variance), and the score's x_0."""
+    abar_of = dict(zip(schedule.timesteps.tolist(), schedule.alphas_cumprod.tolist(), strict=True))
+
+    def model_fn(x: Tensor, t: Tensor) -> Tensor:
+        abar = float(abar_of[int(t[0])])
+        total = abar * variance + 1 - abar
+        return math.sqrt(1 - abar) * (x - math.sqrt(abar) * mean) / total
+
+    return model_fn
+
+
+def normal(shape: tuple[int, ...], seed: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("name", ["ddpm", "ddim", "ddim_eta1"])
+@pytest.mark.parametrize("schedule_name", ["linear", "cosine"])
+def test_true_score_gives_the_true_distribution(name: str, schedule_name: str) -> None:
+    """A Gaussian with its exact score: every sampler must draw that Gaussian."""
+    schedule = NoiseSchedule.named(schedule_name, 1000)
+    mean, variance, shape = 0.3, 0.25, (1, 1, 64, 64)
+    generator = torch.Generator().manual_seed(1)
+
+    def noise(_i: int, like: Tensor) -> Tensor:
+        return torch.randn(like.shape, generator=generator, dtype=like.dtype)
+
+    sampler: Any = {
+        "ddpm": ddpm_sample,
+        "ddim": ddim_sample,
+        "ddim_eta1": partial(ddim_sample, eta=1.0),
+    }[name]
+    *_, last = sampler(
+        gaussian_eps(schedule, mean, variance),
+        schedule,
+        normal(shape, 0),
+        noise=noise,
+        variance="fixed_small",
+        clip_denoised=False,
+    )
+    assert abs(last.x.mean().item() - mean) < 0.03  # standard error 0.008
+    assert abs(last.x.var().item() / variance - 1) < 0.08  # standard error 0.022
+
+
+def test_guidance_shifts_a_gaussian_by_bayes() -> None:
+    """x_0 ~ N(0, 1) and p(y | x_t) exact: guided DDIM must draw the posterior p(x_0 | y)."""
+    schedule = NoiseSchedule.linear(1000)
+    # y is an observation x_0 + N(0, noise): the posterior is N(y/(1+noise), noise/(1+noise))
+    observed, observation_noise = 1.0, 0.5
+    abar_of = dict(zip(schedule.timesteps.tolist(), schedule.alphas_cumprod.tolist(), strict=True))
+
+    def guidance(x: Tensor, t: Tensor) -> Tensor:
+        abar = float(abar_of[int(t[0])])
+        # given x_t, x_0 ~ N(sqrt(abar) x_t, 1 - abar), hence y ~ N(sqrt(abar) x_t, 1-abar+noise)
+        return math.sqrt(abar) * (observed - math.sqrt(abar) * x) / (1 - abar + observation_noise)
+
+    *_, last = ddim_sample(
+        gaussian_eps(schedule, 0.0, 1.0),
+        schedule,
+        normal((1, 1, 100, 100), 0),
+        noise=lambda _i, like: torch.zeros_like(like),
+        guidance=guidance,
+        variance="fixed_small",
+        clip_denoised=False,
+    )
+    assert abs(last.x.mean().item() - observed / (1 + observation_noise)) < 0.02
+    expected = observation_noise / (1 + observation_noise)
+    assert abs(last.x.var().item() / expected - 1) < 0.06
+
+
+def test_ddim_round_trip() -> None:
+    """Image to latent and back, on the exact score."""
+    schedule = NoiseSchedule.cosine(1000)
+    model_fn = gaussian_eps(schedule, 0.1, 0.5)
+    x_0 = normal((1, 3, 8, 8), 3) * 0.7
+    options: dict[str, Any] = {"variance": "fixed_small", "clip_denoised": False}
+    *_, latent = ddim_reverse(model_fn, schedule, x_0, **options)
+    *_, back = ddim_sample(
+        model_fn, schedule, latent.x, noise=lambda _i, like: torch.zeros_like(like), **options
+    )
+    close(back.x, x_0, absolute=0.02)
+
+
+@pytest.mark.parametrize("name", sorted(SAMPLERS))
+def test_randomness_and_steps(name: str) -> None:
+    """Noise is drawn once a step, also where none is added; steps count down to 0."""
+    schedule = NoiseSchedule.linear(100).respace("7")
+    drawn: list[int] = []
+
+    def noise(i: int, like: Tensor) -> Tensor:
+        drawn.append(i)
+        return torch.zeros_like(like)
+
+    steps = list(
+        SAMPLERS[name](
+            lambda x, _t: x * 0.1,
+            schedule,
+            torch.ones(2, 3, 4, 4),
+            noise=noise,
+            variance="fixed_large",
+        )
+    )
+    assert drawn == [step.i for step in steps] == [6, 5, 4, 3, 2, 1, 0]
+
+
+@pytest.mark.parametrize("name", sorted(SAMPLERS))
+@pytest.mark.parametrize("steps", ["1", "2", "ddim3"])
+def test_few_steps(name: str, steps: str) -> None:
+    schedule = NoiseSchedule.cosine(100).respace(steps)
+    *_, last = SAMPLERS[name](
+        lambda x, _t: torch.cat([x, torch.zeros_like(x)], dim=1),
+        schedule,
+        torch.ones(1, 3, 2, 2),
+        noise=lambda _i, like: torch.ones_like(like),
+        guidance=lambda x, _t: torch.ones_like(x),
+    )
+    assert bool(torch.isfinite(last.x).all())

@@ -1,0 +1,132 @@
+"""Settings: what they refuse, and their way through JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from adm_cli.config import (
+    ClassifierConfig,
+    DiffusionConfig,
+    SamplingConfig,
+    UNetConfig,
+    config_from_json,
+    config_to_json,
+)
+from adm_cli.errors import ConfigError
+from adm_cli.presets import ABLATIONS, CHECKPOINTS
+from tests.conftest import TOY_CLASSIFIER, TOY_UNET
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"image_size": (9, 8)}, "9x8 is not divisible by the model's total stride 2"),
+        ({"image_size": (0, 8)}, "image_size must be from 1"),
+        ({"model_channels": 48}, "multiple of 32 channels"),
+        ({"channel_mult": (0.1, 1)}, "multiple of 32 channels"),
+        ({"channel_mult": ()}, "channel_mult"),
+        ({"num_head_channels": 48}, "not divisible by num_head_channels 48"),
+        ({"num_head_channels": None, "num_heads": 5}, "not divisible by num_heads 5"),
+        ({"num_head_channels": None, "num_heads_upsample": 5}, "num_heads 5"),
+        ({"num_res_blocks": 0}, "num_res_blocks"),
+        ({"num_res_blocks": 10**9}, "num_res_blocks"),
+        ({"dropout": 1.0}, "dropout"),
+        ({"out_channels": 4}, "out_channels must be 3 .* or 6"),
+        ({"num_classes": 0}, "num_classes"),
+        ({"low_res_size": (0, 4)}, "low_res_size"),
+        ({"image_size": (12, 12), "attention_window": 4}, "does not divide the 6 cells"),
+        ({"attention_window": 0}, "attention_window"),
+    ],
+)
+def test_impossible_unets(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        replace(TOY_UNET, **change)
+
+
+def test_impossible_classifier() -> None:
+    with pytest.raises(ConfigError, match="num_head_channels"):
+        replace(TOY_CLASSIFIER, num_head_channels=None)
+    with pytest.raises(ConfigError, match="num_classes"):
+        replace(TOY_CLASSIFIER, num_classes=0)
+
+
+def test_num_head_channels_wins_over_every_head_count() -> None:
+    config = replace(TOY_UNET, num_heads=7, num_heads_upsample=5, num_head_channels=16)
+    assert config.heads(32) == 2
+    assert config.heads(32, config.num_heads_upsample) == 2
+    assert replace(TOY_UNET, num_head_channels=None).heads(32, 8) == 8
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seeds": ()}, "at least one"),
+        ({"classes": (1, 2)}, "as many classes as seeds"),
+        ({"seeds": (-1,)}, "2\\^64 - 1, got -1"),
+        ({"seeds": (2**64,)}, "2\\^64 - 1"),
+        ({"scale": float("nan")}, "finite"),
+        ({"scale": float("inf")}, "finite"),
+        ({"classes": (None,), "scale": 1.0}, "needs a class"),
+        ({"eta": 1.5}, "eta"),
+        ({"eta": float("nan")}, "eta"),
+        ({"batch_size": 0}, "at least 1"),
+    ],
+)
+def test_impossible_sampling(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        SamplingConfig(**{"seeds": (0,), "classes": (1,), **change})
+
+
+def test_largest_seed_and_negative_scale_are_fine() -> None:
+    config = SamplingConfig(seeds=(2**64 - 1,), classes=(0,), scale=-2.0)
+    assert config.scale == -2.0
+
+
+def test_json_round_trip() -> None:
+    configs: list[Any] = [row.config for row in CHECKPOINTS]
+    configs += [row.config for row in ABLATIONS]
+    configs += [row.diffusion for row in CHECKPOINTS]
+    for config in configs:
+        assert config_from_json(type(config), config_to_json(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"surprise": 1}, "unknown settings \\['surprise'\\]"),
+        ({"model_channels": "32"}, "model_channels has an unexpected value"),
+        ({"model_channels": 32.0}, "model_channels"),
+        ({"model_channels": True}, "model_channels"),
+        ({"image_size": [8]}, "image_size"),
+        ({"image_size": [8, 8, 8]}, "image_size"),
+        ({"image_size": 8}, "image_size"),
+        ({"qkv_order": "other"}, "qkv_order"),
+        ({"scale_shift_norm": 1}, "scale_shift_norm"),
+        ({"channel_mult": [1, "2"]}, "channel_mult"),
+        ({"channel_mult": [1, {}]}, "channel_mult"),
+        ({"num_classes": "5"}, "num_classes"),
+        ({"dropout": None}, "dropout"),
+    ],
+)
+def test_json_is_read_strictly(change: dict[str, Any], message: str) -> None:
+    data = {**json.loads(config_to_json(TOY_UNET)), **change}
+    with pytest.raises(ConfigError, match=message):
+        config_from_json(UNetConfig, json.dumps(data))
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", "null", "1", "[" * 10000])
+def test_not_even_an_object(text: str) -> None:
+    with pytest.raises(ConfigError):
+        config_from_json(ClassifierConfig, text)
+    with pytest.raises(ConfigError):
+        config_from_json(UNetConfig, "{}")
+
+
+def test_diffusion_needs_enough_steps() -> None:
+    with pytest.raises(ConfigError, match="at least 20"):
+        DiffusionConfig(num_timesteps=19)
+    assert DiffusionConfig(noise_schedule="cosine", num_timesteps=1).num_timesteps == 1

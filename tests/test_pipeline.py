@@ -1,0 +1,404 @@
+"""Sampling end to end in Python: one seed is one image, whatever is drawn beside it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import adm_cli.pipeline as pipeline_module
+from adm_cli.config import DiffusionConfig, SamplingConfig
+from adm_cli.diffusion.guidance import classifier_guidance
+from adm_cli.diffusion.samplers import SAMPLERS, SampleStep
+from adm_cli.diffusion.schedule import NoiseSchedule
+from adm_cli.errors import CheckpointError, ConfigError, DeviceError, UsageError
+from adm_cli.loading import build_model, expected_shapes, explain_mismatch, load_model
+from adm_cli.models.unet import UNet
+from adm_cli.pipeline import (
+    Pipeline,
+    choose_batch_size,
+    choose_device,
+    find_sources,
+    generate,
+    load_pipeline,
+)
+from adm_cli.presets import find_checkpoint
+from adm_cli.storage.images import to_uint8
+from tests.conftest import TOY_CLASSIFIER, TOY_DIFFUSION, TOY_UNET, Toys, save_toy
+from tests.golden_arrays import CHOICE, arrays, close
+
+Images = dict[tuple[int, int | None], Tensor]
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Pipeline:
+    return load_pipeline("tiny", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def toy(toys: Toys) -> Pipeline:
+    return load_pipeline(toys.model, toys.classifier, device="cpu")
+
+
+def draw(pipeline: Pipeline, pairs: list[tuple[int, int | None]], **settings: Any) -> Images:
+    """Images by (seed, class)."""
+    config = SamplingConfig(
+        seeds=tuple(seed for seed, _ in pairs),
+        classes=tuple(c for _, c in pairs),
+        **{"scale": 2.0, "sampler": "ddim", "steps": "3", **settings},
+    )
+    images: Images = {}
+    for batch in generate(pipeline, config):
+        assert batch.images.shape[0] == len(batch.seeds) == len(batch.classes)
+        images |= dict(zip(zip(batch.seeds, batch.classes, strict=True), batch.images, strict=True))
+    return images
+
+
+PAIRS: list[tuple[int, int | None]] = [(0, 207), (1, 1), (2, 207), (3, 970), (4, 291), (0, 1)]
+
+
+@pytest.mark.parametrize("sampler", sorted(SAMPLERS))
+def test_an_image_depends_on_nothing_beside_it(tiny: Pipeline, sampler: str) -> None:
+    """At one compute batch size the bytes do not depend on selection, order or neighbours."""
+    for size in (1, 3):
+        whole = draw(tiny, PAIRS, batch_size=size, sampler=sampler)
+        backwards = draw(tiny, PAIRS[::-1], batch_size=size, sampler=sampler)
+        some = draw(tiny, PAIRS[3:], batch_size=size, sampler=sampler)
+        alone = draw(tiny, PAIRS[2:3], batch_size=size, sampler=sampler)
+        for other in (backwards, some, alone):
+            assert other
+            assert all(torch.equal(image, whole[key]) for key, image in other.items())
+
+
+@pytest.mark.parametrize("sampler", sorted(SAMPLERS))
+def test_batch_sizes_differ_by_rounding_only(tiny: Pipeline, sampler: str) -> None:
+    base = draw(tiny, PAIRS, batch_size=1, sampler=sampler)
+    for size in (2, 3, 5, 8):
+        other = draw(tiny, PAIRS, batch_size=size, sampler=sampler)
+        gaps = torch.stack([(other[k].int() - base[k].int()).abs() for k in base])
+        assert (gaps > 1).sum() <= 6  # a handful of 18,432 values
+        assert (gaps > 0).float().mean() < 0.01
+
+
+def test_seed_and_class_and_scale_all_matter(tiny: Pipeline) -> None:
+    images = draw(tiny, [(0, 207), (1, 207), (0, 1)], batch_size=1)
+    unguided = draw(tiny, [(0, 207)], batch_size=1, scale=0.0)
+    away = draw(tiny, [(0, 207)], batch_size=1, scale=-2.0)
+    all_images = [*images.values(), *unguided.values(), *away.values()]
+    for i, one in enumerate(all_images):
+        assert not any(torch.equal(one, other) for other in all_images[:i])
+
+
+def test_samples_of_the_original() -> None:
+    """The embedded weights, from the original's own noise: its pictures."""
+    golden = arrays_of_tiny()
+    model, classifier = load_model("tiny"), load_model("tiny_classifier")
+    schedule = NoiseSchedule.cosine(1000).respace("ddim25")
+    *_, last = SAMPLERS["ddim"](
+        partial(model, y=golden["y"]),
+        schedule,
+        golden["ddim25_scale4.x_T"],
+        noise=lambda _i, like: torch.zeros_like(like),
+        guidance=classifier_guidance(classifier, golden["y"], 4.0),
+    )
+    close(last.x, golden["ddim25_scale4.sample"], absolute=2e-3)
+    ours = to_uint8(last.x).int()
+    assert (ours - golden["ddim25_scale4.sample_uint8"].int()).abs().max() <= 1
+
+
+def arrays_of_tiny() -> Any:
+    return arrays(str(CHOICE / "checkpoints" / "tiny32_samples.safetensors"))
+
+
+def test_scale_0_runs_no_classifier(tiny: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    monkeypatch.setattr(tiny.classifier, "forward", lambda *_: calls.append(1))
+    draw(tiny, [(0, 207)], scale=0.0)
+    assert not calls
+    unguided = load_pipeline("tiny", guided=False)
+    assert unguided.classifier is None
+    with pytest.raises(UsageError, match="needs a classifier"):
+        draw(unguided, [(0, 207)], scale=1.0)
+
+
+def test_classifier_parameters_never_need_gradients(tiny: Pipeline) -> None:
+    assert tiny.classifier is not None
+    for model in (tiny.model, tiny.classifier):
+        assert not model.training
+        assert not any(parameter.requires_grad for parameter in model.parameters())
+    draw(tiny, [(0, 207)])
+    assert all(parameter.grad is None for parameter in tiny.classifier.parameters())
+
+
+def test_unconditional_models(tmp_path: Path, toys: Toys) -> None:
+    """Unguided they take no class; guided, the classifier's."""
+    path = save_toy(tmp_path / "free.safetensors", replace(TOY_UNET, num_classes=None), {})
+    free = load_pipeline(path, device="cpu")
+    images = draw(free, [(0, None), (1, None)], scale=0.0)
+    assert set(images) == {(0, None), (1, None)}
+    guided = load_pipeline(path, toys.classifier, device="cpu")
+    assert set(guided.sources.classes) == {0, 1, 3}
+    assert not torch.equal(draw(guided, [(0, 3)])[0, 3], images[0, None])
+
+
+def test_rescaled_timesteps_reach_both_networks(tmp_path: Path) -> None:
+    diffusion = replace(TOY_DIFFUSION, rescale_timesteps=True)
+    model = save_toy(tmp_path / "m.safetensors", TOY_UNET, diffusion=diffusion)
+    classifier = save_toy(tmp_path / "c.safetensors", TOY_CLASSIFIER, diffusion=diffusion)
+    pipe = load_pipeline(model, classifier, device="cpu")
+    seen: list[Tensor] = []
+    for net in (pipe.model, pipe.classifier):
+        assert net is not None
+        net.register_forward_pre_hook(lambda _net, inputs: seen.append(inputs[1]))
+    draw(pipe, [(0, 1)], steps="2")
+    assert [(t.dtype, t.tolist()) for t in seen] == [
+        (torch.float32, [990.0]),
+        (torch.float32, [990.0]),
+        (torch.float32, [0.0]),
+        (torch.float32, [0.0]),
+    ]
+
+
+@pytest.mark.parametrize("change", [{"prediction": "x_start"}, {"variance": "fixed_small"}])
+def test_every_parameterisation_samples(tmp_path: Path, change: dict[str, Any]) -> None:
+    diffusion = replace(TOY_DIFFUSION, **change)
+    channels = 6 if diffusion.variance == "learned_range" else 3
+    config = replace(TOY_UNET, out_channels=channels)
+    pipe = load_pipeline(save_toy(tmp_path / "m.safetensors", config, diffusion=diffusion))
+    for sampler in SAMPLERS:
+        assert draw(pipe, [(0, 0)], scale=0.0, sampler=sampler)
+
+
+def test_non_square_images(tmp_path: Path) -> None:
+    config = replace(TOY_UNET, image_size=(8, 16))
+    pipe = load_pipeline(save_toy(tmp_path / "wide.safetensors", config))
+    assert draw(pipe, [(0, 0)], scale=0.0)[0, 0].shape == (8, 16, 3)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float64"])
+def test_precisions(toys: Toys, toy: Pipeline, dtype: str) -> None:
+    base = draw(toy, [(0, 0), (1, 1)])
+    pipe = load_pipeline(toys.model, toys.classifier, device="cpu", dtype=dtype)
+    assert pipe.classifier is not None
+    # a float16 classifier's gradient would underflow
+    assert pipe.classifier.torso_dtype == (
+        torch.float32 if dtype == "float16" else getattr(torch, dtype)
+    )
+    other = draw(pipe, [(0, 0), (1, 1)])
+    for key, image in base.items():
+        gap = (other[key].float() - image.float()).abs().mean()
+        assert gap < (0.5 if dtype == "float64" else 6)
+
+
+def test_steps_and_notes_are_told(toy: Pipeline) -> None:
+    steps: list[SampleStep] = []
+    config = SamplingConfig(seeds=(0, 1, 2), classes=(0, 1, 3), scale=1.0, steps="4", batch_size=2)
+    sizes = [len(b.seeds) for b in generate(toy, config, on_step=steps.append)]
+    assert sizes == [2, 1]
+    assert [step.i for step in steps] == [3, 2, 1, 0] * 2
+    assert all(step.x.shape[0] == 2 for step in steps)  # padded
+
+
+def test_recommended_steps_are_the_default(toy: Pipeline) -> None:
+    steps: list[SampleStep] = []
+    config = SamplingConfig(seeds=(0,), classes=(0,), scale=0.0)
+    list(generate(toy, config, on_step=steps.append))
+    assert len(steps) == 5  # TOY_DIFFUSION's respacing
+
+
+def limit_memory(model: UNet, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = model.forward
+
+    def forward(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if x.shape[0] > most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 MiB")
+        return real(x, *args, **kwargs)
+
+    monkeypatch.setattr(model, "forward", forward)
+
+
+def test_out_of_memory_halves_the_batch(toy: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs: list[tuple[int, int | None]] = [(seed, 0) for seed in range(7)]
+    expected = draw(toy, pairs, batch_size=2)
+    limit_memory(toy.model, 2, monkeypatch)
+    notes: list[str] = []
+    config = SamplingConfig(
+        seeds=tuple(range(7)), classes=(0,) * 7, scale=2.0, sampler="ddim", steps="3", batch_size=8
+    )
+    batches = list(generate(toy, config, on_note=notes.append))
+    assert [note.rsplit(" ", 1)[1] for note in notes] == ["4", "2"]
+    assert [b.batch_size for b in batches] == [2, 2, 2, 2]
+    images = torch.cat([b.images for b in batches])
+    assert torch.equal(images, torch.stack(list(expected.values())))
+
+
+def test_not_even_one_image_fits(toy: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    limit_memory(toy.model, 0, monkeypatch)
+    with pytest.raises(DeviceError, match="not enough memory on cpu for a single image"):
+        draw(toy, [(0, 0)], batch_size=4)
+
+
+def test_other_errors_are_not_taken_for_memory(
+    toy: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forward(*_args: Any, **_kwargs: Any) -> Tensor:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(toy.model, "forward", forward)
+    with pytest.raises(RuntimeError, match="a bug"):
+        draw(toy, [(0, 0)], batch_size=4)
+
+
+def test_automatic_batch_size(toy: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shared out evenly, never above 16, never below 1, fewer where memory is short."""
+
+    def size(count: int) -> int:
+        config = SamplingConfig(seeds=tuple(range(count)), classes=(0,) * count)
+        return choose_batch_size(toy, config)
+
+    assert [size(n) for n in (1, 4, 16, 17, 32, 100)] == [1, 4, 16, 9, 16, 15]
+    monkeypatch.setattr(pipeline_module, "_free_bytes", lambda _device: 0)
+    assert size(100) == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"steps": "101"}, "cannot take 101 steps from a section of 100"),
+        ({"steps": "ddim101"}, "from 1 to 100 steps"),
+        ({"steps": "many"}, "expected a number such as 250"),
+        ({"sampler": "dpm"}, "unknown sampler 'dpm'.*did you mean ddpm"),
+        ({"sampler": "ddpm", "eta": 0.5}, "no meaning for the ddpm sampler"),
+    ],
+)
+def test_settings_that_do_not_fit(toy: Pipeline, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises((ConfigError, UsageError), match=message):
+        draw(toy, [(0, 0)], **settings)
+
+
+def test_untrained_classes_are_refused(toy: Pipeline) -> None:
+    with pytest.raises(UsageError, match="not trained on class 2"):
+        draw(toy, [(0, 2)])
+    with pytest.raises(UsageError, match="every image needs a class"):
+        draw(toy, [(0, None)], scale=0.0)
+
+
+@pytest.mark.parametrize(
+    ("classifier", "classes", "diffusion", "message"),
+    [
+        (replace(TOY_CLASSIFIER, image_size=(16, 16)), None, TOY_DIFFUSION, "is for 16x16 images"),
+        (replace(TOY_CLASSIFIER, num_classes=7), None, TOY_DIFFUSION, "knows 7 classes"),
+        (TOY_CLASSIFIER, {4: "moon"}, TOY_DIFFUSION, "trained on different classes"),
+        (TOY_CLASSIFIER, {0: "disc", 1: "square"}, TOY_DIFFUSION, "class 0 is circle to"),
+        (TOY_CLASSIFIER, None, DiffusionConfig(noise_schedule="cosine"), "cosine schedule"),
+        (TOY_UNET, None, TOY_DIFFUSION, "expected a classifier"),
+    ],
+)
+def test_a_classifier_that_does_not_belong(
+    tmp_path: Path, toys: Toys, classifier: Any, classes: Any, diffusion: Any, message: str
+) -> None:
+    path = save_toy(tmp_path / "c.safetensors", classifier, classes, diffusion)
+    with pytest.raises(UsageError, match=message):
+        find_sources(toys.model, path)
+    assert find_sources(toys.model, path, guided=False).classifier is None
+
+
+def test_a_classifier_is_no_diffusion_model(toys: Toys) -> None:
+    with pytest.raises(UsageError, match="expected a diffusion model"):
+        find_sources(toys.classifier)
+
+
+def test_devices() -> None:
+    assert choose_device("cpu") == torch.device("cpu")
+    with pytest.raises(UsageError, match="unknown device 'gpu'"):
+        choose_device("gpu")
+    with pytest.raises(UsageError, match="unknown device 'meta'"):
+        choose_device("meta")
+    if not torch.cuda.is_available():
+        with pytest.raises(DeviceError, match="sees 0 CUDA devices"):
+            choose_device("cuda")
+        assert choose_device("auto").type in ("cpu", "mps")
+    with pytest.raises(UsageError, match="unknown dtype 'int8'"):
+        load_pipeline("tiny", dtype="int8")
+
+
+def test_tensors_stay_mapped_where_no_change_of_type_is_needed(tmp_path: Path) -> None:
+    """Loading float32 as float32 allocates next to nothing."""
+    path = save_toy(tmp_path / "m.safetensors", TOY_UNET)
+    maps = Path("/proc/self/maps")
+    if not maps.is_file():
+        pytest.skip("only Linux lists its mappings")
+
+    def is_mapped(tensor: Tensor) -> bool:
+        areas = [
+            line.split()[0].split("-")
+            for line in maps.read_text().splitlines()
+            if line.endswith(str(path))
+        ]
+        return any(int(low, 16) <= tensor.data_ptr() < int(high, 16) for low, high in areas)
+
+    model = load_model(path)
+    assert all(is_mapped(parameter) for parameter in model.parameters())
+    half = load_model(path, dtype=torch.float16)
+    torso = set(half.torso_parameters())
+    for name, parameter in half.named_parameters():
+        assert is_mapped(parameter) == (name not in torso)
+
+
+def test_a_file_whose_tensors_do_not_fit_its_settings(tmp_path: Path) -> None:
+    from adm_cli.storage.checkpoints import ModelInfo, save_model
+
+    path = tmp_path / "odd.safetensors"
+    state = build_model(TOY_UNET).state_dict()
+    state["surprise"] = state.pop("out.2.bias")
+    state["out.0.weight"] = torch.zeros(7)
+    save_model(path, state, ModelInfo(TOY_UNET, TOY_DIFFUSION, {0: "a"}))
+    with pytest.raises(CheckpointError) as caught:
+        load_model(path)
+    message = str(caught.value)
+    assert "missing: out.2.bias" in message
+    assert "unexpected: surprise" in message
+    assert "out.0.weight is [7], expected [32]" in message
+
+
+@pytest.mark.parametrize(
+    ("truth", "guess", "flags"),
+    [
+        ({"num_classes": None}, {}, {"--class_cond False"}),
+        ({}, {"num_classes": None}, {"--class_cond True --num_classes 5"}),
+        ({"out_channels": 3}, {}, {"--learn_sigma False"}),
+        ({"resblock_updown": False}, {}, {"--resblock_updown False"}),
+        ({"scale_shift_norm": False}, {}, {"--use_scale_shift_norm False"}),
+        ({"num_res_blocks": 3}, {}, {"--num_res_blocks 3"}),
+        ({"model_channels": 64}, {}, {"--num_channels 64"}),
+        ({"low_res_size": (4, 4)}, {}, {"--large_size 8 --small_size 2"}),
+        (
+            {"out_channels": 3, "num_res_blocks": 2},
+            {},
+            {"--learn_sigma False", "--num_res_blocks 2"},
+        ),
+    ],
+)
+def test_which_flag_explains_a_mismatch(
+    truth: dict[str, Any], guess: dict[str, Any], flags: set[str]
+) -> None:
+    found = expected_shapes(replace(TOY_UNET, **truth))
+    assert set(explain_mismatch(replace(TOY_UNET, **guess), found)) == flags
+
+
+def test_which_flag_explains_a_classifier() -> None:
+    found = expected_shapes(replace(TOY_CLASSIFIER, pool="adaptive", num_res_blocks=2))
+    advice = explain_mismatch(TOY_CLASSIFIER, found)
+    assert set(advice) == {"--classifier_pool adaptive", "--classifier_depth 2"}
+
+
+def test_a_real_mistake_is_explained() -> None:
+    """The classic: the 64x64 classifier without its --classifier_depth 4."""
+    right = find_checkpoint("64x64_classifier").config
+    wrong = replace(right, num_res_blocks=2)
+    assert explain_mismatch(wrong, expected_shapes(right)) == ["--classifier_depth 4"]
