@@ -60,13 +60,15 @@ def select_classes(spec: str, known: Mapping[int, str]) -> list[int]:
 
 def _select_one(text: str, known: Mapping[int, str]) -> list[int]:
     first, dash, last = text.partition("-")
+    if max(len(first), len(last)) > 20:
+        first = last = ""  # a name, or no number that could be an id
     if dash and first.isdecimal() and last.isdecimal():
         if int(first) > int(last):
             raise UsageError(f"class range {text}: the first id is above the last")
         if int(last) - int(first) >= 10**6:
             raise UsageError(f"class range {text}: too many classes")
         return [_known_id(i, known) for i in range(int(first), int(last) + 1)]
-    if text.isdecimal():
+    if not dash and first.isdecimal():
         return [_known_id(int(text), known)]
     matches = [i for i in sorted(known) if text.lower() in _aliases(i, known)]
     if len(matches) == 1:
@@ -87,7 +89,9 @@ def _known_id(class_id: int, known: Mapping[int, str]) -> int:
     ids = sorted(known)
     if ids == list(range(len(ids))):
         raise UsageError(f"class {class_id} is out of range: this model knows 0 to {len(ids) - 1}")
-    name = f" ({imagenet_names()[class_id]})" if class_id in imagenet_names() else ""
+    names = imagenet_names()
+    imagenet = all(names.get(i) == name for i, name in known.items())
+    name = f" ({names[class_id]})" if imagenet and class_id in names else ""
     listed = ", ".join(f"{i} {known[i]}" for i in ids[:20]) + (", ..." if len(ids) > 20 else "")
     raise UsageError(
         f"class {class_id}{name} is not among the {len(ids)} classes this model was trained on: "

@@ -222,7 +222,7 @@ def choose_sampler(config: SamplingConfig) -> Sampler:
     if config.sampler not in SAMPLERS:
         hint = did_you_mean(config.sampler, SAMPLERS)
         raise UsageError(
-            f"unknown sampler {config.sampler!r}{hint}: expected {', '.join(SAMPLERS)}"
+            f"unknown sampler {config.sampler!r}{hint} (there are {', '.join(SAMPLERS)})"
         )
     sampler = SAMPLERS[config.sampler]
     if config.eta is None:

@@ -238,7 +238,7 @@ PRESETS: tuple[Preset, ...] = (
         classifier="64x64_classifier",
         scale=1.0,
         fid=2.07,
-        fid_note="without guidance",
+        fid_note="(unguided)",
     ),
     Preset(
         name="imagenet128",

@@ -21,8 +21,7 @@ def info(
     ] = False,
     json: options.Json = False,
 ) -> None:
-    """Show what made a picture, or what a weights file holds: kind, settings, parameters, GFLOP
-    per evaluation, classes, training."""
+    """Show what made a picture, or what a weights file holds."""
     path = Path(file)
     if path.suffix.lower() in (".png", ".webp"):
         from adm_cli.storage.images import open_picture
@@ -47,7 +46,7 @@ def info(
         console.print_json(facts)
         return
     for name, value in facts.items():
-        console.out.print(f"{name:17} {_text(value)}", markup=False)
+        console.out.print(f"{name:22} {_text(value)}", markup=False)
 
 
 def _model_facts(file: ModelFile) -> dict[str, Any]:
@@ -82,7 +81,9 @@ def _text(value: object) -> str:
             return f"{len(value)}: {first}, ..."
         return ", ".join(f"{k} {v}" for k, v in value.items()) or "-"
     if isinstance(value, (list, tuple)):
-        return ", ".join(map(str, value)) or "none"
+        return ", ".join(map(_text, value)) or "none"
+    if isinstance(value, float):
+        return f"{value:g}"
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}" if value >= 10_000 else str(value)
     return "-" if value is None else str(value)

@@ -16,8 +16,7 @@ def models(
     ] = False,
     json: options.Json = False,
 ) -> None:
-    """List the presets: size, default steps and guidance scale, published FID, and whether the
-    weights are on this machine."""
+    """List the presets: defaults, published FID, and whether the weights are here."""
     if ablations:
         rows = [
             {"name": row.name, "fid_700k": row.fid_700k, "fid_1200k": row.fid_1200k}
@@ -58,15 +57,20 @@ def _print_table(title: str, rows: list[dict[str, Any]]) -> None:
     from rich.table import Table
 
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    hidden = {"missing", "fid_note"}
-    columns = [name for name in rows[0] if name not in hidden]
-    for name in columns:
-        table.add_column(name, overflow="fold")
+    shown = [name for name in rows[0] if name not in ("model", "classifier", "missing", "fid_note")]
+    for name in shown:
+        table.add_column(name, no_wrap=True)
     for row in rows:
-        shown = dict(row)
-        if "present" in shown:
-            shown["present"] = "yes" if shown["present"] else "no"
-            if shown["fid_note"]:
-                shown["fid"] = f"{shown['fid']} ({shown['fid_note']})"
-        table.add_row(*("-" if shown[c] is None else str(shown[c]) for c in columns))
+        table.add_row(*(_cell(name, row) for name in shown))
     console.out.print(table)
+
+
+def _cell(name: str, row: dict[str, Any]) -> str:
+    value = row[name]
+    if name == "present":
+        return "yes" if value else "no"
+    if name == "fid" and row["fid_note"]:
+        return f"{value:.2f} {row['fid_note']}"
+    if value is None:
+        return "-"
+    return f"{value:.2f}" if name.startswith("fid") else str(value)

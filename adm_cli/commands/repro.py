@@ -26,8 +26,7 @@ def repro(
     ] = None,
     json: options.Json = False,
 ) -> None:
-    """Make a picture again from what is written in it, and say whether it is identical; if it is
-    not, which input differs.
+    """Make a picture again and say whether it is identical, and if not what differs.
 
     Exit code 0 if every value is the same, 1 if not.
     """

@@ -55,7 +55,7 @@ def sample(
     ] = None,
     num: Annotated[
         Optional[int],
-        typer.Option("--num", "-n", help=f"Images of each class. [default: {DEFAULT_NUM}]"),
+        typer.Option("--num", "-n", help=f"Images of each class. Default: {DEFAULT_NUM}."),
     ] = None,
     sampler: Annotated[
         Optional[str], typer.Option("--sampler", help="ddpm or ddim. Default: the preset's.")
@@ -71,12 +71,12 @@ def sample(
     eta: Annotated[
         Optional[float],
         typer.Option(
-            "--eta", help="Noise of DDIM, 0 to 1: 0 deterministic, 1 like DDPM. [default: 0]"
+            "--eta", help="Noise of DDIM, 0 to 1: 0 deterministic, 1 like DDPM. Default: 0."
         ),
     ] = None,
     seed: Annotated[
         Optional[int],
-        typer.Option("--seed", help="Seed of the first image; each next one adds 1. [default: 0]"),
+        typer.Option("--seed", help="Seed of the first image; each next one adds 1. Default: 0."),
     ] = None,
     seeds: Annotated[
         Optional[str],
@@ -269,7 +269,7 @@ def _outputs(
 
     if format not in FORMATS:
         hint = did_you_mean(format, FORMATS)
-        raise UsageError(f"unknown --format {format!r}{hint}: expected {', '.join(FORMATS)}")
+        raise UsageError(f"unknown --format {format!r}{hint} (there are {', '.join(FORMATS)})")
     if animation is not None and animation.suffix.lower() not in (".gif", ".webp"):
         raise UsageError(f"--animate {animation}: expected a name that ends in .gif or .webp")
     return Outputs(out or fresh_folder(Path("out")), format, grid, animation, overwrite)
@@ -344,7 +344,8 @@ def _draw(
             say(f"{progress.done_images} of {len(config.seeds)} images are in {outputs.folder}")
     if film is not None:
         _report(film.close(), json)
-    say(f"{len(config.seeds)} images in {progress.elapsed():.1f} s in {outputs.folder}")
+    count = f"{len(config.seeds)} image{'' if len(config.seeds) == 1 else 's'}"
+    say(f"{count} in {progress.elapsed():.1f} s in {outputs.folder}")
 
 
 class Film:

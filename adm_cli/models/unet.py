@@ -38,6 +38,11 @@ def build_time_embed(config: EncoderConfig) -> nn.Sequential:
     )
 
 
+def build_label_embedding(num_classes: int, width: int) -> nn.Embedding:
+    weight = normal(num_classes, width)
+    return nn.Embedding.from_pretrained(weight, freeze=False)  # type: ignore[no-untyped-call,no-any-return]
+
+
 def build_encoder(config: EncoderConfig, in_channels: int) -> tuple[nn.ModuleList, list[int]]:
     """The downsampling half, and the channels that each of its blocks gives out."""
     ch = config.level_channels[0]
@@ -141,9 +146,7 @@ class UNet(TorsoModel):
         self.label_emb = (
             None
             if config.num_classes is None
-            else nn.Embedding.from_pretrained(
-                normal(config.num_classes, config.embedding_dim), freeze=False
-            )
+            else build_label_embedding(config.num_classes, config.embedding_dim)
         )
         in_channels = config.in_channels * (1 if config.low_res_size is None else 2)
         self.input_blocks, skips = build_encoder(config, in_channels)

@@ -30,13 +30,14 @@ from adm_cli.config import (
     config_from_json,
     config_to_json,
 )
-from adm_cli.errors import CheckpointError, ConfigError
+from adm_cli.errors import CheckpointError
 from adm_cli.storage.files import atomic_write
 
 FORMAT_VERSION = "1"
 KINDS = ("diffusion", "upsampler", "classifier")
 
 _MAX_HEADER = 100_000_000  # the library's own limit
+_MAGIC = 64  # the first bytes of a file, to tell what it is
 _CHUNK = 1 << 24
 _NO_HASH = "0" * 64
 _DTYPES = {
@@ -103,7 +104,9 @@ def read_model_file(path: Path) -> ModelFile:
         )
     try:
         info = _parse_metadata(metadata)
-    except (ConfigError, KeyError, ValueError, TypeError, AttributeError) as error:
+    except KeyError as error:
+        raise CheckpointError(f"{path}: damaged metadata (no {error})") from None
+    except (ValueError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         raise CheckpointError(f"{path}: damaged metadata ({error})") from None
     shapes, dtypes = {}, {}
     for name, entry in header.items():
@@ -132,6 +135,12 @@ def _parse_metadata(metadata: Mapping[str, str]) -> ModelInfo:
     )
     if info.kind != kind:
         raise ValueError(f"kind {kind!r}, but settings of a {info.kind} model")
+    count = config.num_classes or 0
+    if bool(info.classes) != bool(count):
+        raise ValueError(f"{len(info.classes)} names for {count} classes")
+    for class_id, name in info.classes.items():
+        if not 0 <= class_id < count or not name.isprintable():
+            raise ValueError(f"class {class_id} {name!a:.60} of {count} classes")
     return info
 
 
@@ -140,8 +149,8 @@ def _read_header(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             size = path.stat().st_size
-            start = file.read(8)
-            length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+            start = file.read(_MAGIC)
+            length = struct.unpack_from("<Q", start)[0] if len(start) >= 8 else 0
             if not 2 <= length <= min(_MAX_HEADER, size - 8):
                 if _is_pytorch(start):
                     raise CheckpointError(
@@ -149,6 +158,7 @@ def _read_header(path: Path) -> dict[str, Any]:
                         f"adm convert {path.name} makes one of it"
                     )
                 raise CheckpointError(f"{path} is not a safetensors file, or is cut short")
+            file.seek(8)
             raw = file.read(length)
         header = json.loads(raw, object_pairs_hook=_no_duplicates)
         with safetensors.safe_open(path, framework="pt"):
@@ -162,8 +172,11 @@ def _read_header(path: Path) -> dict[str, Any]:
 
 
 def _is_pytorch(start: bytes) -> bool:
-    """A zip archive or a bare pickle; safetensors start with a length, then a brace."""
-    return start[8:9] not in (b"{", b" ") and (start[:2] == b"PK" or start[:1] == b"\x80")
+    """A zip archive or a bare pickle; safetensors start with a length, which may look alike, and
+    then a brace."""
+    zipped = start[:4] == b"PK\x03\x04"
+    pickled = start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")
+    return start[8:9] != b"{" and (zipped or pickled)
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -177,7 +190,10 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def verify_content(file: ModelFile) -> None:
     """Hash the whole file; raises CheckpointError if it is not what was written."""
-    digest = _hash_blanked(file.path, file.content_sha256)
+    try:
+        digest = _hash_blanked(file.path, file.content_sha256)
+    except OSError as error:
+        raise CheckpointError(f"cannot read {file.path}: {error.strerror or error}") from None
     if digest != file.content_sha256:
         raise CheckpointError(
             f"{file.path} is damaged: its content hash is {digest[:12]}, "
@@ -270,10 +286,10 @@ def read_original(path: Path) -> dict[str, Tensor]:
     """
     try:
         with path.open("rb") as file:
-            magic = file.read(16)
+            magic = file.read(_MAGIC)
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from None
-    if magic.lstrip()[:1] == b"<":
+    if magic.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
         raise CheckpointError(f"{path} is a web page, not weights: download it again")
     if _is_pytorch(magic):
         state = _load_pickle(path, mapped=magic[:2] == b"PK")
@@ -320,6 +336,8 @@ def _check_state(path: Path, state: object) -> dict[str, Tensor]:
             raise CheckpointError(
                 f"{path}: expected only tensors, got {type(tensor).__name__} under {name!r:.60}"
             )
+        if tensor.layout != torch.strided or tensor.is_meta:
+            raise CheckpointError(f"{path}: {name} is sparse or empty, expected plain tensors")
         if tensor.dtype not in _DTYPE_NAMES:
             raise CheckpointError(f"{path}: {name} is {tensor.dtype}, expected floating point")
         if not bool(torch.isfinite(tensor).all()):

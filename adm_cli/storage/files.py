@@ -6,7 +6,7 @@ import errno
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -41,9 +41,7 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     temporary: Path | None = None
     try:
         make_folder(path.parent)
-        handle, name = tempfile.mkstemp(
-            dir=path.parent, prefix=f".{path.name[:100]}.", suffix=".tmp"
-        )
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".adm-", suffix=".tmp")
         temporary = Path(name)
         with os.fdopen(handle, "wb") as file:
             yield file
@@ -86,6 +84,8 @@ def explain_os_error(what: str, error: OSError) -> str:
         return f"{what}: the disk is full; make room and run the same command again"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"{what}: {reason}; choose a folder you may write to"
+    if error.errno == errno.ENOTDIR:
+        return f"{what}: a part of its path is a file; choose another place"
     return f"{what}: {reason}"
 
 
@@ -98,8 +98,9 @@ def _umask() -> int:
 def _sync_folder(folder: Path) -> None:
     if os.name != "posix":
         return  # other systems cannot open a folder
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    with suppress(OSError):  # the file itself is synced and in place; not every disk can do this
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
