@@ -132,7 +132,9 @@ def ddim_reverse(
 ) -> Iterator[SampleStep]:
     """Deterministic DDIM run backwards, from an image to its latent (arXiv 2010.02502, 4.3).
 
-    Steps count up from 0. Sampling the last x with `ddim_sample` and eta 0 gives back about x_0.
+    Steps count up from 0; the x of step i has the noise of index i + 1. So the latent that
+    `ddim_sample` with eta 0 turns back into about x_0 is the x of the last step but one; the last
+    step goes on to pure noise (alphas_cumprod 0), as in the original.
     """
     x = x_0
     for i in range(len(schedule)):
