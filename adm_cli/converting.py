@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from adm_cli.config import ClassifierConfig, UNetConfig
-from adm_cli.errors import CheckpointError, UsageError
+from adm_cli.errors import CheckpointError, ConfigError, UsageError
 from adm_cli.imagenet import imagenet_names
 from adm_cli.loading import (
+    Shapes,
     checkpoint_path,
     describe_mismatch,
     expected_shapes,
-    explain_mismatch,
     mismatches,
 )
 from adm_cli.openai_flags import Kind, openai_flags
@@ -49,6 +51,8 @@ def convert(
     """
     if preset is not None and flags is not None:
         raise UsageError("--preset and --flags both describe the model: pass one of them")
+    if kind is not None and flags is None:
+        raise UsageError("--kind says which model --flags describe: pass it with --flags")
     row = find_checkpoint(preset) if preset is not None else None
     state = read_original(path)
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
@@ -124,9 +128,100 @@ def _classes(
 ) -> Mapping[int, str]:
     count = config.num_classes
     if count is None:
+        if classes is not None:
+            raise UsageError("--classes: the model is unconditional, it has no classes")
         return {}
     if classes is not None:
+        if not classes:
+            raise UsageError("--classes names no class")
         if wrong := [i for i in classes if not 0 <= i < count]:
             raise UsageError(f"class {wrong[0]} is out of range: the model has {count} classes")
+        if odd := [(i, name) for i, name in classes.items() if not name.isprintable()]:
+            raise UsageError("class {} {!a:.60}: a name is one printable line".format(*odd[0]))
         return classes
     return imagenet_names() if count == 1000 else {i: f"class {i}" for i in range(count)}
+
+
+def explain_mismatch(config: UNetConfig | ClassifierConfig, found: Shapes) -> list[str]:
+    """The flags of the original that would make a configuration fit better, best last step first.
+
+    Changes one setting at a time, keeps the change that mends most, and repeats until none helps.
+    """
+    advice: list[str] = []
+    left = mismatches(expected_shapes(config), found)
+    while left and len(advice) < 6:
+        tried: list[tuple[int, str, UNetConfig | ClassifierConfig]] = []
+        for flag, change in _variations(config, found):
+            try:
+                candidate = replace(config, **change)
+                if candidate == config:
+                    continue
+                tried.append((mismatches(expected_shapes(candidate), found), flag, candidate))
+            except ConfigError:
+                continue  # an impossible combination explains nothing
+        best = min(tried, key=lambda item: item[0], default=None)
+        if best is None or best[0] >= left:
+            break
+        left, flag, config = best
+        advice.append(flag)
+    return advice
+
+
+def _variations(
+    config: UNetConfig | ClassifierConfig, found: Shapes
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Changes of one flag, with values read off the shapes where they show there."""
+    classifier = isinstance(config, ClassifierConfig)
+    prefix = "classifier_" if classifier else ""
+    flipped = not config.scale_shift_norm
+    yield f"--{prefix}use_scale_shift_norm {flipped}", {"scale_shift_norm": flipped}
+    flipped = not config.resblock_updown
+    yield f"--{prefix}resblock_updown {flipped}", {"resblock_updown": flipped}
+    for depth in range(1, 6):
+        flag = "classifier_depth" if classifier else "num_res_blocks"
+        yield f"--{flag} {depth}", {"num_res_blocks": depth}
+    if width := _first(found, "time_embed.0.weight", 1):
+        flag = "classifier_width" if classifier else "num_channels"
+        yield f"--{flag} {width}", {"model_channels": width}
+    levels = range(len(config.channel_mult))
+    for first in levels:
+        for last in levels[first:]:
+            sizes = ",".join(str(config.image_size[0] >> k) for k in range(first, last + 1))
+            factors = tuple(2**k for k in range(first, last + 1))
+            yield f"--{prefix}attention_resolutions {sizes}", {"attention_factors": factors}
+    sizes_and_mults = {
+        (row.config.image_size, row.config.channel_mult)
+        for row in CHECKPOINTS
+        if not row.embedded and row.kind == "diffusion"
+    }
+    for size, mult in sorted(sizes_and_mults):
+        yield f"--image_size {size[0]}", {"image_size": size, "channel_mult": mult}
+    if isinstance(config, ClassifierConfig):
+        yield from _classifier_variations(found)
+    else:
+        yield from _unet_variations(config, found)
+
+
+def _unet_variations(config: UNetConfig, found: Shapes) -> Iterator[tuple[str, dict[str, Any]]]:
+    classes = _first(found, "label_emb.weight", 0)
+    count = f" --num_classes {classes}" if classes not in (None, 1000) else ""
+    yield f"--class_cond {classes is not None}{count}", {"num_classes": classes}
+    out = _first(found, "out.2.weight", 0)
+    yield f"--learn_sigma {out == 6}", {"out_channels": out or 3}
+    if _first(found, "input_blocks.0.0.weight", 1) == 2 * config.in_channels:
+        large, small = config.image_size[0], config.image_size[0] // 4
+        flag = f"--large_size {large} --small_size {small}"
+        yield flag, {"low_res_size": (small, small)}
+
+
+def _classifier_variations(found: Shapes) -> Iterator[tuple[str, dict[str, Any]]]:
+    for pool in ("attention", "adaptive", "spatial", "spatial_v2"):
+        yield f"--classifier_pool {pool}", {"pool": pool}
+    for last in ("out.2.c_proj.weight", "out.3.weight", "out.2.weight"):
+        if classes := _first(found, last, 0):
+            yield f"--num_classes {classes}", {"num_classes": classes}
+
+
+def _first(found: Shapes, name: str, axis: int) -> int | None:
+    shape = found.get(name)
+    return shape[axis] if shape is not None and len(shape) > axis else None

@@ -30,13 +30,13 @@ def imagenet_names() -> dict[int, str]:
 
 
 def search_classes(query: str, known: Mapping[int, str]) -> list[int]:
-    """Ids in ``known`` whose id, WordNet id or any name contains every word of ``query``."""
+    """The id that ``query`` is, or else those whose WordNet id or names contain all its words."""
+    by_id = [class_id for class_id in known if query.strip() == str(class_id)]
     words = query.lower().split()
-    return [
+    return by_id or [
         class_id
         for class_id in sorted(known)
-        if query.strip() == str(class_id)
-        or all(any(word in name for name in _aliases(class_id, known)) for word in words)
+        if all(any(word in name for name in _aliases(class_id, known)) for word in words)
     ]
 
 
@@ -60,7 +60,7 @@ def select_classes(spec: str, known: Mapping[int, str]) -> list[int]:
 
 def _select_one(text: str, known: Mapping[int, str]) -> list[int]:
     first, dash, last = text.partition("-")
-    if max(len(first), len(last)) > 20:
+    if max(len(first), len(last)) > 20 or not text.isascii():
         first = last = ""  # a name, or no number that could be an id
     if dash and first.isdecimal() and last.isdecimal():
         if int(first) > int(last):
@@ -76,7 +76,7 @@ def _select_one(text: str, known: Mapping[int, str]) -> list[int]:
     if matches:
         listed = ", ".join(f"{i} ({known[i]})" for i in matches)
         raise UsageError(f"class {text!r} is ambiguous: {listed}; give the id")
-    for row in imagenet_classes():
+    for row in imagenet_classes() if _of_imagenet(known) else ():
         if text.lower() in (row.wnid, *(name.lower() for name in row.names)):
             return [_known_id(row.id, known)]  # raises: a real class, but not of this model
     names = [alias for i in known for alias in _aliases(i, known)]
@@ -86,17 +86,24 @@ def _select_one(text: str, known: Mapping[int, str]) -> list[int]:
 def _known_id(class_id: int, known: Mapping[int, str]) -> int:
     if class_id in known:
         return class_id
+    if not known:
+        raise UsageError(f"class {class_id}: this model has no classes")
     ids = sorted(known)
     if ids == list(range(len(ids))):
         raise UsageError(f"class {class_id} is out of range: this model knows 0 to {len(ids) - 1}")
     names = imagenet_names()
-    imagenet = all(names.get(i) == name for i, name in known.items())
-    name = f" ({names[class_id]})" if imagenet and class_id in names else ""
+    name = f" ({names[class_id]})" if _of_imagenet(known) and class_id in names else ""
     listed = ", ".join(f"{i} {known[i]}" for i in ids[:20]) + (", ..." if len(ids) > 20 else "")
     raise UsageError(
         f"class {class_id}{name} is not among the {len(ids)} classes this model was trained on: "
         f"{listed}"
     )
+
+
+def _of_imagenet(known: Mapping[int, str]) -> bool:
+    """Whether the ids mean ImageNet's classes; another model's class 2 is no shark."""
+    names = imagenet_names()
+    return all(names.get(i) == name for i, name in known.items())
 
 
 def _aliases(class_id: int, known: Mapping[int, str]) -> list[str]:

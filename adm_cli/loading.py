@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from adm_cli.config import ClassifierConfig, UNetConfig
-from adm_cli.errors import CheckpointError, ConfigError, MissingWeightsError, UsageError
+from adm_cli.errors import (
+    CheckpointError,
+    DeviceError,
+    MissingWeightsError,
+    UsageError,
+    did_you_mean,
+)
 from adm_cli.models.classifier import NoisyClassifier
 from adm_cli.models.unet import SuperResUNet, UNet
-from adm_cli.presets import CHECKPOINTS, Checkpoint, find_checkpoint, find_preset
+from adm_cli.presets import CHECKPOINTS, PRESETS, Checkpoint, find_checkpoint
 from adm_cli.storage.checkpoints import ModelFile, open_tensors, read_model_file, verify_content
 from adm_cli.storage.files import adm_home, weights_folder
 
@@ -50,14 +54,19 @@ def find_weights(name: str | Path) -> ModelFile:
     Raises UsageError for an unknown name, MissingWeightsError for a known one whose file is not
     here, CheckpointError for a bad file.
     """
-    path = Path(name)
-    if path.is_file():
+    path, text = Path(name), str(name)
+    if os.path.isfile(path):  # unlike path.is_file(), False for a name too long to be one
         return read_model_file(path)
-    text = str(name)
     if os.sep in text or path.suffix in (".safetensors", ".pt"):
-        raise UsageError(f"no such file: {text}")
-    known = {row.name for row in CHECKPOINTS}
-    row = find_checkpoint(text if text in known else find_preset(text).model)
+        raise UsageError(f"{'not a' if os.path.exists(path) else 'no such'} file: {text}")
+    checkpoints = [row.name for row in CHECKPOINTS]
+    models = {row.name: row.model for row in PRESETS}
+    if text not in checkpoints and text not in models:
+        raise UsageError(
+            f"{text!r} is neither a preset nor a file{did_you_mean(text, [*models, *checkpoints])} "
+            f"(adm models lists the presets)"
+        )
+    row = find_checkpoint(text if text in checkpoints else models[text])
     path = checkpoint_path(row)
     if not path.is_file():
         raise MissingWeightsError(_how_to_get(row, path))
@@ -95,11 +104,17 @@ def load_model(
     verify_content(file)
     torso = set(model.torso_parameters())
     rest = torch.float64 if dtype == torch.float64 else torch.float32
-    with open_tensors(file) as handle:
-        state = {
-            key: handle.get_tensor(key).to(device=device, dtype=dtype if key in torso else rest)
-            for key in expected
-        }
+    try:
+        with open_tensors(file) as handle:
+            state = {
+                key: handle.get_tensor(key).to(device=device, dtype=dtype if key in torso else rest)
+                for key in expected
+            }
+    except (torch.OutOfMemoryError, MemoryError):
+        raise DeviceError(
+            f"not enough memory on {device} for the weights of {file.path}: "
+            f"try --dtype bfloat16 or another --device"
+        ) from None
     model.load_state_dict(state, strict=True, assign=True)
     model.torso_dtype = dtype
     return model.eval().requires_grad_(False)
@@ -127,83 +142,3 @@ def mismatches(expected: Shapes, found: Shapes) -> int:
     both = set(expected) & set(found)
     wrong = sum(tuple(expected[name]) != tuple(found[name]) for name in both)
     return len(set(expected) ^ set(found)) + wrong
-
-
-def explain_mismatch(config: UNetConfig | ClassifierConfig, found: Shapes) -> list[str]:
-    """The flags of the original that would make a configuration fit better, best last step first.
-
-    Changes one setting at a time, keeps the change that mends most, and repeats until none helps.
-    """
-    advice: list[str] = []
-    left = mismatches(expected_shapes(config), found)
-    while left and len(advice) < 6:
-        tried: list[tuple[int, str, UNetConfig | ClassifierConfig]] = []
-        for flag, change in _variations(config, found):
-            try:
-                candidate = replace(config, **change)
-                tried.append((mismatches(expected_shapes(candidate), found), flag, candidate))
-            except ConfigError:
-                continue  # an impossible combination explains nothing
-        best = min(tried, key=lambda item: item[0], default=None)
-        if best is None or best[0] >= left:
-            break
-        left, flag, config = best
-        advice.append(flag)
-    return advice
-
-
-def _variations(
-    config: UNetConfig | ClassifierConfig, found: Shapes
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Changes of one flag, with values read off the shapes where they show there."""
-    classifier = isinstance(config, ClassifierConfig)
-    prefix = "classifier_" if classifier else ""
-    flipped = not config.scale_shift_norm
-    yield f"--{prefix}use_scale_shift_norm {flipped}", {"scale_shift_norm": flipped}
-    flipped = not config.resblock_updown
-    yield f"--{prefix}resblock_updown {flipped}", {"resblock_updown": flipped}
-    for depth in range(1, 6):
-        flag = "classifier_depth" if classifier else "num_res_blocks"
-        yield f"--{flag} {depth}", {"num_res_blocks": depth}
-    if width := _first(found, "time_embed.0.weight", 1):
-        flag = "classifier_width" if classifier else "num_channels"
-        yield f"--{flag} {width}", {"model_channels": width}
-    levels = range(len(config.channel_mult))
-    for first in levels:
-        for last in levels[first:]:
-            sizes = ",".join(str(config.image_size[0] >> k) for k in range(first, last + 1))
-            factors = tuple(2**k for k in range(first, last + 1))
-            yield f"--{prefix}attention_resolutions {sizes}", {"attention_factors": factors}
-    for row in CHECKPOINTS:
-        if not row.embedded and row.kind == "diffusion":
-            size, mult = row.config.image_size, row.config.channel_mult
-            yield f"--image_size {size[0]}", {"image_size": size, "channel_mult": mult}
-    if isinstance(config, ClassifierConfig):
-        yield from _classifier_variations(found)
-    else:
-        yield from _unet_variations(config, found)
-
-
-def _unet_variations(config: UNetConfig, found: Shapes) -> Iterator[tuple[str, dict[str, Any]]]:
-    classes = _first(found, "label_emb.weight", 0)
-    count = f" --num_classes {classes}" if classes not in (None, 1000) else ""
-    yield f"--class_cond {classes is not None}{count}", {"num_classes": classes}
-    out = _first(found, "out.2.weight", 0)
-    yield f"--learn_sigma {out == 6}", {"out_channels": out or 3}
-    if _first(found, "input_blocks.0.0.weight", 1) == 2 * config.in_channels:
-        large, small = config.image_size[0], config.image_size[0] // 4
-        flag = f"--large_size {large} --small_size {small}"
-        yield flag, {"low_res_size": (small, small)}
-
-
-def _classifier_variations(found: Shapes) -> Iterator[tuple[str, dict[str, Any]]]:
-    for pool in ("attention", "adaptive", "spatial", "spatial_v2"):
-        yield f"--classifier_pool {pool}", {"pool": pool}
-    for last in ("out.2.c_proj.weight", "out.3.weight", "out.2.weight"):
-        if classes := _first(found, last, 0):
-            yield f"--num_classes {classes}", {"num_classes": classes}
-
-
-def _first(found: Shapes, name: str, axis: int) -> int | None:
-    shape = found.get(name)
-    return shape[axis] if shape is not None and len(shape) > axis else None

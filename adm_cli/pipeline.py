@@ -5,9 +5,7 @@ Everything that makes pictures consumes this one iterator.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,6 +14,13 @@ import torch
 from torch import Tensor
 
 from adm_cli.config import DiffusionConfig, SamplingConfig, UNetConfig
+from adm_cli.devices import (
+    choose_device,
+    choose_dtype,
+    free_bytes,
+    out_of_memory,
+    reproducible_kernels,
+)
 from adm_cli.diffusion.guidance import Guidance, classifier_guidance
 from adm_cli.diffusion.process import rescaled
 from adm_cli.diffusion.samplers import SAMPLERS, SAMPLERS_WITH_ETA, ModelFn, Sampler, SampleStep
@@ -29,12 +34,6 @@ from adm_cli.presets import PRESETS, Preset
 from adm_cli.storage.checkpoints import ModelFile
 from adm_cli.storage.images import to_uint8
 
-DTYPES = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-    "float64": torch.float64,
-}
 MAX_AUTO_BATCH = 16
 
 
@@ -167,7 +166,7 @@ def load_pipeline(
         model if isinstance(model, Sources) else find_sources(model, classifier, guided=guided)
     )
     where = choose_device(device)
-    compute = choose_dtype(dtype, where, sources)
+    compute = choose_dtype(dtype, where, use_fp16=sources.model.info.config.use_fp16)
     net = load_model(sources.model, device=where, dtype=compute)
     assert isinstance(net, UNet)
     if not guided or sources.classifier is None:
@@ -176,40 +175,6 @@ def load_pipeline(
     guide = load_model(sources.classifier, device=where, dtype=narrow)
     assert isinstance(guide, NoisyClassifier)
     return Pipeline(sources, net, guide, where, compute)
-
-
-def choose_device(name: str) -> torch.device:
-    """A device by name, or the best one for "auto"; raises DeviceError if it is not there."""
-    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
-    if name == "auto":
-        return torch.device("cuda" if cuda else "mps" if mps else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UsageError(
-            f"unknown device {name!r}: expected auto, cpu, cuda, cuda:1 or mps"
-        ) from None
-    if device.type == "cuda" and (not cuda or (device.index or 0) >= torch.cuda.device_count()):
-        count = torch.cuda.device_count() if cuda else 0
-        raise DeviceError(
-            f"no device {name}: torch sees {count} CUDA devices; --device auto picks one"
-        )
-    if device.type == "mps" and not mps:
-        raise DeviceError("no MPS device on this machine: --device auto picks one that is there")
-    if device.type not in ("cpu", "cuda", "mps"):
-        raise UsageError(f"unknown device {name!r}: expected auto, cpu, cuda, cuda:1 or mps")
-    return device
-
-
-def choose_dtype(name: str, device: torch.device, sources: Sources) -> torch.dtype:
-    if name == "auto":
-        half = device.type == "cuda" and sources.model.info.config.use_fp16
-        return torch.float16 if half else torch.float32
-    if name not in DTYPES:
-        raise UsageError(f"unknown dtype {name!r}: expected auto, {', '.join(DTYPES)}")
-    if name == "float64" and device.type == "mps":
-        raise DeviceError("MPS has no float64: use --device cpu")
-    return DTYPES[name]
 
 
 def choose_schedule(diffusion: DiffusionConfig, steps: str | None) -> NoiseSchedule:
@@ -239,7 +204,7 @@ def choose_batch_size(pipeline: Pipeline, config: SamplingConfig) -> int:
     cost = activation_bytes(pipeline.model.config)
     if pipeline.classifier is not None:
         cost = max(cost, activation_bytes(pipeline.classifier.config))
-    fitting = int(_free_bytes(pipeline.device) * 0.6 / cost)
+    fitting = int(free_bytes(pipeline.device) * 0.6 / cost)
     most = max(1, min(MAX_AUTO_BATCH, fitting))
     batches = -(-len(config.seeds) // most)
     return -(-len(config.seeds) // batches)
@@ -281,7 +246,7 @@ def generate(
                 on_step,
             )
         except (RuntimeError, MemoryError) as error:
-            if not _out_of_memory(error):
+            if not out_of_memory(error):
                 raise
             if size == 1:
                 raise DeviceError(
@@ -339,7 +304,7 @@ def _sample_batch(
     labels = y if model.config.num_classes is not None else None
     x_T = draw().to(pipeline.device, real)
     x = x_T
-    with _reproducible_kernels():
+    with reproducible_kernels():
         for step in sampler(
             _sees_model_timesteps(partial(model, y=labels), pipeline.diffusion),
             schedule,
@@ -361,44 +326,6 @@ def _sees_model_timesteps(net: Callable[..., Tensor], diffusion: DiffusionConfig
     if not diffusion.rescale_timesteps:
         return net
     return lambda x, t: net(x, rescaled(t, diffusion.num_timesteps))
-
-
-@contextmanager
-def _reproducible_kernels() -> Iterator[None]:
-    """Deterministic cuDNN and full float32, so that a seed gives the same picture each time."""
-    matmul = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = False
-    try:
-        with torch.backends.cudnn.flags(
-            enabled=True, benchmark=False, deterministic=True, allow_tf32=False
-        ):
-            yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = matmul
-
-
-def _free_bytes(device: torch.device) -> int:
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            fields = dict(line.split(":", 1) for line in file)
-        return int(fields["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
-        pass
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    except (AttributeError, OSError, ValueError):
-        return 4 * 2**30
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    text = str(error).lower()
-    return (
-        isinstance(error, (MemoryError, torch.OutOfMemoryError))
-        or "out of memory" in text
-        or "can't allocate memory" in text
-    )
 
 
 def _size(size: tuple[int, int]) -> str:

@@ -24,6 +24,17 @@ _INPUTS = {
     "threads": "the number of CPU threads",
     "batch_size": "the batch size",
 }
+# What is read back from a picture, which anyone may have written.
+_TYPES: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("model", "model_sha256", "dtype", "device", "sampler", "steps"), (str,)),
+    "classifier": (str, type(None)),
+    "class": (int, type(None)),
+    "seed": (int,),
+    "scale": (int, float),
+    "eta": (int, float, type(None)),
+    "batch_size": (int,),
+    "clip_denoised": (bool,),
+}
 
 
 def run_recipe(pipeline: Pipeline, config: SamplingConfig) -> dict[str, Any]:
@@ -68,14 +79,15 @@ def image_recipe(
 def config_from_recipe(recipe: Mapping[str, Any]) -> SamplingConfig:
     """The settings that draw the recipe's one image again; raises AdmError if it is damaged."""
     try:
+        for name, types in _TYPES.items():
+            if type(recipe[name]) not in types:
+                raise TypeError(f"{name} is {recipe[name]!r:.60}")
         names = {field.name for field in dataclasses.fields(SamplingConfig)} & set(recipe)
         settings = {name: recipe[name] for name in names}
-        config = SamplingConfig(seeds=(recipe["seed"],), classes=(recipe["class"],), **settings)
-        for name in ("model", "model_sha256", "dtype", "device"):
-            if not isinstance(recipe[name], str):
-                raise TypeError(f"{name} is not a text")
-        return config
-    except (KeyError, TypeError, ConfigError) as error:
+        return SamplingConfig(seeds=(recipe["seed"],), classes=(recipe["class"],), **settings)
+    except KeyError as error:
+        raise AdmError(f"the picture's recipe is damaged: it has no {error}") from None
+    except (TypeError, ConfigError) as error:
         raise AdmError(f"the picture's recipe is damaged: {error}") from None
 
 

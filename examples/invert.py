@@ -9,8 +9,14 @@ from functools import partial
 
 import torch
 
-from adm_cli import NoiseSchedule, SamplingConfig, ddim_reverse, ddim_sample, generate
-from adm_cli import load_pipeline
+from adm_cli import (
+    NoiseSchedule,
+    SamplingConfig,
+    ddim_reverse,
+    ddim_sample,
+    generate,
+    load_pipeline,
+)
 from adm_cli.storage.images import to_model_range
 
 pipeline = load_pipeline("tiny", guided=False)

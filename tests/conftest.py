@@ -14,6 +14,8 @@ from adm_cli.config import ClassifierConfig, DiffusionConfig, UNetConfig
 from adm_cli.loading import build_model
 from adm_cli.storage.checkpoints import ModelInfo, save_model
 
+torch.set_num_threads(1)  # toy tensors are too small to be worth sharing out
+
 TOY_CLASSES = {0: "circle", 1: "square", 3: "star"}  # of 5: classes 2 and 4 are untrained
 TOY_DIFFUSION = DiffusionConfig(noise_schedule="linear", num_timesteps=100, respacing="5")
 TOY_UNET = UNetConfig(

@@ -26,6 +26,7 @@ LAYERS = {
     "presets": 0,
     "imagenet": 0,
     "openai_flags": 0,
+    "devices": 1,
     "models": 1,
     "diffusion": 1,
     "storage": 1,
@@ -149,7 +150,7 @@ def test_documented_commands_parse(path: Path) -> None:
 
     group = typer.main.get_command(app)
     commands = fenced_commands(path)
-    assert commands
+    assert commands or path.parent.name == "examples"
     for text in commands:
         words = shlex.split(text.split(">")[0])[1:]
         if words[0].startswith("-"):

@@ -13,16 +13,17 @@ from torch import Tensor
 
 import adm_cli.pipeline as pipeline_module
 from adm_cli.config import DiffusionConfig, SamplingConfig
+from adm_cli.converting import explain_mismatch
+from adm_cli.devices import choose_device
 from adm_cli.diffusion.guidance import classifier_guidance
 from adm_cli.diffusion.samplers import SAMPLERS, SampleStep
 from adm_cli.diffusion.schedule import NoiseSchedule
 from adm_cli.errors import CheckpointError, ConfigError, DeviceError, UsageError
-from adm_cli.loading import build_model, expected_shapes, explain_mismatch, load_model
+from adm_cli.loading import build_model, expected_shapes, load_model
 from adm_cli.models.unet import UNet
 from adm_cli.pipeline import (
     Pipeline,
     choose_batch_size,
-    choose_device,
     find_sources,
     generate,
     load_pipeline,
@@ -262,7 +263,7 @@ def test_automatic_batch_size(toy: Pipeline, monkeypatch: pytest.MonkeyPatch) ->
         return choose_batch_size(toy, config)
 
     assert [size(n) for n in (1, 4, 16, 17, 32, 100)] == [1, 4, 16, 9, 16, 15]
-    monkeypatch.setattr(pipeline_module, "_free_bytes", lambda _device: 0)
+    monkeypatch.setattr(pipeline_module, "free_bytes", lambda _device: 0)
     assert size(100) == 1
 
 

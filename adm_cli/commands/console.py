@@ -12,15 +12,15 @@ from typing import Any
 
 from rich.console import Console
 
-err = Console(stderr=True, highlight=False, soft_wrap=True)
-out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
+out = Console(highlight=False, soft_wrap=True, emoji=False)
 
 _PLAIN_SECONDS = 10.0  # between progress lines where stderr is not a terminal
 
 
 def note(text: str) -> None:
     """One line for a person, on stderr."""
-    err.print(f"adm: {text}", markup=False)
+    err.print(f"adm: {one_line(text)}", markup=False)
 
 
 def print_json(value: Mapping[str, Any] | list[Any], *, indent: int | None = None) -> None:
@@ -29,7 +29,13 @@ def print_json(value: Mapping[str, Any] | list[Any], *, indent: int | None = Non
 
 def fail(error: BaseException) -> None:
     """One line on stderr, without a traceback."""
-    err.print(f"adm: error: {' '.join(str(error).split())}", markup=False, style="red")
+    err.print(f"adm: error: {one_line(str(error))}", markup=False, style="red")
+
+
+def one_line(text: str) -> str:
+    """``text`` on one line, with nothing in it that a terminal would obey."""
+    line = " ".join(text.split())
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
 def debugging() -> bool:
@@ -76,10 +82,10 @@ class SamplingProgress:
     def elapsed(self) -> float:
         return time.monotonic() - self.started
 
-    def advance(self, batch: int) -> None:
-        """One sampling step of a batch (padding included) is done."""
+    def advance(self, batch: int, left: int) -> None:
+        """A sampling step of a batch (padding included) is done, and ``left`` are to come."""
         self.batch = min(batch, self.images - self.done_images)
-        self.step = self.step % self.steps + 1  # a batch that ran out of memory starts over
+        self.step = self.steps - left  # not a count: a batch that ran out of memory starts over
         self._update()
 
     def finish_batch(self, images: int) -> None:
@@ -101,7 +107,7 @@ class SamplingProgress:
             )
 
 
-def flush_and_hush() -> None:
+def hush() -> None:
     """After a broken pipe: nothing more can be printed, so nothing may complain either."""
     devnull = os.open(os.devnull, os.O_WRONLY)
     os.dup2(devnull, sys.stdout.fileno())

@@ -85,8 +85,11 @@ def _classes(spec: str) -> dict[int, str]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
         pairs = [line.split(maxsplit=1) for line in lines if line.strip()]
-        return {int(i): name.strip() for i, name in pairs}
+        classes = {int(i): name.strip() for i, name in pairs}
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror or error}") from None
     except ValueError:
         raise UsageError(f"{path}: expected an id and a name on every line") from None
+    if len(classes) != len(pairs):
+        raise UsageError(f"{path}: an id is there more than once")
+    return classes

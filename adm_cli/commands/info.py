@@ -46,7 +46,9 @@ def info(
         console.print_json(facts)
         return
     for name, value in facts.items():
-        console.out.print(f"{name:22} {_text(value)}", markup=False)
+        text = f"{value:,}" if name == "parameters" and isinstance(value, int) else _text(value)
+        line = f"{console.one_line(name):22} {console.one_line(text)}"
+        console.out.print(line, markup=False)
 
 
 def _model_facts(file: ModelFile) -> dict[str, Any]:
@@ -82,8 +84,6 @@ def _text(value: object) -> str:
         return ", ".join(f"{k} {v}" for k, v in value.items()) or "-"
     if isinstance(value, (list, tuple)):
         return ", ".join(map(_text, value)) or "none"
-    if isinstance(value, float):
-        return f"{value:g}"
-    if isinstance(value, int) and not isinstance(value, bool):
-        return f"{value:,}" if value >= 10_000 else str(value)
+    if isinstance(value, float) and value.is_integer():
+        return f"{value:.0f}"
     return "-" if value is None else str(value)

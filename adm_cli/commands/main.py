@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import signal
 import sys
 from typing import Annotated
@@ -11,6 +12,8 @@ import typer
 from adm_cli import __version__
 from adm_cli.commands import classes, console, convert, info, models, repro, sample
 from adm_cli.errors import AdmError
+
+INTERRUPTED = 128 + signal.SIGINT
 
 app = typer.Typer(
     name="adm",
@@ -46,13 +49,21 @@ def _program(
 
 def main() -> None:
     """Entry point of ``adm``: runs a command and exits."""
-    sys.exit(run(sys.argv[1:]))
+    if isinstance(sys.stdout, io.TextIOWrapper):  # any file name can be printed
+        sys.stdout.reconfigure(errors="surrogateescape")
+    code = run(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        console.hush()
+        code = 1
+    sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:
     """Runs a command line and returns the exit code."""
     try:
-        return int(app(arguments, prog_name="adm", standalone_mode=False) or 0)
+        code = int(app(arguments, prog_name="adm", standalone_mode=False) or 0)
     except (AdmError, typer.TyperException) as error:
         if console.debugging():
             raise
@@ -64,8 +75,7 @@ def run(arguments: list[str]) -> int:
             console.fail(error)
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
+    if code == INTERRUPTED:  # Typer makes this code of Ctrl-C itself
         console.note("interrupted")
-        return 128 + signal.SIGINT
-    except BrokenPipeError:
-        console.flush_and_hush()
-        return 1
+    return code

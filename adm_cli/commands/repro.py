@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
 from adm_cli.commands import console, options
-from adm_cli.errors import AdmError
+from adm_cli.errors import AdmError, UsageError
 
 
 def repro(
@@ -40,23 +40,29 @@ def repro(
     if recipe is None:
         raise AdmError(f"{picture} carries no recipe: it was not made by adm, or was re-saved")
     config = config_from_recipe(recipe)
+    guided = config.scale != 0
+    if output is not None:
+        _check_output(output)
     sources = find_sources(
-        model or recipe["model"], classifier or recipe.get("classifier"), guided=config.scale != 0
+        _weights("--model", model, recipe["model"], picture),
+        _weights("--classifier", classifier, recipe["classifier"] if guided else None, picture),
+        guided=guided,
     )
     pipeline = load_pipeline(
         sources,
-        guided=config.scale != 0,
+        guided=guided,
         device=device or recipe["device"],
         dtype=recipe["dtype"],
     )
     batch = next(iter(generate(pipeline, config, on_note=console.note)))
     new = batch.images[0].numpy()
     new_recipe = image_recipe(run_recipe(pipeline, config), pipeline, batch, 0)
+    if new.shape != pixels.shape:
+        sizes = [f"{shape[1]}x{shape[0]}" for shape in (pixels.shape, new.shape)]
+        raise AdmError(f"{picture} is {sizes[0]} pixels, the model makes {sizes[1]}")
     if output is not None:
         save_image(output, new, new_recipe)
     differing = differing_inputs(recipe, new_recipe)
-    if new.shape != pixels.shape:
-        raise AdmError(f"the picture is {pixels.shape[:2]}, the model makes {new.shape[:2]}")
     gap = np.abs(new.astype(int) - pixels.astype(int))
     values, most = int((gap > 0).sum()), int(gap.max())
     if json:
@@ -82,3 +88,27 @@ def repro(
         )
     if values:
         raise typer.Exit(1)
+
+
+def _weights(option: str, given: str | None, recorded: Any, picture: Path) -> Any:
+    """What was asked for, else what made the picture, if that can be found by its name."""
+    from adm_cli.presets import CHECKPOINTS, PRESETS
+
+    if given is not None or recorded is None:
+        return given
+    if recorded not in [*(row.name for row in PRESETS), *(row.name for row in CHECKPOINTS)]:
+        raise UsageError(
+            f"{picture} was made with the weights {recorded!r:.80}, which are no preset: "
+            f"pass their file with {option}"
+        )
+    return recorded
+
+
+def _check_output(path: Path) -> None:
+    from adm_cli.storage.files import check_writable
+
+    if path.suffix.lower() not in (".png", ".webp"):
+        raise UsageError(f"--output {path}: expected a name that ends in .png or .webp")
+    if path.exists():
+        raise UsageError(f"--output {path}: the file exists already, choose another name")
+    check_writable(path.parent)

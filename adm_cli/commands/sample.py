@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from collections.abc import Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -16,23 +18,30 @@ if TYPE_CHECKING:
     from adm_cli.config import SamplingConfig
     from adm_cli.pipeline import ImageBatch, Pipeline, Sources
     from adm_cli.storage.images import Pixels
-    from adm_cli.storage.runs import Record
+    from adm_cli.storage.runs import Grid, Output, Record
 
 FORMATS = ("png", "webp", "npz")
 DEFAULT_NUM = 4
 MAX_IMAGES = 10**7
-MAX_FRAMES = 60
+MAX_FRAMES, MAX_FRAME_IMAGES = 60, 64
+FRESH = Path("out")  # holds the folders of runs without --out
 
 
 @dataclass(frozen=True)
 class Outputs:
     """Where the results of one run go."""
 
-    folder: Path
+    out: Path | None  # None: a fresh folder
     format: str
     grid: bool
     animation: Path | None
     overwrite: bool
+
+    @property
+    def folder(self) -> Path:
+        from adm_cli.storage.runs import fresh_folder
+
+        return fresh_folder(FRESH) if self.out is None else self.out
 
 
 def sample(
@@ -124,10 +133,9 @@ def sample(
 
     adm sample --class "golden retriever" --class goldfish --num 8 --grid
     """
+    from adm_cli.devices import choose_device, choose_dtype
     from adm_cli.pipeline import (
         check_classes,
-        choose_device,
-        choose_dtype,
         choose_sampler,
         choose_schedule,
         find_sources,
@@ -143,11 +151,11 @@ def sample(
     schedule = choose_schedule(sources.model.info.diffusion, config.steps)
     outputs = _outputs(out, format, grid, animate, overwrite)
     where = choose_device(device)
-    compute = choose_dtype(dtype, where, sources)
+    compute = choose_dtype(dtype, where, use_fp16=sources.model.info.config.use_fp16)
     if dry_run:
         _show_plan(sources, config, len(schedule), str(where), str(compute), outputs, json)
         return
-    _prepare(outputs, config)
+    outputs = _prepare(outputs, config)
     if config.scale < 0 and not quiet:
         console.note(f"scale {config.scale:g} is negative: images are repelled from their class")
     pipeline = load_pipeline(sources, guided=config.scale != 0, device=device, dtype=dtype)
@@ -206,6 +214,8 @@ def parse_seeds(text: str) -> list[int]:
         first, dash, last = part.strip().partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()):
             raise UsageError(f"--seeds {text!r}: expected numbers and ranges such as 0-63,100")
+        if max(len(first), len(last)) > 20:
+            raise UsageError(f"--seeds {part.strip():.30}: seeds are below 2^64")
         end = int(last) if dash else int(first)
         if end < int(first):
             raise UsageError(f"--seeds {part.strip()}: the first seed is above the last")
@@ -265,26 +275,26 @@ def _random_class(seed: int, sources: Sources) -> int:
 def _outputs(
     out: Path | None, format: str, grid: bool, animation: Path | None, overwrite: bool
 ) -> Outputs:
-    from adm_cli.storage.runs import fresh_folder
-
     if format not in FORMATS:
         hint = did_you_mean(format, FORMATS)
         raise UsageError(f"unknown --format {format!r}{hint} (there are {', '.join(FORMATS)})")
     if animation is not None and animation.suffix.lower() not in (".gif", ".webp"):
         raise UsageError(f"--animate {animation}: expected a name that ends in .gif or .webp")
-    return Outputs(out or fresh_folder(Path("out")), format, grid, animation, overwrite)
+    return Outputs(out, format, grid, animation, overwrite)
 
 
-def _prepare(outputs: Outputs, config: SamplingConfig) -> None:
+def _prepare(outputs: Outputs, config: SamplingConfig) -> Outputs:
     """Everything that could go wrong with the output, before any work."""
     from adm_cli.storage.files import check_writable
-    from adm_cli.storage.runs import image_name, refuse_existing
+    from adm_cli.storage.runs import image_name, make_fresh_folder, refuse_existing
 
+    if outputs.out is None:
+        outputs = replace(outputs, out=make_fresh_folder(FRESH))
     check_writable(outputs.folder)
     if outputs.animation is not None:
         check_writable(outputs.animation.parent)
     if outputs.overwrite:
-        return
+        return outputs
     names = [
         image_name(c, s, f".{outputs.format}")
         for c, s in zip(config.classes, config.seeds, strict=True)
@@ -292,10 +302,12 @@ def _prepare(outputs: Outputs, config: SamplingConfig) -> None:
     ]
     files = [outputs.folder / name for name in names]
     if outputs.format == "npz":
-        files += outputs.folder.glob(f"samples_{len(config.seeds)}x*.npz")
+        # of any size: a run that is interrupted writes what it has
+        files += sorted(outputs.folder.glob("samples_*.npz"))
     files += [outputs.folder / "grid.png"] if outputs.grid else []
     files += [outputs.animation] if outputs.animation is not None else []
     refuse_existing(files)
+    return outputs
 
 
 def _draw(
@@ -313,14 +325,16 @@ def _draw(
 
     run = run_recipe(pipeline, config)
     folder = ImageFolder(outputs.folder, f".{outputs.format}")
-    output = NpzFile(outputs.folder, lambda: run) if outputs.format == "npz" else folder
+    output = NpzFile(outputs.folder, run) if outputs.format == "npz" else folder
     sheet = Grid(outputs.folder / "grid.png") if outputs.grid else None
-    film = Film(outputs.animation, steps) if outputs.animation is not None else None
+    film = None
+    if outputs.animation is not None:
+        film = Film(outputs.animation, steps, len(config.seeds))
     progress = console.SamplingProgress(len(config.seeds), steps, quiet=quiet)
     say = console.note if not quiet else (lambda _text: None)
 
     def on_step(step: Any) -> None:
-        progress.advance(step.x.shape[0])
+        progress.advance(step.x.shape[0], step.i)
         if film is not None and progress.done_images == 0:
             film.add(step)
 
@@ -332,43 +346,56 @@ def _draw(
             sheet.add(pixels)
         progress.finish_batch(len(batch.seeds))
 
-    try:
+    def summary() -> None:
+        done, total = output.written, len(config.seeds)
+        if 0 < done < total:
+            say(f"{done} of {total} images are in {outputs.folder}")
+        elif done:
+            images = "1 image" if total == 1 else f"{total} images"
+            say(f"{images} in {progress.elapsed():.1f} s in {outputs.folder}")
+
+    with ExitStack() as closing:  # also when interrupted, or the disk is full: keep what is done
+        closing.callback(summary)
+        for file in (film, sheet, output):  # the last one is closed first
+            if file is not None:
+                closing.callback(_close, file, json)
         with progress.show():
             for batch in generate(pipeline, config, on_step=on_step, on_note=say):
                 on_batch(batch)
-    finally:  # also when interrupted, or when the disk is full: keep what is done
-        _report(output.close(), json)
-        if sheet is not None:
-            _report(sheet.close(), json)
-        if progress.done_images < len(config.seeds):
-            say(f"{progress.done_images} of {len(config.seeds)} images are in {outputs.folder}")
-    if film is not None:
-        _report(film.close(), json)
-    count = f"{len(config.seeds)} image{'' if len(config.seeds) == 1 else 's'}"
-    say(f"{count} in {progress.elapsed():.1f} s in {outputs.folder}")
 
 
 class Film:
     """Frames of the first batch's denoising, at most `MAX_FRAMES` of them."""
 
-    def __init__(self, path: Path, steps: int) -> None:
+    def __init__(self, path: Path, steps: int, images: int) -> None:
         self.path, self.every = path, max(1, -(-steps // MAX_FRAMES))
+        self.images = min(images, MAX_FRAME_IMAGES)  # a batch may be padded
         self.frames: list[Pixels] = []
+        self.left = 0
 
     def add(self, step: Any) -> None:
+        if step.i >= self.left:  # the batch starts, or starts over smaller, out of memory
+            self.frames.clear()
+        self.left = step.i
         if step.i % self.every == 0:
             from adm_cli.storage.images import make_grid, to_uint8
 
-            self.frames.append(make_grid(to_uint8(step.x).cpu().numpy()))
+            self.frames.append(make_grid(to_uint8(step.x[: self.images]).cpu().numpy()))
 
     def close(self) -> list[Record]:
         from adm_cli.storage.images import save_animation
 
+        if self.left or not self.frames:  # interrupted
+            return []
         save_animation(self.path, self.frames)
         return [{"path": str(self.path), "frames": len(self.frames)}]
 
 
-def _report(records: list[Record], json: bool) -> None:
+def _close(file: Film | Grid | Output, json: bool) -> None:
+    _report(file.close(), json)
+
+
+def _report(records: Iterable[Record], json: bool) -> None:
     for record in records:
         if json:
             console.print_json(record)

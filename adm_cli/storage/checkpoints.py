@@ -12,7 +12,9 @@ import hashlib
 import json
 import math
 import pickle
+import re
 import struct
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -205,7 +207,7 @@ def _hash_blanked(path: Path, recorded: str) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as file:
         start = file.read(8)
-        header = file.read(struct.unpack("<Q", start)[0])
+        header = file.read(min(int.from_bytes(start, "little"), _MAX_HEADER))
         digest.update(start + header.replace(recorded.encode(), _NO_HASH.encode(), 1))
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
@@ -297,7 +299,10 @@ def read_original(path: Path) -> dict[str, Tensor]:
         _read_header(path)
         from safetensors.torch import load_file
 
-        state = load_file(path)
+        try:
+            state = load_file(path)
+        except (OSError, safetensors.SafetensorError) as error:  # a type torch has not
+            raise CheckpointError(f"cannot read {path}: {error}") from None
     return _check_state(path, state)
 
 
@@ -308,10 +313,12 @@ def _load_pickle(path: Path, *, mapped: bool) -> object:
             f"pip install 'torch>=2.10'"
         )
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickle protocols: read or refused, nothing between
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
-        reason = next((line for line in str(error).splitlines() if "GLOBAL" in line), "")
-        detail = f" ({reason.strip():.160})" if reason else ""
+        found = re.search(r"GLOBAL (\S+)", str(error))
+        detail = f" ({found[1]:.80})" if found else ""
         raise CheckpointError(
             f"{path} holds more than tensors{detail}: refused, since it could run code"
         ) from None
@@ -336,13 +343,18 @@ def _check_state(path: Path, state: object) -> dict[str, Tensor]:
             raise CheckpointError(
                 f"{path}: expected only tensors, got {type(tensor).__name__} under {name!r:.60}"
             )
-        if tensor.layout != torch.strided or tensor.is_meta:
-            raise CheckpointError(f"{path}: {name} is sparse or empty, expected plain tensors")
+        if tensor.layout != torch.strided or tensor.is_meta or _expanded(tensor):
+            raise CheckpointError(f"{path}: {name} is not a plain tensor")
         if tensor.dtype not in _DTYPE_NAMES:
             raise CheckpointError(f"{path}: {name} is {tensor.dtype}, expected floating point")
         if not bool(torch.isfinite(tensor).all()):
             raise CheckpointError(f"{path}: {name} holds NaN or infinite values")
     return state
+
+
+def _expanded(tensor: Tensor) -> bool:
+    """Larger than its storage: a tiny file could ask for any amount of memory."""
+    return tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes()
 
 
 def _torch_version() -> tuple[int, int]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from adm_cli.storage.files import atomic_write
 Recipe = Mapping[str, Any]
 Pixels = npt.NDArray[np.uint8]
 
+_BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 _DESCRIPTION = 0x010E  # EXIF ImageDescription
 
 
@@ -41,7 +43,7 @@ def to_model_range(images: Tensor) -> Tensor:
 
 def save_image(path: Path, pixels: Pixels, recipe: Recipe | None = None) -> bytes:
     """Write uint8 [H, W, 3] as PNG or lossless WebP by the suffix; returns the file's bytes."""
-    data = encode_image(pixels, path.suffix, recipe)
+    data = encode_image(pixels, path.suffix.lower(), recipe)
     with atomic_write(path) as file:
         file.write(data)
     return data
@@ -89,15 +91,18 @@ def open_picture(path: Path) -> tuple[Pixels, dict[str, Any] | None]:
     Raises AdmError for anything that is not such a picture.
     """
     try:
-        with Image.open(path, formats=("PNG", "WEBP")) as image:
-            if image.format == "PNG":
-                text: Any = getattr(image, "text", {}).get("adm")
-            else:
-                text = image.getexif().get(_DESCRIPTION)
-            pixels = np.asarray(image.convert("RGB"))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # damaged EXIF holds no recipe, and that is said
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path, formats=("PNG", "WEBP")) as image:
+                if image.format == "PNG":
+                    text: Any = getattr(image, "text", {}).get("adm")
+                else:
+                    text = image.getexif().get(_DESCRIPTION)
+                pixels = np.asarray(image.convert("RGB"))
     except OSError as error:
         raise AdmError(f"cannot read {path} as PNG or WebP: {error.strerror or error}") from None
-    except (ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (ValueError, SyntaxError, *_BOMBS) as error:
         raise AdmError(f"cannot read {path} as PNG or WebP: {error}") from None
     if text is None:
         return pixels, None

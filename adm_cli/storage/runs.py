@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from adm_cli.errors import OutputError
+from adm_cli.storage.files import explain_os_error, make_folder
 from adm_cli.storage.images import Pixels, Recipe, make_grid, save_image, save_npz
 
 Record = dict[str, Any]
@@ -19,6 +20,22 @@ def fresh_folder(parent: Path) -> Path:
     """The first of parent/0001, parent/0002, ... above all that are there."""
     taken = [int(p.name) for p in parent.glob("[0-9]*") if p.name.isdecimal()]
     return parent / f"{max(taken, default=0) + 1:04d}"
+
+
+def make_fresh_folder(parent: Path) -> Path:
+    """Makes the `fresh_folder`, which no other run that starts now is given too."""
+    make_folder(parent)
+    while True:
+        folder = fresh_folder(parent)
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise OutputError(
+                explain_os_error(f"cannot make the folder {folder}", error)
+            ) from error
+        return folder
 
 
 def image_name(class_id: int | None, seed: int, suffix: str) -> str:
@@ -38,12 +55,14 @@ def refuse_existing(paths: Sequence[Path]) -> None:
 
 
 class Output(Protocol):
-    """Takes images as they are made; returns a record of each file that is safely on disk."""
+    """Takes images as they are made; gives a record of each file as soon as it is on disk."""
+
+    written: int  # images that are safely on disk
 
     def add(
         self, images: Pixels, classes: Sequence[int | None], seeds: Sequence[int],
         recipes: Sequence[Recipe],
-    ) -> list[Record]: ...  # fmt: skip
+    ) -> Iterable[Record]: ...  # fmt: skip
 
     def close(self) -> list[Record]: ...
 
@@ -53,18 +72,18 @@ class ImageFolder:
 
     def __init__(self, folder: Path, suffix: str) -> None:
         self.folder, self.suffix = folder, suffix
+        self.written = 0
 
     def add(
         self, images: Pixels, classes: Sequence[int | None], seeds: Sequence[int],
         recipes: Sequence[Recipe],
-    ) -> list[Record]:  # fmt: skip
-        records = []
+    ) -> Iterator[Record]:  # fmt: skip
         for pixels, class_id, seed, recipe in zip(images, classes, seeds, recipes, strict=True):
             path = self.folder / image_name(class_id, seed, self.suffix)
             data = save_image(path, pixels, recipe)
+            self.written += 1
             digest = hashlib.sha256(data).hexdigest()
-            records.append({"path": str(path), "class": class_id, "seed": seed, "sha256": digest})
-        return records
+            yield {"path": str(path), "class": class_id, "seed": seed, "sha256": digest}
 
     def close(self) -> list[Record]:
         return []
@@ -73,8 +92,9 @@ class ImageFolder:
 class NpzFile:
     """The original's npz, written at the end: the format cannot grow."""
 
-    def __init__(self, folder: Path, recipe: Callable[[], Recipe]) -> None:
+    def __init__(self, folder: Path, recipe: Recipe) -> None:
         self.folder, self.recipe = folder, recipe
+        self.written = 0
         self.images: list[Pixels] = []
         self.classes: list[int | None] = []
         self.seeds: list[int] = []
@@ -93,7 +113,8 @@ class NpzFile:
             return []
         stack = np.stack(self.images)
         path = self.folder / f"samples_{'x'.join(map(str, stack.shape))}.npz"
-        save_npz(path, stack, self.classes, self.seeds, self.recipe())
+        save_npz(path, stack, self.classes, self.seeds, self.recipe)
+        self.written = len(stack)
         return [{"path": str(path), "images": len(stack)}]
 
 

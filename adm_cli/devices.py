@@ -1,0 +1,92 @@
+"""The machine: which device and precision, how much memory, and kernels that repeat themselves."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from adm_cli.errors import DeviceError, UsageError
+
+DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "float64": torch.float64,
+}
+
+
+def choose_device(name: str) -> torch.device:
+    """A device by name, or the best one for "auto"; raises DeviceError if it is not there."""
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if name == "auto":
+        return torch.device("cuda" if cuda else "mps" if mps else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UsageError(
+            f"unknown device {name!r}: expected auto, cpu, cuda, cuda:1 or mps"
+        ) from None
+    if device.type == "cuda" and (not cuda or (device.index or 0) >= torch.cuda.device_count()):
+        count = torch.cuda.device_count() if cuda else 0
+        raise DeviceError(
+            f"no device {name}: torch sees {count} CUDA devices; --device auto picks one"
+        )
+    if device.type == "mps" and not mps:
+        raise DeviceError("no MPS device on this machine: --device auto picks one that is there")
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise UsageError(f"unknown device {name!r}: expected auto, cpu, cuda, cuda:1 or mps")
+    return device
+
+
+def choose_dtype(name: str, device: torch.device, *, use_fp16: bool) -> torch.dtype:
+    """A precision by name; "auto" is float32, or float16 on CUDA for a model published so."""
+    if name == "auto":
+        return torch.float16 if use_fp16 and device.type == "cuda" else torch.float32
+    if name not in DTYPES:
+        raise UsageError(f"unknown dtype {name!r}: expected auto, {', '.join(DTYPES)}")
+    if name == "float64" and device.type == "mps":
+        raise DeviceError("MPS has no float64: use --device cpu")
+    return DTYPES[name]
+
+
+@contextmanager
+def reproducible_kernels() -> Iterator[None]:
+    """Deterministic cuDNN and full float32, so that a seed gives the same picture each time."""
+    matmul = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        with torch.backends.cudnn.flags(
+            enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+        ):
+            yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = matmul
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that may still be used, in bytes; a guess where the system does not say."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            fields = dict(line.split(":", 1) for line in file)
+        return int(fields["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        pass
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    except (AttributeError, OSError, ValueError):
+        return 4 * 2**30
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that memory ran out: every backend says it in its own way."""
+    text = str(error).lower()
+    return (
+        isinstance(error, (MemoryError, torch.OutOfMemoryError))
+        or "out of memory" in text
+        or "can't allocate memory" in text
+    )

@@ -1,0 +1,212 @@
+"""`adm convert`: originals become files that describe themselves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+import adm_cli.converting as converting_module
+from adm_cli.imagenet import imagenet_names
+from adm_cli.loading import build_model, load_model
+from adm_cli.presets import Checkpoint
+from adm_cli.storage.checkpoints import file_sha256, read_model_file
+from tests.conftest import TOY_CLASSIFIER, TOY_DIFFUSION, TOY_UNET, Result, Toys, randomise
+
+Run = Callable[..., Result]
+
+DIFFUSION_FLAGS = (
+    "--image_size 8 --num_channels 32 --num_res_blocks 1 --channel_mult 1,1 "
+    "--attention_resolutions 4 --num_head_channels 16 --resblock_updown True --class_cond True "
+    "--num_classes 5 --learn_sigma True --diffusion_steps 100 --timestep_respacing 5"
+)
+CLASSIFIER_FLAGS = (
+    "--image_size 8 --classifier_width 64 --classifier_depth 1 --classifier_channel_mult 1,1 "
+    "--classifier_attention_resolutions 4 --num_classes 5 --diffusion_steps 100 "
+    "--learn_sigma True --timestep_respacing 5"
+)
+PUBLISHED = Checkpoint(
+    name="toy_published", config=TOY_UNET, diffusion=TOY_DIFFUSION, parameters=355_462
+)
+
+
+def state(path: Path) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in load_model(path).state_dict().items()}
+
+
+@pytest.fixture
+def guide(adm: Run) -> Path:
+    """A classifier that flags of the original can describe."""
+    config = replace(TOY_CLASSIFIER, model_channels=64, num_heads=1, num_head_channels=64)
+    torch.save(randomise(build_model(config)).state_dict(), "c.pt")
+    return Path("c.pt")
+
+
+@pytest.fixture
+def original(adm: Run, toys: Toys) -> Path:
+    """The toy diffusion model as the original would have saved it."""
+    torch.save(state(toys.model), "toy.pt")
+    return Path("toy.pt")
+
+
+def publish(monkeypatch: pytest.MonkeyPatch, *rows: Checkpoint) -> None:
+    """Puts rows in the place of the published checkpoints."""
+    monkeypatch.setattr(converting_module, "CHECKPOINTS", rows)
+    monkeypatch.setattr(
+        converting_module, "find_checkpoint", {row.name: row for row in rows}.__getitem__
+    )
+
+
+def refused(done: Result, code: int, *words: str) -> None:
+    assert (done.code, done.out) == (code, "")
+    assert len(done.err.splitlines()) == 1, done.err
+    assert done.err.startswith("adm: error: ")
+    assert all(word in done.err for word in words), done.err
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_flags(adm: Run, toys: Toys, zipped: bool) -> None:
+    """What is converted is the model that was saved, and beside the original by default."""
+    torch.save(state(toys.model), "toy.pt", _use_new_zipfile_serialization=zipped)
+    done = adm("convert", "toy.pt", "--flags", DIFFUSION_FLAGS)
+    assert (done.code, done.out) == (0, "toy.safetensors\n")
+    assert done.err == (
+        f"adm: diffusion model, 355,462 parameters; source SHA-256 {file_sha256(Path('toy.pt'))}\n"
+    )
+    file = read_model_file(Path("toy.safetensors"))
+    assert replace(file.info.config, num_heads=4) == TOY_UNET
+    assert file.info.diffusion == TOY_DIFFUSION
+    assert dict(file.info.classes) == {i: f"class {i}" for i in range(5)}
+    assert file.info.source == {"file": "toy.pt", "sha256": file_sha256(Path("toy.pt"))}
+    theirs, ours = state(toys.model), state(file.path)
+    assert list(theirs) == list(ours)
+    assert all(torch.equal(theirs[name], ours[name]) for name in theirs)
+
+
+@pytest.mark.usefixtures("guide")
+def test_classifiers_and_json(adm: Run) -> None:
+    done = adm("convert", "c.pt", "--flags", CLASSIFIER_FLAGS, "-o", "sub/c.safetensors", "--json")
+    assert (done.code, done.err) == (0, "")
+    told = json.loads(done.out)
+    file = read_model_file(Path("sub/c.safetensors"))
+    assert told == {
+        "path": "sub/c.safetensors",
+        "kind": "classifier",
+        "parameters": file.parameters,
+        "content_sha256": file.content_sha256,
+        "source": {"file": "c.pt", "sha256": file_sha256(Path("c.pt"))},
+    }
+    assert isinstance(file.info.config, type(TOY_CLASSIFIER))
+
+
+@pytest.mark.usefixtures("guide")
+def test_kind_chooses_between_two(adm: Run) -> None:
+    both = f"{DIFFUSION_FLAGS} {CLASSIFIER_FLAGS}"
+    done = adm("convert", "c.pt", "--flags", both, "--kind", "classifier")
+    assert done.err.startswith("adm: classifier model, ")
+
+
+def test_published_models_go_where_presets_are_looked_for(
+    adm: Run, original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(monkeypatch, PUBLISHED)
+    target = tmp_path / "home" / "models" / "toy_published.safetensors"
+    for options in (["--preset", "toy_published"], []):  # without, it is told by its tensors
+        done = adm("convert", original, *options)
+        assert (done.code, done.out) == (0, f"{target}\n"), done.err
+        assert read_model_file(target).info.config == TOY_UNET
+        target.unlink()
+
+
+def test_classes(adm: Run, original: Path) -> None:
+    options = ("convert", original, "--flags", DIFFUSION_FLAGS, "--classes")
+    assert adm(*options, "0-1,goldfish,great white shark").code == 0
+    names = imagenet_names()
+    found = read_model_file(Path("toy.safetensors")).info.classes
+    assert found == {i: names[i] for i in (0, 1, 2)}
+    Path("names.txt").write_text("4 star fish\n\n  0\tcircle \n", encoding="utf-8")
+    assert adm(*options, "@names.txt").code == 0
+    assert read_model_file(Path("toy.safetensors")).info.classes == {0: "circle", 4: "star fish"}
+
+
+@pytest.mark.parametrize(
+    ("classes", "words"),
+    [
+        ("207", "class 207 is out of range: the model has 5 classes"),
+        ("@-1 early", "class -1 is out of range"),
+        ("@", "--classes names no class"),
+        ("@0 a\n0 b", "an id is there more than once"),
+        ("@zero", "expected an id and a name on every line"),
+        ("@0", "expected an id and a name on every line"),
+        ("@\xff", "expected an id and a name on every line"),
+        ("goldfisch", "did you mean goldfish"),
+    ],
+)
+def test_impossible_classes(adm: Run, original: Path, classes: str, words: str) -> None:
+    if classes.startswith("@"):
+        Path("names.txt").write_text(classes[1:], encoding="latin-1")
+        classes = "@names.txt"
+    done = adm("convert", original, "--flags", DIFFUSION_FLAGS, "--classes", classes)
+    refused(done, 2, words)
+    assert not Path("toy.safetensors").exists()
+
+
+def test_a_missing_class_list(adm: Run, original: Path) -> None:
+    done = adm("convert", original, "--flags", DIFFUSION_FLAGS, "--classes", "@none.txt")
+    refused(done, 2, "cannot read none.txt: No such file")
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        ([], 2, "none of the published models: pass the flags it was trained with"),
+        (["--flags", "--num_chanels 3"], 2, "did you mean num_channels"),
+        (["--flags", "nothing"], 2, "no --flags found"),
+        (["--flags", "--num_channels x"], 2, "--num_channels must be a number, got 'x'"),
+        (["--flags", "--num_channels '"], 2, "No closing quotation"),
+        (["--preset", "256x256_difusion"], 2, "did you mean 256x256_diffusion"),
+        (["--preset", "tiny", "--flags", "--a 1"], 2, "pass one of them"),
+        (["--kind", "critic"], 2, "--kind must be diffusion, classifier or upsampler"),
+        (["--kind", "diffusion"], 2, "pass it with --flags"),
+        (["--flags", DIFFUSION_FLAGS, "-o", "toy.pt"], 2, "is the input itself"),
+        (["--flags", DIFFUSION_FLAGS, "-o", "toy.pt/x"], 1, "toy.pt is a file"),
+        (["--flags", DIFFUSION_FLAGS, "-o", "folder"], 1, "cannot write folder: Is a directory"),
+    ],
+)
+def test_what_is_refused(
+    adm: Run, original: Path, options: list[str], code: int, words: str
+) -> None:
+    Path("folder").mkdir()
+    before = original.read_bytes()
+    refused(adm("convert", original, *options), code, words)
+    assert original.read_bytes() == before
+    assert sorted(p.name for p in Path().iterdir()) == ["folder", "toy.pt"]
+    assert not list(Path("folder").iterdir())
+
+
+def test_bare_safetensors(adm: Run, toys: Toys) -> None:
+    save_file(state(toys.model), "bare.safetensors")
+    before = Path("bare.safetensors").read_bytes()
+    options = ("convert", "bare.safetensors", "--flags", DIFFUSION_FLAGS)
+    refused(adm(*options), 2, "bare.safetensors is the input itself: pass another --output")
+    assert Path("bare.safetensors").read_bytes() == before
+    assert adm(*options, "-o", "new.safetensors").code == 0
+    loaded = state(Path("new.safetensors"))
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in state(toys.model).items())
+
+
+def test_no_pickle_runs(adm: Run) -> None:
+    class Attack:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (Path.touch, (Path("canary"),))
+
+    torch.save({"a": Attack()}, "x.pt")
+    refused(adm("convert", "x.pt"), 1, "x.pt holds more than tensors", "refused")
+    assert not Path("canary").exists()

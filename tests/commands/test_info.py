@@ -1,0 +1,106 @@
+"""`adm info`: weights files and pictures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from adm_cli.storage.images import save_image
+from tests.conftest import TOY_CLASSES, Result, Toys
+
+Run = Callable[..., Result]
+PIXELS = np.zeros((4, 4, 3), dtype=np.uint8)
+
+
+def facts(result: Result) -> dict[str, str]:
+    assert (result.code, result.err) == (0, "")
+    return {line[:22].strip(): line[23:] for line in result.out.splitlines()}
+
+
+def test_a_weights_file(adm: Run, toys: Toys) -> None:
+    shown = facts(adm("info", toys.model))
+    assert (shown["kind"], shown["parameters"]) == ("diffusion", "355,462")
+    assert shown["classes"] == "0 circle, 1 square, 3 star"
+    assert shown["image_size"] == "8, 8"
+    assert float(shown["gflop"]) > 0
+    assert shown["diffusion"].startswith("noise_schedule linear, num_timesteps 100, ")
+    data = json.loads(adm("info", toys.model, "--json").out)
+    assert data["classes"] == {str(i): name for i, name in TOY_CLASSES.items()}
+    assert data["parameters"] == 355_462
+    assert data["content_sha256"] == shown["content_sha256"]
+    assert data["stored_as"] == ["float32"]
+    assert data["diffusion"]["num_timesteps"] == 100
+
+
+def test_presets_and_classifiers(adm: Run) -> None:
+    assert facts(adm("info", "tiny"))["parameters"] == "4,553,062"
+    shown = facts(adm("info", "tiny_classifier"))
+    assert (shown["kind"], shown["pool"], shown["stored_as"]) == (
+        "classifier",
+        "attention",
+        "float16",
+    )
+
+
+def test_verify(adm: Run, toys: Toys) -> None:
+    assert facts(adm("info", toys.model, "--verify"))["content_verified"] == "True"
+    data = bytearray(toys.model.read_bytes())
+    data[-1] ^= 1
+    Path("flipped.safetensors").write_bytes(data)
+    assert adm("info", "flipped.safetensors").code == 0  # the header is whole
+    done = adm("info", "flipped.safetensors", "--verify")
+    assert (done.code, done.out) == (1, "")
+    assert "flipped.safetensors is damaged: its content hash is" in done.err
+
+
+@pytest.mark.parametrize("suffix", ["png", "webp"])
+def test_a_picture(draw: Run, adm: Run, suffix: str) -> None:
+    seed = 12_345_678_901_234_567_890
+    done = draw("--class", 3, "--seeds", seed, "--scale", 0.123456789, "-f", suffix)
+    shown = facts(adm("info", done.out.strip()))
+    assert (shown["class_name"], shown["seed"]) == ("star", str(seed))
+    assert (shown["scale"], shown["size"], shown["eta"]) == ("0.123456789", "8, 8", "-")
+    data = json.loads(adm("info", done.out.strip(), "--json").out)
+    assert (data["seed"], data["scale"]) == (seed, 0.123456789)
+
+
+def test_nothing_in_a_picture_reaches_the_terminal_raw(adm: Run) -> None:
+    evil = {"model": "\x1b[2J\nseed 3 [red]:smile:", "\x1b]0;x\x07": [1, {"a": "\r"}]}
+    save_image(Path("x.webp"), PIXELS, evil)
+    done = adm("info", "x.webp")
+    assert done.code == 0
+    assert all(line.isprintable() for line in done.out.splitlines())
+    assert len(done.out.splitlines()) == 2
+    assert "\\x1b[2J seed 3 [red]:smile:" in done.out
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "words"),
+    [
+        ("plain.png", 1, "plain.png carries no recipe: it was not made by adm, or was re-saved"),
+        ("text.png", 1, "cannot read text.png as PNG or WebP"),
+        ("none.png", 1, "cannot read none.png as PNG or WebP: No such file or directory"),
+        ("x.npz", 2, "not npz"),
+        ("none.safetensors", 2, "no such file: none.safetensors"),
+        ("text.safetensors", 1, "text.safetensors is not a safetensors file, or is cut short"),
+        ("folder.safetensors", 2, "not a file: folder.safetensors"),
+        ("imagenet25", 2, "neither a preset nor a file; did you mean imagenet256"),
+        ("256x256_difusion", 2, "did you mean 256x256_diffusion"),
+        ("imagenet256", 1, "adm convert 256x256_diffusion.pt --preset 256x256_diffusion"),
+        ("a" * 5000, 2, "is neither a preset nor a file"),
+        ("", 2, "'' is neither a preset nor a file"),
+    ],
+)
+def test_what_is_refused(adm: Run, name: str, code: int, words: str) -> None:
+    save_image(Path("plain.png"), PIXELS)
+    Path("folder.safetensors").mkdir()
+    for text in ("text.png", "text.safetensors", "x.npz"):
+        Path(text).write_text("hello")
+    done = adm("info", name)
+    assert (done.code, done.out) == (code, "")
+    assert len(done.err.splitlines()) == 1
+    assert words in done.err
