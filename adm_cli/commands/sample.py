@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -12,18 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from adm_cli.commands import console, options
+from adm_cli.commands.selection import DEFAULT_NUM, select_images
 from adm_cli.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from adm_cli.config import SamplingConfig
     from adm_cli.pipeline import ImageBatch, Pipeline, Sources
-    from adm_cli.storage.images import Pixels
-    from adm_cli.storage.runs import Grid, Output, Record
+    from adm_cli.storage.runs import Film, Grid, Output, Record
 
 FORMATS = ("png", "webp", "npz")
-DEFAULT_NUM = 4
-MAX_IMAGES = 10**7
-MAX_FRAMES, MAX_FRAME_IMAGES = 60, 64
 FRESH = Path("out")  # holds the folders of runs without --out
 
 
@@ -143,9 +139,8 @@ def sample(
     )
 
     sources = find_sources(model, classifier, guided=scale != 0)
-    wanted = _class_list(class_, sources)
-    numbers = _seed_list(seed, seeds, num, len(wanted))
-    config = _settings(sources, wanted, numbers, scale, sampler, steps, eta, batch_size, clip)
+    images = select_images(sources, class_, seed=seed, seeds=seeds, num=num)
+    config = _settings(sources, images, scale, sampler, steps, eta, batch_size, clip)
     choose_sampler(config)
     check_classes(sources, config.classes)
     schedule = choose_schedule(sources.model.info.diffusion, config.steps)
@@ -162,72 +157,9 @@ def sample(
     _draw(pipeline, config, len(schedule), outputs, json=json, quiet=quiet)
 
 
-def _class_list(specs: list[str] | None, sources: Sources) -> list[int | str | None]:
-    """Class ids, or one "random", or one None where the model takes no class."""
-    from adm_cli.imagenet import select_classes
-
-    known = sources.classes
-    if not known:
-        if specs:
-            raise UsageError(
-                f"{sources.model_name} is unconditional and not guided: --class would change "
-                f"nothing; pass --scale and --classifier to guide it"
-            )
-        return [None]
-    if not specs or [spec.strip().lower() for spec in specs] == ["random"]:
-        return ["random"]
-    chosen: list[int | str | None] = []
-    for spec in specs:
-        if spec.strip().lower() == "random":
-            raise UsageError("--class random stands alone: leave out the other classes")
-        chosen += select_classes(spec, known)
-    return list(dict.fromkeys(chosen))
-
-
-def _seed_list(
-    seed: int | None, seeds: str | None, num: int | None, classes: int
-) -> list[list[int]]:
-    """The seeds of each class: running on from --seed, or the same --seeds for all."""
-    if seeds is not None:
-        if seed is not None or num is not None:
-            raise UsageError("--seeds lists every seed: leave out --seed and --num")
-        same = parse_seeds(seeds)
-        _check_total(len(same) * classes)
-        return [same] * classes
-    count = DEFAULT_NUM if num is None else num
-    if count < 1:
-        raise UsageError(f"--num must be at least 1, got {count}")
-    _check_total(count * classes)
-    start = 0 if seed is None else seed
-    return [list(range(start + k * count, start + (k + 1) * count)) for k in range(classes)]
-
-
-def _check_total(images: int) -> None:
-    if images > MAX_IMAGES:
-        raise UsageError(f"{images:,} images in one run: at most {MAX_IMAGES:,}")
-
-
-def parse_seeds(text: str) -> list[int]:
-    """``"0-63,100"`` to a list without repeats; raises UsageError."""
-    found: list[int] = []
-    for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()):
-            raise UsageError(f"--seeds {text!r}: expected numbers and ranges such as 0-63,100")
-        if max(len(first), len(last)) > 20:
-            raise UsageError(f"--seeds {part.strip():.30}: seeds are below 2^64")
-        end = int(last) if dash else int(first)
-        if end < int(first):
-            raise UsageError(f"--seeds {part.strip()}: the first seed is above the last")
-        _check_total(end - int(first) + 1 + len(found))
-        found += range(int(first), end + 1)
-    return list(dict.fromkeys(found))
-
-
 def _settings(
     sources: Sources,
-    wanted: list[int | str | None],
-    numbers: list[list[int]],
+    images: list[tuple[int | None, int]],
     scale: float | None,
     sampler: str | None,
     steps: str | None,
@@ -250,14 +182,9 @@ def _settings(
         steps = preset.steps
     if sampler is None:
         sampler = preset.sampler if preset is not None else "ddpm"
-    pairs = [
-        (_random_class(s, sources) if wish == "random" else wish, s)
-        for wish, own in zip(wanted, numbers, strict=True)
-        for s in own
-    ]
     return SamplingConfig(
-        seeds=tuple(s for _, s in pairs),
-        classes=tuple(c for c, _ in pairs),  # type: ignore[misc]
+        seeds=tuple(own_seed for _, own_seed in images),
+        classes=tuple(class_id for class_id, _ in images),
         sampler=sampler,
         steps=steps,
         scale=scale,
@@ -265,11 +192,6 @@ def _settings(
         batch_size=batch_size,
         clip_denoised=clip,
     )
-
-
-def _random_class(seed: int, sources: Sources) -> int:
-    """A class that depends on the seed alone, not on the seeds before it."""
-    return random.Random(f"class of seed {seed}").choice(sorted(sources.classes))
 
 
 def _outputs(
@@ -321,7 +243,7 @@ def _draw(
 ) -> None:
     from adm_cli.pipeline import generate
     from adm_cli.recipes import image_recipe, run_recipe
-    from adm_cli.storage.runs import Grid, ImageFolder, NpzFile
+    from adm_cli.storage.runs import Film, Grid, ImageFolder, NpzFile
 
     run = run_recipe(pipeline, config)
     folder = ImageFolder(outputs.folder, f".{outputs.format}")
@@ -336,7 +258,7 @@ def _draw(
     def on_step(step: Any) -> None:
         progress.advance(step.x.shape[0], step.i)
         if film is not None and progress.done_images == 0:
-            film.add(step)
+            film.add(step.i, step.x)
 
     def on_batch(batch: ImageBatch) -> None:
         pixels = batch.images.numpy()
@@ -362,33 +284,6 @@ def _draw(
         with progress.show():
             for batch in generate(pipeline, config, on_step=on_step, on_note=say):
                 on_batch(batch)
-
-
-class Film:
-    """Frames of the first batch's denoising, at most `MAX_FRAMES` of them."""
-
-    def __init__(self, path: Path, steps: int, images: int) -> None:
-        self.path, self.every = path, max(1, -(-steps // MAX_FRAMES))
-        self.images = min(images, MAX_FRAME_IMAGES)  # a batch may be padded
-        self.frames: list[Pixels] = []
-        self.left = 0
-
-    def add(self, step: Any) -> None:
-        if step.i >= self.left:  # the batch starts, or starts over smaller, out of memory
-            self.frames.clear()
-        self.left = step.i
-        if step.i % self.every == 0:
-            from adm_cli.storage.images import make_grid, to_uint8
-
-            self.frames.append(make_grid(to_uint8(step.x[: self.images]).cpu().numpy()))
-
-    def close(self) -> list[Record]:
-        from adm_cli.storage.images import save_animation
-
-        if self.left or not self.frames:  # interrupted
-            return []
-        save_animation(self.path, self.frames)
-        return [{"path": str(self.path), "frames": len(self.frames)}]
 
 
 def _close(file: Film | Grid | Output, json: bool) -> None:

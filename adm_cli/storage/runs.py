@@ -1,4 +1,4 @@
-"""Where the images of a run go: a folder of pictures, or one npz."""
+"""Where the images of a run go: pictures, one npz, a contact sheet, an animation."""
 
 from __future__ import annotations
 
@@ -8,10 +8,19 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from torch import Tensor
 
 from adm_cli.errors import OutputError
 from adm_cli.storage.files import explain_os_error, make_folder
-from adm_cli.storage.images import Pixels, Recipe, make_grid, save_image, save_npz
+from adm_cli.storage.images import (
+    Pixels,
+    Recipe,
+    make_grid,
+    save_animation,
+    save_image,
+    save_npz,
+    to_uint8,
+)
 
 Record = dict[str, Any]
 
@@ -135,3 +144,29 @@ class Grid:
             return []
         save_image(self.path, make_grid(np.stack(self.images)))
         return [{"path": str(self.path), "images": len(self.images)}]
+
+
+class Film:
+    """Frames of the first batch's denoising, at most 60."""
+
+    MOST_FRAMES, MOST_IMAGES = 60, 64
+
+    def __init__(self, path: Path, steps: int, images: int) -> None:
+        self.path, self.every = path, max(1, -(-steps // self.MOST_FRAMES))
+        self.images = min(images, self.MOST_IMAGES)  # a batch may be padded
+        self.frames: list[Pixels] = []
+        self.left = 0
+
+    def add(self, i: int, x: Tensor) -> None:
+        """``x`` [N, C, H, W] in [-1, 1] after step ``i``, which counts down to 0."""
+        if i >= self.left:  # the batch starts, or starts over smaller, out of memory
+            self.frames.clear()
+        self.left = i
+        if i % self.every == 0:
+            self.frames.append(make_grid(to_uint8(x[: self.images]).cpu().numpy()))
+
+    def close(self) -> list[Record]:
+        if self.left or not self.frames:  # interrupted
+            return []
+        save_animation(self.path, self.frames)
+        return [{"path": str(self.path), "frames": len(self.frames)}]
