@@ -62,8 +62,14 @@ def repro(
         raise AdmError(f"{picture} is {sizes[0]} pixels, the model makes {sizes[1]}")
     if output is not None:
         save_image(output, new, new_recipe)
-    differing = differing_inputs(recipe, new_recipe)
     gap = np.abs(new.astype(int) - pixels.astype(int))
+    _report(gap, differing_inputs(recipe, new_recipe), json)
+    if gap.any():
+        raise typer.Exit(1)
+
+
+def _report(gap: Any, differing: list[str], json: bool) -> None:
+    """Say how far the pictures are apart, ``gap`` value by value, and what may be behind it."""
     values, most = int((gap > 0).sum()), int(gap.max())
     if json:
         console.print_json(
@@ -74,20 +80,20 @@ def repro(
                 "inputs_that_differ": differing,
             }
         )
-    elif values == 0:
+        return
+    if values == 0:
         print("identical")
         if differing:
             console.note(f"although these differ: {'; '.join(differing)}")
+        return
+    print(f"different: {values} of {gap.size} values, by at most {most} of 255")
+    if differing:
+        console.note(f"inputs that differ: {'; '.join(differing)}")
     else:
-        print(f"different: {values} of {gap.size} values, by at most {most} of 255")
         console.note(
-            f"inputs that differ: {'; '.join(differing)}"
-            if differing
-            else "every recorded input is the same: this machine's arithmetic rounds differently, "
+            "every recorded input is the same: this machine's arithmetic rounds differently, "
             "or the picture was edited"
         )
-    if values:
-        raise typer.Exit(1)
 
 
 def _weights(option: str, given: str | None, recorded: Any, picture: Path) -> Any:
