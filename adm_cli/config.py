@@ -27,6 +27,7 @@ NORM_GROUPS = 32  # of every group norm in ADM
 
 # Far above any real model, low enough that a hostile file cannot make us build for hours.
 _MAX_SIDE, _MAX_CHANNELS, _MAX_BLOCKS, _MAX_LEVELS, _MAX_CLASSES = 16384, 16384, 64, 12, 10**6
+_MAX_BATCH = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,8 +223,8 @@ class SamplingConfig:
             raise ConfigError("guidance needs a class for every image: pass --class, or --scale 0")
         if self.eta is not None and not 0 <= self.eta <= 1:
             raise ConfigError(f"eta must be in [0, 1], got {self.eta}")
-        if self.batch_size is not None and self.batch_size < 1:
-            raise ConfigError(f"the batch size must be at least 1, got {self.batch_size}")
+        if self.batch_size is not None:
+            _in_range("the batch size", self.batch_size, 1, _MAX_BATCH)
 
 
 C = TypeVar("C", UNetConfig, ClassifierConfig, DiffusionConfig)

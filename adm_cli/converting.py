@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from adm_cli.config import ClassifierConfig, UNetConfig
-from adm_cli.errors import CheckpointError, ConfigError, UsageError
+from adm_cli.errors import CheckpointError, ConfigError, OutputError, UsageError
 from adm_cli.imagenet import imagenet_names
 from adm_cli.loading import (
     Shapes,
@@ -37,6 +37,7 @@ def convert(
     kind: Kind | None = None,
     classes: Mapping[int, str] | None = None,
     output: Path | None = None,
+    overwrite: bool = False,
 ) -> ModelFile:
     """Turns an original `.pt` (or bare safetensors) into a weights file that describes itself.
 
@@ -47,7 +48,8 @@ def convert(
     for a preset, or beside ``path``.
 
     Raises CheckpointError if the file is not safe, not whole, or does not fit; UsageError for a
-    bad preset or flags; OutputError if the result cannot be written.
+    bad preset or flags; OutputError if the result cannot be written, or is there already and
+    ``overwrite`` is not set.
     """
     if preset is not None and flags is not None:
         raise UsageError("--preset and --flags both describe the model: pass one of them")
@@ -63,17 +65,21 @@ def convert(
         config, diffusion = row.config, row.diffusion
     else:
         config, diffusion = openai_flags(flags or "", kind)
+    if output is None:
+        output = path.with_suffix(".safetensors") if row is None else checkpoint_path(row)
+    if output.resolve() == path.resolve():
+        raise UsageError(f"{output} is the input itself: pass another --output")
     expected = _check_fit(path, config, shapes)
+    if output.is_dir():
+        raise OutputError(f"{output} is a folder, expected a file name for --output")
+    if output.exists() and not overwrite:
+        raise OutputError(f"{output} exists already: pass --overwrite, or another --output")
     info = ModelInfo(
         config=config,
         diffusion=diffusion,
         classes=_classes(config, classes),
         source={"file": path.name, "sha256": file_sha256(path)},
     )
-    if output is None:
-        output = path.with_suffix(".safetensors") if row is None else checkpoint_path(row)
-    if output.resolve() == path.resolve():
-        raise UsageError(f"{output} is the input itself: pass another --output")
     save_model(output, {name: state[name] for name in expected}, info)
     return read_model_file(output)
 

@@ -73,7 +73,8 @@ def test_num_head_channels_wins_over_every_head_count() -> None:
         ({"classes": (None,), "scale": 1.0}, "needs a class"),
         ({"eta": 1.5}, "eta"),
         ({"eta": float("nan")}, "eta"),
-        ({"batch_size": 0}, "at least 1"),
+        ({"batch_size": 0}, "batch size must be from 1 to 4096, got 0"),
+        ({"batch_size": 10**9}, "batch size must be from 1"),
     ],
 )
 def test_impossible_sampling(change: dict[str, Any], message: str) -> None:

@@ -40,6 +40,7 @@ def convert(
             "--output", "-o", help="Where to; by default where --model looks, or beside FILE."
         ),
     ] = None,
+    overwrite: options.Overwrite = False,
     json: options.Json = False,
 ) -> None:
     """Turn an original checkpoint into a safetensors file that describes itself.
@@ -58,6 +59,7 @@ def convert(
             kind=kind,  # type: ignore[arg-type]
             classes=None if classes is None else _classes(classes),
             output=output,
+            overwrite=overwrite,
         )
     if json:
         console.print_json(

@@ -31,6 +31,7 @@ Dtype = Annotated[
         "model was published with.",
     ),
 ]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")]
 Json = Annotated[bool, typer.Option("--json", help="Results as JSON, one object a line.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes.")]
 WeightsFile = Annotated[Path, typer.Argument(help="A file.", show_default=False)]

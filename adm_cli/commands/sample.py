@@ -114,9 +114,7 @@ def sample(
         Optional[Path],
         typer.Option("--animate", help="Also write the first batch's denoising as GIF or WebP."),
     ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace files that exist already.")
-    ] = False,
+    overwrite: options.Overwrite = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the resolved settings and draw nothing.")
     ] = False,
@@ -137,6 +135,7 @@ def sample(
         find_sources,
         load_pipeline,
     )
+    from adm_cli.storage.runs import remove_if_empty
 
     sources = find_sources(model, classifier, guided=scale != 0)
     images = select_images(sources, class_, seed=seed, seeds=seeds, num=num)
@@ -150,11 +149,15 @@ def sample(
     if dry_run:
         _show_plan(sources, config, len(schedule), str(where), str(compute), outputs, json)
         return
-    outputs = _prepare(outputs, config)
     if config.scale < 0 and not quiet:
         console.note(f"scale {config.scale:g} is negative: images are repelled from their class")
-    pipeline = load_pipeline(sources, guided=config.scale != 0, device=device, dtype=dtype)
-    _draw(pipeline, config, len(schedule), outputs, json=json, quiet=quiet)
+    outputs = _prepare(outputs, config)
+    try:
+        pipeline = load_pipeline(sources, guided=config.scale != 0, device=device, dtype=dtype)
+        _draw(pipeline, config, len(schedule), outputs, json=json, quiet=quiet)
+    finally:
+        if out is None:
+            remove_if_empty(outputs.folder)
 
 
 def _settings(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -45,6 +46,12 @@ def make_fresh_folder(parent: Path) -> Path:
                 explain_os_error(f"cannot make the folder {folder}", error)
             ) from error
         return folder
+
+
+def remove_if_empty(folder: Path) -> None:
+    """Takes back a folder in which a failed run left nothing."""
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def image_name(class_id: int | None, seed: int, suffix: str) -> str:

@@ -66,7 +66,7 @@ def refused(done: Result, code: int, *words: str) -> None:
         (["--seeds", "0-99999999999"], ["100,000,000,000 images", "at most"]),
         (["--num", "0"], ["--num must be at least 1, got 0"]),
         (["--num", "many"], ["--num"]),
-        (["--batch-size", "0"], ["batch size must be at least 1, got 0"]),
+        (["--batch-size", "0"], ["batch size must be from 1 to 4096, got 0"]),
         (["--scale", "nan"], ["finite"]),
         (["--scale", "inf"], ["finite"]),
         (["--eta", "0.5"], ["--eta", "ddpm", "only for ddim"]),

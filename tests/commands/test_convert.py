@@ -132,7 +132,10 @@ def test_classes(adm: Run, original: Path) -> None:
     found = read_model_file(Path("toy.safetensors")).info.classes
     assert found == {i: names[i] for i in (0, 1, 2)}
     Path("names.txt").write_text("4 star fish\n\n  0\tcircle \n", encoding="utf-8")
-    assert adm(*options, "@names.txt").code == 0
+    written = Path("toy.safetensors").read_bytes()
+    refused(adm(*options, "@names.txt"), 1, "toy.safetensors exists already", "--overwrite")
+    assert Path("toy.safetensors").read_bytes() == written
+    assert adm(*options, "@names.txt", "--overwrite").code == 0
     assert read_model_file(Path("toy.safetensors")).info.classes == {0: "circle", 4: "star fish"}
 
 
@@ -177,7 +180,11 @@ def test_a_missing_class_list(adm: Run, original: Path) -> None:
         (["--kind", "diffusion"], 2, "pass it with --flags"),
         (["--flags", DIFFUSION_FLAGS, "-o", "toy.pt"], 2, "is the input itself"),
         (["--flags", DIFFUSION_FLAGS, "-o", "toy.pt/x"], 1, "toy.pt is a file"),
-        (["--flags", DIFFUSION_FLAGS, "-o", "folder"], 1, "cannot write folder: Is a directory"),
+        (
+            ["--flags", DIFFUSION_FLAGS, "-o", "folder"],
+            1,
+            "folder is a folder, expected a file name",
+        ),
     ],
 )
 def test_what_is_refused(

@@ -293,3 +293,13 @@ def test_an_image_alone_is_the_same_file(draw: Run) -> None:
     (alone,) = records(draw("--class", "3", "--seeds", "2", "--out", "b", *options))
     assert alone["sha256"] == by_name[Path(alone["path"]).name]
     assert len(set(by_name.values())) == 8
+
+
+def test_a_failed_run_leaves_no_empty_folder(adm: Run, toys: Toys, tmp_path: Path) -> None:
+    damaged = bytearray(toys.model.read_bytes())
+    damaged[-1] ^= 1
+    (tmp_path / "m.safetensors").write_bytes(damaged)
+    done = adm("sample", "--model", tmp_path / "m.safetensors")
+    assert done.code == 1
+    assert "is damaged" in done.err
+    assert not list(tmp_path.glob("out/*"))

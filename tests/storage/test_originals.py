@@ -125,7 +125,7 @@ def test_classes(original: Path) -> None:
     assert convert(original, flags=COND, classes=chosen).info.classes == chosen
     flags = COND.replace("--num_classes 5", "")
     torch.save(toy_state(flags), original)
-    assert convert(original, flags=flags).info.classes == imagenet_names()
+    assert convert(original, flags=flags, overwrite=True).info.classes == imagenet_names()
 
 
 @pytest.mark.parametrize(
@@ -246,7 +246,7 @@ def test_an_old_output_survives_a_full_disk(
     monkeypatch.setattr("os.fsync", full)
     torch.save(toy_state(COND), original)
     with pytest.raises(OutputError, match="the disk is full"):
-        convert(original, flags=COND, classes={0: "new"})
+        convert(original, flags=COND, classes={0: "new"}, overwrite=True)
     assert output.read_bytes() == before
     assert len(list(original.parent.iterdir())) == 2
 
