@@ -13,13 +13,12 @@ from torch import Tensor
 
 import adm_cli.pipeline as pipeline_module
 from adm_cli.config import DiffusionConfig, SamplingConfig
-from adm_cli.converting import explain_mismatch
 from adm_cli.devices import choose_device
 from adm_cli.diffusion.guidance import classifier_guidance
 from adm_cli.diffusion.samplers import SAMPLERS, SampleStep
 from adm_cli.diffusion.schedule import NoiseSchedule
 from adm_cli.errors import CheckpointError, ConfigError, DeviceError, UsageError
-from adm_cli.loading import build_model, expected_shapes, load_model
+from adm_cli.loading import build_model, load_model
 from adm_cli.models.unet import UNet
 from adm_cli.pipeline import (
     Pipeline,
@@ -28,7 +27,6 @@ from adm_cli.pipeline import (
     generate,
     load_pipeline,
 )
-from adm_cli.presets import find_checkpoint
 from adm_cli.storage.images import to_uint8
 from tests.conftest import TOY_CLASSIFIER, TOY_DIFFUSION, TOY_UNET, Toys, save_toy
 from tests.golden_arrays import CHOICE, arrays, close
@@ -365,41 +363,3 @@ def test_a_file_whose_tensors_do_not_fit_its_settings(tmp_path: Path) -> None:
     assert "missing: out.2.bias" in message
     assert "unexpected: surprise" in message
     assert "out.0.weight is [7], expected [32]" in message
-
-
-@pytest.mark.parametrize(
-    ("truth", "guess", "flags"),
-    [
-        ({"num_classes": None}, {}, {"--class_cond False"}),
-        ({}, {"num_classes": None}, {"--class_cond True --num_classes 5"}),
-        ({"out_channels": 3}, {}, {"--learn_sigma False"}),
-        ({"resblock_updown": False}, {}, {"--resblock_updown False"}),
-        ({"scale_shift_norm": False}, {}, {"--use_scale_shift_norm False"}),
-        ({"num_res_blocks": 3}, {}, {"--num_res_blocks 3"}),
-        ({"model_channels": 64}, {}, {"--num_channels 64"}),
-        ({"low_res_size": (4, 4)}, {}, {"--large_size 8 --small_size 2"}),
-        (
-            {"out_channels": 3, "num_res_blocks": 2},
-            {},
-            {"--learn_sigma False", "--num_res_blocks 2"},
-        ),
-    ],
-)
-def test_which_flag_explains_a_mismatch(
-    truth: dict[str, Any], guess: dict[str, Any], flags: set[str]
-) -> None:
-    found = expected_shapes(replace(TOY_UNET, **truth))
-    assert set(explain_mismatch(replace(TOY_UNET, **guess), found)) == flags
-
-
-def test_which_flag_explains_a_classifier() -> None:
-    found = expected_shapes(replace(TOY_CLASSIFIER, pool="adaptive", num_res_blocks=2))
-    advice = explain_mismatch(TOY_CLASSIFIER, found)
-    assert set(advice) == {"--classifier_pool adaptive", "--classifier_depth 2"}
-
-
-def test_a_real_mistake_is_explained() -> None:
-    """The classic: the 64x64 classifier without its --classifier_depth 4."""
-    right = find_checkpoint("64x64_classifier").config
-    wrong = replace(right, num_res_blocks=2)
-    assert explain_mismatch(wrong, expected_shapes(right)) == ["--classifier_depth 4"]

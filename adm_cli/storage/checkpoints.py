@@ -41,6 +41,7 @@ KINDS = ("diffusion", "upsampler", "classifier")
 _MAX_HEADER = 100_000_000  # the library's own limit
 _MAGIC = 64  # the first bytes of a file, to tell what it is
 _CHUNK = 1 << 24
+_AGAIN = ": convert or download it again"
 _NO_HASH = "0" * 64
 _DTYPES = {
     "F16": torch.float16,
@@ -159,7 +160,7 @@ def _read_header(path: Path) -> dict[str, Any]:
                         f"{path} is a PyTorch file, expected safetensors: "
                         f"adm convert {path.name} makes one of it"
                     )
-                raise CheckpointError(f"{path} is not a safetensors file, or is cut short")
+                raise CheckpointError(f"{path} is not a safetensors file, or is cut short{_AGAIN}")
             file.seek(8)
             raw = file.read(length)
         header = json.loads(raw, object_pairs_hook=_no_duplicates)
@@ -168,7 +169,7 @@ def _read_header(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from None
     except (ValueError, RecursionError, safetensors.SafetensorError) as error:
-        raise CheckpointError(f"{path}: damaged safetensors ({error})") from None
+        raise CheckpointError(f"{path}: damaged safetensors ({error}){_AGAIN}") from None
     assert isinstance(header, dict)  # or the library would have refused it
     return header
 
@@ -199,7 +200,7 @@ def verify_content(file: ModelFile) -> None:
     if digest != file.content_sha256:
         raise CheckpointError(
             f"{file.path} is damaged: its content hash is {digest[:12]}, "
-            f"expected {file.content_sha256[:12]}; convert or fetch it again"
+            f"expected {file.content_sha256[:12]}{_AGAIN}"
         )
 
 
@@ -326,7 +327,9 @@ def _load_pickle(path: Path, *, mapped: bool) -> object:
         raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from None
     except Exception as error:  # torch's readers raise many kinds for damaged files
         first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(f"{path} is damaged or cut short ({first:.160})") from None
+        raise CheckpointError(
+            f"{path} is damaged or cut short ({first:.160}): download it again"
+        ) from None
 
 
 def _check_state(path: Path, state: object) -> dict[str, Tensor]:

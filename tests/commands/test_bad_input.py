@@ -162,7 +162,7 @@ def flipped_bit(data: bytes) -> bytes:
         (lambda data: struct.pack("<Q", 2**62) + data[8:], ["cut short"]),
         (renamed(b"time_embed.0.bias"), ["duplicate key 'time_embed.0.bias'"]),
         (renamed(b"surprise"), ["missing: time_embed.2.bias", "unexpected: surprise"]),
-        (flipped_bit, ["content hash", "fetch it again"]),
+        (flipped_bit, ["content hash", "download it again"]),
         (foreign, ["without adm's metadata", "adm convert"]),
     ],
 )
