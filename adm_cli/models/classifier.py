@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from adm_cli.config import ClassifierConfig
-from adm_cli.models.layers import AttentionPool2d, GroupNorm32, zeroed
+from adm_cli.models.layers import AttentionPool2d, Conv2d, GroupNorm32, zeroed
 from adm_cli.models.unet import TorsoModel, build_encoder, build_middle, build_time_embed
 
 _SPATIAL_WIDTH = 2048  # hidden width of the two spatial pools
@@ -62,7 +62,7 @@ def _build_pool(config: ClassifierConfig, channels: int, all_channels: int) -> n
             GroupNorm32(channels),
             nn.SiLU(),
             nn.AdaptiveAvgPool2d((1, 1)),
-            zeroed(nn.Conv2d(channels, config.num_classes, 1)),
+            zeroed(Conv2d(channels, config.num_classes, 1)),
             nn.Flatten(),
         )
     hidden = nn.Linear(all_channels, _SPATIAL_WIDTH)

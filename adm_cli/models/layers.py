@@ -39,6 +39,23 @@ class GroupNorm32(nn.GroupNorm):
         return super().forward(x.to(self.weight.dtype)).to(x.dtype)
 
 
+class _ComputesInInputDtype:
+    """A convolution in its input's dtype: in training, a half-precision torso keeps float32
+    parameters."""
+
+    def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        bias = None if bias is None else bias.to(x.dtype)
+        return super()._conv_forward(x, weight.to(x.dtype), bias)  # type: ignore[misc,no-any-return]
+
+
+class Conv1d(_ComputesInInputDtype, nn.Conv1d):
+    pass
+
+
+class Conv2d(_ComputesInInputDtype, nn.Conv2d):
+    pass
+
+
 def zeroed(module: nn.Module) -> nn.Module:
     """Start a residual branch at zero, so that a new block is the identity."""
     for parameter in module.parameters():
@@ -64,7 +81,7 @@ class Upsample(nn.Module):
 
     def __init__(self, channels: int, *, conv: bool) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1) if conv else None
+        self.conv = Conv2d(channels, channels, 3, padding=1) if conv else None
 
     def forward(self, x: Tensor) -> Tensor:  # [B, C, H, W] -> [B, C, 2H, 2W]
         x = F.interpolate(x, scale_factor=2.0, mode="nearest")
@@ -76,7 +93,7 @@ class Downsample(nn.Module):
 
     def __init__(self, channels: int, *, conv: bool) -> None:
         super().__init__()
-        self.op = nn.Conv2d(channels, channels, 3, stride=2, padding=1) if conv else nn.AvgPool2d(2)
+        self.op = Conv2d(channels, channels, 3, stride=2, padding=1) if conv else nn.AvgPool2d(2)
 
     def forward(self, x: Tensor) -> Tensor:  # [B, C, H, W] -> [B, C, H/2, W/2]
         return self.op(x)  # type: ignore[no-any-return]
@@ -97,7 +114,7 @@ class ResBlock(nn.Module):
         self.rescale_residual = config.rescale_residual
         self.gradient_checkpointing = config.gradient_checkpointing
         self.in_layers = nn.Sequential(
-            GroupNorm32(channels), nn.SiLU(), nn.Conv2d(channels, out_channels, 3, padding=1)
+            GroupNorm32(channels), nn.SiLU(), Conv2d(channels, out_channels, 3, padding=1)
         )
         self.resample: nn.Module | None = None
         if resample == "down":
@@ -110,10 +127,10 @@ class ResBlock(nn.Module):
             GroupNorm32(out_channels),
             nn.SiLU(),
             nn.Dropout(config.dropout),
-            zeroed(nn.Conv2d(out_channels, out_channels, 3, padding=1)),
+            zeroed(Conv2d(out_channels, out_channels, 3, padding=1)),
         )
         self.skip_connection = (
-            nn.Identity() if channels == out_channels else nn.Conv2d(channels, out_channels, 1)
+            nn.Identity() if channels == out_channels else Conv2d(channels, out_channels, 1)
         )
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:  # [B, C, H, W], [B, E] -> [B, C', H', W']
@@ -180,8 +197,8 @@ class AttentionBlock(nn.Module):
         self.rescale_residual = config.rescale_residual
         self.gradient_checkpointing = config.gradient_checkpointing
         self.norm = GroupNorm32(channels)
-        self.qkv = nn.Conv1d(channels, 3 * channels, 1)
-        self.proj_out = zeroed(nn.Conv1d(channels, channels, 1))
+        self.qkv = Conv1d(channels, 3 * channels, 1)
+        self.proj_out = zeroed(Conv1d(channels, channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:  # [B, C, H, W] -> same
         if self.gradient_checkpointing and torch.is_grad_enabled():
@@ -206,8 +223,8 @@ class AttentionPool2d(nn.Module):
         self.num_heads = num_heads
         tokens = size[0] * size[1] + 1
         self.positional_embedding = nn.Parameter(normal(channels, tokens, std=channels**-0.5))
-        self.qkv_proj = nn.Conv1d(channels, 3 * channels, 1)
-        self.c_proj = nn.Conv1d(channels, out, 1)
+        self.qkv_proj = Conv1d(channels, 3 * channels, 1)
+        self.c_proj = Conv1d(channels, out, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.flatten(2)  # [B, C, L]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from adm_cli.config import EncoderConfig, UNetConfig
 from adm_cli.models.layers import (
     AttentionBlock,
+    Conv2d,
     Downsample,
     GroupNorm32,
     ResBlock,
@@ -46,7 +47,7 @@ def build_label_embedding(num_classes: int, width: int) -> nn.Embedding:
 def build_encoder(config: EncoderConfig, in_channels: int) -> tuple[nn.ModuleList, list[int]]:
     """The downsampling half, and the channels that each of its blocks gives out."""
     ch = config.level_channels[0]
-    blocks = nn.ModuleList([EmbedSequential(nn.Conv2d(in_channels, ch, 3, padding=1))])
+    blocks = nn.ModuleList([EmbedSequential(Conv2d(in_channels, ch, 3, padding=1))])
     channels = [ch]
     for level, out in enumerate(config.level_channels):
         for _ in range(config.num_res_blocks):
@@ -156,7 +157,7 @@ class UNet(TorsoModel):
         self.out = nn.Sequential(
             GroupNorm32(ch),
             nn.SiLU(),
-            zeroed(nn.Conv2d(ch, config.out_channels, 3, padding=1)),
+            zeroed(Conv2d(ch, config.out_channels, 3, padding=1)),
         )
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
