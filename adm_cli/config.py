@@ -22,6 +22,9 @@ ScheduleName = Literal["linear", "cosine"]
 Prediction = Literal["eps", "x_start"]
 Variance = Literal["learned_range", "fixed_large", "fixed_small"]
 Loss = Literal["mse", "rescaled_mse", "kl", "rescaled_kl"]
+Anneal = Literal["none", "linear", "cosine"]
+TimestepSampler = Literal["uniform", "loss-second-moment"]
+TrainingDtype = Literal["float32", "bfloat16", "float16"]
 
 NORM_GROUPS = 32  # of every group norm in ADM
 
@@ -131,6 +134,7 @@ class UNetConfig(EncoderConfig):
 
     out_channels: int = 3  # twice in_channels when the variance is learned
     num_classes: int | None = None  # None: unconditional
+    null_class: bool = False  # one more label, "none": the model can also draw without a class
     num_heads_upsample: int | None = None  # heads of the output blocks, if not num_heads
     low_res_size: tuple[int, int] | None = None
 
@@ -143,6 +147,8 @@ class UNetConfig(EncoderConfig):
             )
         if self.num_classes is not None:
             _in_range("num_classes", self.num_classes, 1, _MAX_CLASSES)
+        elif self.null_class:
+            raise ConfigError("null_class means a label for no class: it needs num_classes")
         if self.low_res_size is not None:
             _in_range("low_res_size", min(self.low_res_size), 1, _MAX_SIDE)
             _in_range("low_res_size", max(self.low_res_size), 1, _MAX_SIDE)
@@ -155,6 +161,11 @@ class UNetConfig(EncoderConfig):
     @property
     def learned_variance(self) -> bool:
         return self.out_channels == 2 * self.in_channels
+
+    @property
+    def num_labels(self) -> int:
+        """Rows of the label embedding; the last means "no class" if ``null_class``."""
+        return (self.num_classes or 0) + self.null_class
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,10 +238,63 @@ class SamplingConfig:
             _in_range("the batch size", self.batch_size, 1, _MAX_BATCH)
 
 
-C = TypeVar("C", UNetConfig, ClassifierConfig, DiffusionConfig)
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """How a model is trained. Defaults are the diffusion model's of arXiv 2105.05233, table 11."""
+
+    steps: int
+    batch_size: int  # over all processes
+    microbatch: int | None = None  # images a forward pass and process; None: all of its share
+    lr: float = 1e-4
+    warmup: int = 0  # steps over which the rate rises from 0
+    anneal: Anneal = "none"  # to 0 at `steps`
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    clip_norm: float | None = None  # largest norm of the whole gradient
+    ema_rates: tuple[float, ...] = (0.9999,)  # the first makes the model that is kept
+    ema_warmup: bool = True  # rates at most (1 + step) / (10 + step): short runs average too
+    seed: int = 0
+    dtype: TrainingDtype = "float32"  # of the torso's computation; weights stay float32
+    channels_last: bool = False
+    compile: bool = False
+    random_crop: bool = False
+    flip: bool = True
+    timestep_sampler: TimestepSampler = "uniform"
+    label_dropout: float = 0.0  # fraction of labels replaced by "no class"
+    noised: bool = True  # a classifier sees noisy images; False: clean ones only
+    log_every: int = 50  # these in steps
+    eval_every: int = 1000
+    save_every: int = 1000
+    sample_every: int = 1000  # 0: no pictures
+
+    def __post_init__(self) -> None:
+        _in_range("steps", self.steps, 1, 10**9)
+        _in_range("the batch size", self.batch_size, 1, 10**6)
+        if self.microbatch is not None:
+            _in_range("the microbatch", self.microbatch, 1, self.batch_size)
+        _in_range("warmup", self.warmup, 0, 10**9)
+        _in_range("the seed", self.seed, 0, 2**64 - 1)
+        for name in ("log_every", "eval_every", "save_every"):
+            _in_range(name, getattr(self, name), 1, 10**9)
+        _in_range("sample_every", self.sample_every, 0, 10**9)
+        _in_interval("the learning rate", self.lr, 0, 10)
+        _in_interval("weight_decay", self.weight_decay, 0, 10)
+        _in_interval("label_dropout", self.label_dropout, 0, 1)
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise ConfigError(f"clip_norm must be above 0, got {self.clip_norm}")
+        if not self.ema_rates:
+            raise ConfigError("ema_rates needs at least one rate (0 is no averaging)")
+        for rate in (*self.ema_rates, *self.betas):
+            if not 0 <= rate < 1:
+                raise ConfigError(f"EMA rates and betas must be in [0, 1), got {rate}")
 
 
-def config_to_json(config: UNetConfig | ClassifierConfig | DiffusionConfig) -> str:
+C = TypeVar("C", UNetConfig, ClassifierConfig, DiffusionConfig, TrainingConfig)
+
+
+def config_to_json(
+    config: UNetConfig | ClassifierConfig | DiffusionConfig | TrainingConfig,
+) -> str:
     return json.dumps(dataclasses.asdict(config), sort_keys=True)
 
 
@@ -243,6 +307,12 @@ def config_from_json(cls: type[C], text: str) -> C:
     if not isinstance(data, dict):
         raise ConfigError(f"{cls.__name__}: expected a JSON object")
     return _build(cls, data)
+
+
+def with_settings(config: C, settings: Mapping[str, Any]) -> C:
+    """A copy with some fields replaced; raises ConfigError for an unknown field or wrong type."""
+    merged = {**dataclasses.asdict(config), **settings}
+    return config_from_json(type(config), json.dumps(merged))
 
 
 def _build(cls: type[C], data: Mapping[str, Any]) -> C:
@@ -280,3 +350,8 @@ def _matches(value: object, hint: Any) -> bool:
 def _in_range(name: str, value: int, low: int, high: int) -> None:
     if not low <= value <= high:
         raise ConfigError(f"{name} must be from {low} to {high}, got {value}")
+
+
+def _in_interval(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:  # False for NaN too
+        raise ConfigError(f"{name} must be in [{low}, {high}], got {value}")

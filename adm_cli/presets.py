@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from adm_cli.config import ClassifierConfig, DiffusionConfig, UNetConfig
+from adm_cli.config import ClassifierConfig, DiffusionConfig, ScheduleName, UNetConfig
 from adm_cli.errors import UsageError, did_you_mean
 
 
@@ -352,6 +352,78 @@ ABLATIONS: tuple[Ablation, ...] = (
         fid_700k=15.08,
     ),
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Starter:
+    """A model of moderate cost for a person's own pictures of one size."""
+
+    size: int
+    channels: int
+    channel_mult: tuple[int, ...]
+    attention_factors: tuple[int, ...]
+    noise_schedule: ScheduleName = "cosine"
+
+
+# Levels and attention as published for the size, with fewer channels; below 64 our own.
+STARTERS: tuple[Starter, ...] = (
+    Starter(size=8, channels=32, channel_mult=(1, 2), attention_factors=(2,)),
+    Starter(size=16, channels=32, channel_mult=(1, 2, 4), attention_factors=(2, 4)),
+    Starter(size=32, channels=32, channel_mult=(1, 2, 4), attention_factors=(4,)),
+    Starter(size=64, channels=64, channel_mult=(1, 2, 3, 4), attention_factors=(4, 8)),
+    Starter(
+        size=128,
+        channels=96,
+        channel_mult=(1, 1, 2, 3, 4),
+        attention_factors=(8, 16),
+        noise_schedule="linear",
+    ),
+    Starter(
+        size=256,
+        channels=128,
+        channel_mult=(1, 1, 2, 2, 4, 4),
+        attention_factors=(16, 32),
+        noise_schedule="linear",
+    ),
+)
+
+
+def starter_unet(size: tuple[int, int], channels: int | None = None) -> UNetConfig:
+    """A UNet for pictures of any size, after the nearest `Starter` by the shorter side."""
+    row = _nearest(size)
+    return UNetConfig(
+        image_size=size,
+        model_channels=channels or row.channels,
+        num_res_blocks=2,
+        channel_mult=row.channel_mult,
+        attention_factors=row.attention_factors,
+        num_head_channels=32,
+        qkv_order="new",
+        resblock_updown=True,
+        out_channels=6,
+    )
+
+
+def starter_classifier(size: tuple[int, int], channels: int | None = None) -> ClassifierConfig:
+    """A noisy classifier beside `starter_unet`: its levels, one block each, at most its width."""
+    row = _nearest(size)
+    return ClassifierConfig(
+        image_size=size,
+        model_channels=channels or min(row.channels, 64),
+        num_res_blocks=1,
+        channel_mult=row.channel_mult,
+        attention_factors=row.attention_factors,
+        num_head_channels=32,
+        resblock_updown=True,
+    )
+
+
+def starter_diffusion(size: tuple[int, int]) -> DiffusionConfig:
+    return DiffusionConfig(noise_schedule=_nearest(size).noise_schedule)
+
+
+def _nearest(size: tuple[int, int]) -> Starter:
+    return max((r for r in STARTERS if r.size <= max(min(size), 8)), key=lambda r: r.size)
 
 
 def find_checkpoint(name: str) -> Checkpoint:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -14,6 +15,8 @@ from rich.console import Console
 
 err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 out = Console(highlight=False, soft_wrap=True, emoji=False)
+
+INTERRUPTED = 128 + signal.SIGINT  # exit code
 
 _PLAIN_SECONDS = 10.0  # between progress lines where stderr is not a terminal
 

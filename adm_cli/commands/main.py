@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import io
-import signal
 import sys
 from typing import Annotated
 
 import typer
 
 from adm_cli import __version__
-from adm_cli.commands import classes, console, convert, info, models, repro, sample
+from adm_cli.commands import classes, console, convert, info, models, repro, sample, train
 from adm_cli.errors import AdmError
-
-INTERRUPTED = 128 + signal.SIGINT
 
 app = typer.Typer(
     name="adm",
@@ -25,6 +22,9 @@ app = typer.Typer(
     "2 wrong usage, 130 interrupted. ADM_DEBUG=1 shows tracebacks.",
 )
 app.command("sample")(sample.sample)
+app.command("train-diffusion")(train.train_diffusion)
+app.command("train-classifier")(train.train_classifier)
+app.command("train-upsampler")(train.train_upsampler)
 app.command("models")(models.models)
 app.command("classes")(classes.classes)
 app.command("info")(info.info)
@@ -75,7 +75,7 @@ def run(arguments: list[str]) -> int:
             console.fail(error)
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        code = INTERRUPTED
-    if code == INTERRUPTED:  # Typer makes this code of Ctrl-C itself
+        code = console.INTERRUPTED
+    if code == console.INTERRUPTED:  # Typer makes this code of Ctrl-C itself
         console.note("interrupted")
     return code

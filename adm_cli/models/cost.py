@@ -46,3 +46,21 @@ def activation_bytes(config: UNetConfig | ClassifierConfig) -> int:
         return 4 * _SAVED_PER_BLOCK * (sum(blocks) + 2 * blocks[-1])
     widest = max(blocks[0], *(4 * size for size in blocks[config.num_res_blocks + 2 :]))
     return 4 * (sum(blocks) + _ALIVE * widest)
+
+
+def training_bytes(config: UNetConfig | ClassifierConfig, parameters: int, images: int) -> int:
+    """About the peak bytes of training with ``images`` at once in float32.
+
+    Weights, gradients, two moments and one average, and what autograd keeps of the activations.
+    """
+    cells = config.image_size[0] * config.image_size[1]
+    blocks = [config.level_channels[0] * cells]
+    for level, channels in enumerate(config.level_channels):
+        size = channels * cells // 4**level
+        blocks += [size] * (config.num_res_blocks + 1)
+        if isinstance(config, UNetConfig):  # the way up: one block more, on twice the channels
+            blocks += [2 * size] * (config.num_res_blocks + 1)
+    kept = _SAVED_PER_BLOCK * sum(blocks)
+    if config.gradient_checkpointing:
+        kept = 2 * sum(blocks) + _SAVED_PER_BLOCK * max(blocks)
+    return 5 * 4 * parameters + 4 * kept * images

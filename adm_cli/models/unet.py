@@ -39,8 +39,8 @@ def build_time_embed(config: EncoderConfig) -> nn.Sequential:
     )
 
 
-def build_label_embedding(num_classes: int, width: int) -> nn.Embedding:
-    weight = normal(num_classes, width)
+def build_label_embedding(num_labels: int, width: int) -> nn.Embedding:
+    weight = normal(num_labels, width)
     return nn.Embedding.from_pretrained(weight, freeze=False)  # type: ignore[no-untyped-call,no-any-return]
 
 
@@ -135,7 +135,8 @@ class UNet(TorsoModel):
     """ADM's denoiser (arXiv 2105.05233, section 3).
 
     ``forward(x, t, y=None)``: x [B, 3, H, W] roughly in [-1, 1] plus noise, t [B] original
-    timesteps (fractions allowed), y [B] class ids where the model is class-conditional. Returns
+    timesteps (fractions allowed), y [B] class ids where the model is class-conditional
+    (``num_classes`` for no class, if ``config.null_class``). Returns
     [B, 3 or 6, H, W]: the prediction (eps or x_start), then the variance channels if learned.
     Raises ValueError if y is given to an unconditional model, or not given to a conditional one.
     """
@@ -147,7 +148,7 @@ class UNet(TorsoModel):
         self.label_emb = (
             None
             if config.num_classes is None
-            else build_label_embedding(config.num_classes, config.embedding_dim)
+            else build_label_embedding(config.num_labels, config.embedding_dim)
         )
         in_channels = config.in_channels * (1 if config.low_res_size is None else 2)
         self.input_blocks, skips = build_encoder(config, in_channels)

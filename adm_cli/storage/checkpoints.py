@@ -230,9 +230,15 @@ def save_model(path: Path, tensors: Mapping[str, Tensor], info: ModelInfo) -> st
 
     Raises OutputError if it cannot be written; the old file, if any, is then untouched.
     """
+    return write_tensors(path, tensors, _metadata(info))
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """Write safetensors with a content hash in their metadata; as `save_model` otherwise."""
     # wide types first, so that every tensor starts on a multiple of its item size
     ordered = sorted(tensors.items(), key=lambda item: -item[1].element_size())
-    header: dict[str, Any] = {"__metadata__": _metadata(info)}
+    # the hash first, so that it is found before anything looks like it
+    header: dict[str, Any] = {"__metadata__": {"content_sha256": _NO_HASH, **metadata}}
     offset = 0
     for name, tensor in ordered:
         end = offset + tensor.numel() * tensor.element_size()
@@ -257,9 +263,25 @@ def save_model(path: Path, tensors: Mapping[str, Tensor], info: ModelInfo) -> st
     return digest.hexdigest()
 
 
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors and metadata that `write_tensors` wrote, hash checked.
+
+    Raises CheckpointError for anything else.
+    """
+    from safetensors.torch import load_file
+
+    metadata = _read_header(path).get("__metadata__", {})
+    try:
+        digest = _hash_blanked(path, str(metadata.get("content_sha256", "")))
+        if digest != metadata.get("content_sha256"):
+            raise CheckpointError(f"{path} is damaged: its content hash is not what it records")
+        return load_file(path), dict(metadata)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise CheckpointError(f"cannot read {path}: {error}") from None
+
+
 def _metadata(info: ModelInfo) -> dict[str, str]:
     return {
-        "content_sha256": _NO_HASH,  # first, so that it is found before anything looks like it
         "format": "adm",
         "format_version": FORMAT_VERSION,
         "kind": info.kind,

@@ -27,7 +27,7 @@ from adm_cli.storage.files import atomic_write
 Recipe = Mapping[str, Any]
 Pixels = npt.NDArray[np.uint8]
 
-_BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 _DESCRIPTION = 0x010E  # EXIF ImageDescription
 
 
@@ -102,7 +102,7 @@ def open_picture(path: Path) -> tuple[Pixels, dict[str, Any] | None]:
                 pixels = np.asarray(image.convert("RGB"))
     except OSError as error:
         raise AdmError(f"cannot read {path} as PNG or WebP: {error.strerror or error}") from None
-    except (ValueError, SyntaxError, *_BOMBS) as error:
+    except (ValueError, SyntaxError, *BOMBS) as error:
         raise AdmError(f"cannot read {path} as PNG or WebP: {error}") from None
     if text is None:
         return pixels, None

@@ -1,0 +1,106 @@
+"""Pictures to train on: decoding whatever people have, and the original's crops."""
+
+from __future__ import annotations
+
+import io
+import math
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from adm_cli.errors import AdmError
+from adm_cli.storage.images import BOMBS, Pixels
+
+_MOST_BYTES = 512 * 2**20  # no picture file is this large; a mislabelled archive may be
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".ppm")
+
+# a 16-bit picture as Pillow opens it; everything else converts to RGB by itself
+_SIXTEEN_BIT = ("I", "I;16", "I;16B", "I;16L", "I;16N")
+
+
+class BadPictureError(AdmError):
+    """A picture that cannot be read."""
+
+
+def decode_picture(data: bytes, name: str) -> Image.Image:
+    """An RGB picture from a file's bytes.
+
+    Turned upright by its EXIF orientation, laid on white where transparent, scaled down from 16
+    bits, the first frame if animated. Raises BadPictureError for anything unreadable, cut short,
+    or of so many pixels that it must be a trap (Pillow's bomb guard).
+    """
+    if len(data) > _MOST_BYTES:
+        raise BadPictureError(f"{name}: {len(data) / 1e9:.1f} GB is too large for a picture")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # damaged EXIF and the like do no harm
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+                image.load()
+                return _to_rgb(ImageOps.exif_transpose(image))
+    except (OSError, ValueError, SyntaxError, EOFError, MemoryError, *BOMBS) as error:
+        raise BadPictureError(f"{name}: {str(error) or type(error).__name__}") from None
+    except Exception as error:  # Pillow's plugins raise many kinds for damaged files
+        raise BadPictureError(f"{name}: damaged ({type(error).__name__})") from None
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode in _SIXTEEN_BIT:
+        values = np.asarray(image).astype(np.int64)
+        image = Image.fromarray((values.clip(0, 65535) / 257).round().astype(np.uint8))
+    if image.mode == "F":
+        raise ValueError("floating-point pixels have no known range")
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(white, rgba)
+    return image.convert("RGB")
+
+
+def center_crop(image: Image.Image, size: tuple[int, int]) -> Pixels:
+    """The middle of a picture at ``size`` (height, width): uint8 [H, W, 3], as the original."""
+    height, width = size
+    image = _halve(image, size)
+    scale = max(width / image.width, height / image.height)
+    image = image.resize(
+        (round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC
+    )
+    top, left = (image.height - height) // 2, (image.width - width) // 2
+    return np.asarray(image)[top : top + height, left : left + width]
+
+
+def random_crop(image: Image.Image, size: tuple[int, int], draw: Callable[[int], int]) -> Pixels:
+    """A crop of 80 to 100 % of the shorter side at ``size``: uint8 [H, W, 3], as the original.
+
+    ``draw(n)`` gives a whole number from 0 to n - 1.
+    """
+    height, width = size
+    short = min(size)
+    larger = _enlarged(size, short + draw(math.ceil(short / 0.8) - short + 1))
+    image = _halve(image, larger)
+    scale = max(larger[1] / image.width, larger[0] / image.height)
+    image = image.resize(
+        (round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC
+    )
+    top, left = draw(image.height - height + 1), draw(image.width - width + 1)
+    return np.asarray(image)[top : top + height, left : left + width]
+
+
+def shrink_for_crops(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """The halvings that every `random_crop` begins with, so that they need doing only once."""
+    return _halve(image, _enlarged(size, math.ceil(min(size) / 0.8)))
+
+
+def _enlarged(size: tuple[int, int], short: int) -> tuple[int, int]:
+    """``size`` in proportion, so that its shorter side is ``short``."""
+    return math.ceil(size[0] * short / min(size)), math.ceil(size[1] * short / min(size))
+
+
+def _halve(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Box-filtered halvings while both sides stay at least ``size``: cleaner than one bicubic."""
+    while image.height >= 2 * size[0] and image.width >= 2 * size[1]:
+        image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
+    return image

@@ -1,0 +1,86 @@
+"""Several processes, started by torchrun, that train one model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from adm_cli.devices import choose_device
+from adm_cli.errors import UsageError
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among all of them; process 0 alone writes and speaks."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    local_size: int = 1
+
+    @property
+    def writes(self) -> bool:
+        return self.rank == 0
+
+    def gather(self, mine: Tensor) -> Tensor:
+        """The shares [b, ...] of all processes in order: [B, ...]."""
+        if self.size == 1:
+            return mine
+        parts = [torch.empty_like(mine) for _ in range(self.size)]
+        dist.all_gather(parts, mine.contiguous())
+        return torch.cat(parts)
+
+    def total(self, value: Tensor) -> Tensor:
+        """The sum over all processes."""
+        if self.size > 1:
+            value = value.clone()
+            dist.all_reduce(value)
+        return value
+
+    def any(self, flag: bool, device: torch.device) -> bool:
+        """Whether any process says so."""
+        if self.size == 1:
+            return flag
+        return bool(self.total(torch.tensor(float(flag), device=device)) > 0)
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        if self.size > 1:
+            dist.barrier()
+
+
+def find_world() -> World:
+    """What torchrun says in the environment; alone without it."""
+    try:
+        values = [
+            int(os.environ.get(name, default))
+            for name, default in (
+                ("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"), ("LOCAL_WORLD_SIZE", "1"),
+            )
+        ]  # fmt: skip
+    except ValueError as error:
+        raise UsageError(f"RANK, WORLD_SIZE and their like must be numbers: {error}") from None
+    return World(*values)
+
+
+@contextmanager
+def joined(world: World, device: str) -> Iterator[torch.device]:
+    """The device of this process, connected to the others for as long as the block lasts."""
+    if world.size == 1:
+        yield choose_device(device)
+        return
+    where = choose_device(device)
+    if where.type == "cuda":
+        where = torch.device("cuda", world.local_rank % torch.cuda.device_count())
+        torch.cuda.set_device(where)
+    dist.init_process_group("nccl" if where.type == "cuda" else "gloo")
+    try:
+        yield where
+    finally:
+        dist.destroy_process_group()

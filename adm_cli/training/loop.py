@@ -1,0 +1,322 @@
+"""The loop around `Trainer.train_step`: reports, validation, pictures, saving, and going back.
+
+It yields what happened, for whoever shows it; process 0 alone writes files.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from adm_cli.devices import peak_bytes
+from adm_cli.diffusion.guidance import ClassifierFn
+from adm_cli.errors import AdmError
+from adm_cli.storage.checkpoints import ModelInfo, save_model
+from adm_cli.storage.images import make_grid, save_image, to_model_range, to_uint8
+from adm_cli.storage.training_runs import MetricsFile, RunFolder, draw_plot
+from adm_cli.training.feed import Feed
+from adm_cli.training.randomness import image_noise
+from adm_cli.training.tasks import DiffusionTask
+from adm_cli.training.trainer import StepResult, Trainer
+
+MOST_SKIPS = 5  # steps in a row without a finite loss, then back to the last good state
+MOST_RETURNS = 3
+_SAMPLES = 16
+
+
+@dataclass(frozen=True)
+class Progress:
+    """After a step: its loss, and the means since the last report where one is due."""
+
+    step: int
+    loss: float
+    images_per_second: float
+    seconds_left: float
+    row: dict[str, float] | None = None  # as in metrics.csv
+
+
+@dataclass(frozen=True)
+class Validated:
+    step: int
+    metrics: dict[str, float]
+    best: bool
+
+
+@dataclass(frozen=True)
+class Saved:
+    step: int
+    path: Path
+
+
+@dataclass(frozen=True)
+class Sampled:
+    step: int
+    path: Path
+
+
+@dataclass(frozen=True)
+class Note:
+    text: str
+
+
+Event = Progress | Validated | Saved | Sampled | Note
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a run needs beside its trainer. Validation and sample pictures may be absent."""
+
+    folder: RunFolder
+    feed: Feed
+    info: ModelInfo  # of the files it writes; the training summary is added
+    settings: Mapping[str, Any]
+    validation: tuple[Tensor, Tensor] | None = None  # uint8 [N, H, W, 3], labels [N]
+    guide: ClassifierFn | None = None
+    guide_scale: float = 0.0
+    save_dtype: torch.dtype = torch.float32
+    tensorboard: bool = False
+
+
+@dataclass
+class _Clock:
+    """Time spent on steps alone."""
+
+    seconds: float = 0.0  # of this run of the program
+    steps: int = 0
+    before: float = 0.0  # of earlier runs
+
+    def rate(self) -> float:
+        return self.steps / self.seconds if self.seconds else 0.0
+
+
+@dataclass
+class _Best:
+    loss: float = math.inf
+    step: int = -1
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+class Run:
+    """A training run, fresh or resumed; iterate `events` to make it happen."""
+
+    def __init__(self, trainer: Trainer, job: Job, *, resume: bool = False) -> None:
+        self.trainer, self.job = trainer, job
+        self.config, self.world = trainer.config, trainer.world
+        self.clock, self.best = _Clock(), _Best()
+        self.returns = self.skips = 0
+        self.bad: list[str] = list(job.feed.bad)
+        self.stopped = False
+        self.notes: list[str] = []
+        if resume:
+            self._load()
+        self.metrics: MetricsFile | None = None
+        self._board: Any = None
+        if self.world.writes:
+            upto = trainer.step if resume else None
+            job.folder.clean()
+            self.metrics = MetricsFile(job.folder.path / "metrics.csv", upto)
+            if job.tensorboard:
+                from torch.utils.tensorboard import SummaryWriter
+
+                self._board = SummaryWriter(str(job.folder.path / "tensorboard"))
+
+    def events(self, should_stop: Callable[[], bool] = lambda: False) -> Iterator[Event]:
+        """Trains to the last step, or until ``should_stop`` after a step; saves in either case.
+
+        Raises AdmError if losses stay NaN or infinite, OutputError if a file cannot be written;
+        the last state is then still whole.
+        """
+        yield from (Note(text) for text in self.notes)
+        trainer, config = self.trainer, self.config
+        if trainer.step == 0:
+            yield from self._save()  # the first to go back to; a full disk shows itself now
+        batches = self.job.feed.batches(trainer.step)
+        device_stop = False
+        while trainer.step < config.steps and not device_stop:
+            started = time.perf_counter()
+            batch = next(batches)
+            if batch.bad:
+                self.bad += batch.bad
+                yield Note(f"passed over {batch.bad[0]}")
+            result = trainer.train_step(trainer.inputs(batch))
+            self.clock.seconds += time.perf_counter() - started
+            self.clock.steps += 1
+            yield self._report(result)
+            if not result.applied:
+                yield from self._skip(result)
+                if self.skips == 0:  # went back
+                    batches = self.job.feed.batches(trainer.step)
+                continue
+            self.skips = 0
+            device_stop = self.world.any(should_stop(), trainer.device)
+            yield from self._after(stop=device_stop)
+        self.stopped = trainer.step < config.steps
+        if self._board is not None:
+            self._board.close()
+
+    def _after(self, *, stop: bool) -> Iterator[Event]:
+        """What is due after a good step."""
+        step, config = self.trainer.step, self.config
+        last = step >= config.steps
+        due = {
+            name: every > 0 and (step % every == 0 or last)
+            for name, every in (
+                ("eval", config.eval_every),
+                ("save", config.save_every),
+                ("sample", config.sample_every),
+            )
+        }
+        if due["eval"] and self.job.validation is not None:
+            yield from self._validate()
+        if due["sample"]:
+            yield from self._sample()
+        if due["save"] or stop:
+            yield from self._save()
+
+    def _report(self, result: StepResult) -> Progress:
+        config, step = self.config, self.trainer.step
+        rate = self.clock.rate()
+        row = None
+        if step % config.log_every == 0 or step >= config.steps:
+            means = self.trainer.means.take(self.world, self.trainer.device)
+            row = {
+                "step": float(step),
+                "images": float(step * config.batch_size),
+                "lr": result.lr,
+                "grad_norm": result.grad_norm,
+                **means,
+                "images_per_second": rate * config.batch_size,
+                "memory_gb": peak_bytes(self.trainer.device) / 1e9,
+            }
+            self._write(row)
+        left = (config.steps - step) / rate if rate else math.inf
+        return Progress(step, result.loss, rate * config.batch_size, left, row)
+
+    def _write(self, row: dict[str, float]) -> None:
+        if self.metrics is not None:
+            self.metrics.add(row)
+        if self._board is not None:
+            for name, value in row.items():
+                if name not in ("step", "images"):
+                    self._board.add_scalar(name, value, int(row["step"]))
+
+    def _validate(self) -> Iterator[Event]:
+        assert self.job.validation is not None
+        found = self.trainer.validate(*self.job.validation)
+        better = found["loss"] < self.best.loss
+        self._write({"step": float(self.trainer.step), **{f"val_{n}": v for n, v in found.items()}})
+        if better:
+            self.best = _Best(found["loss"], self.trainer.step, found)
+            if self.world.writes:
+                self._save_model(self.job.folder.best, found)
+        yield Validated(self.trainer.step, found, better)
+
+    def _save(self) -> Iterator[Event]:
+        tensors, facts = self.trainer.state()
+        facts |= {
+            "returns": self.returns,
+            "best": [self.best.loss, self.best.step, self.best.metrics],
+            "seconds": self.clock.before + self.clock.seconds,
+        }
+        if not self.world.writes:
+            return
+        self.job.folder.save_state(self.trainer.step, tensors, facts)
+        if self.trainer.step:
+            self._save_model(self.job.folder.model, {})
+            if self.metrics is not None:
+                draw_plot(self.job.folder.plot, self.metrics)
+        yield Saved(self.trainer.step, self.job.folder.model)
+
+    def _save_model(self, path: Path, metrics: Mapping[str, float]) -> None:
+        """The averaged weights; further EMA rates in files of their own."""
+        summary = {
+            "steps": self.trainer.step,
+            "images_seen": self.trainer.step * self.config.batch_size,
+            "seconds": round(self.clock.before + self.clock.seconds, 1),
+            "pictures": len(self.job.feed.images),
+            "validation": {n: round(v, 5) for n, v in metrics.items()},
+            **self.job.info.training,
+        }
+        for i, rate in enumerate(self.config.ema_rates):
+            place = path if i == 0 else path.with_name(f"{path.stem}-ema{rate}.safetensors")
+            weights = self.trainer.averaged(i)
+            info = ModelInfo(
+                config=self.job.info.config,
+                diffusion=self.job.info.diffusion,
+                classes=self.job.info.classes,
+                training={**summary, "ema_rate": rate},
+                source=self.job.info.source,
+            )
+            save_model(place, {n: w.to(self.job.save_dtype) for n, w in weights.items()}, info)
+
+    def _load(self) -> None:
+        tensors, facts, wrong = self.job.folder.load_state()
+        self.notes += [f"passed over a damaged state: {text}" for text in wrong]
+        self.trainer.load_state(tensors, facts)
+        self.returns = int(facts["returns"])
+        loss, step, metrics = facts["best"]
+        self.best = _Best(float(loss), int(step), dict(metrics))
+        self.clock.before = float(facts["seconds"])
+
+    def _skip(self, result: StepResult) -> Iterator[Event]:
+        """A step without a finite loss or gradient: pass over it, or go back and slow down."""
+        self.skips += 1
+        step = self.trainer.step
+        what = f"step {step}: loss {result.loss:.3g}, gradient norm {result.grad_norm:.3g}"
+        if self.skips < MOST_SKIPS:
+            yield Note(f"{what}: skipped")
+            return
+        if self.returns == MOST_RETURNS:
+            raise AdmError(
+                f"{what}, {self.skips} times in a row after {self.returns} returns to an earlier "
+                f"state: stopped at the last good one; try a lower --lr, --clip-norm 1 or "
+                f"--dtype float32"
+            )
+        returns, scale = self.returns + 1, self.trainer.rate_scale / 2
+        self._load()
+        self.returns, self.trainer.rate_scale, self.skips = returns, scale, 0
+        if self.metrics is not None:
+            self.metrics = MetricsFile(self.metrics.path, self.trainer.step)
+        yield Note(
+            f"{what}, {MOST_SKIPS} times in a row: back to step {self.trainer.step} "
+            f"with the learning rate times {scale:g}"
+        )
+
+    def _sample(self) -> Iterator[Event]:
+        """A grid of pictures from the averaged weights: the same noise and classes every time."""
+        task = self.trainer.task
+        if not isinstance(task, DiffusionTask) or not self.world.writes:
+            return
+        if task.config.low_res_size is not None and self.job.validation is None:
+            return
+        device = self.trainer.device
+        shape = (task.config.in_channels, *task.config.image_size)
+        noise = image_noise(0, "samples", range(_SAMPLES), shape, device)
+        labels = _sample_labels(self.job.info.classes)
+        x_start = torch.zeros_like(noise)
+        if task.config.low_res_size is not None and self.job.validation is not None:
+            pixels, labels = self.job.validation
+            pick = torch.linspace(0, len(pixels) - 1, _SAMPLES).long()
+            x_start, labels = to_model_range(pixels[pick].to(device)), labels[pick]
+        x = task.draw(
+            self.trainer.ema_model, noise, x_start, labels.to(device),
+            self.job.guide, self.job.guide_scale,
+        )  # fmt: skip
+        path = self.job.folder.samples / f"step-{self.trainer.step:08d}.png"
+        save_image(path, make_grid(to_uint8(x).cpu().numpy()))
+        yield Sampled(self.trainer.step, path)
+
+
+def _sample_labels(classes: Mapping[int, str]) -> Tensor:
+    """Class ids int64 [16], spread over the classes where there are more."""
+    ids = sorted(classes) or [0]
+    spread = [ids[i * len(ids) // _SAMPLES] if len(ids) > _SAMPLES else ids[i % len(ids)]
+              for i in range(_SAMPLES)]  # fmt: skip
+    return torch.tensor(sorted(spread))

@@ -1,0 +1,440 @@
+"""From options, as a person gives them, to everything a run needs.
+
+Options are a flat mapping of names to values, those not given left out, so that they can be
+stored with the run and merged with new ones when it is resumed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from adm_cli.config import (
+    ClassifierConfig,
+    DiffusionConfig,
+    TrainingConfig,
+    UNetConfig,
+    config_to_json,
+    with_settings,
+)
+from adm_cli.errors import CheckpointError, ConfigError, UsageError, did_you_mean
+from adm_cli.imagenet import select_classes
+from adm_cli.loading import describe_mismatch, expected_shapes, find_weights
+from adm_cli.openai_flags import openai_flags
+from adm_cli.presets import (
+    ABLATIONS,
+    CHECKPOINTS,
+    PRESETS,
+    starter_classifier,
+    starter_diffusion,
+    starter_unet,
+)
+from adm_cli.storage.checkpoints import ModelFile, read_tensors
+from adm_cli.storage.datasets import (
+    ImageSet,
+    class_counts,
+    keep_classes,
+    open_images,
+    split_images,
+)
+from adm_cli.training.feed import FeedOptions
+
+Kind = Literal["diffusion", "classifier", "upsampler"]
+ModelConfig = UNetConfig | ClassifierConfig
+
+DEFAULT_SIZE = 32
+DEFAULT_VAL_SPLIT = 0.05
+DEFAULT_VAL_IMAGES = 2000
+
+# Where they differ from `TrainingConfig`'s own. The classifier's are the paper's (appendix H)
+# but for the length, which suits a few thousand pictures.
+_DEFAULTS: dict[Kind, dict[str, Any]] = {
+    "diffusion": {"steps": 20_000, "batch_size": 64, "clip_norm": 1.0},
+    "upsampler": {"steps": 20_000, "batch_size": 64, "clip_norm": 1.0},
+    "classifier": {
+        "steps": 5_000,
+        "batch_size": 64,
+        "lr": 3e-4,
+        "weight_decay": 0.05,
+        "anneal": "linear",
+        "clip_norm": 1.0,
+        "ema_rates": (0.999,),
+        "random_crop": True,
+        "sample_every": 0,
+    },
+}
+_PLAIN = (
+    "batch_size microbatch lr warmup anneal weight_decay seed dtype compile channels_last "
+    "random_crop flip timestep_sampler label_dropout noised log_every eval_every save_every "
+    "sample_every"
+).split()
+# What may change when a run goes on: how long it lasts, what it reports, how it computes.
+_MAY_CHANGE = frozenset(
+    "steps microbatch log_every eval_every save_every sample_every compile channels_last".split()
+)
+
+Options = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Data:
+    """Training and validation pictures, the latter perhaps none."""
+
+    training: ImageSet
+    validation: ImageSet | None
+
+    def facts(self) -> dict[str, Any]:
+        """What decides what is learned from them."""
+        return {
+            "pictures": len(self.training),
+            "validation_pictures": len(self.validation or ()),
+            "classes": {str(i): name for i, name in self.training.classes.items()},
+            "fingerprint": self.training.fingerprint(),
+        }
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A run's settings, resolved."""
+
+    kind: Kind
+    config: ModelConfig
+    diffusion: DiffusionConfig
+    training: TrainingConfig
+    data: Mapping[str, Any]
+    options: Options
+
+    def to_json(self) -> dict[str, Any]:
+        """For ``settings.json``."""
+        return {
+            "kind": self.kind,
+            "config": json.loads(config_to_json(self.config)),
+            "diffusion": json.loads(config_to_json(self.diffusion)),
+            "training": json.loads(config_to_json(self.training)),
+            "data": dict(self.data),
+            "options": dict(self.options),
+        }
+
+
+def open_data(kind: Kind, options: Options) -> Data:
+    """Lists the pictures and splits them; raises UsageError where they do not suit the task."""
+    paths = [Path(path) for path in options.get("data", ())]
+    if not paths:
+        raise UsageError("expected a folder, zip or tar of pictures to train on")
+    labels = str(options.get("labels", "auto"))
+    images = open_images(paths, labels=labels)
+    if spec := options.get("classes"):
+        chosen = [i for text in spec for i in select_classes(text, images.classes)]
+        images = keep_classes(images, chosen)
+    if kind == "classifier" and len(images.classes) < 2:
+        found = "no labels" if not images.classes else f"one class ({_names(images)})"
+        raise UsageError(
+            f"a classifier needs pictures of at least two classes, got {found}: put each class "
+            f"in a folder of its own, or pass --labels with a CSV file"
+        )
+    if held := options.get("val"):
+        validation = open_images([Path(path) for path in held], labels=labels, known=images)
+        if not images.classes:
+            return Data(images, dataclasses.replace(validation, classes={}, num_classes=None))
+        return Data(images, keep_classes(validation, list(images.classes)))
+    fraction = float(options.get("val_split", DEFAULT_VAL_SPLIT))
+    if not 0 <= fraction < 1:
+        raise UsageError(f"--val-split must be in [0, 1), got {fraction}")
+    training, validation = split_images(images, fraction, int(options.get("seed", 0)))
+    return Data(training, validation if len(validation) else None)
+
+
+def _names(images: ImageSet) -> str:
+    return ", ".join(list(images.classes.values())[:5])
+
+
+def resolve(kind: Kind, options: Options, data: Data) -> Settings:
+    """All settings of a run; raises UsageError or ConfigError for impossible ones."""
+    config, diffusion = _resolve_model(kind, options, data.training)
+    training = _resolve_training(kind, options)
+    for text in options.get("set", ()):
+        name, equals, value = text.partition("=")
+        name = name.strip().replace("-", "_")
+        if not equals:
+            raise UsageError(f"--set {text}: expected NAME=VALUE")
+        try:
+            parsed = json.loads(value)
+        except (ValueError, RecursionError):
+            parsed = value
+        fields = {
+            f.name: target
+            for target in (training, diffusion, config)
+            for f in dataclasses.fields(target)
+        }
+        if name not in fields:
+            raise UsageError(f"--set {name}: no such setting{did_you_mean(name, fields)}")
+        if fields[name] is config:
+            config = _changed(config, {name: parsed})
+        elif fields[name] is diffusion:
+            diffusion = with_settings(diffusion, {name: parsed})
+        else:
+            training = with_settings(training, {name: parsed})
+    _check(kind, config, diffusion, training, data.training)
+    return Settings(kind, config, diffusion, training, data.facts(), options)
+
+
+def _resolve_model(
+    kind: Kind, options: Options, images: ImageSet
+) -> tuple[ModelConfig, DiffusionConfig]:
+    given = [n for n in ("preset", "flags", "init") if n in options]
+    if len(given) > 1:
+        raise UsageError(f"--{given[0]} and --{given[1]} both choose the architecture: give one")
+    if given and (clash := [n for n in ("size", "channels") if n in options]):
+        raise UsageError(
+            f"--{given[0]} already says the {clash[0]}: leave --{clash[0]} out, "
+            f"or use --set with single settings"
+        )
+    match = find_weights(options["match"]) if "match" in options else None
+    config: ModelConfig
+    if "preset" in options:
+        config, diffusion = _preset(kind, str(options["preset"]))
+    elif "flags" in options:
+        config, diffusion = openai_flags(str(options["flags"]), kind)
+    elif "init" in options:
+        file = find_weights(options["init"])
+        if file.info.kind != kind:
+            raise UsageError(f"--init {file.path} holds a {file.info.kind} model, not a {kind}")
+        config, diffusion = file.info.config, file.info.diffusion
+    else:
+        size = parse_size(str(options.get("size", DEFAULT_SIZE)))
+        if match is not None and "size" not in options:
+            size = match.info.config.image_size
+        channels = options.get("channels")
+        make = starter_classifier if kind == "classifier" else starter_unet
+        config, diffusion = make(size, channels), starter_diffusion(size)
+    if match is not None:
+        diffusion = match.info.diffusion
+    changes: dict[str, Any] = {}
+    if options.get("gradient_checkpointing"):
+        changes["gradient_checkpointing"] = True
+    changes["num_classes"] = _num_classes(options, images, config, match)
+    if isinstance(config, UNetConfig):
+        dropped = float(options.get("label_dropout", 0)) > 0 and bool(changes["num_classes"])
+        changes["null_class"] = bool(changes["num_classes"]) and (dropped or config.null_class)
+        if kind == "upsampler" and ("low_size" in options or config.low_res_size is None):
+            height, width = config.image_size
+            low = options.get("low_size")
+            changes["low_res_size"] = parse_size(str(low)) if low else (height // 2, width // 2)
+    return _changed(config, changes), diffusion
+
+
+def _changed(config: ModelConfig, changes: Mapping[str, Any]) -> ModelConfig:
+    if isinstance(config, UNetConfig):
+        return with_settings(config, changes)
+    return with_settings(config, changes)
+
+
+def _num_classes(
+    options: Options, images: ImageSet, config: ModelConfig, match: ModelFile | None
+) -> int | None:
+    if options.get("unconditional") or not images.classes:
+        return None
+    if match is not None and match.info.config.num_classes is not None:
+        return match.info.config.num_classes
+    if "init" in options and config.num_classes is not None:
+        return max(config.num_classes, images.num_classes or 0)
+    return images.num_classes
+
+
+def _preset(kind: Kind, name: str) -> tuple[ModelConfig, DiffusionConfig]:
+    for preset in PRESETS:
+        if preset.name == name:
+            name = (preset.classifier or name) if kind == "classifier" else preset.model
+    rows: dict[str, tuple[ModelConfig, DiffusionConfig]] = {
+        row.name: (row.config, row.diffusion) for row in CHECKPOINTS if row.kind == kind
+    }
+    if kind == "diffusion":
+        rows |= {row.name: (row.config, DiffusionConfig()) for row in ABLATIONS}
+    if name not in rows:
+        raise UsageError(
+            f"--preset {name}: no such {kind} model{did_you_mean(name, rows)} "
+            f"(there are {', '.join(rows)})"
+        )
+    config, diffusion = rows[name]
+    return config, dataclasses.replace(diffusion)
+
+
+def _resolve_training(kind: Kind, options: Options) -> TrainingConfig:
+    values: dict[str, Any] = {**_DEFAULTS[kind]}
+    values |= {name: options[name] for name in _PLAIN if name in options}
+    if "steps" in options and "kimg" in options:
+        raise UsageError("--steps and --kimg both say when to stop: give one")
+    if "steps" in options:
+        values["steps"] = options["steps"]
+    if "kimg" in options:
+        values["steps"] = math.ceil(float(options["kimg"]) * 1000 / max(1, values["batch_size"]))
+    if "clip_norm" in options:
+        values["clip_norm"] = float(options["clip_norm"]) or None  # 0 turns it off
+    if "ema" in options:
+        try:
+            values["ema_rates"] = tuple(float(text) for text in str(options["ema"]).split(","))
+        except ValueError:
+            raise UsageError(f"--ema {options['ema']}: expected rates such as 0.9999") from None
+    tenth = max(1, int(values["steps"]) // 10)
+    for name, most in (("eval_every", 1000), ("save_every", 1000), ("sample_every", 2000)):
+        values.setdefault(name, min(most, tenth))
+    values.setdefault("log_every", min(50, max(1, int(values["steps"]) // 20)))
+    if "warmup" not in options:
+        values["warmup"] = min(100, tenth)
+    return TrainingConfig(**values)
+
+
+def _check(
+    kind: Kind,
+    config: ModelConfig,
+    diffusion: DiffusionConfig,
+    training: TrainingConfig,
+    images: ImageSet,
+) -> None:
+    if config.in_channels != 3:
+        raise ConfigError(f"pictures have 3 channels, the model {config.in_channels}")
+    if isinstance(config, UNetConfig):
+        learned = diffusion.variance == "learned_range"
+        if learned != config.learned_variance:
+            raise ConfigError(
+                f"variance {diffusion.variance} needs out_channels "
+                f"{config.in_channels * (1 + learned)}, got {config.out_channels}"
+            )
+        if training.label_dropout > 0 and not config.null_class:
+            raise UsageError("--label-dropout needs pictures with classes")
+        if (kind == "upsampler") != (config.low_res_size is not None):
+            raise UsageError("low_res_size makes an upsampler: use adm train-upsampler for it")
+        if config.low_res_size is not None and any(
+            low >= high for low, high in zip(config.low_res_size, config.image_size, strict=True)
+        ):
+            raise UsageError(
+                f"the small pictures ({_size(config.low_res_size)}) must be smaller than the "
+                f"large ones ({_size(config.image_size)}): pass --low-size"
+            )
+    count = config.num_classes
+    if count is not None and images.classes and max(images.classes) >= count:
+        top = max(images.classes)
+        raise UsageError(
+            f"label {top} ({images.classes[top]}) is out of range for {count} classes: "
+            f"leave num_classes to the pictures, or fix the labels"
+        )
+
+
+def refuse_changes(stored: Mapping[str, Any], now: Settings) -> None:
+    """Raises UsageError, telling the difference, if a resumed run would learn something else."""
+    fresh = now.to_json()
+    different = []
+    for part in ("kind", "config", "diffusion", "training", "data"):
+        old, new = stored.get(part), fresh[part]
+        if not isinstance(new, dict) or not isinstance(old, dict):
+            old, new = {part: old}, {part: new}
+        for name in sorted(set(old) | set(new)):
+            if part == "training" and name in _MAY_CHANGE:
+                continue
+            if old.get(name) != new.get(name):
+                different.append(f"{name} {_short(old.get(name))} -> {_short(new.get(name))}")
+    if different:
+        raise UsageError(
+            f"the run was started with other settings: {'; '.join(different)}. Resume with those "
+            f"it has, or begin a new run, with --init if it should start from these weights"
+        )
+
+
+def _short(value: object) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def feed_options(settings: Settings, share: tuple[int, int]) -> FeedOptions:
+    """How the pictures of a run are fed."""
+    training, options = settings.training, settings.options
+    return FeedOptions(
+        size=settings.config.image_size,
+        batch_size=training.batch_size,
+        seed=training.seed,
+        random_crop=training.random_crop,
+        flip=training.flip,
+        share=share,
+        workers=int(options.get("workers", 2)),
+        skip_bad=bool(options.get("skip_bad", False)),
+        cache=options.get("cache"),
+    )
+
+
+def initial_weights(
+    settings: Settings, classes: Mapping[int, str]
+) -> tuple[dict[str, Tensor] | None, list[str]]:
+    """The weights of ``--init`` for this run's model, and what had to begin anew.
+
+    Rows for classes begin anew where the classes are not those of the file; a "no class" row is
+    added as the mean of the others. Raises CheckpointError if anything else does not fit.
+    """
+    if "init" not in settings.options:
+        return None, []
+    file = find_weights(settings.options["init"])
+    tensors, _ = read_tensors(file.path)
+    tensors = {name: value.float() for name, value in tensors.items()}
+    expected = expected_shapes(settings.config)
+    theirs = file.info.classes
+    same = all(theirs.get(i, name) == name for i, name in classes.items())
+    anew: list[str] = []
+    for name in _class_tensors(settings.config, tensors):
+        value = tensors[name]
+        fits = tuple(value.shape) == expected.get(name)
+        if same and fits:
+            continue
+        if name not in expected:  # a conditional model goes on without classes
+            anew.append(f"{name} left out")
+            del tensors[name]
+            continue
+        if same and name == "label_emb.weight" and len(value) + 1 == expected[name][0]:
+            used = value[list(theirs)] if theirs else value
+            tensors[name] = torch.cat([value, used.mean(dim=0, keepdim=True)])
+            anew.append(f"{name} got a row for no class")
+            continue
+        spread = float(value.std()) if value.numel() > 1 else 0.0
+        generator = torch.Generator().manual_seed(settings.training.seed)
+        tensors[name] = torch.randn(expected[name], generator=generator) * spread
+        anew.append(f"{name} begins anew: the classes are others")
+    found = {name: tuple(value.shape) for name, value in tensors.items()}
+    if found != expected:
+        raise CheckpointError(f"--init {file.path}: {describe_mismatch(expected, found)}")
+    return tensors, anew
+
+
+def _class_tensors(config: ModelConfig, tensors: Mapping[str, Tensor]) -> list[str]:
+    """Tensors with a row a class."""
+    if isinstance(config, UNetConfig):
+        return [name for name in ("label_emb.weight",) if name in tensors]
+    last = {"attention": "out.2.c_proj", "adaptive": "out.3", "spatial": "out.2"}
+    prefix = last.get(config.pool, "out.3")
+    return [f"{prefix}.{leaf}" for leaf in ("weight", "bias") if f"{prefix}.{leaf}" in tensors]
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """ "64" or "48x64" (height x width)."""
+    found = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", text.strip())
+    if not found:
+        raise UsageError(f"size {text!r}: expected a number, or HEIGHTxWIDTH")
+    return int(found[1]), int(found[2] or found[1])
+
+
+def _size(size: tuple[int, int]) -> str:
+    return "x".join(map(str, size))
+
+
+def describe_classes(images: ImageSet, most: int = 20) -> str:
+    """Ids, names and numbers of pictures, on one line."""
+    counts = class_counts(images)
+    parts = [f"{i} {images.classes[i]} ({n})" for i, n in list(counts.items())[:most]]
+    more = f", ... ({len(counts)} in all)" if len(counts) > most else ""
+    return ", ".join(parts) + more

@@ -1,0 +1,185 @@
+"""What is learned: noise by a diffusion model or upsampler, classes by a classifier.
+
+B images, C channels, H W image, T timesteps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from adm_cli.config import ClassifierConfig, DiffusionConfig, UNetConfig
+from adm_cli.diffusion.guidance import ClassifierFn, classifier_guidance
+from adm_cli.diffusion.losses import training_loss
+from adm_cli.diffusion.process import model_timesteps, q_sample, rescaled
+from adm_cli.diffusion.samplers import ddim_sample
+from adm_cli.diffusion.schedule import NoiseSchedule
+
+_GOLDEN = 0.6180339887498949  # multiples of it, modulo 1, cover [0, 1) evenly
+_SAMPLE_STEPS = "ddim25"
+
+Metrics = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A batch and everything random about its step. Labels are -1 where there are none."""
+
+    x_start: Tensor  # [B, C, H, W] in [-1, 1]
+    labels: Tensor  # int64 [B]
+    t: Tensor  # int64 [B], kept on the CPU, where the tables are
+    weights: Tensor  # [B], of the timestep sampler
+    noise: Tensor  # [B, C, H, W]
+
+    def part(self, where: slice) -> Inputs:
+        """Some of the images."""
+        return Inputs(*(getattr(self, field.name)[where] for field in fields(self)))
+
+    def to(self, device: torch.device) -> Inputs:
+        """On a device, except for the timesteps."""
+        moved = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Inputs(**{n: v if n == "t" else v.to(device) for n, v in moved.items()})
+
+
+@dataclass(frozen=True)
+class DiffusionTask:
+    """Denoising, class-conditional or not; an upsampler if the config says so.
+
+    Metrics in ``by_quartile`` are told apart by noise level.
+    """
+
+    config: UNetConfig
+    diffusion: DiffusionConfig
+    schedule: NoiseSchedule
+    by_quartile: tuple[str, ...] = ("loss",)
+
+    def losses(self, model: nn.Module, inputs: Inputs) -> Metrics:
+        """The training loss and, where it has them, its parts "mse" and "vb"."""
+        model_t = model_timesteps(self.schedule, inputs.t, rescale=self.diffusion.rescale_timesteps)
+        result = training_loss(
+            self.schedule,
+            partial(model, **self.conditions(inputs.x_start, inputs.labels)),
+            inputs.x_start,
+            inputs.t,
+            model_t.to(inputs.x_start.device),
+            inputs.noise,
+            prediction=self.diffusion.prediction,
+            variance=self.diffusion.variance,
+            loss=self.diffusion.loss,
+        )
+        parts = {"loss": result.loss, "mse": result.mse, "vb": result.vb}
+        return {name: value for name, value in parts.items() if value is not None}
+
+    def conditions(self, x_start: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """What the model sees beside x_t and t."""
+        conditions = {}
+        if self.config.num_classes is not None:
+            conditions["y"] = labels
+        if self.config.low_res_size is not None:
+            conditions["low_res"] = low_resolution(x_start, self.config.low_res_size)
+        return conditions
+
+    def summary(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        """The bound on the negative log-likelihood, from terms at timesteps spread evenly."""
+        if "vb" not in metrics or self.diffusion.loss == "rescaled_mse":
+            return {}
+        return {"bits_per_dim": len(self.schedule) * metrics["vb"]}
+
+    @torch.no_grad()
+    def draw(
+        self,
+        model: nn.Module,
+        x_T: Tensor,
+        x_start: Tensor,
+        labels: Tensor,
+        guide: ClassifierFn | None = None,
+        scale: float = 0.0,
+    ) -> Tensor:
+        """Images [B, C, H, W] by 25 DDIM steps; an upsampler enlarges ``x_start`` made small."""
+        see = partial(rescaled, original_timesteps=self.schedule.original_timesteps)
+        seen = see if self.diffusion.rescale_timesteps else (lambda t: t)
+        net = partial(model, **self.conditions(x_start, labels))
+        guidance = None
+        if guide is not None and scale != 0:
+            seeing = guide
+            guidance = classifier_guidance(lambda x, t: seeing(x, seen(t)), labels, scale)
+        x = x_T
+        for step in ddim_sample(
+            lambda x, t: net(x, seen(t)),
+            self.schedule.respace(_SAMPLE_STEPS),
+            x_T,
+            noise=lambda _i, like: torch.zeros_like(like),
+            guidance=guidance,
+            prediction=self.diffusion.prediction,
+            variance=self.diffusion.variance,
+        ):
+            x = step.x
+        return x
+
+
+@dataclass(frozen=True)
+class ClassifierTask:
+    """Naming the class of a noisy image (arXiv 2105.05233, section 4.1 and appendix H)."""
+
+    config: ClassifierConfig
+    diffusion: DiffusionConfig
+    schedule: NoiseSchedule
+    noised: bool = True
+    by_quartile: tuple[str, ...] = ("loss", "acc1", "acc5")
+
+    def losses(self, model: nn.Module, inputs: Inputs) -> Metrics:
+        """Cross-entropy, and whether the class is the first or among the first five guesses."""
+        x, t = inputs.x_start, torch.zeros_like(inputs.t)
+        if self.noised:
+            x, t = q_sample(self.schedule, x, inputs.t, inputs.noise), inputs.t
+        model_t = model_timesteps(self.schedule, t, rescale=self.diffusion.rescale_timesteps)
+        logits = model(x, model_t.to(x.device))
+        return classifier_metrics(logits, inputs.labels)
+
+    def summary(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        return {}
+
+
+Task = DiffusionTask | ClassifierTask
+
+
+def classifier_metrics(logits: Tensor, labels: Tensor) -> Metrics:
+    """Per image [B]: "loss" in nats, "acc1" and "acc5" 0 or 1. ``logits`` [B, K]."""
+    best = logits.detach().topk(min(5, logits.shape[1]), dim=1).indices  # [B, 5]
+    right = best == labels[:, None]
+    return {
+        "loss": F.cross_entropy(logits, labels, reduction="none"),
+        "acc1": right[:, 0].float(),
+        "acc5": right.any(dim=1).float(),
+    }
+
+
+def low_resolution(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """[B, C, H, W] made small by averaging areas, the upsampler's input in training."""
+    return F.interpolate(x, size, mode="area")
+
+
+def drop_labels(labels: Tensor, uniform: Tensor, rate: float, num_classes: int) -> Tensor:
+    """Labels with a fraction ``rate`` of them, chosen by uniform numbers [B], "no class"."""
+    return torch.where(uniform < rate, num_classes, labels)
+
+
+def validation_timesteps(count: int, num_timesteps: int) -> Tensor:
+    """Timesteps int64 [count] spread evenly, whatever the order of the images."""
+    place = (torch.arange(count, dtype=torch.float64) + 0.5) * _GOLDEN % 1.0
+    return (place * num_timesteps).long()
+
+
+def make_task(
+    config: UNetConfig | ClassifierConfig, diffusion: DiffusionConfig, *, noised: bool = True
+) -> Task:
+    """The task that a model's settings mean."""
+    schedule = NoiseSchedule.named(diffusion.noise_schedule, diffusion.num_timesteps)
+    if isinstance(config, ClassifierConfig):
+        return ClassifierTask(config, diffusion, schedule, noised)
+    return DiffusionTask(config, diffusion, schedule)
