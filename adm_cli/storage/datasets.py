@@ -190,6 +190,8 @@ def open_images(
             f"no pictures in {', '.join(map(str, paths))}: expected {', '.join(EXTENSIONS)} files "
             f"in folders, .zip or uncompressed .tar files"
         )
+    if known is not None and not known.classes:
+        labels = "none"
     found = _find_labels(sources, listed, pictures, labels)
     if any(label is None for label in found):
         plain = [Picture(source, name, None) for source, name in pictures]
@@ -205,6 +207,8 @@ def open_images(
 
 def keep_classes(images: ImageSet, chosen: Sequence[int]) -> ImageSet:
     """Only the pictures of some classes; ids stay as they are."""
+    if not images.classes:
+        return images
     wanted = set(chosen)
     part = images.part([i for i, p in enumerate(images.pictures) if p.label in wanted])
     return replace(part, classes={i: n for i, n in images.classes.items() if i in wanted})

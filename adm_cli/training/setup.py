@@ -131,7 +131,7 @@ def open_data(kind: Kind, options: Options) -> Data:
     if not paths:
         raise UsageError("expected a folder, zip or tar of pictures to train on")
     labels = str(options.get("labels", "auto"))
-    images = open_images(paths, labels=labels)
+    everything = images = open_images(paths, labels=labels)
     if spec := options.get("classes"):
         chosen = [i for text in spec for i in select_classes(text, images.classes)]
         images = keep_classes(images, chosen)
@@ -142,9 +142,7 @@ def open_data(kind: Kind, options: Options) -> Data:
             f"in a folder of its own, or pass --labels with a CSV file"
         )
     if held := options.get("val"):
-        validation = open_images([Path(path) for path in held], labels=labels, known=images)
-        if not images.classes:
-            return Data(images, dataclasses.replace(validation, classes={}, num_classes=None))
+        validation = open_images([Path(path) for path in held], labels=labels, known=everything)
         return Data(images, keep_classes(validation, list(images.classes)))
     fraction = float(options.get("val_split", DEFAULT_VAL_SPLIT))
     if not 0 <= fraction < 1:
