@@ -264,8 +264,11 @@ def generate(
 def check_classes(sources: Sources, classes: Sequence[int | None]) -> None:
     """Raises UsageError unless every class is one that the models were trained on."""
     config = sources.model.info.config
-    if None in classes and config.num_classes is not None:
-        raise UsageError(f"{sources.model_name} is class-conditional: every image needs a class")
+    assert isinstance(config, UNetConfig)
+    if None in classes and config.num_classes is not None and not config.null_class:
+        raise UsageError(
+            f"{sources.model_name} was not trained to draw without a class: every image needs one"
+        )
     known = sources.classes
     for class_id in classes:
         if class_id is not None and class_id not in known:
@@ -301,7 +304,10 @@ def _sample_batch(
             raise UsageError("a guidance scale needs a classifier: pass --classifier, or --scale 0")
         guide = _sees_model_timesteps(pipeline.classifier, pipeline.diffusion)
         guidance = classifier_guidance(guide, y, config.scale)
-    labels = y if model.config.num_classes is not None else None
+    labels = None
+    if model.config.num_classes is not None:  # the row after the classes means none of them
+        ids = [model.config.num_classes if c is None else c for c in classes]
+        labels = torch.tensor(ids, dtype=torch.int64, device=pipeline.device)
     x_T = draw().to(pipeline.device, real)
     x = x_T
     with reproducible_kernels():

@@ -283,7 +283,7 @@ def test_settings_that_do_not_fit(toy: Pipeline, settings: dict[str, Any], messa
 def test_untrained_classes_are_refused(toy: Pipeline) -> None:
     with pytest.raises(UsageError, match="not trained on class 2"):
         draw(toy, [(0, 2)])
-    with pytest.raises(UsageError, match="every image needs a class"):
+    with pytest.raises(UsageError, match="every image needs one"):
         draw(toy, [(0, None)], scale=0.0)
 
 

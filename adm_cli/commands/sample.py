@@ -48,8 +48,8 @@ def sample(
         typer.Option(
             "--class",
             "-c",
-            help="Id, range (0-9), name, all or random; repeat or separate by commas. Default: "
-            "random, chosen by each image's seed.",
+            help="Id, range (0-9), name, all, random or none; repeat or separate by commas. "
+            "Default: random, chosen by each image's seed.",
         ),
     ] = None,
     scale: Annotated[
@@ -175,6 +175,7 @@ def _settings(
     preset = sources.preset
     guided = sources.classifier is not None
     if scale is None:
+        guided = guided and any(class_id is not None for class_id, _ in images)
         scale = (preset.scale if preset else 1.0) if guided else 0.0
     if scale != 0 and not guided:
         raise UsageError(

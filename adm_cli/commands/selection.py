@@ -28,7 +28,7 @@ def select_images(
 
     With ``seeds`` every class gets each of them; otherwise ``num`` images of each class, their
     seeds running on from ``seed``. Without ``classes``, or with "random", the seed chooses the
-    class. Raises UsageError.
+    class; "none" is no class. Raises UsageError.
     """
     wanted = _class_list(classes, sources)
     own_seeds = _seed_lists(seed, seeds, num, max(1, len(wanted)))
@@ -53,7 +53,10 @@ def _class_list(specs: list[str] | None, sources: Sources) -> list[int | None]:
     for spec in specs:
         if spec.strip().lower() == "random":
             raise UsageError("--class random stands alone: leave out the other classes")
-        chosen += select_classes(spec, known)
+        if spec.strip().lower() == "none":
+            chosen.append(None)  # `check_classes` knows whether the model can
+        else:
+            chosen += select_classes(spec, known)
     return list(dict.fromkeys(chosen))
 
 

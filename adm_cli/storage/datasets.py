@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,7 @@ from adm_cli.storage.pictures import EXTENSIONS
 LABELS = ("auto", "folders", "names", "none")  # or the path of a CSV file
 
 _WNID = re.compile(r"n\d{8}")
+_WHOLE = re.compile(r"-?\d{1,99}")
 _MOST_CLASSES = 10**6
 _FILE_COLUMNS = ("file", "filename", "file_name", "path", "image", "name")
 _LABEL_COLUMNS = ("label", "class", "class_name", "class_id", "category")
@@ -68,10 +69,7 @@ class ImageSet:
     def read(self, index: int) -> bytes:
         """The bytes of a picture's file; raises AdmError if it cannot be read."""
         picture = self.pictures[index]
-        try:
-            return self.sources[picture.source].read(picture.name)
-        except (OSError, KeyError, RuntimeError, tarfile.TarError, zipfile.BadZipFile) as error:
-            raise AdmError(f"cannot read {self.name(index)}: {error}") from None
+        return _read(self.sources[picture.source], picture.name)
 
     def name(self, index: int) -> str:
         """Where a picture is, for a person."""
@@ -104,8 +102,14 @@ class FolderSource:
     def names(self) -> list[str]:
         found = []
         for folder, folders, files in os.walk(self.path, followlinks=True, onerror=_refuse):
-            folders[:] = [name for name in folders if not name.startswith(".")]
             below = Path(folder).relative_to(self.path)
+            above = {os.path.realpath(self.path / p) for p in (below, *below.parents)}
+            folders[:] = [
+                name
+                for name in folders
+                if not name.startswith(".")
+                and os.path.realpath(Path(folder, name)) not in above  # a link in a circle
+            ]
             found += [(below / name).as_posix() for name in files]
         return found
 
@@ -113,30 +117,40 @@ class FolderSource:
         return (self.path / name).read_bytes()
 
 
+class _OpenZip(NamedTuple):
+    owner: int  # the process
+    file: zipfile.ZipFile
+    entries: Mapping[str, zipfile.ZipInfo]
+
+
 class ZipSource:
     """A zip file, opened anew in every process that reads it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._owner, self._file = -1, None  # type: tuple[int, zipfile.ZipFile | None]
+        self._opened: _OpenZip | None = None
         self._open()
 
-    def _open(self) -> zipfile.ZipFile:
-        if self._file is None or self._owner != os.getpid():  # a position cannot be shared
-            self._owner, self._file = os.getpid(), zipfile.ZipFile(self.path)
-        return self._file
+    def _open(self) -> _OpenZip:
+        opened = self._opened
+        if opened is None or opened.owner != os.getpid():  # a position cannot be shared
+            file = zipfile.ZipFile(self.path)
+            entries = {_tidy(e.filename): e for e in file.infolist() if not e.is_dir()}
+            opened = self._opened = _OpenZip(os.getpid(), file, entries)  # as one, for threads
+        return opened
 
     def names(self) -> list[str]:
-        return [entry.filename for entry in self._open().infolist() if not entry.is_dir()]
+        return list(self._open().entries)
 
     def read(self, name: str) -> bytes:
-        return self._open().read(name)
+        opened = self._open()
+        return opened.file.read(opened.entries[name])
 
     def __getstate__(self) -> Path:
         return self.path
 
     def __setstate__(self, path: Path) -> None:
-        self.path, self._owner, self._file = path, -1, None
+        self.path, self._opened = path, None
 
 
 class TarSource:
@@ -148,8 +162,12 @@ class TarSource:
         with tarfile.open(path, "r:") as file:
             for member in file:
                 if member.isfile() and not member.issparse():
-                    name = member.name.removeprefix("./")
-                    self.places[name] = (member.offset_data, member.size)
+                    self.places[_tidy(member.name)] = (member.offset_data, member.size)
+            end = file.offset
+        with path.open("rb") as raw:
+            raw.seek(end)
+            if raw.read(tarfile.BLOCKSIZE).strip(b"\0"):  # which tarfile takes for the end
+                raise tarfile.ReadError(f"damaged at byte {end}")
 
     def names(self) -> list[str]:
         return list(self.places)
@@ -194,6 +212,11 @@ def open_images(
         labels = "none"
     found = _find_labels(sources, listed, pictures, labels)
     if any(label is None for label in found):
+        if known is not None and known.classes:
+            raise UsageError(
+                "the validation pictures have no labels, which the training pictures have: "
+                "label them, or pass --labels none for both"
+            )
         plain = [Picture(source, name, None) for source, name in pictures]
         return ImageSet(sources, tuple(plain), {}, None)
     words = [label for label in found if label is not None]
@@ -247,18 +270,32 @@ def _refuse(error: OSError) -> None:
     raise UsageError(f"cannot read the folder {error.filename}: {error.strerror}")
 
 
+def _tidy(name: str) -> str:
+    """A name in an archive as a folder would give it; some tools write ./ or \\ into zips."""
+    parts = name.replace("\\", "/").split("/")
+    return "/".join(part for part in parts if part not in ("", "."))
+
+
+def _read(source: Source, name: str) -> bytes:
+    try:
+        return source.read(name)
+    except Exception as error:  # damaged archives raise many kinds
+        reason = str(error) or type(error).__name__
+        raise AdmError(f"cannot read {source.path}/{name}: {reason}") from None
+
+
 def _open_source(path: Path) -> Source:
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike Path's, this raises nothing, however long the name
         return FolderSource(path)
-    if not path.exists():
+    if not os.path.exists(path):
         raise UsageError(f"no such folder or file of pictures: {path}")
     try:
-        if zipfile.is_zipfile(path):
+        if path.suffix.lower() == ".zip" or zipfile.is_zipfile(path):
             return ZipSource(path)
         if path.suffix.lower() == ".tar":
             return TarSource(path)
-    except (OSError, tarfile.TarError, zipfile.BadZipFile) as error:
-        raise UsageError(f"cannot read {path}: {error}") from None
+    except Exception as error:  # damaged archives raise many kinds
+        raise UsageError(f"cannot read {path}: {str(error) or type(error).__name__}") from None
     if path.suffix.lower() in (".gz", ".tgz", ".bz2", ".xz", ".zst"):
         raise UsageError(
             f"{path} is compressed as a whole, so that no picture can be found in it quickly: "
@@ -330,27 +367,37 @@ def _labels_beside(
         stem, _, ending = name.rpartition(".")
         if ending.lower() in ("cls", "json"):
             beside[number, stem] = name
+    label_names = [beside.get((number, name.rpartition(".")[0])) for number, name in pictures]
+    if not any(label_names):
+        return None
     found = []
-    for number, name in pictures:
-        label_name = beside.get((number, name.rpartition(".")[0]))
+    advice = "mend it, or pass --labels folders, names, none or a CSV file"
+    for (number, name), label_name in zip(pictures, label_names, strict=True):
+        path = sources[number].path
         if label_name is None:
-            return None
-        text = sources[number].read(label_name)[:100_000].decode("utf-8", "replace").strip()
+            raise UsageError(f"{path}/{name} has no label beside it, unlike others: {advice}")
+        text = _read(sources[number], label_name)[:100_000].decode("utf-8", "replace").strip()
         if label_name.lower().endswith("json"):
-            try:
-                value = json.loads(text)
-                text = str(value["label"] if "label" in value else value["cls"])
-            except (ValueError, TypeError, KeyError, RecursionError):
-                raise UsageError(
-                    f"{sources[number].path}/{label_name}: expected a JSON object with a label"
-                ) from None
+            text = _json_label(text)
+        if not text:
+            raise UsageError(f"{path}/{label_name}: expected a label: {advice}")
         found.append(text)
     return found
 
 
+def _json_label(text: str) -> str:
+    """The "label" or "cls" of a JSON object, or nothing."""
+    try:
+        value = json.loads(text)
+        label = value["label"] if "label" in value else value["cls"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return ""
+    return str(label) if type(label) in (int, str) else ""
+
+
 def _csv_labels(path: Path, names: Sequence[str]) -> list[str]:
     """A label for every name, from rows of file name and label with or without a heading."""
-    if not path.is_file():
+    if not os.path.isfile(path):
         hint = did_you_mean(str(path), LABELS)
         raise UsageError(f"--labels {path}: expected {', '.join(LABELS)} or a CSV file{hint}")
     try:
@@ -394,7 +441,7 @@ def _number_classes(words: Sequence[str]) -> tuple[dict[str, int], dict[int, str
         ids = {word: of_imagenet[word] for word in unique}
         names = imagenet_names()
         return ids, {i: names[i] for i in sorted(ids.values())}, len(names)
-    if all(re.fullmatch(r"-?\d{1,18}", word) for word in unique):
+    if all(_WHOLE.fullmatch(word) for word in unique):
         ids = {word: int(word) for word in unique}
         low, high = min(ids.values()), max(ids.values())
         if low < 0 or high >= _MOST_CLASSES:
@@ -413,8 +460,9 @@ def _known_ids(
 ) -> tuple[dict[str, int], Mapping[int, str], int | None]:
     """As `_number_classes`, by another set's numbers; raises UsageError for any other word."""
     ids = {name: i for i, name in known.classes.items()}
-    if known.num_classes == len(imagenet_classes()):
-        ids |= {row.wnid: row.id for row in imagenet_classes() if row.id in known.classes}
+    ids |= {r.wnid: r.id for r in imagenet_classes() if known.classes.get(r.id) == r.names[0]}
+    numbers = {word: int(word) for word in set(words) if _WHOLE.fullmatch(word)}  # 007 is 7
+    ids |= {word: i for word, i in numbers.items() if known.classes.get(i) == str(i)}
     strange = sorted(set(words) - set(ids))
     if strange:
         raise UsageError(

@@ -8,17 +8,33 @@ import warnings
 from collections.abc import Callable
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 
 from adm_cli.errors import AdmError
 from adm_cli.storage.images import BOMBS, Pixels
 
 _MOST_BYTES = 512 * 2**20  # no picture file is this large; a mislabelled archive may be
+_MOST_PIXELS = 2**28 // 3  # from here on Pillow warns of a trap
+_MOST_RATIO = 200  # of the sides: to crop a hair, all its length would have to be enlarged
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".ppm")
 
 # a 16-bit picture as Pillow opens it; everything else converts to RGB by itself
 _SIXTEEN_BIT = ("I", "I;16", "I;16B", "I;16L", "I;16N")
+
+_TURNS = {  # by EXIF orientation
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+# Damaged EXIF and the like do no harm. Not by catch_warnings around each picture: threads decode
+# at once and share the filters.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 class BadPictureError(AdmError):
@@ -30,21 +46,34 @@ def decode_picture(data: bytes, name: str) -> Image.Image:
 
     Turned upright by its EXIF orientation, laid on white where transparent, scaled down from 16
     bits, the first frame if animated. Raises BadPictureError for anything unreadable, cut short,
-    or of so many pixels that it must be a trap (Pillow's bomb guard).
+    far too narrow, or of so many pixels that it must be a trap.
     """
     if len(data) > _MOST_BYTES:
         raise BadPictureError(f"{name}: {len(data) / 1e9:.1f} GB is too large for a picture")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # damaged EXIF and the like do no harm
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-                image.load()
-                return _to_rgb(ImageOps.exif_transpose(image))
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            _check_size(image.size)
+            image.load()
+            return _to_rgb(_upright(image))
     except (OSError, ValueError, SyntaxError, EOFError, MemoryError, *BOMBS) as error:
         raise BadPictureError(f"{name}: {str(error) or type(error).__name__}") from None
     except Exception as error:  # Pillow's plugins raise many kinds for damaged files
         raise BadPictureError(f"{name}: damaged ({type(error).__name__})") from None
+
+
+def _check_size(size: tuple[int, int]) -> None:
+    if size[0] * size[1] > _MOST_PIXELS:
+        raise ValueError(f"{size[0]}x{size[1]} pixels are too many for a picture")
+    if max(size) > _MOST_RATIO * min(size):
+        raise ValueError(f"{size[0]}x{size[1]} pixels are too narrow to crop")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # damaged EXIF raises many kinds, and the pixels are there all the same
+        return image
+    return image if turn is None else image.transpose(turn)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

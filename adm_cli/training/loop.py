@@ -29,6 +29,7 @@ from adm_cli.training.trainer import StepResult, Trainer
 MOST_SKIPS = 5  # steps in a row without a finite loss, then back to the last good state
 MOST_RETURNS = 3
 _SAMPLES = 16
+_PLOT_SECONDS = 20.0  # a plot takes half a second, a step of a small model far less
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,7 @@ class Run:
         self.bad: list[str] = list(job.feed.bad)
         self.stopped = False
         self.notes: list[str] = []
+        self._plotted = time.monotonic()
         if resume:
             self._load()
         self.metrics: MetricsFile | None = None
@@ -230,9 +232,13 @@ class Run:
         self.job.folder.save_state(self.trainer.step, tensors, facts)
         if self.trainer.step:
             self._save_model(self.job.folder.model, {})
-            if self.metrics is not None:
-                draw_plot(self.job.folder.plot, self.metrics)
+            self._draw_plot(last=self.trainer.step >= self.config.steps)
         yield Saved(self.trainer.step, self.job.folder.model)
+
+    def _draw_plot(self, *, last: bool) -> None:
+        if self.metrics is not None and (last or time.monotonic() - self._plotted > _PLOT_SECONDS):
+            draw_plot(self.job.folder.plot, self.metrics)
+            self._plotted = time.monotonic()
 
     def _save_model(self, path: Path, metrics: Mapping[str, float]) -> None:
         """The averaged weights; further EMA rates in files of their own."""
