@@ -326,7 +326,11 @@ def _build(cls: type[C], data: Mapping[str, Any]) -> C:
     values = {name: tuple(v) if isinstance(v, list) else v for name, v in data.items()}
     for name, value in values.items():
         if not _matches(value, hints[name]):
-            raise ConfigError(f"{cls.__name__}: {name} has an unexpected value {value!r:.60}")
+            choices = get_args(hints[name]) if get_origin(hints[name]) is Literal else ()
+            expected = f", expected {', '.join(choices)}" if choices else ""
+            raise ConfigError(
+                f"{cls.__name__}: {name} has an unexpected value {value!r:.60}{expected}"
+            )
     return cls(**values)  # type: ignore[arg-type]  # checked one by one above
 
 

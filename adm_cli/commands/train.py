@@ -59,6 +59,7 @@ def train_upsampler(options: UpsamplerOptions) -> None:
 
 
 def _train(kind: Kind, options: CommonOptions) -> None:
+    from adm_cli.storage.runs import remove_if_empty
     from adm_cli.training.distributed import find_world, joined
 
     world = find_world()
@@ -70,8 +71,13 @@ def _train(kind: Kind, options: CommonOptions) -> None:
             return
         assert folder is not None
         with _stop_signals() as should_stop:
-            run = _begin(settings, data, folder, world, device, resume=resuming, quiet=quiet)
-            _follow(run, should_stop, quiet=quiet)
+            try:
+                run = _begin(settings, data, folder, world, device, resume=resuming, quiet=quiet)
+                if world.writes:
+                    folder.save_settings(settings.to_json())
+                _follow(run, should_stop, quiet=quiet)
+            finally:
+                remove_if_empty(folder.path)
         if world.writes:
             _report(run, folder, json=options.json)
         if run.stopped:
@@ -135,8 +141,6 @@ def _prepare(
     if folder is None:
         folder = RunFolder(_fresh_folder(world))
     check_writable(folder.path)
-    if world.writes and stored is None:
-        folder.save_settings(settings.to_json())
     return settings, data, folder, stored is not None and bool(folder.states())
 
 
@@ -220,11 +224,14 @@ def _begin(
 
 @contextmanager
 def _stop_signals() -> Iterator[Callable[[], bool]]:
-    """SIGINT and SIGTERM ask to stop after the step; a second one stops at once."""
+    """SIGINT and SIGTERM ask to stop after the step; a second SIGINT stops at once.
+
+    (torchrun sends SIGTERM after the terminal's SIGINT: that is no second one.)
+    """
     received: list[int] = []
 
     def handle(number: int, _frame: object) -> None:
-        if received:
+        if number == signal.SIGINT and number in received:
             raise KeyboardInterrupt
         received.append(number)
 

@@ -31,6 +31,7 @@ LABELS = ("auto", "folders", "names", "none")  # or the path of a CSV file
 _WNID = re.compile(r"n\d{8}")
 _WHOLE = re.compile(r"-?\d{1,99}")
 _MOST_CLASSES = 10**6
+_ENOUGH = 10  # pictures of a class that can spare one for validation
 _FILE_COLUMNS = ("file", "filename", "file_name", "path", "image", "name")
 _LABEL_COLUMNS = ("label", "class", "class_name", "class_id", "category")
 
@@ -240,15 +241,16 @@ def keep_classes(images: ImageSet, chosen: Sequence[int]) -> ImageSet:
 def split_images(images: ImageSet, fraction: float, seed: int) -> tuple[ImageSet, ImageSet]:
     """Training and validation pictures: ``fraction`` of every class, rounded, for validation.
 
-    A class of one picture keeps it for training. The choice depends on ``seed`` and on each
-    class alone.
+    At least one of a class of ten or more; a class of one picture keeps it for training. The
+    choice depends on ``seed`` and on each class alone.
     """
     by_class: dict[int | None, list[int]] = {}
     for i, picture in enumerate(images.pictures):
         by_class.setdefault(picture.label, []).append(i)
     held: set[int] = set()
     for label, members in by_class.items():
-        count = min(round(len(members) * fraction), len(members) - 1)
+        least = 1 if fraction and len(members) >= _ENOUGH else 0
+        count = min(max(round(len(members) * fraction), least), len(members) - 1)
         key = hashlib.blake2b(f"split {seed} {label}".encode(), digest_size=8).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(key, "big"))
         order = torch.randperm(len(members), generator=generator).tolist()
@@ -338,9 +340,11 @@ def _find_labels(
             )
         return list(tops)
     firsts = [name.rsplit("/", 1)[-1] for name in names]
-    if labels == "auto" and not all("_" in first for first in firsts):
+    words = [first.split("_")[0] for first in firsts]
+    camera = len(set(words)) == 1 and not _WNID.fullmatch(words[0])  # IMG_0001.jpg, IMG_0002.jpg
+    if labels == "auto" and (camera or not all("_" in first for first in firsts)):
         return [None] * len(names)
-    return [first.split("_")[0] for first in firsts]
+    return words
 
 
 def _common_folders(names: Sequence[str]) -> int:

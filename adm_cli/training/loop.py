@@ -221,14 +221,14 @@ class Run:
         yield Validated(self.trainer.step, found, better)
 
     def _save(self) -> Iterator[Event]:
+        if not self.world.writes:
+            return
         tensors, facts = self.trainer.state()
         facts |= {
             "returns": self.returns,
             "best": [self.best.loss, self.best.step, self.best.metrics],
             "seconds": self.clock.before + self.clock.seconds,
         }
-        if not self.world.writes:
-            return
         self.job.folder.save_state(self.trainer.step, tensors, facts)
         if self.trainer.step:
             self._save_model(self.job.folder.model, {})

@@ -23,6 +23,7 @@ from adm_cli.config import (
     DiffusionConfig,
     TrainingConfig,
     UNetConfig,
+    config_from_json,
     config_to_json,
     with_settings,
 )
@@ -288,7 +289,7 @@ def _resolve_training(kind: Kind, options: Options) -> TrainingConfig:
     values.setdefault("log_every", min(50, max(1, int(values["steps"]) // 20)))
     if "warmup" not in options:
         values["warmup"] = min(100, tenth)
-    return TrainingConfig(**values)
+    return config_from_json(TrainingConfig, json.dumps(values))  # which checks types and choices
 
 
 def _check(

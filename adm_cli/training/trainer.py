@@ -27,6 +27,7 @@ from adm_cli.training.randomness import image_noise, key, uniforms
 from adm_cli.training.tasks import Inputs, Task, drop_labels, validation_timesteps
 
 _QUARTILES = 4
+_LEAST_VALIDATED = 64
 
 
 class StepResult(NamedTuple):
@@ -237,19 +238,23 @@ class Trainer:
     def validate(self, images: Tensor, labels: Tensor) -> dict[str, float]:
         """Mean metrics of the averaged weights on uint8 images [N, H, W, 3], noise fixed.
 
-        The same images give comparable numbers in every run, whatever its seed.
+        The same images give comparable numbers in every run, whatever its seed. Few images are
+        seen several times, at other noise levels.
         """
         size = max(1, self.config.microbatch or self.config.batch_size // self.world.size)
         means = Means(len(self.task.schedule), self.task.by_quartile)
-        t = validation_timesteps(len(images), len(self.task.schedule))
+        total = max(len(images), _LEAST_VALIDATED)
+        t = validation_timesteps(total, len(self.task.schedule))
         prior = torch.zeros(2, dtype=torch.float64)
         self.model.eval()
-        for start in range(self.world.rank * size, len(images), size * self.world.size):
-            where = slice(start, min(start + size, len(images)))
+        for start in range(self.world.rank * size, total, size * self.world.size):
+            places = range(start, min(start + size, total))
+            where = torch.tensor(places) % len(images)
             x = to_model_range(images[where].to(self.device))
-            places = range(where.start, where.stop)
             noise = image_noise(0, "validation", places, tuple(x.shape[1:]), self.device)
-            inputs = Inputs(x, labels[where].to(self.device), t[where], torch.ones(len(x)), noise)
+            inputs = Inputs(
+                x, labels[where].to(self.device), t[torch.tensor(places)], torch.ones(len(x)), noise
+            )
             means.add(self.task.losses(self.ema_model, inputs), inputs.t)
             prior_bits = prior_bits_per_dim(self.task.schedule, x)
             prior += torch.tensor([float(prior_bits.sum()), len(x)], dtype=torch.float64)
@@ -260,8 +265,8 @@ class Trainer:
         result |= self.task.summary(result)
         if "bits_per_dim" in result:
             where_to = self.device if self.device.type == "cuda" else torch.device("cpu")
-            total, count = self.world.total(prior.to(where_to)).tolist()
-            result["bits_per_dim"] += total / count
+            bits, count = self.world.total(prior.to(where_to)).tolist()
+            result["bits_per_dim"] += bits / count
         return result
 
     def _empty_metrics(self) -> tuple[dict[str, Tensor], Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+import runpy
 import struct
 import warnings
 import zlib
@@ -82,11 +83,12 @@ def test_random_crops_are_the_original_s() -> None:
         name, size = f"img{crop['image']}", crop["size"]
         if name not in golden:
             continue
-        dice, drawn = random.Random(crop["python_random_seed"]), []
+        dice = random.Random(crop["python_random_seed"])
+        drawn: list[tuple[int, int]] = []
 
-        def draw(n: int, dice: random.Random = dice, drawn: list[tuple[int, int]] = drawn) -> int:
+        def draw(n: int, dice: random.Random = dice, drawn: Any = drawn) -> int:
             drawn.append((n, dice.randrange(n)))
-            return drawn[-1][1]
+            return int(drawn[-1][1])
 
         ours = random_crop(Image.fromarray(golden[name].numpy()), (size, size), draw)
         assert np.array_equal(ours, golden[f"{name}.random{size}"].numpy()), (name, size)
@@ -283,7 +285,10 @@ def test_a_turned_jpeg_and_a_strange_orientation() -> None:
 )
 def test_damaged_exif_does_no_harm(kind: str, junk: bytes) -> None:
     data = encoded(Image.new("RGB", (16, 8), (9, 9, 9)), kind, exif=b"Exif\0\0" + junk)
-    assert np.abs(decoded(data).astype(int) - 9).max() <= 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        runpy.run_path(pictures.__file__)  # the filter it sets is not pytest's
+        assert np.abs(decoded(data).astype(int) - 9).max() <= 2
 
 
 def test_threads_leave_the_warning_filters_alone() -> None:
@@ -326,9 +331,10 @@ def test_damaged(kind: str) -> None:
         for _ in range(3):
             damaged[dice.randrange(len(data))] = dice.randrange(256)
         try:
-            assert decode_picture(bytes(damaged), "x").mode == "RGB"
+            outcome = decode_picture(bytes(damaged), "x").mode
         except BadPictureError as error:
-            assert str(error).startswith("x: ")
+            outcome = str(error)
+        assert outcome == "RGB" or outcome.startswith("x: ")
 
 
 @pytest.mark.parametrize(
@@ -367,6 +373,6 @@ def test_too_large_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
     data = encoded(Image.new("RGB", (8, 8)), "PNG")
     monkeypatch.setattr(pictures, "_MOST_BYTES", len(data))
     assert decode_picture(data, "x").size == (8, 8)
-    with pytest.raises(BadPictureError, match="x: 0.0 GB is too large"):
+    with pytest.raises(BadPictureError, match=r"x: 0\.0 GB is too large"):
         decode_picture(data + b"\0", "x")
     assert issubclass(BadPictureError, AdmError)

@@ -1,0 +1,360 @@
+"""The training commands, from pictures to sampled images, and what they refuse."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from adm_cli.storage.checkpoints import read_model_file
+from tests.conftest import Result, Toys
+from tests.training.conftest import draw_pictures
+
+Adm = Callable[..., Result]
+MODEL = ("--size", "8", "--set", "num_res_blocks=1", "--set", "channel_mult=[1,1]")
+SHORT = ("--steps", "4", "--batch-size", "4", "--out", "run")
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw_pictures(tmp_path_factory.mktemp("shapes") / "shapes", count=10)
+
+
+def results(result: Result) -> dict[str, Any]:
+    assert result.code == 0, result.err
+    return json.loads(result.out.splitlines()[-1])  # type: ignore[no-any-return]
+
+
+def test_pictures_to_guided_samples(adm: Adm, shapes: Path, tmp_path: Path) -> None:
+    """Both models learn: the classifier to tell the shapes apart, the other to remove noise."""
+    classifier = results(
+        adm("train-classifier", shapes, *MODEL, "--steps", 60, "--batch-size", 16, "--lr", 2e-3,
+            "--eval-every", 30, "--out", "classifier", "--json", "-q")
+    )  # fmt: skip
+    assert classifier["validation"]["loss"] < 0.45  # ln 2 = 0.69 is guessing
+    assert classifier["validation"]["acc1_q0"] == 1.0
+    diffusion = results(
+        adm("train-diffusion", shapes, *MODEL, "--steps", 60, "--batch-size", 16, "--lr", 2e-3,
+            "--label-dropout", 0.2, "--classifier", classifier["model"], "--scale", 2,
+            "--match", classifier["model"], "--eval-every", 30, "--sample-every", 60,
+            "--out", "base", "--json", "-q")
+    )  # fmt: skip
+    assert diffusion["validation"]["loss"] < 0.7  # 1 is no prediction at all
+    pair = ("--model", diffusion["model"], "--classifier", classifier["model"])
+    made = adm("sample", *pair, "--class", "square", "--scale", 1, "--steps", 3, "--num", 1)
+    assert made.code == 0, made.err
+    assert "class0001" in made.out
+    alone = adm("sample", *pair, "--class", "none", "--steps", 3, "--num", 1)
+    assert alone.code == 0, alone.err
+    facts = adm("info", diffusion["model"], "--json")
+    assert json.loads(facts.out)["classes"] == {"0": "circle", "1": "square"}
+    with Image.open(tmp_path / "base" / "samples" / "step-00000060.png") as grid:
+        assert grid.size == (42, 42)
+
+
+def test_upsampler(adm: Adm, shapes: Path) -> None:
+    made = results(
+        adm("train-upsampler", shapes, *MODEL, "--low-size", "4", *SHORT, "--json", "-q")
+    )
+    info = read_model_file(Path(made["model"])).info
+    assert info.kind == "upsampler"
+    assert info.config.low_res_size == (4, 4)  # type: ignore[union-attr]
+    assert list(Path("run/samples").iterdir())
+
+
+def test_plain_lines_and_files_on_stdout(adm: Adm, shapes: Path) -> None:
+    done = adm("train-diffusion", shapes, *MODEL, *SHORT)
+    assert done.code == 0
+    assert done.out.split() == ["run/model.safetensors", "run/best.safetensors"]
+    assert "18 pictures to train on, 2 to validate" in done.err
+    assert "classes: 0 circle (9), 1 square (9)" in done.err
+    assert "step 4/4: loss" in done.err
+    assert "validation loss" in done.err
+    assert not adm("train-diffusion", shapes, *MODEL, *SHORT[:-1], "quiet", "-q").err
+
+
+def test_dry_run(adm: Adm, shapes: Path, tmp_path: Path) -> None:
+    facts = json.loads(adm("train-diffusion", shapes, *MODEL, *SHORT, "--dry-run", "--json").out)
+    assert facts["image_size"] == [8, 8]
+    assert facts["steps"] == 4
+    assert facts["parameters"] > 10_000
+    assert min(facts[n] for n in ("gflop_per_image", "memory_gb", "images_per_second")) > 0
+    assert facts["classes"] == "0 circle (9), 1 square (9)"
+    assert "parameters" in adm("train-diffusion", shapes, *MODEL, *SHORT, "--dry-run").out
+    assert not list(tmp_path.iterdir())
+
+
+def test_ablations_presets_and_flags_by_name(adm: Adm, shapes: Path) -> None:
+    def config(command: str, *options: object) -> dict[str, Any]:
+        huge = ("--batch-size", 100_000)  # more memory than there is: nothing is measured
+        done = adm(command, shapes, *options, *huge, "--dry-run", "--json")
+        assert done.code == 0, done.err
+        return json.loads(done.out)  # type: ignore[no-any-return]
+
+    ablation = config("train-diffusion", "--preset", "ablation-all")
+    assert (ablation["model_channels"], ablation["num_heads"]) == (160, 4)
+    assert ablation["num_classes"] == 2
+    assert ablation["images_per_second"] is None
+    assert "lower --microbatch" in ablation["note"]
+    assert config("train-classifier", "--preset", "imagenet64")["num_res_blocks"] == 4
+    assert config("train-upsampler", "--preset", "64_256_upsampler")["low_res_size"] == [64, 64]
+    flags = "--image_size 64 --num_channels 96 --learn_sigma True --noise_schedule cosine"
+    assert config("train-diffusion", "--flags", flags)["model_channels"] == 96
+    sized = config("train-diffusion", "--size", "64x96", "--channels", 64)
+    assert sized["image_size"] == [64, 96]
+    assert config("train-diffusion", "--unconditional")["num_classes"] is None
+    assert config("train-diffusion", "--kimg", 200)["steps"] == 2
+
+
+def test_resume_needs_nothing_repeated(adm: Adm, shapes: Path) -> None:
+    whole = ("train-diffusion", shapes, *MODEL, "--batch-size", 4, "--save-every", 2, "-q")
+    assert adm(*whole, "--steps", 6, "--out", "whole").code == 0
+    assert adm(*whole, "--steps", 2, "--out", "cut").code == 0
+    again = adm(*whole, "--steps", 2, "--out", "cut")
+    assert again.code == 2
+    assert "pass --resume" in again.err
+    assert adm("train-diffusion", "--resume", "--out", "cut", "--steps", 6, "-q").code == 0
+    a, b = load_file("whole/model.safetensors"), load_file("cut/model.safetensors")
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    done = adm("train-diffusion", "--resume", "--out", "cut")  # it is finished: nothing to do
+    assert done.code == 0
+    assert "cut/model.safetensors" in done.out
+
+
+def test_resume_refuses_other_settings_and_tells_them(adm: Adm, shapes: Path) -> None:
+    assert adm("train-classifier", shapes, *MODEL, *SHORT, "-q").code == 0
+    again = ("train-classifier", "--resume", "--out", "run")
+    other = adm(*again, "--lr", 1e-5, "--batch-size", 8, "--channels", 64)
+    assert other.code == 2
+    for text in ("lr 0.0003 -> 1e-05", "batch_size 4 -> 8", "model_channels 32 -> 64", "--init"):
+        assert text in other.err
+    extra = shapes.parent / "more"
+    shutil.copytree(shapes, extra)
+    shutil.copy(extra / "circle" / "0.png", extra / "circle" / "new.png")
+    changed = adm(*again, extra)
+    assert changed.code == 2
+    assert "fingerprint" in changed.err
+    fresh = adm("train-classifier", "--resume", shapes, *MODEL, *SHORT[:-1], "anew")
+    assert fresh.code == 0
+    assert "holds no run yet" in fresh.err
+    assert "needs --out" in adm("train-classifier", "--resume").err
+
+
+def test_moved_pictures_are_no_change(adm: Adm, shapes: Path, tmp_path: Path) -> None:
+    shutil.copytree(shapes, tmp_path / "here")
+    assert adm("train-classifier", "here", *MODEL, *SHORT, "-q").code == 0
+    (tmp_path / "here").rename(tmp_path / "there")
+    done = adm("train-classifier", "there", "--resume", "--out", "run", "--steps", 5)
+    assert done.code == 0, done.err
+
+
+def test_fine_tuning(adm: Adm, shapes: Path, toys: Toys, tmp_path: Path) -> None:
+    """--init takes the architecture; other classes begin anew, a null class is added."""
+    first = results(adm("train-diffusion", shapes, *MODEL, *SHORT, "--json", "-q"))["model"]
+    tuned = adm(
+        "train-diffusion", shapes, "--init", first, "--label-dropout", 0.5, "--lr", 0,
+        "--weight-decay", 0, "--steps", 1, "--out", "tuned",
+    )  # fmt: skip
+    assert "got a row for no class" in tuned.err
+    old, new = load_file(first), load_file("tuned/model.safetensors")
+    rows = new["label_emb.weight"]
+    assert torch.equal(rows[:2], old["label_emb.weight"])
+    torch.testing.assert_close(rows[2], old["label_emb.weight"].mean(dim=0))
+    assert all(torch.equal(new[name], old[name]) for name in old if name != "label_emb.weight")
+    animals = tmp_path / "animals"
+    for kind, animal in (("circle", "cat"), ("square", "dog")):
+        shutil.copytree(shapes / kind, animals / animal)
+    others = adm(
+        "train-classifier", animals, "--init", toys.classifier, "--steps", 1, "--out", "others"
+    )
+    assert others.code == 0, others.err
+    assert "begins anew" in others.err
+    assert read_model_file(Path("others/model.safetensors")).info.classes[0] == "cat"
+    wrong = adm("train-classifier", shapes, "--init", first, "--steps", 1)
+    assert wrong.code == 2
+    assert "holds a diffusion model" in wrong.err
+
+
+def test_float16_weights_for_sharing(adm: Adm, shapes: Path) -> None:
+    done = adm("train-diffusion", shapes, *MODEL, *SHORT, "--save-dtype", "float16", "-q")
+    assert done.code == 0
+    assert {v.dtype for v in load_file("run/model.safetensors").values()} == {torch.float16}
+    resumed = adm("train-diffusion", "--resume", "--out", "run", "--steps", 5, "-q")
+    assert resumed.code == 0
+
+
+def test_tensorboard(adm: Adm, shapes: Path, tmp_path: Path) -> None:
+    done = adm("train-classifier", shapes, *MODEL, *SHORT, "--tensorboard", "-q")
+    assert done.code == 0, done.err
+    written = list((tmp_path / "run" / "tensorboard").iterdir())
+    assert sum(path.stat().st_size for path in written) > 500
+
+
+REFUSED: list[tuple[tuple[object, ...], str]] = [
+    (("train-classifier", "nowhere"), "no such folder"),
+    (("train-classifier",), "expected a folder, zip or tar"),
+    (("train-classifier", "{shapes}", "--val", "{shapes}/nothing"), "no such folder"),
+    (("train-classifier", "{shapes}/circle"), "at least two classes, got no labels"),
+    (("train-classifier", "{shapes}", "--class", "circle"), "one class (circle)"),
+    (("train-classifier", "{shapes}", "--labels", "nonw"), "did you mean none?"),
+    (("train-diffusion", "{shapes}", "--class", "hexagon"), "unknown class"),
+    (("train-diffusion", "{shapes}", "--set", "num_classes=1"), "label 1 (square) is out of range"),
+    (("train-diffusion", "{shapes}", "--set", "chanels=3"), "no such setting"),
+    (("train-diffusion", "{shapes}", "--set", "dropout=high"), "dropout has an unexpected value"),
+    (("train-diffusion", "{shapes}", "--set", "dropout"), "expected NAME=VALUE"),
+    (("train-diffusion", "{shapes}", "--preset", "ablation-al"), "did you mean ablation-all"),
+    (("train-diffusion", "{shapes}", "--preset", "tiny", "--flags", "--image_size 64"), "give one"),
+    (("train-diffusion", "{shapes}", "--preset", "tiny", "--size", "64"), "leave --size out"),
+    (("train-diffusion", "{shapes}", "--size", "big"), "expected a number"),
+    (("train-diffusion", "{shapes}", "--size", "33"), "not divisible"),
+    (("train-diffusion", "{shapes}", "--steps", "0"), "steps must be from 1"),
+    (("train-diffusion", "{shapes}", "--steps", "5", "--kimg", "1"), "give one"),
+    (("train-diffusion", "{shapes}", "--lr", "nan"), "the learning rate must be in"),
+    (("train-diffusion", "{shapes}", "--ema", "often"), "expected rates such as"),
+    (("train-diffusion", "{shapes}", "--ema", "1"), "must be in [0, 1)"),
+    (("train-diffusion", "{shapes}", "--anneal", "slowly"), "anneal"),
+    (("train-diffusion", "{shapes}", "--dtype", "float16", "--device", "cpu"), "needs CUDA"),
+    (("train-diffusion", "{shapes}", "--label-dropout", "2"), "label_dropout must be in"),
+    (
+        ("train-diffusion", "{shapes}", "--unconditional", "--label-dropout", "0.1"),
+        "needs pictures with classes",
+    ),
+    (("train-diffusion", "{shapes}", "--val-split", "1.5"), "--val-split must be in"),
+    (("train-upsampler", "{shapes}", "--size", "8", "--low-size", "8"), "must be smaller"),
+    (("train-diffusion", "{shapes}", "--save-dtype", "int8"), "--save-dtype int8"),
+    (("train-diffusion", "{shapes}", "--classifier", "tiny"), "not a classifier"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), REFUSED, ids=lambda v: str(v)[:40])
+def test_refused(
+    arguments: tuple[object, ...], message: str, adm: Adm, shapes: Path, tmp_path: Path
+) -> None:
+    done = adm(*(str(a).replace("{shapes}", str(shapes)) for a in arguments))
+    assert done.code == 2, done.err
+    assert message in done.err
+    assert len(done.err.splitlines()) <= 3  # two of them tell what was found
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_small_and_odd_sets(adm: Adm, shapes: Path, tmp_path: Path) -> None:
+    """A class with one picture, and a set smaller than the batch, just work."""
+    for kind, count in (("circle", 3), ("square", 1)):
+        (tmp_path / "few" / kind).mkdir(parents=True)
+        for i in range(count):
+            shutil.copy(shapes / kind / f"{i}.png", tmp_path / "few" / kind)
+    done = adm("train-classifier", "few", *MODEL, *SHORT, "--val-split", 0.4)
+    assert done.code == 0, done.err
+    assert "0 circle (2), 1 square (1)" in done.err
+    none = adm("train-diffusion", "few", *MODEL, *SHORT[:-1], "without", "--val-split", 0)
+    assert none.code == 0, none.err
+    assert "0 to validate" in none.err
+    assert none.out.split() == ["without/model.safetensors"]
+
+
+def test_unreadable_pictures(adm: Adm, shapes: Path, tmp_path: Path) -> None:
+    shutil.copytree(shapes, tmp_path / "damaged")
+    (tmp_path / "damaged" / "circle" / "3.png").write_bytes(b"not a picture")
+    refused = adm("train-classifier", "damaged", *MODEL, *SHORT)
+    assert refused.code == 1
+    assert "damaged/circle/3.png" in refused.err
+    assert not (tmp_path / "run").exists()
+    done = adm("train-classifier", "damaged", *MODEL, *SHORT, "--skip-bad")
+    assert done.code == 0, done.err
+    assert "passed over 1 unreadable pictures" in done.err
+
+
+def test_separate_validation_pictures(adm: Adm, shapes: Path) -> None:
+    done = adm("train-classifier", shapes, "--val", shapes, *MODEL, *SHORT, "--val-images", 5)
+    assert done.code == 0, done.err
+    assert "20 pictures to train on, 20 to validate" in done.err
+
+
+def start(shapes: Path, folder: Path, *more: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "adm_cli", "train-diffusion", str(shapes), *MODEL]
+    command += ["--steps", "100000", "--batch-size", "4", "--out", str(folder), *more]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_finish_the_step_and_save(
+    number: signal.Signals, shapes: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    process = start(shapes, folder, "--log-every", "1", "--save-every", "100000")
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "step 2/" in line:
+            break
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    assert f"adm train-diffusion --resume --out {folder}" in err
+    states = sorted(path.name for path in folder.glob("state-*"))
+    assert states[-1] > "state-00000001"
+
+
+def test_two_processes_equal_one(adm: Adm, shapes: Path, tmp_path: Path) -> None:
+    """torchrun with gloo: the same global batch, the same weights but for rounding."""
+    arguments = [
+        "train-diffusion", str(shapes), *MODEL, "--steps", "3", "--batch-size", "8",
+        "--microbatch", "2", "--label-dropout", "0.2", "--timestep-sampler",
+        "loss-second-moment", "-q",
+    ]  # fmt: skip
+    assert adm(*arguments, "--out", "one").code == 0
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone",
+         "-m", "adm_cli", *arguments, "--out", "two"],
+        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    one, two = load_file("one/model.safetensors"), load_file("two/model.safetensors")
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-5)
+    metrics = [
+        (Path(f) / "metrics.csv").read_text().splitlines()[-1].split(",") for f in ("one", "two")
+    ]
+    assert metrics[0][0] == metrics[1][0]
+    assert float(metrics[0][-1]) == pytest.approx(float(metrics[1][-1]), rel=1e-3)
+
+
+def test_processes_must_share_the_batch(
+    adm: Adm, shapes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from adm_cli.training import distributed
+    from adm_cli.training.distributed import World
+
+    monkeypatch.setattr(distributed, "find_world", lambda: World(0, 3))
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda *_: None)
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: None)
+    done = adm("train-diffusion", shapes, *MODEL, *SHORT)
+    assert done.code == 2
+    assert "cannot be shared out among 3 processes" in done.err
+    monkeypatch.setenv("RANK", "first")
+    monkeypatch.undo()
+
+
+def test_a_pipe_that_closes_costs_nothing(shapes: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    process = start(shapes, folder, "--steps", "3")
+    assert process.stdout is not None
+    process.stdout.close()
+    process.stdout = None
+    process.communicate(timeout=60)
+    assert (folder / "model.safetensors").exists()
