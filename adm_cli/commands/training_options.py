@@ -35,11 +35,11 @@ class CommonOptions:
     ] = None
     val_split: Annotated[
         Optional[float],
-        _option("--val-split", panel=_DATA, help="Or this part of every class. [0.05]"),
+        _option("--val-split", panel=_DATA, help="Or this part of every class. (0.05)"),
     ] = None
     val_images: Annotated[
         Optional[int],
-        _option("--val-images", panel=_DATA, help="Validate on at most this many. [2000]"),
+        _option("--val-images", panel=_DATA, help="Validate on at most this many. (2000)"),
     ] = None
     labels: Annotated[
         Optional[str],
@@ -47,7 +47,7 @@ class CommonOptions:
             "--labels",
             panel=_DATA,
             help="Class of a picture: folders, names (up to the first underscore), none, or a "
-            "CSV file. [what fits]",
+            "CSV file. (what fits)",
         ),
     ] = None
     classes: Annotated[
@@ -63,21 +63,21 @@ class CommonOptions:
         _option("--random-crop/--center-crop", panel=_DATA, help="80 to 100 % of the side."),
     ] = None
     flip: Annotated[
-        Optional[bool], _option("--flip/--no-flip", panel=_DATA, help="Mirror half of them. [yes]")
+        Optional[bool], _option("--flip/--no-flip", panel=_DATA, help="Mirror half of them. (yes)")
     ] = None
     cache: Annotated[
         Optional[bool],
-        _option("--cache/--stream", panel=_DATA, help="Decode once into memory. [if it fits]"),
+        _option("--cache/--stream", panel=_DATA, help="Decode once into memory. (if it fits)"),
     ] = None
     workers: Annotated[
         Optional[int],
-        _option("--workers", panel=_DATA, help="Processes that decode when streaming. [2]"),
+        _option("--workers", panel=_DATA, help="Processes that decode when streaming. (2)"),
     ] = None
     size: Annotated[
-        Optional[str], _option("--size", panel=_MODEL, help="64, or HEIGHTxWIDTH. [32]")
+        Optional[str], _option("--size", panel=_MODEL, help="64, or HEIGHTxWIDTH. (32)")
     ] = None
     channels: Annotated[
-        Optional[int], _option("--channels", panel=_MODEL, help="Width. [by size: 32 to 128]")
+        Optional[int], _option("--channels", panel=_MODEL, help="Width. (by size: 32 to 128)")
     ] = None
     preset: Annotated[
         Optional[str],
@@ -108,7 +108,7 @@ class CommonOptions:
         Optional[float], _option("--kimg", panel=_TRAIN, help="Or after thousands of pictures.")
     ] = None
     batch_size: Annotated[
-        Optional[int], _option("--batch-size", panel=_TRAIN, help="Over all processes. [64]")
+        Optional[int], _option("--batch-size", panel=_TRAIN, help="Over all processes. (64)")
     ] = None
     microbatch: Annotated[
         Optional[int], _option("--microbatch", panel=_TRAIN, help="At once, to save memory.")
@@ -116,7 +116,7 @@ class CommonOptions:
     lr: Annotated[Optional[float], _option("--lr", panel=_TRAIN, help="Learning rate.")] = None
     warmup: Annotated[
         Optional[int],
-        _option("--warmup", panel=_TRAIN, help="Steps up to it. [100, at most a tenth]"),
+        _option("--warmup", panel=_TRAIN, help="Steps up to it. (100, at most a tenth)"),
     ] = None
     anneal: Annotated[
         Optional[str], _option("--anneal", panel=_TRAIN, help="none, linear or cosine, to 0.")
@@ -125,7 +125,7 @@ class CommonOptions:
         Optional[float], _option("--weight-decay", panel=_TRAIN, help="Of AdamW.")
     ] = None
     clip_norm: Annotated[
-        Optional[float], _option("--clip-norm", panel=_TRAIN, help="Of the gradient; 0: off. [1]")
+        Optional[float], _option("--clip-norm", panel=_TRAIN, help="Of the gradient; 0: off. (1)")
     ] = None
     ema: Annotated[
         Optional[str],
@@ -136,7 +136,7 @@ class CommonOptions:
         _option(
             "--dtype",
             panel=_TRAIN,
-            help="float32, bfloat16 or float16 (CUDA). [bfloat16 on CUDA, else float32]",
+            help="float32, bfloat16 or float16 (CUDA). (bfloat16 on CUDA, else float32)",
         ),
     ] = None
     compile: Annotated[
@@ -144,13 +144,13 @@ class CommonOptions:
     ] = None
     channels_last: Annotated[
         Optional[bool],
-        _option("--channels-last/--channels-first", panel=_TRAIN, help="Layout. [last on CUDA]"),
+        _option("--channels-last/--channels-first", panel=_TRAIN, help="Layout. (last on CUDA)"),
     ] = None
-    seed: Annotated[Optional[int], _option("--seed", panel=_TRAIN, help="Of everything. [0]")] = (
+    seed: Annotated[Optional[int], _option("--seed", panel=_TRAIN, help="Of everything. (0)")] = (
         None
     )
     out: Annotated[
-        Optional[Path], _option("--out", "-o", panel=_RUN, help="The run's folder. [training/NNNN]")
+        Optional[Path], _option("--out", "-o", panel=_RUN, help="The run's folder. (training/NNNN)")
     ] = None
     resume: Annotated[
         bool,
@@ -166,7 +166,7 @@ class CommonOptions:
         Optional[int], _option("--save-every", panel=_RUN, help="Steps between checkpoints.")
     ] = None
     save_dtype: Annotated[
-        Optional[str], _option("--save-dtype", panel=_RUN, help="Of the model file. [float32]")
+        Optional[str], _option("--save-dtype", panel=_RUN, help="Of the model file. (float32)")
     ] = None
     tensorboard: Annotated[
         Optional[bool], _option("--tensorboard", panel=_RUN, help="Also write TensorBoard events.")
@@ -212,7 +212,7 @@ class DiffusionOptions(DenoiserOptions):
         Optional[str], _option("--classifier", panel=_RUN, help="Guides those pictures.")
     ] = None
     scale: Annotated[
-        Optional[float], _option("--scale", panel=_RUN, help="Its guidance scale. [1]")
+        Optional[float], _option("--scale", panel=_RUN, help="Its guidance scale. (1)")
     ] = None
 
 
@@ -221,7 +221,7 @@ class UpsamplerOptions(DenoiserOptions):
     """More for upsamplers."""
 
     low_size: Annotated[
-        Optional[str], _option("--low-size", panel=_MODEL, help="Of the small picture. [half]")
+        Optional[str], _option("--low-size", panel=_MODEL, help="Of the small picture. (half)")
     ] = None
 
 
@@ -230,7 +230,7 @@ class ClassifierOptions(CommonOptions):
     """More for classifiers."""
 
     noised: Annotated[
-        Optional[bool], _option("--noise/--no-noise", panel=_TRAIN, help="Noisy pictures. [yes]")
+        Optional[bool], _option("--noise/--no-noise", panel=_TRAIN, help="Noisy pictures. (yes)")
     ] = None
 
 

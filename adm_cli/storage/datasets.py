@@ -344,7 +344,7 @@ def _find_labels(
     camera = len(set(words)) == 1 and not _WNID.fullmatch(words[0])  # IMG_0001.jpg, IMG_0002.jpg
     if labels == "auto" and (camera or not all("_" in first for first in firsts)):
         return [None] * len(names)
-    return words
+    return list(words)
 
 
 def _common_folders(names: Sequence[str]) -> int:

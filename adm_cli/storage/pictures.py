@@ -106,16 +106,31 @@ def random_crop(image: Image.Image, size: tuple[int, int], draw: Callable[[int],
 
     ``draw(n)`` gives a whole number from 0 to n - 1.
     """
-    height, width = size
-    short = min(size)
-    larger = _enlarged(size, short + draw(math.ceil(short / 0.8) - short + 1))
-    image = _halve(image, larger)
-    scale = max(larger[1] / image.width, larger[0] / image.height)
+    short = draw_short_side(size, draw)
+    return cut(resize_for_crop(image, size, short), size, draw)
+
+
+def draw_short_side(size: tuple[int, int], draw: Callable[[int], int]) -> int:
+    """To what shorter side a picture is resized before `cut`: from ``min(size)`` to 5/4 of it."""
+    return min(size) + draw(math.ceil(min(size) / 0.8) - min(size) + 1)
+
+
+def resize_for_crop(image: Image.Image, size: tuple[int, int], short: int) -> Pixels:
+    """uint8 [H', W', 3] with H' >= H, W' >= W: the deterministic part of `random_crop`."""
+    height, width = _enlarged(size, short)
+    image = _halve(image, (height, width))
+    scale = max(width / image.width, height / image.height)
     image = image.resize(
         (round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC
     )
-    top, left = draw(image.height - height + 1), draw(image.width - width + 1)
-    return np.asarray(image)[top : top + height, left : left + width]
+    return np.asarray(image)
+
+
+def cut(pixels: Pixels, size: tuple[int, int], draw: Callable[[int], int]) -> Pixels:
+    """A window of ``size`` anywhere in [H', W', 3]."""
+    height, width = size
+    top, left = draw(pixels.shape[0] - height + 1), draw(pixels.shape[1] - width + 1)
+    return pixels[top : top + height, left : left + width]
 
 
 def shrink_for_crops(image: Image.Image, size: tuple[int, int]) -> Image.Image:

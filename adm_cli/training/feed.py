@@ -13,16 +13,26 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from adm_cli.devices import free_bytes
 from adm_cli.errors import AdmError
 from adm_cli.storage.datasets import ImageSet
 from adm_cli.storage.images import Pixels
-from adm_cli.storage.pictures import center_crop, decode_picture, random_crop, shrink_for_crops
+from adm_cli.storage.pictures import (
+    center_crop,
+    cut,
+    decode_picture,
+    draw_short_side,
+    random_crop,
+    resize_for_crop,
+    shrink_for_crops,
+)
 from adm_cli.training.randomness import generator, uniforms
 
 _MOST_CACHE = 4 * 2**30  # bytes of pixels kept in memory, and at most a third of what is free
+_MOST_RESIZED = 2**30  # bytes of resized pictures kept for random crops
 _PROBE = 32  # pictures decoded to guess how much the rest need
 _MOST_TRIES = 50  # pictures passed over before a streamed batch gives up
 
@@ -123,6 +133,8 @@ class CachedFeed:
         self.images = images.part(good)
         self.labels = torch.from_numpy(self.images.labels())
         self._ragged: list[Pixels] | None = None
+        self._resized: dict[tuple[int, int], Pixels] = {}  # by picture and shorter side
+        self._kept = 0
         self._pixels = torch.zeros(0, dtype=torch.uint8)
         if options.random_crop:
             self._ragged = pixels
@@ -133,13 +145,28 @@ class CachedFeed:
     def batch(self, step: int) -> Batch:
         if self._ragged is not None:
             draws = self.plan.draws(step)
-            crops = [_finish(self._ragged[d.picture], d, self.options) for d in draws]
+            crops = [self._crop(d) for d in draws]
             indices = torch.tensor([d.picture for d in draws])
             return Batch(torch.from_numpy(np.stack(crops)), self.labels[indices], [])
         indices, _, flips = self.plan.arrays(step)
         images = self._pixels[indices]
         images[flips] = images[flips].flip(2)
         return Batch(images, self.labels[indices], [])
+
+    def _crop(self, draw: Draw) -> Pixels:
+        """A random crop; resizing is most of its work, so the results are kept while they fit."""
+        assert self._ragged is not None
+        size, pick = self.options.size, _whole_numbers(draw)
+        short = draw_short_side(size, pick)
+        resized = self._resized.get((draw.picture, short))
+        if resized is None:
+            source = Image.fromarray(self._ragged[draw.picture])
+            resized = resize_for_crop(source, size, short)
+            self._kept += resized.nbytes
+            if self._kept < _MOST_RESIZED:
+                self._resized[draw.picture, short] = resized
+        pixels = cut(resized, size, pick)
+        return pixels[:, ::-1] if draw.flip else pixels
 
     def batches(self, start: int) -> Iterator[Batch]:
         step = start
@@ -263,13 +290,14 @@ def _decode_for_crops(images: ImageSet, index: int, size: tuple[int, int]) -> Pi
 def _finish(source: Pixels, draw: Draw, options: FeedOptions) -> Pixels:
     """Crops and flips a picture that `_decode_for_crops` or `_decode_whole` gave."""
     if options.random_crop:
-        from PIL import Image
-
-        numbers = iter(draw.crop)
-        source = random_crop(
-            Image.fromarray(source), options.size, lambda n: min(int(next(numbers) * n), n - 1)
-        )
+        source = random_crop(Image.fromarray(source), options.size, _whole_numbers(draw))
     return source[:, ::-1] if draw.flip else source
+
+
+def _whole_numbers(draw: Draw) -> Callable[[int], int]:
+    """The crop's numbers, one after the other, as whole numbers below n."""
+    numbers = iter(draw.crop)
+    return lambda n: min(int(next(numbers) * n), n - 1)
 
 
 class _Steps:
