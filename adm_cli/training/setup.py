@@ -245,8 +245,15 @@ def _num_classes(
     if match is not None and match.info.config.num_classes is not None:
         return match.info.config.num_classes
     if "init" in options and config.num_classes is not None:
-        return max(config.num_classes, images.num_classes or 0)
+        theirs = find_weights(options["init"]).info.classes
+        if _same_classes(theirs, images.classes):
+            return max(config.num_classes, images.num_classes or 0)
     return images.num_classes
+
+
+def _same_classes(theirs: Mapping[int, str], ours: Mapping[int, str]) -> bool:
+    """Whether no id means one thing to a file and another to the pictures."""
+    return all(theirs.get(i, name) == name for i, name in ours.items())
 
 
 def _preset(kind: Kind, name: str) -> tuple[ModelConfig, DiffusionConfig]:
@@ -384,7 +391,7 @@ def initial_weights(
     tensors = {name: value.float() for name, value in tensors.items()}
     expected = expected_shapes(settings.config)
     theirs = file.info.classes
-    same = all(theirs.get(i, name) == name for i, name in classes.items())
+    same = _same_classes(theirs, classes)
     anew: list[str] = []
     for name in _class_tensors(settings.config, tensors):
         value = tensors[name]
