@@ -290,7 +290,7 @@ def _resolve_training(kind: Kind, options: Options) -> TrainingConfig:
             values["ema_rates"] = tuple(float(text) for text in str(options["ema"]).split(","))
         except ValueError:
             raise UsageError(f"--ema {options['ema']}: expected rates such as 0.9999") from None
-    tenth = max(1, int(values["steps"]) // 10)
+    tenth = math.ceil(int(values["steps"]) / 10)
     for name, most in (("eval_every", 1000), ("save_every", 1000), ("sample_every", 2000)):
         values.setdefault(name, min(most, tenth))
     values.setdefault("log_every", min(50, max(1, int(values["steps"]) // 20)))

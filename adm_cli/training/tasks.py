@@ -5,7 +5,6 @@ B images, C channels, H W image, T timesteps.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import partial
 
@@ -84,11 +83,15 @@ class DiffusionTask:
             conditions["low_res"] = low_resolution(x_start, self.config.low_res_size)
         return conditions
 
-    def summary(self, metrics: Mapping[str, float]) -> dict[str, float]:
-        """The bound on the negative log-likelihood, from terms at timesteps spread evenly."""
-        if "vb" not in metrics or self.diffusion.loss == "rescaled_mse":
-            return {}
-        return {"bits_per_dim": len(self.schedule) * metrics["vb"]}
+    def bits_per_dim(self, vb: float, prior: float, images: int) -> float | None:
+        """The bound on the negative log-likelihood, from terms at timesteps spread evenly.
+
+        ``vb`` and ``prior`` are means over ``images``; with fewer of them than timesteps the one
+        term that matters most, at no noise, might be missing: then None.
+        """
+        if images < len(self.schedule) or self.diffusion.loss == "rescaled_mse":
+            return None
+        return len(self.schedule) * vb + prior
 
     @torch.no_grad()
     def draw(
@@ -140,9 +143,6 @@ class ClassifierTask:
         model_t = model_timesteps(self.schedule, t, rescale=self.diffusion.rescale_timesteps)
         logits = model(x, model_t.to(x.device))
         return classifier_metrics(logits, inputs.labels)
-
-    def summary(self, metrics: Mapping[str, float]) -> dict[str, float]:
-        return {}
 
 
 Task = DiffusionTask | ClassifierTask

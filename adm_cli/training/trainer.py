@@ -24,7 +24,7 @@ from adm_cli.storage.images import to_model_range
 from adm_cli.training.distributed import World
 from adm_cli.training.feed import Batch, share_of
 from adm_cli.training.randomness import image_noise, key, uniforms
-from adm_cli.training.tasks import Inputs, Task, drop_labels, validation_timesteps
+from adm_cli.training.tasks import DiffusionTask, Inputs, Task, drop_labels, validation_timesteps
 
 _QUARTILES = 4
 _LEAST_VALIDATED = 64
@@ -262,11 +262,11 @@ class Trainer:
         if not means.names:  # more processes than batches: take part in the sum all the same
             means.add(*self._empty_metrics())
         result = means.take(self.world, self.device)
-        result |= self.task.summary(result)
-        if "bits_per_dim" in result:
+        if isinstance(self.task, DiffusionTask) and "vb" in result:
             where_to = self.device if self.device.type == "cuda" else torch.device("cpu")
             bits, count = self.world.total(prior.to(where_to)).tolist()
-            result["bits_per_dim"] += bits / count
+            bound = self.task.bits_per_dim(result["vb"], bits / count, total)
+            result |= {} if bound is None else {"bits_per_dim": bound}
         return result
 
     def _empty_metrics(self) -> tuple[dict[str, Tensor], Tensor]:
