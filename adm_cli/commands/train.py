@@ -141,6 +141,7 @@ def _prepare(
     if folder is None:
         folder = RunFolder(_fresh_folder(world))
     check_writable(folder.path)
+    world.wait()  # nobody writes before all have seen what is there
     return settings, data, folder, stored is not None and bool(folder.states())
 
 
@@ -210,6 +211,7 @@ def _begin(
         config=settings.config,
         diffusion=settings.diffusion,
         classes=data.training.classes if conditional else {},
+        source=_origin(settings),
         training={
             "settings": asdict(training),
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
@@ -220,6 +222,16 @@ def _begin(
         float(chosen.get("scale", 1.0)), DTYPES[save_dtype], bool(chosen.get("tensorboard")),
     )  # fmt: skip
     return Run(trainer, job, resume=resume)
+
+
+def _origin(settings: Settings) -> dict[str, str]:
+    """The weights that a fine-tuned model began with."""
+    from adm_cli.loading import find_weights
+
+    if "init" not in settings.options:
+        return {}
+    file = find_weights(settings.options["init"])
+    return {"init": file.name, "content_sha256": file.content_sha256}
 
 
 @contextmanager

@@ -253,7 +253,7 @@ def _absolute(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_absolute(item) for item in value]
     path = Path(value)
-    return str(path.absolute()) if isinstance(value, Path) or path.exists() else value
+    return str(path.absolute()) if isinstance(value, Path) or path.is_file() else value
 
 
 O = TypeVar("O", bound=CommonOptions)

@@ -24,7 +24,7 @@ import torch
 
 from adm_cli.errors import AdmError, UsageError, did_you_mean
 from adm_cli.imagenet import imagenet_classes, imagenet_names
-from adm_cli.storage.pictures import EXTENSIONS
+from adm_cli.storage.pictures import EXTENSIONS, MOST_BYTES
 
 LABELS = ("auto", "folders", "names", "none")  # or the path of a CSV file
 
@@ -43,7 +43,7 @@ class Source(Protocol):
 
     def names(self) -> list[str]: ...  # relative, with "/"
 
-    def read(self, name: str) -> bytes: ...
+    def read(self, name: str) -> bytes: ...  # at most a byte more than a picture may have
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,8 @@ class FolderSource:
         return found
 
     def read(self, name: str) -> bytes:
-        return (self.path / name).read_bytes()
+        with (self.path / name).open("rb") as file:
+            return file.read(MOST_BYTES + 1)
 
 
 class _OpenZip(NamedTuple):
@@ -145,7 +146,8 @@ class ZipSource:
 
     def read(self, name: str) -> bytes:
         opened = self._open()
-        return opened.file.read(opened.entries[name])
+        with opened.file.open(opened.entries[name]) as file:
+            return file.read(MOST_BYTES + 1)
 
     def __getstate__(self) -> Path:
         return self.path
@@ -175,6 +177,7 @@ class TarSource:
 
     def read(self, name: str) -> bytes:
         offset, size = self.places[name]
+        size = min(size, MOST_BYTES + 1)
         with self.path.open("rb") as file:
             file.seek(offset)
             data = file.read(size)

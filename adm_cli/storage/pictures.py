@@ -13,7 +13,7 @@ from PIL import ExifTags, Image
 from adm_cli.errors import AdmError
 from adm_cli.storage.images import BOMBS, Pixels
 
-_MOST_BYTES = 512 * 2**20  # no picture file is this large; a mislabelled archive may be
+MOST_BYTES = 512 * 2**20  # no picture file is this large; a mislabelled archive may be
 _MOST_PIXELS = 2**28 // 3  # from here on Pillow warns of a trap
 _MOST_RATIO = 200  # of the sides: to crop a hair, all its length would have to be enlarged
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
@@ -48,8 +48,8 @@ def decode_picture(data: bytes, name: str) -> Image.Image:
     bits, the first frame if animated. Raises BadPictureError for anything unreadable, cut short,
     far too narrow, or of so many pixels that it must be a trap.
     """
-    if len(data) > _MOST_BYTES:
-        raise BadPictureError(f"{name}: {len(data) / 1e9:.1f} GB is too large for a picture")
+    if len(data) > MOST_BYTES:
+        raise BadPictureError(f"{name}: over {MOST_BYTES / 1e6:.0f} MB is too large for a picture")
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             _check_size(image.size)

@@ -112,7 +112,7 @@ class Run:
         self.config, self.world = trainer.config, trainer.world
         self.clock, self.best = _Clock(), _Best()
         self.returns = self.skips = 0
-        self.bad: list[str] = list(job.feed.bad)
+        self.bad: list[str] = []  # unreadable pictures met while streaming
         self.stopped = False
         self.notes: list[str] = []
         self._plotted = time.monotonic()
@@ -140,25 +140,26 @@ class Run:
         if trainer.step == 0:
             yield from self._save()  # the first to go back to; a full disk shows itself now
         batches = self.job.feed.batches(trainer.step)
-        device_stop = False
-        while trainer.step < config.steps and not device_stop:
+        stop = False
+        while trainer.step < config.steps and not stop:
             started = time.perf_counter()
             batch = next(batches)
-            if batch.bad:
-                self.bad += batch.bad
-                yield Note(f"passed over {batch.bad[0]}")
+            for text in dict.fromkeys(batch.bad):
+                if text not in self.bad:
+                    self.bad.append(text)
+                    yield Note(f"passed over {text} ({len(self.bad)} so far)")
             result = trainer.train_step(trainer.inputs(batch))
             self.clock.seconds += time.perf_counter() - started
             self.clock.steps += 1
             yield self._report(result)
-            if not result.applied:
-                yield from self._skip(result)
-                if self.skips == 0:  # went back
-                    batches = self.job.feed.batches(trainer.step)
+            stop = self.world.any(should_stop(), trainer.device)
+            if result.applied:
+                self.skips = 0
+                yield from self._after(stop=stop)
                 continue
-            self.skips = 0
-            device_stop = self.world.any(should_stop(), trainer.device)
-            yield from self._after(stop=device_stop)
+            yield from self._skip(result)
+            if self.skips == 0:  # went back
+                batches = self.job.feed.batches(trainer.step)
         self.stopped = trainer.step < config.steps
         if self._board is not None:
             self._board.close()
