@@ -117,12 +117,13 @@ def test_timestep_embedding() -> None:
         t = golden[f"timestep_embedding.{kind}.t"]
         for dim in (32, 33, 64, 128):
             key = f"timestep_embedding.{kind}.dim{dim}"
-            close(timestep_embedding(t, dim), golden[f"{key}.f32"], absolute=1e-6)
+            # an angle of 1000 radians is good to 6e-5 in float32, and processors differ in it
+            close(timestep_embedding(t, dim), golden[f"{key}.f32"], absolute=2e-4)
             double = timestep_embedding(t, dim, dtype=torch.float64)
             close(double, golden[f"{key}.f64"], relative=1e-9)
     t = golden["timestep_embedding.float.t"]
     short = timestep_embedding(t, 32, max_period=golden.meta["max_period"])
-    close(short, golden["timestep_embedding.maxperiod.f32"], absolute=1e-6)
+    close(short, golden["timestep_embedding.maxperiod.f32"], absolute=2e-4)
 
 
 def test_group_norm() -> None:
