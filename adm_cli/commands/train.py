@@ -70,14 +70,14 @@ def _train(kind: Kind, options: CommonOptions) -> None:
             _dry_run(settings, data, device, options)
             return
         assert folder is not None
-        with _stop_signals() as should_stop:
-            try:
-                run = _begin(settings, data, folder, world, device, resume=resuming, quiet=quiet)
+        try:
+            run = _begin(settings, data, folder, world, device, resume=resuming, quiet=quiet)
+            with _stop_signals() as should_stop:
                 if world.writes:
                     folder.save_settings(settings.to_json())
                 _follow(run, should_stop, quiet=quiet)
-            finally:
-                remove_if_empty(folder.path)
+        finally:
+            remove_if_empty(folder.path)
         if world.writes:
             _report(run, folder, json=options.json)
         if run.stopped:
