@@ -25,6 +25,7 @@ from adm_cli.errors import UsageError
 if TYPE_CHECKING:
     import torch
 
+    from adm_cli.models.classifier import NoisyClassifier
     from adm_cli.storage.training_runs import RunFolder
     from adm_cli.training.distributed import World
     from adm_cli.training.loop import Run
@@ -161,8 +162,6 @@ def _begin(
     import torch
 
     from adm_cli.devices import DTYPES
-    from adm_cli.loading import load_model
-    from adm_cli.models.classifier import NoisyClassifier
     from adm_cli.storage.checkpoints import ModelInfo
     from adm_cli.training.feed import decode_validation, make_feed
     from adm_cli.training.loop import Job, Run
@@ -188,14 +187,6 @@ def _begin(
         bad += more
     if bad and not quiet:
         console.note(f"passed over {len(bad)} unreadable pictures, e.g. {bad[0]}")
-    guide = None
-    if "classifier" in chosen:
-        loaded = load_model(chosen["classifier"], device=device)
-        if not isinstance(loaded, NoisyClassifier):
-            raise UsageError(f"--classifier {chosen['classifier']} is not a classifier")
-        if loaded.config.image_size != settings.config.image_size:
-            raise UsageError(f"--classifier {chosen['classifier']} is for another image size")
-        guide = loaded
     save_dtype = str(chosen.get("save_dtype", "float32"))
     if save_dtype not in DTYPES:
         raise UsageError(f"--save-dtype {save_dtype}: expected {', '.join(DTYPES)}")
@@ -218,10 +209,26 @@ def _begin(
         },
     )
     job = Job(
-        folder, feed, info, settings.to_json(), validation, guide,
+        folder, feed, info, settings.to_json(), validation, _load_guide(settings, device),
         float(chosen.get("scale", 1.0)), DTYPES[save_dtype], bool(chosen.get("tensorboard")),
     )  # fmt: skip
     return Run(trainer, job, resume=resume)
+
+
+def _load_guide(settings: Settings, device: torch.device) -> NoisyClassifier | None:
+    """The classifier that guides the sample pictures."""
+    from adm_cli.loading import load_model
+    from adm_cli.models.classifier import NoisyClassifier
+
+    name = settings.options.get("classifier")
+    if name is None:
+        return None
+    guide = load_model(name, device=device)
+    if not isinstance(guide, NoisyClassifier):
+        raise UsageError(f"--classifier {name} is not a classifier")
+    if guide.config.image_size != settings.config.image_size:
+        raise UsageError(f"--classifier {name} is for another image size")
+    return guide
 
 
 def _origin(settings: Settings) -> dict[str, str]:
