@@ -2,7 +2,7 @@
 # Trains models like the embedded ones from Tiny ImageNet: a 32x32 base, its noisy classifier and a
 # 32-to-64 upsampler. Interrupted, the same command goes on where it stopped.
 #
-#   examples/train-embedded.sh cpu DATA [OUT]   # fine-tunes the embedded pair on its ten classes; 2 hours on 2 cores
+#   examples/train-embedded.sh cpu DATA [OUT]   # fine-tunes the embedded pair on its ten classes
 #   examples/train-embedded.sh gpu DATA [OUT]   # all 200 classes from scratch, on one large GPU
 #
 # DATA holds tiny-imagenet-train-*.zip and tiny-imagenet-val.zip, with WordNet-id folders inside.

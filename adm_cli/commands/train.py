@@ -209,7 +209,7 @@ def _begin(
         },
     )
     job = Job(
-        folder, feed, info, settings.to_json(), validation, _load_guide(settings, device),
+        folder, feed, info, validation, _load_guide(settings, device),
         float(chosen.get("scale", 1.0)), DTYPES[save_dtype], bool(chosen.get("tensorboard")),
     )  # fmt: skip
     return Run(trainer, job, resume=resume)

@@ -101,7 +101,7 @@ class CommonOptions:
     ] = None
     gradient_checkpointing: Annotated[
         Optional[bool],
-        _option("--gradient-checkpointing", panel=_MODEL, help="Less memory, a third slower."),
+        _option("--gradient-checkpointing", panel=_MODEL, help="Less memory, slower."),
     ] = None
     steps: Annotated[Optional[int], _option("--steps", panel=_TRAIN, help="When to stop.")] = None
     kimg: Annotated[

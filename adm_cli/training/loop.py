@@ -77,7 +77,6 @@ class Job:
     folder: RunFolder
     feed: Feed
     info: ModelInfo  # of the files it writes; the training summary is added
-    settings: Mapping[str, Any]
     validation: tuple[Tensor, Tensor] | None = None  # uint8 [N, H, W, 3], labels [N]
     guide: ClassifierFn | None = None
     guide_scale: float = 0.0

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from adm_cli.config import ClassifierConfig, TrainingConfig
+from adm_cli.config import TrainingConfig
 from adm_cli.devices import DTYPES
 from adm_cli.diffusion.losses import prior_bits_per_dim
 from adm_cli.diffusion.timesteps import TIMESTEP_SAMPLERS, draw_timesteps
@@ -331,7 +331,3 @@ class Trainer:
     def averaged(self, rate: int = 0) -> dict[str, Tensor]:
         """The averaged weights by name; ``rate`` indexes the EMA rates."""
         return dict(zip(self.names, self.averages[rate], strict=True))
-
-    @property
-    def is_classifier(self) -> bool:
-        return isinstance(self.task.config, ClassifierConfig)

@@ -82,7 +82,7 @@ def make_run(
     pixels, labels, _ = decode_validation(images, options, 6)
     trainer = Trainer(task, config, device=torch.device("cpu"))
     info = ModelInfo(task.config, task.diffusion, images.classes)
-    job = Job(RunFolder(folder), make_feed(images, options), info, {}, (pixels, labels))
+    job = Job(RunFolder(folder), make_feed(images, options), info, (pixels, labels))
     return Run(trainer, job, resume=resume)
 
 
