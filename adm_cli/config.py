@@ -19,7 +19,7 @@ from adm_cli.errors import ConfigError
 QkvOrder = Literal["legacy", "new"]
 Pool = Literal["attention", "adaptive", "spatial", "spatial_v2"]
 ScheduleName = Literal["linear", "cosine"]
-Prediction = Literal["eps", "x_start"]
+Prediction = Literal["eps", "x_start", "v"]
 Variance = Literal["learned_range", "fixed_large", "fixed_small"]
 Loss = Literal["mse", "rescaled_mse", "kl", "rescaled_kl"]
 Anneal = Literal["none", "linear", "cosine"]

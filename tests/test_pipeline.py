@@ -163,7 +163,9 @@ def test_rescaled_timesteps_reach_both_networks(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("change", [{"prediction": "x_start"}, {"variance": "fixed_small"}])
+@pytest.mark.parametrize(
+    "change", [{"prediction": "x_start"}, {"prediction": "v"}, {"variance": "fixed_small"}]
+)
 def test_every_parameterisation_samples(tmp_path: Path, change: dict[str, Any]) -> None:
     diffusion = replace(TOY_DIFFUSION, **change)
     channels = 6 if diffusion.variance == "learned_range" else 3

@@ -19,6 +19,7 @@ from adm_cli.diffusion.process import (
     q_mean_variance,
     q_posterior_mean_variance,
     q_sample,
+    v_target,
 )
 from adm_cli.diffusion.samplers import ModelFn, NoiseFn
 from adm_cli.diffusion.schedule import NoiseSchedule
@@ -157,7 +158,10 @@ def training_loss(
         ).bits  # fmt: skip
         if loss == "rescaled_mse":
             vb = vb * (len(schedule) / 1000.0)
-    target = noise if prediction == "eps" else x_start
+    if prediction == "v":
+        target = v_target(schedule, x_start, t, noise)
+    else:
+        target = noise if prediction == "eps" else x_start
     mse = _mean((target - output[:, :channels]) ** 2)
     return TrainingLoss(mse if vb is None else mse + vb, mse, vb)
 

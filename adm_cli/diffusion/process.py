@@ -86,6 +86,26 @@ def predict_xstart_from_eps(schedule: NoiseSchedule, x_t: Tensor, t: Tensor, eps
     )
 
 
+def predict_xstart_from_v(schedule: NoiseSchedule, x_t: Tensor, t: Tensor, v: Tensor) -> Tensor:
+    """x_0 = sqrt(abar_t) x_t - sqrt(1 - abar_t) v (arXiv 2202.00512, section 4).
+
+    Unlike equation 4 solved for x_0 it never divides by a small sqrt(abar_t), so an error of the
+    network at high noise stays as small as it is.
+    """
+    return (
+        gather(schedule.sqrt_alphas_cumprod, t, x_t) * x_t
+        - gather(schedule.sqrt_one_minus_alphas_cumprod, t, x_t) * v
+    )
+
+
+def v_target(schedule: NoiseSchedule, x_start: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+    """v = sqrt(abar_t) noise - sqrt(1 - abar_t) x_0 (arXiv 2202.00512, section 4)."""
+    return (
+        gather(schedule.sqrt_alphas_cumprod, t, x_start) * noise
+        - gather(schedule.sqrt_one_minus_alphas_cumprod, t, x_start) * x_start
+    )
+
+
 def predict_eps_from_xstart(
     schedule: NoiseSchedule, x_t: Tensor, t: Tensor, x_start: Tensor
 ) -> Tensor:
@@ -121,6 +141,8 @@ def p_mean_variance(
     output = model_output[:, :channels]
     if prediction == "eps":
         pred_xstart = predict_xstart_from_eps(schedule, x_t, t, output)
+    elif prediction == "v":
+        pred_xstart = predict_xstart_from_v(schedule, x_t, t, output)
     else:
         pred_xstart = output
     if denoised_fn is not None:

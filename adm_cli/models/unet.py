@@ -137,7 +137,7 @@ class UNet(TorsoModel):
     ``forward(x, t, y=None)``: x [B, 3, H, W] roughly in [-1, 1] plus noise, t [B] original
     timesteps (fractions allowed), y [B] class ids where the model is class-conditional
     (``num_classes`` for no class, if ``config.null_class``). Returns
-    [B, 3 or 6, H, W]: the prediction (eps or x_start), then the variance channels if learned.
+    [B, 3 or 6, H, W]: the prediction (eps, x_start or v), then the variance channels if learned.
     Raises ValueError if y is given to an unconditional model, or not given to a conditional one.
     """
 

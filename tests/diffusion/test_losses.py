@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from adm_cli.config import Prediction, Variance
 from adm_cli.diffusion.losses import (
     approx_standard_normal_cdf,
     bits_per_dim,
@@ -16,8 +17,9 @@ from adm_cli.diffusion.losses import (
     training_loss,
     vb_term,
 )
-from adm_cli.diffusion.process import q_sample
+from adm_cli.diffusion.process import predict_xstart_from_eps, q_sample, v_target
 from adm_cli.diffusion.samplers import ModelFn
+from adm_cli.diffusion.schedule import NoiseSchedule
 from tests.diffusion.test_process import DTYPES, PREDICTIONS, VARIANCES, make_schedule
 from tests.golden_arrays import arrays, close, stems
 
@@ -162,3 +164,29 @@ def test_likelihood_is_a_distribution() -> None:
         log_scales = torch.full_like(x, scale).log()
         log_p = discretized_gaussian_log_likelihood(x, torch.full_like(x, mean), log_scales)
         assert abs(log_p.exp().sum().item() - 1) < 1e-9
+
+
+@pytest.mark.parametrize("variance", ["learned_range", "fixed_small"])
+def test_v_is_the_same_model_in_other_words(variance: Variance) -> None:
+    """A v output and the eps output it stands for: one posterior; MSE(eps) = abar_t MSE(v)."""
+    schedule = NoiseSchedule.cosine(1000).respace("20")
+    generator = torch.Generator().manual_seed(0)
+    x_start, noise, eps = torch.randn(3, 20, 3, 4, 4, generator=generator, dtype=torch.float64)
+    rest = torch.randn(20, 3, 4, 4, generator=generator, dtype=torch.float64)
+    t = torch.arange(20)
+    x_t = q_sample(schedule, x_start, t, noise)
+    v = v_target(schedule, predict_xstart_from_eps(schedule, x_t, t, eps), t, eps)
+    found = {}
+    kinds: tuple[tuple[Prediction, Tensor], ...] = (("eps", eps), ("v", v))
+    for prediction, output in kinds:
+        full = torch.cat([output, rest], dim=1) if variance == "learned_range" else output
+        found[prediction] = training_loss(
+            schedule, lambda _x, _t, full=full: full, x_start, t, t, noise,
+            prediction=prediction, variance=variance,
+        )  # fmt: skip
+    one, other = found["eps"], found["v"]
+    assert one.mse is not None
+    assert other.mse is not None
+    torch.testing.assert_close(one.mse, schedule.alphas_cumprod * other.mse, rtol=1e-6, atol=1e-12)
+    if one.vb is not None and other.vb is not None:
+        torch.testing.assert_close(one.vb, other.vb, rtol=1e-6, atol=1e-12)

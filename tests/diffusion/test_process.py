@@ -20,9 +20,11 @@ from adm_cli.diffusion.process import (
     p_mean_variance,
     predict_eps_from_xstart,
     predict_xstart_from_eps,
+    predict_xstart_from_v,
     q_mean_variance,
     q_posterior_mean_variance,
     q_sample,
+    v_target,
 )
 from adm_cli.diffusion.schedule import NoiseSchedule
 from tests.golden_arrays import Arrays, arrays, close, stems
@@ -190,6 +192,8 @@ def test_identities(name: str) -> None:
     recovered = predict_xstart_from_eps(schedule, x_t, t, noise)
     # cosine's last abar is 2e-9: dividing by its root costs four digits
     close(recovered, x_start, absolute=1e-10)
+    v = v_target(schedule, x_start, t, noise)
+    close(predict_xstart_from_v(schedule, x_t, t, v), x_start, absolute=1e-14)
     # one forward step from x_{t-1} and the marginal of x_{t-1} give the posterior
     late = t[1:]
     abar_prev = schedule.alphas_cumprod[late - 1].view(-1, 1, 1, 1)
