@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,7 @@ from torch import Tensor
 import adm_cli.pipeline as pipeline_module
 from adm_cli.config import DiffusionConfig, SamplingConfig
 from adm_cli.devices import choose_device
-from adm_cli.diffusion.guidance import classifier_guidance
 from adm_cli.diffusion.samplers import SAMPLERS, SampleStep
-from adm_cli.diffusion.schedule import NoiseSchedule
 from adm_cli.errors import CheckpointError, ConfigError, DeviceError, UsageError
 from adm_cli.loading import build_model, load_model
 from adm_cli.models.unet import UNet
@@ -27,9 +24,7 @@ from adm_cli.pipeline import (
     generate,
     load_pipeline,
 )
-from adm_cli.storage.images import to_uint8
 from tests.conftest import TOY_CLASSIFIER, TOY_DIFFUSION, TOY_UNET, Toys, save_toy
-from tests.golden_arrays import CHOICE, arrays, close
 
 Images = dict[tuple[int, int | None], Tensor]
 
@@ -91,27 +86,6 @@ def test_seed_and_class_and_scale_all_matter(tiny: Pipeline) -> None:
     all_images = [*images.values(), *unguided.values(), *away.values()]
     for i, one in enumerate(all_images):
         assert not any(torch.equal(one, other) for other in all_images[:i])
-
-
-def test_samples_of_the_original() -> None:
-    """The embedded weights, from the original's own noise: its pictures."""
-    golden = arrays_of_tiny()
-    model, classifier = load_model("tiny"), load_model("tiny_classifier")
-    schedule = NoiseSchedule.cosine(1000).respace("ddim25")
-    *_, last = SAMPLERS["ddim"](
-        partial(model, y=golden["y"]),
-        schedule,
-        golden["ddim25_scale4.x_T"],
-        noise=lambda _i, like: torch.zeros_like(like),
-        guidance=classifier_guidance(classifier, golden["y"], 4.0),
-    )
-    close(last.x, golden["ddim25_scale4.sample"], absolute=2e-3)
-    ours = to_uint8(last.x).int()
-    assert (ours - golden["ddim25_scale4.sample_uint8"].int()).abs().max() <= 1
-
-
-def arrays_of_tiny() -> Any:
-    return arrays(str(CHOICE / "checkpoints" / "tiny32_samples.safetensors"))
 
 
 def test_scale_0_runs_no_classifier(tiny: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
