@@ -11,7 +11,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -170,11 +170,7 @@ class _Transfer:
         wait = failure.wait or 0.0
         if failures > self.patience.retries or wait > _LONGEST_WAIT:
             asked = f", and asks to wait {wait:.0f} s" if wait else ""
-            kept = f"; {self.here:,} bytes are kept" if self.here else ""
-            raise DownloadError(
-                f"cannot fetch {shown(self.wanted.url)}: {failure}{asked}{kept}; the same command "
-                f"tries again from there, --from takes a mirror or a folder"
-            ) from failure
+            raise self._failed(f"{failure}{asked}") from failure
         backoff = min(self.patience.pause * 2 ** (failures - 1), _LONGEST_PAUSE)
         seconds = backoff if failure.wait is None else failure.wait
         self.watch.tell(f"{self.target.name}: {failure}; trying again in {seconds:.0f} s")
@@ -212,9 +208,13 @@ class _Transfer:
             said = f"the server answered {status} {response.reason or ''}".strip()
             if status in _TRANSIENT or status >= 500:
                 raise TransientError(said, retry_after(response.headers))
-            raise DownloadError(
-                f"cannot fetch {shown(url)}: {said}; --from takes a mirror or a folder"
-            )
+            raise self._failed(said)
+
+    def _failed(self, why: str) -> DownloadError:
+        kept = f"the {self.here:,} bytes that are here stay for the next try; " if self.here else ""
+        return DownloadError(
+            f"cannot fetch {shown(self.wanted.url)}: {why}; {kept}--from takes a mirror or a folder"
+        )
 
     def _receive(
         self, response: requests.Response, start: int, end: int, version: Version | None = None
@@ -360,18 +360,22 @@ def refused_path(target: Path) -> Path:
 def one_at_a_time(path: Path, tell: Callable[[str], None]) -> Iterator[None]:
     """A lock beside ``path``, to save work: nothing depends on it where a disk has no locks."""
     make_folder(path.parent)
-    lock = filelock.FileLock(path.with_name(f"{path.name}.lock"))
+    marker = path.with_name(f"{path.name}.lock")
+    lock = filelock.FileLock(marker)
     try:
         try:
             lock.acquire(timeout=0)
         except filelock.Timeout:
-            tell(f"another adm is fetching {path.name}: waiting for it")
+            tell(f"another adm is fetching {path.name}: waiting for it ({marker})")
             lock.acquire(poll_interval=0.2)
     except (OSError, NotImplementedError):
         pass
     try:
         yield
     finally:
+        if lock.is_locked:
+            with suppress(OSError):  # some systems keep open files
+                marker.unlink(missing_ok=True)
         lock.release()
 
 

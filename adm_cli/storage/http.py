@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import http.client
 import ipaddress
 import re
 import time
@@ -16,7 +17,7 @@ from email.utils import parsedate_to_datetime
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
 import requests
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, IncompleteRead, ReadTimeoutError
 
 from adm_cli.errors import DownloadError
 from adm_cli.storage.partial import Version
@@ -166,15 +167,19 @@ def body(response: requests.Response, timeout: float) -> Iterator[bytes]:
 
 
 def reason(error: BaseException) -> str:
-    """The system's own words where there are any, else the library's first line."""
-    if isinstance(error, requests.Timeout):
-        return "no answer in time"
+    """Why a connection failed, in the system's own words where there are any."""
     cause: BaseException | None = error
     while cause is not None:
+        if isinstance(cause, (requests.Timeout, ReadTimeoutError, TimeoutError)):
+            return "no bytes came in time"
+        if isinstance(cause, (IncompleteRead, http.client.IncompleteRead)):
+            return "the connection was cut"
+        if isinstance(cause, http.client.RemoteDisconnected):
+            return "the connection was closed without an answer"
+        if isinstance(cause, http.client.HTTPException):
+            return f"the answer is no proper HTTP ({type(cause).__name__})"
         if isinstance(cause, OSError) and cause.strerror:
             return cause.strerror
-        if isinstance(cause, TimeoutError):
-            return "no bytes came in time"
         cause = cause.__cause__ or cause.__context__
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
