@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from adm_cli import __version__
-from adm_cli.commands import classes, console, convert, info, models, repro, sample, train
+from adm_cli.commands import classes, console, convert, fetch, info, models, repro, sample, train
 from adm_cli.errors import AdmError
 
 app = typer.Typer(
@@ -29,6 +29,7 @@ app.command("models")(models.models)
 app.command("classes")(classes.classes)
 app.command("info")(info.info)
 app.command("repro")(repro.repro)
+app.command("fetch")(fetch.fetch)
 app.command("convert")(convert.convert)
 
 

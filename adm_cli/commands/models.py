@@ -36,7 +36,7 @@ def models(
 def _row(preset: Preset) -> dict[str, Any]:
     from adm_cli.loading import checkpoint_path
 
-    names = [preset.model, *([preset.classifier] if preset.classifier else [])]
+    names = preset.checkpoints
     missing = [name for name in names if not checkpoint_path(find_checkpoint(name)).is_file()]
     return {
         "name": preset.name,
