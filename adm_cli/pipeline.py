@@ -1,14 +1,16 @@
-"""From a preset or files to images: `load_pipeline`, then `generate`, an iterator of batches.
+"""From a preset or files to images: `load_pipeline`, then `generate` or `upsample`.
 
-Everything that makes pictures consumes this one iterator.
+Both are iterators of batches; everything that makes pictures consumes them.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -29,10 +31,10 @@ from adm_cli.errors import ConfigError, DeviceError, UsageError, did_you_mean
 from adm_cli.loading import find_weights, load_model
 from adm_cli.models.classifier import NoisyClassifier
 from adm_cli.models.cost import activation_bytes
-from adm_cli.models.unet import UNet
+from adm_cli.models.unet import SuperResUNet, UNet
 from adm_cli.presets import PRESETS, Preset
 from adm_cli.storage.checkpoints import ModelFile
-from adm_cli.storage.images import to_uint8
+from adm_cli.storage.images import Pixels, to_model_range, to_uint8
 
 MAX_AUTO_BATCH = 16
 
@@ -62,7 +64,7 @@ class Sources:
 
 @dataclass(frozen=True)
 class Pipeline:
-    """A diffusion model and perhaps its classifier, on a device and ready to sample."""
+    """A diffusion model and perhaps its classifier, or an upsampler, ready to sample."""
 
     sources: Sources
     model: UNet
@@ -113,6 +115,17 @@ def find_sources(
     if classifier_file is not None:
         _check_pair(sources, model_file, classifier_file)
     return sources
+
+
+def find_upsampler(name: str | Path) -> Sources:
+    """The weights of an upsampler, by checkpoint name or file, as `load_pipeline` takes them.
+
+    Raises as `loading.find_weights`, and UsageError for any other kind of model.
+    """
+    file = find_weights(name)
+    if file.info.kind != "upsampler":
+        raise UsageError(f"{name} holds a {file.info.kind} model, expected an upsampler")
+    return Sources(file.name, file, None, None, None)
 
 
 def _check_pair(sources: Sources, model: ModelFile, classifier: ModelFile) -> None:
@@ -227,14 +240,75 @@ def generate(
     Raises ConfigError or UsageError for settings that do not fit the model, DeviceError where not
     even one image fits into memory.
     """
+    if isinstance(pipeline.model, SuperResUNet):
+        raise UsageError(
+            f"{pipeline.sources.model_name} is an upsampler: it enlarges pictures (adm upsample)"
+        )
+    return _draw_batches(pipeline, config, None, on_step, on_note)
+
+
+class Pictures(Protocol):
+    """Pictures by index, uint8 [H, W, 3] each: a tensor or array, or read as they are asked for."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Tensor | Pixels: ...
+
+
+def upsample(
+    pipeline: Pipeline,
+    pictures: Pictures,
+    config: SamplingConfig,
+    *,
+    on_step: Callable[[SampleStep], None] | None = None,
+    on_note: Callable[[str], None] | None = None,
+) -> Iterator[ImageBatch]:
+    """Enlarges ``pictures``, in order, a batch at a time (arXiv 2105.05233, section 5.3).
+
+    ``config`` holds a seed and a class for every picture, and no guidance: the paper guides the
+    small model alone. An image's noise comes from `upsampling_seed` of its seed; all else is as
+    in `generate`.
+
+    Raises as `generate`, and UsageError if ``pipeline`` holds no upsampler or a picture has
+    another size than the upsampler's input.
+    """
+    if not isinstance(pipeline.model, SuperResUNet):
+        raise UsageError(f"{pipeline.sources.model_name} is no upsampler: expected one")
+    if config.scale != 0:
+        raise ConfigError("an upsampler takes no guidance: the scale must be 0")
+    if len(pictures) != len(config.seeds):
+        raise ConfigError(f"{len(config.seeds)} seeds for {len(pictures)} pictures")
+    return _draw_batches(pipeline, config, pictures, on_step, on_note)
+
+
+def upsampling_seed(seed: int) -> int:
+    """The seed of an upsampler's noise for a picture of ``seed``.
+
+    A hash, so that the two stages' noise is independent though one seed stands for both.
+    """
+    digest = hashlib.blake2b(f"upsampler {seed}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big")
+
+
+def _draw_batches(
+    pipeline: Pipeline,
+    config: SamplingConfig,
+    pictures: Pictures | None,
+    on_step: Callable[[SampleStep], None] | None,
+    on_note: Callable[[str], None] | None,
+) -> Iterator[ImageBatch]:
     schedule = choose_schedule(pipeline.diffusion, config.steps)
     sampler = choose_sampler(config)
-    check_classes(pipeline.sources, config.classes)
+    if pictures is None or pipeline.model.config.num_classes is not None:
+        check_classes(pipeline.sources, config.classes)  # else labels only pass through
     size = choose_batch_size(pipeline, config)
     done = 0
     while done < len(config.seeds):
         seeds, classes = config.seeds[done : done + size], config.classes[done : done + size]
         missing = size - len(seeds)
+        small = (
+            None if pictures is None else _read_small(pipeline, pictures, done, len(seeds), size)
+        )
         try:
             x = _sample_batch(
                 pipeline,
@@ -243,6 +317,7 @@ def generate(
                 schedule,
                 (*seeds, *[seeds[-1]] * missing),
                 (*classes, *[classes[-1]] * missing),
+                small,
                 on_step,
             )
         except (RuntimeError, MemoryError) as error:
@@ -259,6 +334,22 @@ def generate(
             continue
         done += len(seeds)
         yield ImageBatch(to_uint8(x[: len(seeds)]).cpu(), classes, seeds, size)
+
+
+def _read_small(
+    pipeline: Pipeline, pictures: Pictures, first: int, count: int, size: int
+) -> Tensor:
+    """``count`` pictures for an upsampler, padded to ``size``: [size, 3, h, w] in [-1, 1]."""
+    expected = pipeline.model.config.low_res_size
+    images = [torch.as_tensor(pictures[i]) for i in range(first, first + count)]
+    for i, image in enumerate(images):
+        if expected is None or image.dtype != torch.uint8 or image.shape != (*expected, 3):
+            raise UsageError(
+                f"picture {first + i} is {image.dtype} {list(image.shape)}, "
+                f"{pipeline.sources.model_name} enlarges uint8 {[*(expected or ()), 3]}"
+            )
+    images += images[-1:] * (size - count)
+    return to_model_range(torch.stack(images))
 
 
 def check_classes(sources: Sources, classes: Sequence[int | None]) -> None:
@@ -282,15 +373,13 @@ def _sample_batch(
     schedule: NoiseSchedule,
     seeds: Sequence[int],
     classes: Sequence[int | None],
+    small: Tensor | None,  # [N, 3, h, w], what an upsampler enlarges
     on_step: Callable[[SampleStep], None] | None,
 ) -> Tensor:
     model = pipeline.model
     real = torch.float64 if pipeline.dtype == torch.float64 else torch.float32
     shape = (model.config.in_channels, *model.config.image_size)
-    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-
-    def draw() -> Tensor:
-        return torch.stack([torch.randn(shape, generator=g) for g in generators])
+    draw = noise_source(seeds if small is None else [upsampling_seed(s) for s in seeds], shape)
 
     def noise(_i: int, like: Tensor) -> Tensor:
         return draw().to(like)
@@ -308,11 +397,14 @@ def _sample_batch(
     if model.config.num_classes is not None:  # the row after the classes means none of them
         ids = [model.config.num_classes if c is None else c for c in classes]
         labels = torch.tensor(ids, dtype=torch.int64, device=pipeline.device)
+    net = partial(model, y=labels)
+    if small is not None:
+        net = partial(net, low_res=small.to(pipeline.device, real))
     x_T = draw().to(pipeline.device, real)
     x = x_T
     with reproducible_kernels():
         for step in sampler(
-            _sees_model_timesteps(partial(model, y=labels), pipeline.diffusion),
+            _sees_model_timesteps(net, pipeline.diffusion),
             schedule,
             x_T,
             noise=noise,
@@ -325,6 +417,12 @@ def _sample_batch(
             if on_step is not None:
                 on_step(step)
     return x
+
+
+def noise_source(seeds: Sequence[int], shape: tuple[int, ...]) -> Callable[[], Tensor]:
+    """Standard normal noise [N, *shape] a call, each row from a generator of its own."""
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    return lambda: torch.stack([torch.randn(shape, generator=g) for g in generators])
 
 
 def _sees_model_timesteps(net: Callable[..., Tensor], diffusion: DiffusionConfig) -> ModelFn:
