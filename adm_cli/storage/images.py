@@ -95,22 +95,36 @@ def open_picture(path: Path) -> tuple[Pixels, dict[str, Any] | None]:
             warnings.simplefilter("ignore")  # damaged EXIF holds no recipe, and that is said
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=("PNG", "WEBP")) as image:
-                if image.format == "PNG":
-                    text: Any = getattr(image, "text", {}).get("adm")
-                else:
-                    text = image.getexif().get(_DESCRIPTION)
+                recipe = _recipe_of(image)
                 pixels = np.asarray(image.convert("RGB"))
     except OSError as error:
         raise AdmError(f"cannot read {path} as PNG or WebP: {error.strerror or error}") from None
     except (ValueError, SyntaxError, *BOMBS) as error:
         raise AdmError(f"cannot read {path} as PNG or WebP: {error}") from None
-    if text is None:
-        return pixels, None
+    return pixels, recipe
+
+
+def recipe_in(data: bytes) -> dict[str, Any] | None:
+    """The recipe that the bytes of a picture carry; None for any other file."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(data), formats=("PNG", "WEBP")) as image:
+                return _recipe_of(image)
+    except Exception:  # whoever needs the pixels says what is wrong
+        return None
+
+
+def _recipe_of(image: Image.Image) -> dict[str, Any] | None:
+    if image.format == "PNG":
+        text: Any = getattr(image, "text", {}).get("adm")
+    else:
+        text = image.getexif().get(_DESCRIPTION)
     try:
         recipe = json.loads(text)
     except (ValueError, TypeError, RecursionError):
-        recipe = None
-    return pixels, recipe if isinstance(recipe, dict) else None
+        return None
+    return recipe if isinstance(recipe, dict) else None
 
 
 def make_grid(images: Pixels, columns: int | None = None, gap: int = 2) -> Pixels:

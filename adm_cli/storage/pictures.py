@@ -101,6 +101,22 @@ def center_crop(image: Image.Image, size: tuple[int, int]) -> Pixels:
     return np.asarray(image)[top : top + height, left : left + width]
 
 
+def fit_picture(pixels: Pixels, size: tuple[int, int]) -> Pixels:
+    """uint8 [H, W, 3] at ``size`` (height, width), cut centrally to its proportions.
+
+    Shrinks by area averaging, as the small pictures of training are made; enlarges bicubically.
+    """
+    image = Image.fromarray(pixels)
+    height, width = size
+    if (image.height, image.width) == size:
+        return pixels
+    scale = min(image.width / width, image.height / height)
+    left, top = (image.width - width * scale) / 2, (image.height - height * scale) / 2
+    box = (left, top, image.width - left, image.height - top)
+    how = Image.Resampling.BOX if scale > 1 else Image.Resampling.BICUBIC
+    return np.asarray(image.resize((width, height), how, box))
+
+
 def random_crop(image: Image.Image, size: tuple[int, int], draw: Callable[[int], int]) -> Pixels:
     """A crop of 80 to 100 % of the shorter side at ``size``: uint8 [H, W, 3], as the original.
 
