@@ -13,6 +13,8 @@ from adm_cli.config import SamplingConfig
 from adm_cli.errors import AdmError, ConfigError
 from adm_cli.pipeline import ImageBatch, Pipeline, choose_schedule
 
+_MOST_STAGES = 8  # of nested recipes
+
 # What may differ between two machines, or two times, and what to call it.
 _INPUTS = {
     "model_sha256": "the model's weights",
@@ -34,6 +36,11 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "eta": (int, float, type(None)),
     "batch_size": (int,),
     "clip_denoised": (bool,),
+}
+_ENLARGED_TYPES: dict[str, tuple[type, ...]] = {
+    "small_sha256": (str,),
+    "resized": (bool,),
+    "base": (dict, type(None)),
 }
 
 
@@ -76,10 +83,54 @@ def image_recipe(
     }
 
 
+def enlarged_recipe(
+    recipe: Mapping[str, Any],
+    *,
+    small_sha256: str,
+    base: Mapping[str, Any] | None,
+    resized: bool = False,
+) -> dict[str, Any]:
+    """The recipe of an enlarged picture: an `image_recipe`, and where the small one came from.
+
+    ``small_sha256`` is the hash of the small picture's values, ``base`` its own recipe where that
+    is known, ``resized`` whether it was fitted to the upsampler first.
+    """
+    name = (base or {}).get("class_name")
+    if recipe["class_name"] is None and isinstance(name, str):  # an unconditional upsampler
+        recipe = {**recipe, "class_name": name}
+    return {
+        **recipe,
+        "small_sha256": small_sha256,
+        "resized": resized,
+        "base": None if base is None else dict(base),
+    }
+
+
+def is_enlarged(recipe: Mapping[str, Any]) -> bool:
+    """Whether a recipe is of an upsampler's picture."""
+    return "small_sha256" in recipe
+
+
+def check_recipe(recipe: object) -> bool:
+    """Whether ``recipe`` is one that can be drawn from again, its bases included."""
+    for _ in range(_MOST_STAGES):
+        if not isinstance(recipe, dict):
+            return False
+        try:
+            config_from_recipe(recipe)
+        except AdmError:
+            return False
+        if not is_enlarged(recipe) or recipe.get("base") is None:
+            return True
+        recipe = recipe["base"]
+    return False
+
+
 def config_from_recipe(recipe: Mapping[str, Any]) -> SamplingConfig:
     """The settings that draw the recipe's one image again; raises AdmError if it is damaged."""
     try:
-        for name, types in _TYPES.items():
+        expected = _TYPES | (_ENLARGED_TYPES if is_enlarged(recipe) else {})
+        for name, types in expected.items():
             if type(recipe[name]) not in types:
                 raise TypeError(f"{name} is {recipe[name]!r:.60}")
         names = {field.name for field in dataclasses.fields(SamplingConfig)} & set(recipe)

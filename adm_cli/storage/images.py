@@ -1,8 +1,9 @@
 """Pictures: uint8 conversion, PNG, WebP, grids, animations, the original's npz, and the recipe
 that each picture carries.
 
-A recipe is a flat JSON object of everything that made the picture; PNG holds it in the text
-field "adm", beside a "parameters" text that other image tools show, WebP in its description.
+A recipe is a JSON object of everything that made the picture, flat but for an enlarged picture's
+"base", the recipe of the small one. PNG holds it in the text field "adm", beside a "parameters"
+text that other image tools show, WebP in its description.
 """
 
 from __future__ import annotations
@@ -69,16 +70,19 @@ def encode_image(pixels: Pixels, suffix: str, recipe: Recipe | None) -> bytes:
 def parameters_text(recipe: Recipe) -> str:
     """The settings in the form that Stable Diffusion tools write and read."""
     size = "x".join(str(side) for side in reversed(recipe["size"]))
+    first = recipe.get("base") or recipe  # who enlarges is told apart from who draws
     fields = {
-        "Steps": recipe["num_steps"],
-        "Sampler": recipe["sampler"],
-        "CFG scale": recipe["scale"],
-        "Seed": recipe["seed"],
+        "Steps": first.get("num_steps"),
+        "Sampler": first["sampler"],
+        "CFG scale": first["scale"],
+        "Seed": first["seed"],
         "Size": size,
-        "Model hash": recipe["model_sha256"][:10],
-        "Model": recipe["model"],
+        "Model hash": first["model_sha256"][:10],
+        "Model": first["model"],
         "Version": f"adm {recipe['adm']}",
     }
+    if "small_sha256" in recipe:
+        fields |= {"Hires upscaler": recipe["model"], "Hires steps": recipe["num_steps"]}
     subject = "unconditional"
     if recipe["class"] is not None:
         subject = f"{recipe['class_name']} (class {recipe['class']})"
