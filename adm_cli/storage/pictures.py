@@ -8,6 +8,8 @@ import warnings
 from collections.abc import Callable
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from PIL import ExifTags, Image
 
 from adm_cli.errors import AdmError
@@ -106,15 +108,18 @@ def fit_picture(pixels: Pixels, size: tuple[int, int]) -> Pixels:
 
     Shrinks by area averaging, as the small pictures of training are made; enlarges bicubically.
     """
-    image = Image.fromarray(pixels)
     height, width = size
-    if (image.height, image.width) == size:
+    if pixels.shape[:2] == size:
         return pixels
-    scale = min(image.width / width, image.height / height)
-    left, top = (image.width - width * scale) / 2, (image.height - height * scale) / 2
-    box = (left, top, image.width - left, image.height - top)
-    how = Image.Resampling.BOX if scale > 1 else Image.Resampling.BICUBIC
-    return np.asarray(image.resize((width, height), how, box))
+    scale = min(pixels.shape[0] / height, pixels.shape[1] / width)
+    rows, columns = max(1, round(height * scale)), max(1, round(width * scale))
+    top, left = (pixels.shape[0] - rows) // 2, (pixels.shape[1] - columns) // 2
+    part = pixels[top : top + rows, left : left + columns]
+    if scale < 1:
+        return np.asarray(Image.fromarray(part).resize((width, height), Image.Resampling.BICUBIC))
+    values = torch.from_numpy(part.copy()).permute(2, 0, 1)[None].double()  # [1, 3, H', W']
+    means = F.interpolate(values, size, mode="area")[0].permute(1, 2, 0)
+    return means.round().to(torch.uint8).contiguous().numpy()
 
 
 def random_crop(image: Image.Image, size: tuple[int, int], draw: Callable[[int], int]) -> Pixels:
