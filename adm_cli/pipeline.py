@@ -118,14 +118,36 @@ def find_sources(
 
 
 def find_upsampler(name: str | Path) -> Sources:
-    """The weights of an upsampler, by checkpoint name or file, as `load_pipeline` takes them.
+    """The weights of an upsampler, as `load_pipeline` takes them.
 
-    Raises as `loading.find_weights`, and UsageError for any other kind of model.
+    ``name`` is a checkpoint, a file, or a stack's preset, whose upsampler is meant. Raises as
+    `loading.find_weights`, and UsageError for any other kind of model.
     """
-    file = find_weights(name)
+    stacks = [row for row in PRESETS if row.upsampler is not None]
+    preset = next((row for row in stacks if str(name) in (row.name, row.upsampler)), None)
+    file = find_weights(preset.upsampler if preset is not None and preset.upsampler else name)
     if file.info.kind != "upsampler":
         raise UsageError(f"{name} holds a {file.info.kind} model, expected an upsampler")
-    return Sources(file.name, file, None, None, None)
+    return Sources(file.name, file, None, None, preset)
+
+
+def check_stack(base: Sources, upsampler: Sources) -> None:
+    """Raises UsageError unless the one enlarges what the other makes."""
+    theirs, ours = upsampler.model.info.config, base.model.info.config
+    assert isinstance(theirs, UNetConfig)
+    if theirs.low_res_size != ours.image_size:
+        raise UsageError(
+            f"{upsampler.model_name} enlarges {_size(theirs.low_res_size or (0, 0))} pictures, "
+            f"{base.model_name} makes {_size(ours.image_size)}: pass another --upsampler, "
+            f"or --no-upsample"
+        )
+    for class_id, name in base.classes.items():
+        other = upsampler.classes.get(class_id, name)
+        if theirs.num_classes is not None and other != name:
+            raise UsageError(
+                f"class {class_id} is {name} to {base.model_name} but {other} to "
+                f"{upsampler.model_name}: they do not belong together"
+            )
 
 
 def _check_pair(sources: Sources, model: ModelFile, classifier: ModelFile) -> None:
@@ -184,10 +206,13 @@ def load_pipeline(
     assert isinstance(net, UNet)
     if not guided or sources.classifier is None:
         return Pipeline(sources, net, None, where, compute)
-    narrow = torch.float32 if compute == torch.float16 else compute
-    guide = load_model(sources.classifier, device=where, dtype=narrow)
+    guide = load_model(sources.classifier, device=where, dtype=_classifier_dtype(compute))
     assert isinstance(guide, NoisyClassifier)
     return Pipeline(sources, net, guide, where, compute)
+
+
+def _classifier_dtype(compute: torch.dtype) -> torch.dtype:
+    return torch.float32 if compute == torch.float16 else compute
 
 
 def choose_schedule(diffusion: DiffusionConfig, steps: str | None) -> NoiseSchedule:
@@ -210,17 +235,36 @@ def choose_sampler(config: SamplingConfig) -> Sampler:
     return partial(sampler, eta=config.eta)  # type: ignore[call-arg]
 
 
-def choose_batch_size(pipeline: Pipeline, config: SamplingConfig) -> int:
-    """As asked for, or as many as fit, at most 16, shared out evenly over the batches."""
+def choose_batch_size(
+    pipeline: Pipeline, config: SamplingConfig, upsampler: Sources | None = None
+) -> int:
+    """As asked for, or as many as fit, at most 16, shared out evenly over the batches.
+
+    With ``upsampler``, as many as fit there too.
+    """
     if config.batch_size is not None:
         return config.batch_size
     cost = activation_bytes(pipeline.model.config)
     if pipeline.classifier is not None:
         cost = max(cost, activation_bytes(pipeline.classifier.config))
+    if upsampler is not None:
+        cost = max(cost, activation_bytes(upsampler.model.info.config))
     fitting = int(free_bytes(pipeline.device) * 0.6 / cost)
     most = max(1, min(MAX_AUTO_BATCH, fitting))
     batches = -(-len(config.seeds) // most)
     return -(-len(config.seeds) // batches)
+
+
+def fit_together(
+    base: Sources, upsampler: Sources, device: torch.device, dtypes: tuple[torch.dtype, torch.dtype]
+) -> bool:
+    """Whether the weights of both stages, and one image's activations, fit into free memory."""
+    files = [(base.model, dtypes[0]), (upsampler.model, dtypes[1])]
+    if base.classifier is not None:
+        files.append((base.classifier, _classifier_dtype(dtypes[0])))
+    weights = sum(file.parameters * dtype.itemsize for file, dtype in files)
+    activations = max(activation_bytes(file.info.config) for file, _ in files)
+    return weights + activations < free_bytes(device) * 0.9
 
 
 def generate(
