@@ -34,12 +34,11 @@ def enlarged(
     config: SamplingConfig,
     pictures: InputPictures,
     index: Mapping[str, int],
-    bases: Mapping[str, Mapping[str, Any] | None],
     tell: Telling,
 ) -> Draw:
-    """A `Draw` that enlarges pictures: ``index`` says which one, ``bases`` its recipe, by file."""
+    """A `Draw` that enlarges pictures: ``index`` says which one, by an image's file."""
     from adm_cli.pipeline import upsample
-    from adm_cli.recipes import enlarged_recipe, image_recipe, run_recipe
+    from adm_cli.recipes import enlarged_recipe, image_recipe, run_recipe, whole_recipe
     from adm_cli.storage.writing import Finished
 
     common = run_recipe(pipeline, config)
@@ -50,19 +49,17 @@ def enlarged(
         done = 0
         for batch in upsample(pipeline, small, chosen, on_step=on_step, on_note=tell.note):
             items = missing[done : done + len(batch.seeds)]
-            yield [
-                Finished(
-                    item,
-                    batch.images[i].numpy(),
-                    enlarged_recipe(
-                        image_recipe(common, pipeline, batch, i),
-                        small_sha256=pictures.items[index[item.file]].pixels_sha256,
-                        base=bases[item.file],
-                        resized=pictures.size is not None,
-                    ),
+            images = []
+            for i, item in enumerate(items):
+                first = pictures.items[index[item.file]]
+                recipe = enlarged_recipe(
+                    image_recipe(common, pipeline, batch, i),
+                    small_sha256=first.pixels_sha256,
+                    base=whole_recipe(first.recipe),
+                    resized=pictures.size not in (None, first.size),
                 )
-                for i, item in enumerate(items)
-            ]
+                images.append(Finished(item, batch.images[i].numpy(), recipe))
+            yield images
             done += len(items)
 
     return draw

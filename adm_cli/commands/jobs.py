@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adm_cli.commands.drawing import Draw, OnStep, Telling, draw_into
+from adm_cli.commands.drawing import Draw, OnStep, Telling, draw_into, nothing
 from adm_cli.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 FORMATS = ("png", "webp", "npz")
 FRESH = Path("out")  # holds the folders of runs without --out
+BASE, HIDDEN_BASE = "base", ".base"  # in a run's folder: small pictures, kept or in passing
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Job:
     outputs: Outputs
     tell: Telling
     load: Callable[[], Loaded]
-    finish: Callable[[RunFolder], None] = lambda _run: None
+    finish: Callable[[RunFolder, Plan], None] = lambda _run, _plan: None
 
 
 def find_outputs(
@@ -94,13 +95,11 @@ def run_job(job: Job) -> None:
         plan, changes = run.begin(plan, automatic=automatic, overwrite=outputs.overwrite)
         if changes:
             job.tell.note(f"since {run.path} was begun, this has changed: {', '.join(changes)}")
-        draw: Draw = lambda _missing, _on_step: iter(())
-        if loaded is not None:
-            draw = loaded.draw(run, plan)
+        draw = nothing if loaded is None else loaded.draw(run, plan)
         _draw_images(draw, run, plan, outputs, job.tell)
-        job.finish(run)
+        job.finish(run, plan)
     finally:
-        if fresh:
+        if fresh and not any((run.path / name).exists() for name in (BASE, HIDDEN_BASE)):
             run.discard_if_empty()
 
 
@@ -134,9 +133,7 @@ def _automatic(plan: Plan) -> list[str]:
     return ["batch_size"] if plan.settings["batch_size"] is None else []
 
 
-def _draw_images(
-    draw: Draw, run: RunFolder, plan: Plan, outputs: Outputs, tell: Telling
-) -> None:
+def _draw_images(draw: Draw, run: RunFolder, plan: Plan, outputs: Outputs, tell: Telling) -> None:
     from adm_cli.storage.outputs import Film
 
     steps, items = plan.settings["num_steps"], plan.items
@@ -164,3 +161,58 @@ def _draw_images(
         image_bytes=height * width * 3 // 2,  # a PNG seldom has less
         closing=closing,
     )
+
+
+def _filmed(draw: Draw, film: Film) -> Draw:
+    """``draw``, its first batch shown to ``film``."""
+
+    def filmed(missing: Sequence[Item], on_step: OnStep) -> Iterator[Sequence[Finished]]:
+        first = True
+
+        def on_filmed_step(step: Any) -> None:
+            if first:
+                film.add(step.i, step.x)
+            on_step(step)
+
+        for batch in draw(missing, on_filmed_step):
+            first = False
+            yield batch
+
+    return filmed
+
+
+def _write_film(run: RunFolder, film: Film, shard: Shard, tell: Telling) -> None:
+    from adm_cli.storage.writing import record_file
+
+    frames = film.close()
+    if frames:
+        if film.path.parent.resolve() == run.path.resolve():
+            record_file(run, shard, film.path.name, {"frames": frames})
+        tell.result({"path": str(film.path), "frames": frames})
+
+
+def _write_grid(run: RunFolder, items: Sequence[Item], shard: Shard, tell: Telling) -> None:
+    from adm_cli.storage.outputs import write_grid
+    from adm_cli.storage.writing import record_file
+
+    path = run.path / "grid.png"
+    shown = write_grid(path, [run.path / name for name in run.kept(items)])
+    if shown:
+        record_file(run, shard, path.name, {"images": shown})
+        tell.result({"path": str(path), "images": shown})
+
+
+def _write_npz(run: RunFolder, shard: Shard, tell: Telling) -> None:
+    """All images of a finished run as the original's npz."""
+    from adm_cli.storage.merging import merge_npz, open_runs
+    from adm_cli.storage.writing import record_file
+
+    plan = run.read()
+    if len(run.kept(plan.items)) < len(plan.items):
+        return  # interrupted: the images are safe, and the same command goes on
+    count, (height, width) = len(plan.items), plan.settings["size"]
+    path = run.path / f"samples_{count}x{height}x{width}x3.npz"
+    if path.name not in run.present():
+        merge_npz(path, *open_runs([run.path]), lambda _done: None)
+        record_file(run, shard, path.name, {"images": count})
+    tell.result({"path": str(path), "images": count})

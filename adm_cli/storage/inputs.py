@@ -19,8 +19,10 @@ import numpy as np
 
 from adm_cli.errors import AdmError, UsageError
 from adm_cli.storage.images import Pixels, recipe_in
+from adm_cli.storage.merging import Entry, open_runs
 from adm_cli.storage.npz import ImageArrays, read_image_arrays
 from adm_cli.storage.pictures import EXTENSIONS, MOST_BYTES, decode_picture, fit_picture
+from adm_cli.storage.runs import RunFolder
 
 Size = tuple[int, int]
 
@@ -83,8 +85,18 @@ def open_inputs(
     return InputPictures(found, resize)
 
 
+def run_pictures(folder: Path, files: Sequence[str]) -> InputPictures:
+    """Some images of a run, which must all be there; raises RunError where they are damaged."""
+    by_name = {entry.path.name: entry for entry in open_runs([folder], partial=True)[1]}
+    return InputPictures([_entry_picture(by_name[name], None) for name in files], None)
+
+
 def _open(path: Path, resize: Size | None) -> Iterator[InputPicture]:
-    if os.path.isdir(path):  # unlike Path's, this raises nothing, however long the name
+    # unlike Path's, these raise nothing, however long the name
+    if os.path.isdir(path) and RunFolder(path).exists():
+        for entry in open_runs([path], partial=True)[1]:
+            yield _entry_picture(entry, resize)
+    elif os.path.isdir(path):
         yield from (_picture(file, resize) for file in _files(path))
     elif not os.path.exists(path):
         raise UsageError(f"no such picture, folder or npz: {path}")
@@ -126,6 +138,23 @@ def _picture(path: Path, resize: Size | None) -> InputPicture:
     )
 
 
+def _entry_picture(entry: Entry, resize: Size | None) -> InputPicture:
+    """An image of a run, with the class and seed of its line in the manifest."""
+    data = entry.read()
+    pixels = np.asarray(decode_picture(data, str(entry.path)))
+    label, seed = entry.record.get("class"), entry.record.get("seed")
+    return InputPicture(
+        entry.path.stem,
+        str(entry.path),
+        pixels.shape[:2],
+        pixels_sha256(_fitted(pixels, resize)),
+        recipe_in(data),
+        label if type(label) is int else None,
+        seed if type(seed) is int else None,
+        partial(_read_picture, entry.path),
+    )
+
+
 def _read_picture(path: Path) -> Pixels:
     return np.asarray(decode_picture(_read_file(path), str(path)))
 
@@ -141,14 +170,19 @@ def _read_file(path: Path) -> bytes:
 def _array_pictures(arrays: ImageArrays, resize: Size | None) -> Iterator[InputPicture]:
     for i in range(len(arrays.images)):
         pixels = np.asarray(arrays.images[i])
+        label = None if arrays.labels is None else int(arrays.labels[i])
+        seed = None if arrays.seeds is None else int(arrays.seeds[i])
+        recipe = arrays.recipe
+        if recipe is not None:  # of the run: what tells its images apart stands beside it
+            recipe = {**recipe, "class": label, "seed": seed}
         yield InputPicture(
             f"{i:06d}",
             f"{arrays.path}[{i}]",
             pixels.shape[:2],
             pixels_sha256(_fitted(pixels, resize)),
-            arrays.recipe,
-            None if arrays.labels is None else int(arrays.labels[i]),
-            None if arrays.seeds is None else int(arrays.seeds[i]),
+            recipe,
+            label,
+            seed,
             partial(_read_array, arrays, i),
         )
 

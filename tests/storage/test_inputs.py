@@ -61,7 +61,7 @@ def test_npz_of_the_original_and_of_ours(tmp_path: Path, save: Any) -> None:
     save_npz(tmp_path / "ours.npz", images, [1, 2, 2], [7, 2**64 - 1, 0], RECIPE)
     ours = open_inputs([tmp_path / "ours.npz"])
     assert [(item.label, item.seed) for item in ours.items] == [(1, 7), (2, 2**64 - 1), (2, 0)]
-    assert ours.items[0].recipe == RECIPE
+    assert ours.items[1].recipe == {**RECIPE, "class": 2, "seed": 2**64 - 1}
 
 
 def test_large_npz_stay_in_their_file(tmp_path: Path) -> None:
