@@ -36,8 +36,10 @@ _HOMES = {
     "load_model": "loading",
     "ImageBatch": "pipeline",
     "Pipeline": "pipeline",
+    "find_upsampler": "pipeline",
     "generate": "pipeline",
     "load_pipeline": "pipeline",
+    "upsample": "pipeline",
 }
 
 __all__ = [
@@ -59,10 +61,12 @@ __all__ = [
     "ddim_reverse",
     "ddim_sample",
     "ddpm_sample",
+    "find_upsampler",
     "generate",
     "load_model",
     "load_pipeline",
     "openai_flags",
+    "upsample",
 ]
 
 if TYPE_CHECKING:
@@ -76,7 +80,14 @@ if TYPE_CHECKING:
     from adm_cli.models.classifier import NoisyClassifier
     from adm_cli.models.unet import SuperResUNet, UNet
     from adm_cli.openai_flags import openai_flags
-    from adm_cli.pipeline import ImageBatch, Pipeline, generate, load_pipeline
+    from adm_cli.pipeline import (
+        ImageBatch,
+        Pipeline,
+        find_upsampler,
+        generate,
+        load_pipeline,
+        upsample,
+    )
 
 
 def __getattr__(name: str) -> Any:

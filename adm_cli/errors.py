@@ -7,6 +7,7 @@
     ├── MissingWeightsError   a known model whose file is not on this machine
     ├── DownloadError         a file that could not be fetched, or is not the one expected
     ├── DeviceError           a device that is not there, or not enough memory on it
+    ├── RunError              a run folder that is damaged, in use, or made with other settings
     └── OutputError           a file or folder that cannot be written
 
 A message states what was expected, what came, and the command or option that mends it.
@@ -45,6 +46,10 @@ class DownloadError(AdmError):
 
 
 class DeviceError(AdmError):
+    pass
+
+
+class RunError(AdmError):
     pass
 
 

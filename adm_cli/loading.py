@@ -19,7 +19,13 @@ from adm_cli.errors import (
 from adm_cli.models.classifier import NoisyClassifier
 from adm_cli.models.unet import SuperResUNet, UNet
 from adm_cli.presets import CHECKPOINTS, PRESETS, TERMS, Checkpoint, find_checkpoint
-from adm_cli.storage.checkpoints import ModelFile, open_tensors, read_model_file, verify_content
+from adm_cli.storage.checkpoints import (
+    ModelFile,
+    open_tensors,
+    read_model_file,
+    stream_tensors,
+    verify_content,
+)
 from adm_cli.storage.files import models_folder, weights_folder
 
 Model = UNet | NoisyClassifier
@@ -92,9 +98,10 @@ def load_model(
 ) -> Model:
     """A ready model: hash and shapes checked, in evaluation mode, no gradients for parameters.
 
-    ``dtype`` float32, float64, or bfloat16/float16 for the torso's convolutions. Tensors that
-    need no change of type stay mapped from the file. Raises as `find_weights`, and
-    CheckpointError if the content is damaged or does not fit its own configuration.
+    ``dtype`` float32, float64, or bfloat16/float16 for the torso's convolutions. Where no tensor
+    needs a change of type they all stay mapped from the file; otherwise none does, and no more
+    than the model itself is held. Raises as `find_weights`, and CheckpointError if the content is
+    damaged or does not fit its own configuration.
     """
     file = name if isinstance(name, ModelFile) else find_weights(name)
     with torch.device("meta"):
@@ -105,12 +112,9 @@ def load_model(
     verify_content(file)
     torso = set(model.torso_parameters())
     rest = torch.float64 if dtype == torch.float64 else torch.float32
+    wanted = {key: dtype if key in torso else rest for key in expected}
     try:
-        with open_tensors(file) as handle:
-            state = {
-                key: handle.get_tensor(key).to(device=device, dtype=dtype if key in torso else rest)
-                for key in expected
-            }
+        state = _read_state(file, wanted, torch.device(device))
     except (torch.OutOfMemoryError, MemoryError):
         raise DeviceError(
             f"not enough memory on {device} for the weights of {file.path}: "
@@ -119,6 +123,18 @@ def load_model(
     model.load_state_dict(state, strict=True, assign=True)
     model.torso_dtype = dtype
     return model.eval().requires_grad_(False)
+
+
+def _read_state(
+    file: ModelFile, wanted: Mapping[str, torch.dtype], device: torch.device
+) -> dict[str, torch.Tensor]:
+    if device.type == "cpu" and all(file.dtypes[name] == wanted[name] for name in wanted):
+        with open_tensors(file) as handle:
+            return {name: handle.get_tensor(name) for name in wanted}
+    return {
+        name: tensor.to(device=device, dtype=wanted[name], copy=True)
+        for name, tensor in stream_tensors(file)
+    }
 
 
 def describe_mismatch(expected: Shapes, found: Shapes, limit: int = 4) -> str:

@@ -1,14 +1,16 @@
-"""From a preset or files to images: `load_pipeline`, then `generate`, an iterator of batches.
+"""From a preset or files to images: `load_pipeline`, then `generate` or `upsample`.
 
-Everything that makes pictures consumes this one iterator.
+Both are iterators of batches; everything that makes pictures consumes them.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -29,10 +31,10 @@ from adm_cli.errors import ConfigError, DeviceError, UsageError, did_you_mean
 from adm_cli.loading import find_weights, load_model
 from adm_cli.models.classifier import NoisyClassifier
 from adm_cli.models.cost import activation_bytes
-from adm_cli.models.unet import UNet
+from adm_cli.models.unet import SuperResUNet, UNet
 from adm_cli.presets import PRESETS, Preset
 from adm_cli.storage.checkpoints import ModelFile
-from adm_cli.storage.images import to_uint8
+from adm_cli.storage.images import Pixels, to_model_range, to_uint8
 
 MAX_AUTO_BATCH = 16
 
@@ -62,7 +64,7 @@ class Sources:
 
 @dataclass(frozen=True)
 class Pipeline:
-    """A diffusion model and perhaps its classifier, on a device and ready to sample."""
+    """A diffusion model and perhaps its classifier, or an upsampler, ready to sample."""
 
     sources: Sources
     model: UNet
@@ -83,6 +85,7 @@ class ImageBatch:
     classes: tuple[int | None, ...]
     seeds: tuple[int, ...]
     batch_size: int  # computed at once, padding included
+    scales: tuple[float, ...]  # of guidance
 
 
 def find_sources(
@@ -113,6 +116,39 @@ def find_sources(
     if classifier_file is not None:
         _check_pair(sources, model_file, classifier_file)
     return sources
+
+
+def find_upsampler(name: str | Path) -> Sources:
+    """The weights of an upsampler, as `load_pipeline` takes them.
+
+    ``name`` is a checkpoint, a file, or a stack's preset, whose upsampler is meant. Raises as
+    `loading.find_weights`, and UsageError for any other kind of model.
+    """
+    stacks = [row for row in PRESETS if row.upsampler is not None]
+    preset = next((row for row in stacks if str(name) in (row.name, row.upsampler)), None)
+    file = find_weights(preset.upsampler if preset is not None and preset.upsampler else name)
+    if file.info.kind != "upsampler":
+        raise UsageError(f"{name} holds a {file.info.kind} model, expected an upsampler")
+    return Sources(file.name, file, None, None, preset)
+
+
+def check_stack(base: Sources, upsampler: Sources) -> None:
+    """Raises UsageError unless the one enlarges what the other makes."""
+    theirs, ours = upsampler.model.info.config, base.model.info.config
+    assert isinstance(theirs, UNetConfig)
+    if theirs.low_res_size != ours.image_size:
+        raise UsageError(
+            f"{upsampler.model_name} enlarges {_size(theirs.low_res_size or (0, 0))} pictures, "
+            f"{base.model_name} makes {_size(ours.image_size)}: pass another --upsampler, "
+            f"or --no-upsample"
+        )
+    for class_id, name in base.classes.items():
+        other = upsampler.classes.get(class_id, name)
+        if theirs.num_classes is not None and other != name:
+            raise UsageError(
+                f"class {class_id} is {name} to {base.model_name} but {other} to "
+                f"{upsampler.model_name}: they do not belong together"
+            )
 
 
 def _check_pair(sources: Sources, model: ModelFile, classifier: ModelFile) -> None:
@@ -171,10 +207,13 @@ def load_pipeline(
     assert isinstance(net, UNet)
     if not guided or sources.classifier is None:
         return Pipeline(sources, net, None, where, compute)
-    narrow = torch.float32 if compute == torch.float16 else compute
-    guide = load_model(sources.classifier, device=where, dtype=narrow)
+    guide = load_model(sources.classifier, device=where, dtype=_classifier_dtype(compute))
     assert isinstance(guide, NoisyClassifier)
     return Pipeline(sources, net, guide, where, compute)
+
+
+def _classifier_dtype(compute: torch.dtype) -> torch.dtype:
+    return torch.float32 if compute == torch.float16 else compute
 
 
 def choose_schedule(diffusion: DiffusionConfig, steps: str | None) -> NoiseSchedule:
@@ -197,17 +236,36 @@ def choose_sampler(config: SamplingConfig) -> Sampler:
     return partial(sampler, eta=config.eta)  # type: ignore[call-arg]
 
 
-def choose_batch_size(pipeline: Pipeline, config: SamplingConfig) -> int:
-    """As asked for, or as many as fit, at most 16, shared out evenly over the batches."""
+def choose_batch_size(
+    pipeline: Pipeline, config: SamplingConfig, upsampler: Sources | None = None
+) -> int:
+    """As asked for, or as many as fit, at most 16, shared out evenly over the batches.
+
+    With ``upsampler``, as many as fit there too.
+    """
     if config.batch_size is not None:
         return config.batch_size
     cost = activation_bytes(pipeline.model.config)
     if pipeline.classifier is not None:
         cost = max(cost, activation_bytes(pipeline.classifier.config))
+    if upsampler is not None:
+        cost = max(cost, activation_bytes(upsampler.model.info.config))
     fitting = int(free_bytes(pipeline.device) * 0.6 / cost)
     most = max(1, min(MAX_AUTO_BATCH, fitting))
     batches = -(-len(config.seeds) // most)
     return -(-len(config.seeds) // batches)
+
+
+def fit_together(
+    base: Sources, upsampler: Sources, device: torch.device, dtypes: tuple[torch.dtype, torch.dtype]
+) -> bool:
+    """Whether the weights of both stages, and one image's activations, fit into free memory."""
+    files = [(base.model, dtypes[0]), (upsampler.model, dtypes[1])]
+    if base.classifier is not None:
+        files.append((base.classifier, _classifier_dtype(dtypes[0])))
+    weights = sum(file.parameters * dtype.itemsize for file, dtype in files)
+    activations = max(activation_bytes(file.info.config) for file, _ in files)
+    return weights + activations < free_bytes(device) * 0.9
 
 
 def generate(
@@ -220,21 +278,84 @@ def generate(
     """Draws the images of ``config``, in order, a batch at a time.
 
     Each image's randomness comes from a generator of its own, seeded by its own seed, and every
-    batch is padded to the same size, so an image does not depend on its neighbours. Out of
-    memory, the batch is halved and drawing goes on. ``on_step`` sees every sampling step (the
-    padding included), ``on_note`` what a person should know.
+    batch is padded to the same size, so an image does not depend on its neighbours. Guided and
+    unguided images (scale 0) share no batch: the others' guidance would change their rounding.
+    Out of memory, the batch is halved and drawing goes on. ``on_step`` sees every sampling step
+    (the padding included), ``on_note`` what a person should know.
 
     Raises ConfigError or UsageError for settings that do not fit the model, DeviceError where not
     even one image fits into memory.
     """
+    if isinstance(pipeline.model, SuperResUNet):
+        raise UsageError(
+            f"{pipeline.sources.model_name} is an upsampler: it enlarges pictures (adm upsample)"
+        )
+    return _draw_batches(pipeline, config, None, on_step, on_note)
+
+
+class Pictures(Protocol):
+    """Pictures by index, uint8 [H, W, 3] each: a tensor or array, or read as they are asked for."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Tensor | Pixels: ...
+
+
+def upsample(
+    pipeline: Pipeline,
+    pictures: Pictures,
+    config: SamplingConfig,
+    *,
+    on_step: Callable[[SampleStep], None] | None = None,
+    on_note: Callable[[str], None] | None = None,
+) -> Iterator[ImageBatch]:
+    """Enlarges ``pictures``, in order, a batch at a time (arXiv 2105.05233, section 5.3).
+
+    ``config`` holds a seed and a class for every picture, and no guidance: the paper guides the
+    small model alone. An image's noise comes from `upsampling_seed` of its seed; all else is as
+    in `generate`.
+
+    Raises as `generate`, and UsageError if ``pipeline`` holds no upsampler or a picture has
+    another size than the upsampler's input.
+    """
+    if not isinstance(pipeline.model, SuperResUNet):
+        raise UsageError(f"{pipeline.sources.model_name} is no upsampler: expected one")
+    if config.guided:
+        raise ConfigError("an upsampler takes no guidance: the scale must be 0")
+    if len(pictures) != len(config.seeds):
+        raise ConfigError(f"{len(config.seeds)} seeds for {len(pictures)} pictures")
+    return _draw_batches(pipeline, config, pictures, on_step, on_note)
+
+
+def upsampling_seed(seed: int) -> int:
+    """The seed of an upsampler's noise for a picture of ``seed``.
+
+    A hash, so that the two stages' noise is independent though one seed stands for both.
+    """
+    digest = hashlib.blake2b(f"upsampler {seed}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big")
+
+
+def _draw_batches(
+    pipeline: Pipeline,
+    config: SamplingConfig,
+    pictures: Pictures | None,
+    on_step: Callable[[SampleStep], None] | None,
+    on_note: Callable[[str], None] | None,
+) -> Iterator[ImageBatch]:
     schedule = choose_schedule(pipeline.diffusion, config.steps)
     sampler = choose_sampler(config)
-    check_classes(pipeline.sources, config.classes)
-    size = choose_batch_size(pipeline, config)
+    if pictures is None or pipeline.model.config.num_classes is not None:
+        check_classes(pipeline.sources, config.classes)  # else labels only pass through
+    size, scales = choose_batch_size(pipeline, config), config.image_scales
     done = 0
     while done < len(config.seeds):
-        seeds, classes = config.seeds[done : done + size], config.classes[done : done + size]
+        end = _batch_end(scales, done, size)
+        seeds, classes, own = config.seeds[done:end], config.classes[done:end], scales[done:end]
         missing = size - len(seeds)
+        small = (
+            None if pictures is None else _read_small(pipeline, pictures, done, len(seeds), size)
+        )
         try:
             x = _sample_batch(
                 pipeline,
@@ -243,6 +364,8 @@ def generate(
                 schedule,
                 (*seeds, *[seeds[-1]] * missing),
                 (*classes, *[classes[-1]] * missing),
+                (*own, *[own[-1]] * missing),
+                small,
                 on_step,
             )
         except (RuntimeError, MemoryError) as error:
@@ -258,7 +381,31 @@ def generate(
                 on_note(f"out of memory: going on with batches of {size}")
             continue
         done += len(seeds)
-        yield ImageBatch(to_uint8(x[: len(seeds)]).cpu(), classes, seeds, size)
+        yield ImageBatch(to_uint8(x[: len(seeds)]).cpu(), classes, seeds, size, own)
+
+
+def _batch_end(scales: Sequence[float], start: int, size: int) -> int:
+    """Where the batch that begins at ``start`` ends: full, or guidance begins or ends there."""
+    end = start + 1
+    while end < min(start + size, len(scales)) and (scales[end] == 0) == (scales[start] == 0):
+        end += 1
+    return end
+
+
+def _read_small(
+    pipeline: Pipeline, pictures: Pictures, first: int, count: int, size: int
+) -> Tensor:
+    """``count`` pictures for an upsampler, padded to ``size``: [size, 3, h, w] in [-1, 1]."""
+    expected = pipeline.model.config.low_res_size
+    images = [torch.as_tensor(pictures[i]) for i in range(first, first + count)]
+    for i, image in enumerate(images):
+        if expected is None or image.dtype != torch.uint8 or image.shape != (*expected, 3):
+            raise UsageError(
+                f"picture {first + i} is {image.dtype} {list(image.shape)}, "
+                f"{pipeline.sources.model_name} enlarges uint8 {[*(expected or ()), 3]}"
+            )
+    images += images[-1:] * (size - count)
+    return to_model_range(torch.stack(images))
 
 
 def check_classes(sources: Sources, classes: Sequence[int | None]) -> None:
@@ -282,15 +429,14 @@ def _sample_batch(
     schedule: NoiseSchedule,
     seeds: Sequence[int],
     classes: Sequence[int | None],
+    scales: Sequence[float],
+    small: Tensor | None,  # [N, 3, h, w], what an upsampler enlarges
     on_step: Callable[[SampleStep], None] | None,
 ) -> Tensor:
     model = pipeline.model
     real = torch.float64 if pipeline.dtype == torch.float64 else torch.float32
     shape = (model.config.in_channels, *model.config.image_size)
-    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-
-    def draw() -> Tensor:
-        return torch.stack([torch.randn(shape, generator=g) for g in generators])
+    draw = noise_source(seeds if small is None else [upsampling_seed(s) for s in seeds], shape)
 
     def noise(_i: int, like: Tensor) -> Tensor:
         return draw().to(like)
@@ -299,20 +445,23 @@ def _sample_batch(
     if None not in classes:
         y = torch.tensor(classes, dtype=torch.int64, device=pipeline.device)
     guidance: Guidance | None = None
-    if config.scale != 0:
+    if scales[0] != 0:  # then none is
         if pipeline.classifier is None or y is None:
             raise UsageError("a guidance scale needs a classifier: pass --classifier, or --scale 0")
         guide = _sees_model_timesteps(pipeline.classifier, pipeline.diffusion)
-        guidance = classifier_guidance(guide, y, config.scale)
+        guidance = classifier_guidance(guide, y, _column(scales, pipeline.device, real))
     labels = None
     if model.config.num_classes is not None:  # the row after the classes means none of them
         ids = [model.config.num_classes if c is None else c for c in classes]
         labels = torch.tensor(ids, dtype=torch.int64, device=pipeline.device)
+    net = partial(model, y=labels)
+    if small is not None:
+        net = partial(net, low_res=small.to(pipeline.device, real))
     x_T = draw().to(pipeline.device, real)
     x = x_T
     with reproducible_kernels():
         for step in sampler(
-            _sees_model_timesteps(partial(model, y=labels), pipeline.diffusion),
+            _sees_model_timesteps(net, pipeline.diffusion),
             schedule,
             x_T,
             noise=noise,
@@ -325,6 +474,19 @@ def _sample_batch(
             if on_step is not None:
                 on_step(step)
     return x
+
+
+def noise_source(seeds: Sequence[int], shape: tuple[int, ...]) -> Callable[[], Tensor]:
+    """Standard normal noise [N, *shape] a call, each row from a generator of its own."""
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    return lambda: torch.stack([torch.randn(shape, generator=g) for g in generators])
+
+
+def _column(scales: Sequence[float], device: torch.device, dtype: torch.dtype) -> float | Tensor:
+    """One number if all are the same, else [N, 1, 1, 1]; an image's product is the same bits."""
+    if len(set(scales)) == 1:
+        return scales[0]
+    return torch.tensor(scales, device=device, dtype=dtype)[:, None, None, None]
 
 
 def _sees_model_timesteps(net: Callable[..., Tensor], diffusion: DiffusionConfig) -> ModelFn:

@@ -2,7 +2,8 @@
 
 `CHECKPOINTS` are single weights files: the embedded ones and the 15 published ones (`ORIGINALS` is
 where, `TERMS` on which terms). `INCEPTION` is the network that FID is measured with. `PRESETS` are
-what `--model` takes: a diffusion model, its classifier, and how the paper samples them.
+what `--model` takes: a diffusion model, its classifier, perhaps an upsampler behind them (a stack),
+and how the paper samples them.
 `ABLATIONS` are the paper's architecture studies, for training.
 """
 
@@ -66,13 +67,17 @@ class Preset:
     sampler: str = "ddpm"
     steps: str = "250"
     scale: float = 0.0
+    upsampler: str | None = None  # enlarges what the model draws, without guidance
+    upsampler_sampler: str = "ddpm"
+    upsampler_steps: str = "250"
     fid: float | None = None
     fid_note: str = ""
 
     @property
     def checkpoints(self) -> tuple[str, ...]:
-        """All it is sampled with."""
-        return (self.model, *([self.classifier] if self.classifier is not None else []))
+        """The weights it needs, in the order of their use."""
+        names = (self.model, self.classifier, self.upsampler)
+        return tuple(name for name in names if name is not None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -304,6 +309,23 @@ PRESETS: tuple[Preset, ...] = (
         classifier="512x512_classifier",
         scale=4.0,
         fid=7.72,
+    ),
+    # table 6: guided small models, then the upsamplers with 250 steps
+    Preset(
+        name="imagenet256-stack",
+        model="64x64_diffusion",
+        classifier="64x64_classifier",
+        scale=1.0,
+        upsampler="64_256_upsampler",
+        fid=3.94,
+    ),
+    Preset(
+        name="imagenet512-stack",
+        model="128x128_diffusion",
+        classifier="128x128_classifier",
+        scale=0.5,
+        upsampler="128_512_upsampler",
+        fid=3.85,  # with another 128x128 classifier, which was not published
     ),
     Preset(name="lsun-bedroom", model="lsun_bedroom", steps="1000", fid=1.90),
     Preset(name="lsun-cat", model="lsun_cat", steps="1000", fid=5.57),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,18 @@ TOY_UNET = UNetConfig(
     num_classes=5,
     out_channels=6,
 )
+TOY_UPSAMPLER = UNetConfig(
+    image_size=(16, 16),
+    low_res_size=(8, 8),
+    model_channels=32,
+    num_res_blocks=1,
+    channel_mult=(1, 1),
+    attention_factors=(2,),
+    num_head_channels=16,
+    resblock_updown=True,
+    num_classes=5,
+    out_channels=6,
+)
 TOY_CLASSIFIER = ClassifierConfig(
     image_size=(8, 8),
     model_channels=32,
@@ -39,6 +52,12 @@ TOY_CLASSIFIER = ClassifierConfig(
     resblock_updown=True,
     num_classes=5,
 )
+
+
+def pictures(folder: Path | str) -> list[str]:
+    """What a run's folder holds beside the run's own books, temporaries included."""
+    books = re.compile(r"run\.json|manifest.*\.jsonl|\.run\.json\.copy|\..*\.lock")
+    return sorted(p.name for p in Path(folder).iterdir() if not books.fullmatch(p.name))
 
 
 @dataclass(frozen=True)
@@ -54,6 +73,8 @@ class Toys:
 
     model: Path
     classifier: Path
+    upsampler: Path  # of the same classes
+    plain_upsampler: Path  # unconditional
 
 
 def randomise(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
@@ -91,6 +112,13 @@ def toys(tmp_path_factory: pytest.TempPathFactory) -> Toys:
     return Toys(
         save_toy(folder / "toy.safetensors", TOY_UNET),
         save_toy(folder / "toy_classifier.safetensors", TOY_CLASSIFIER, seed=1),
+        save_toy(folder / "toy_upsampler.safetensors", TOY_UPSAMPLER, seed=2),
+        save_toy(
+            folder / "plain_upsampler.safetensors",
+            replace(TOY_UPSAMPLER, num_classes=None),
+            {},
+            seed=3,
+        ),
     )
 
 

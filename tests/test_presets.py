@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from adm_cli.config import UNetConfig
 from adm_cli.errors import UsageError
 from adm_cli.loading import checkpoint_path, expected_shapes
 from adm_cli.presets import (
@@ -36,6 +37,15 @@ def test_presets_name_checkpoints_that_fit_together() -> None:
             assert classifier.kind == "classifier"
             assert classifier.config.image_size == model.config.image_size
             assert classifier.diffusion == model.diffusion
+        if preset.upsampler is not None:
+            upsampler = find_checkpoint(preset.upsampler)
+            assert upsampler.kind == "upsampler"
+            assert isinstance(upsampler.config, UNetConfig)
+            assert upsampler.config.low_res_size == model.config.image_size
+            published = architectures()["checkpoints"].get(preset.upsampler)
+            if published is not None:
+                respacing = published["sampling_diffusion"]["timestep_respacing"]
+                assert preset.upsampler_steps == respacing
         row = architectures()["checkpoints"].get(preset.model)
         if row is not None and row["classifier_scale_in_readme"] is not None:
             assert preset.scale == row["classifier_scale_in_readme"]
@@ -77,3 +87,14 @@ def test_unknown_names_offer_the_nearest() -> None:
     with pytest.raises(UsageError, match="did you mean 256x256_diffusion"):
         find_checkpoint("256x256_difusion")
     assert find_preset("256x256_diffusion").name == "imagenet256"
+
+
+def test_a_checkpoint_by_name_is_no_stack() -> None:
+    """--model 64x64_diffusion draws 64x64, although a stack begins with it."""
+    for name in ("64x64_diffusion", "128x128_diffusion"):
+        assert find_preset(name).upsampler is None
+    assert find_preset("imagenet512-stack").checkpoints == (
+        "128x128_diffusion",
+        "128x128_classifier",
+        "128_512_upsampler",
+    )

@@ -9,7 +9,18 @@ from typing import Annotated
 import typer
 
 from adm_cli import __version__
-from adm_cli.commands import classes, console, convert, fetch, info, models, repro, sample, train
+from adm_cli.commands import (
+    classes,
+    console,
+    convert,
+    fetch,
+    info,
+    models,
+    repro,
+    sample,
+    train,
+    upsample,
+)
 from adm_cli.errors import AdmError
 
 app = typer.Typer(
@@ -22,6 +33,7 @@ app = typer.Typer(
     "2 wrong usage, 130 interrupted. ADM_DEBUG=1 shows tracebacks.",
 )
 app.command("sample")(sample.sample)
+app.command("upsample")(upsample.upsample)
 app.command("train-diffusion")(train.train_diffusion)
 app.command("train-classifier")(train.train_classifier)
 app.command("train-upsampler")(train.train_upsampler)

@@ -9,6 +9,12 @@ import typer
 from adm_cli.commands import console, options
 from adm_cli.presets import ABLATIONS, PRESETS, Preset, find_checkpoint
 
+# in the table; JSON has them
+_HIDDEN = (
+    *("model", "classifier", "upsampler", "upsampler_sampler", "upsampler_steps"),
+    *("missing", "fid_note"),
+)
+
 
 def models(
     ablations: Annotated[
@@ -36,15 +42,19 @@ def models(
 def _row(preset: Preset) -> dict[str, Any]:
     from adm_cli.loading import checkpoint_path
 
-    names = preset.checkpoints
-    missing = [name for name in names if not checkpoint_path(find_checkpoint(name)).is_file()]
+    rows = [find_checkpoint(name) for name in preset.checkpoints]
+    missing = [row.name for row in rows if not checkpoint_path(row).is_file()]
+    last = find_checkpoint(preset.upsampler or preset.model)
     return {
         "name": preset.name,
-        "size": "x".join(map(str, find_checkpoint(preset.model).config.image_size)),
+        "size": "x".join(map(str, last.config.image_size)),
         "model": preset.model,
         "classifier": preset.classifier,
+        "upsampler": preset.upsampler,
         "sampler": preset.sampler,
         "steps": preset.steps,
+        "upsampler_sampler": preset.upsampler_sampler if preset.upsampler else None,
+        "upsampler_steps": preset.upsampler_steps if preset.upsampler else None,
         "scale": preset.scale,
         "fid": preset.fid,
         "fid_note": preset.fid_note,
@@ -57,7 +67,7 @@ def _print_table(title: str, rows: list[dict[str, Any]]) -> None:
     from rich.table import Table
 
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    shown = [name for name in rows[0] if name not in ("model", "classifier", "missing", "fid_note")]
+    shown = [name for name in rows[0] if name not in _HIDDEN]
     for name in shown:
         table.add_column(name, no_wrap=True)
     for row in rows:
@@ -69,6 +79,8 @@ def _cell(name: str, row: dict[str, Any]) -> str:
     value = row[name]
     if name == "present":
         return "yes" if value else "no"
+    if name == "steps" and row["upsampler_steps"]:
+        return f"{value}+{row['upsampler_steps']}"
     if name == "fid" and row["fid_note"]:
         return f"{value:.2f} {row['fid_note']}"
     if value is None:

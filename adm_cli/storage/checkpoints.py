@@ -41,6 +41,7 @@ KINDS = ("diffusion", "upsampler", "classifier")
 _MAX_HEADER = 100_000_000  # the library's own limit
 _MAGIC = 64  # the first bytes of a file, to tell what it is
 _CHUNK = 1 << 24
+_PIECE = 1 << 26  # bytes of tensors from one mapping
 _AGAIN = ": convert or download it again"
 _NO_HASH = "0" * 64
 _DTYPES = {
@@ -223,6 +224,22 @@ def open_tensors(file: ModelFile) -> Iterator[Any]:
             yield handle
     except (OSError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"cannot read {file.path}: {error}") from None
+
+
+def stream_tensors(file: ModelFile) -> Iterator[tuple[str, Tensor]]:
+    """Every tensor by name, for whoever copies it before asking for the next.
+
+    The file is mapped anew every so often: pages once read would count as memory until then.
+    """
+    names = list(file.shapes)
+    while names:
+        with open_tensors(file) as handle:
+            read = 0
+            while names and read < _PIECE:
+                tensor = handle.get_tensor(names[0])
+                read += tensor.numel() * tensor.element_size()
+                yield names.pop(0), tensor
+                del tensor
 
 
 def save_model(path: Path, tensors: Mapping[str, Tensor], info: ModelInfo) -> str:

@@ -1,8 +1,9 @@
 """Pictures: uint8 conversion, PNG, WebP, grids, animations, the original's npz, and the recipe
 that each picture carries.
 
-A recipe is a flat JSON object of everything that made the picture; PNG holds it in the text
-field "adm", beside a "parameters" text that other image tools show, WebP in its description.
+A recipe is a JSON object of everything that made the picture, flat but for an enlarged picture's
+"base", the recipe of the small one. PNG holds it in the text field "adm", beside a "parameters"
+text that other image tools show, WebP in its description.
 """
 
 from __future__ import annotations
@@ -69,16 +70,19 @@ def encode_image(pixels: Pixels, suffix: str, recipe: Recipe | None) -> bytes:
 def parameters_text(recipe: Recipe) -> str:
     """The settings in the form that Stable Diffusion tools write and read."""
     size = "x".join(str(side) for side in reversed(recipe["size"]))
+    first = recipe.get("base") or recipe  # who enlarges is told apart from who draws
     fields = {
-        "Steps": recipe["num_steps"],
-        "Sampler": recipe["sampler"],
-        "CFG scale": recipe["scale"],
-        "Seed": recipe["seed"],
+        "Steps": first.get("num_steps"),
+        "Sampler": first["sampler"],
+        "CFG scale": first["scale"],
+        "Seed": first["seed"],
         "Size": size,
-        "Model hash": recipe["model_sha256"][:10],
-        "Model": recipe["model"],
+        "Model hash": first["model_sha256"][:10],
+        "Model": first["model"],
         "Version": f"adm {recipe['adm']}",
     }
+    if "small_sha256" in recipe:
+        fields |= {"Hires upscaler": recipe["model"], "Hires steps": recipe["num_steps"]}
     subject = "unconditional"
     if recipe["class"] is not None:
         subject = f"{recipe['class_name']} (class {recipe['class']})"
@@ -95,22 +99,42 @@ def open_picture(path: Path) -> tuple[Pixels, dict[str, Any] | None]:
             warnings.simplefilter("ignore")  # damaged EXIF holds no recipe, and that is said
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=("PNG", "WEBP")) as image:
-                if image.format == "PNG":
-                    text: Any = getattr(image, "text", {}).get("adm")
-                else:
-                    text = image.getexif().get(_DESCRIPTION)
+                recipe = _recipe_of(image)
                 pixels = np.asarray(image.convert("RGB"))
     except OSError as error:
         raise AdmError(f"cannot read {path} as PNG or WebP: {error.strerror or error}") from None
     except (ValueError, SyntaxError, *BOMBS) as error:
         raise AdmError(f"cannot read {path} as PNG or WebP: {error}") from None
-    if text is None:
-        return pixels, None
+    return pixels, recipe
+
+
+def recipe_in(data: bytes) -> dict[str, Any] | None:
+    """The recipe that the bytes of a picture carry; None for any other file."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(data), formats=("PNG", "WEBP")) as image:
+                return _recipe_of(image)
+    except Exception:  # whoever needs the pixels says what is wrong
+        return None
+
+
+def _recipe_of(image: Image.Image) -> dict[str, Any] | None:
+    if image.format == "PNG":
+        text: Any = getattr(image, "text", {}).get("adm")
+    else:
+        text = image.getexif().get(_DESCRIPTION)
     try:
         recipe = json.loads(text)
     except (ValueError, TypeError, RecursionError):
-        recipe = None
-    return pixels, recipe if isinstance(recipe, dict) else None
+        return None
+    return recipe if isinstance(recipe, dict) else None
+
+
+def decode_picture(data: bytes) -> Pixels:
+    """Pixels [H, W, 3] of a PNG or WebP whose bytes are known to be right."""
+    with Image.open(io.BytesIO(data), formats=("PNG", "WEBP")) as image:
+        return np.asarray(image.convert("RGB"))
 
 
 def make_grid(images: Pixels, columns: int | None = None, gap: int = 2) -> Pixels:

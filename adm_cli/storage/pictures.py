@@ -8,6 +8,8 @@ import warnings
 from collections.abc import Callable
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from PIL import ExifTags, Image
 
 from adm_cli.errors import AdmError
@@ -99,6 +101,25 @@ def center_crop(image: Image.Image, size: tuple[int, int]) -> Pixels:
     )
     top, left = (image.height - height) // 2, (image.width - width) // 2
     return np.asarray(image)[top : top + height, left : left + width]
+
+
+def fit_picture(pixels: Pixels, size: tuple[int, int]) -> Pixels:
+    """uint8 [H, W, 3] at ``size`` (height, width), cut centrally to its proportions.
+
+    Shrinks by area averaging, as the small pictures of training are made; enlarges bicubically.
+    """
+    height, width = size
+    if pixels.shape[:2] == size:
+        return pixels
+    scale = min(pixels.shape[0] / height, pixels.shape[1] / width)
+    rows, columns = max(1, round(height * scale)), max(1, round(width * scale))
+    top, left = (pixels.shape[0] - rows) // 2, (pixels.shape[1] - columns) // 2
+    part = pixels[top : top + rows, left : left + columns]
+    if scale < 1:
+        return np.asarray(Image.fromarray(part).resize((width, height), Image.Resampling.BICUBIC))
+    values = torch.from_numpy(part.copy()).permute(2, 0, 1)[None].double()  # [1, 3, H', W']
+    means = F.interpolate(values, size, mode="area")[0].permute(1, 2, 0)
+    return means.round().to(torch.uint8).contiguous().numpy()
 
 
 def random_crop(image: Image.Image, size: tuple[int, int], draw: Callable[[int], int]) -> Pixels:

@@ -21,6 +21,8 @@ def test_presets(adm: Run) -> None:
     by_name = {line[0]: line for line in lines[1:]}
     assert by_name["tiny"][-1] == "yes"
     assert by_name["imagenet256"][1:] == ["256x256", "ddpm", "250", "1.0", "4.59", "no"]
+    stack = ["512x512", "ddpm", "250+250", "0.5", "3.85", "no"]
+    assert by_name["imagenet512-stack"][1:] == stack
     assert max(map(len, done.out.splitlines())) <= 80
 
 
@@ -36,6 +38,7 @@ def test_json_tells_which_weights_are_missing(adm: Run, tmp_path: Path, toys: To
     assert not rows["imagenet128"]["present"]
     assert rows["imagenet64"]["missing"] == ["64x64_diffusion", "64x64_classifier"]
     assert rows["lsun-cat"]["present"]
+    assert rows["imagenet512-stack"]["missing"] == ["128x128_classifier", "128_512_upsampler"]
 
 
 def test_ablations(adm: Run) -> None:

@@ -456,4 +456,4 @@ def test_weights_that_do_not_fit_the_device(toys: Toys, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(Tensor, "to", full)
     with pytest.raises(DeviceError, match="not enough memory on cpu for the weights of"):
-        load_model(toys.model)
+        load_model(toys.model, dtype=torch.bfloat16)

@@ -1,0 +1,124 @@
+"""What draws the images of a run that ends in an upsampler: see `drawing.Draw`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from adm_cli.commands.drawing import Draw, OnStep, Telling, sampled
+
+if TYPE_CHECKING:
+    from adm_cli.config import SamplingConfig
+    from adm_cli.pipeline import Pipeline
+    from adm_cli.storage.inputs import InputPictures
+    from adm_cli.storage.plans import Item
+    from adm_cli.storage.writing import Finished
+
+
+class _Chosen:
+    """Some of a set's pictures, still read one at a time."""
+
+    def __init__(self, pictures: InputPictures, indices: Sequence[int]) -> None:
+        self.pictures, self.indices = pictures, indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, i: int) -> Any:
+        return self.pictures[self.indices[i]]
+
+
+def enlarged(
+    pipeline: Pipeline,
+    config: SamplingConfig,
+    pictures: InputPictures,
+    index: Mapping[str, int],
+    tell: Telling,
+) -> Draw:
+    """A `Draw` that enlarges pictures: ``index`` says which one, by an image's file."""
+    from adm_cli.pipeline import upsample
+    from adm_cli.recipes import enlarged_recipe, image_recipe, run_recipe, whole_recipe
+    from adm_cli.storage.writing import Finished
+
+    common = run_recipe(pipeline, config)
+
+    def draw(missing: Sequence[Item], on_step: OnStep) -> Iterator[Sequence[Finished]]:
+        chosen = _for_items(config, missing)
+        small = _Chosen(pictures, [index[item.file] for item in missing])
+        done = 0
+        for batch in upsample(pipeline, small, chosen, on_step=on_step, on_note=tell.note):
+            items = missing[done : done + len(batch.seeds)]
+            images = []
+            for i, item in enumerate(items):
+                first = pictures.items[index[item.file]]
+                recipe = enlarged_recipe(
+                    image_recipe(common, pipeline, batch, i),
+                    small_sha256=first.pixels_sha256,
+                    base=whole_recipe(first.recipe),
+                    resized=pictures.size not in (None, first.size),
+                )
+                images.append(Finished(item, batch.images[i].numpy(), recipe))
+            yield images
+            done += len(items)
+
+    return draw
+
+
+def stacked(
+    base: Pipeline,
+    config: SamplingConfig,
+    upsampler: Pipeline,
+    enlarging: SamplingConfig,
+    tell: Telling,
+) -> Draw:
+    """A `Draw` that samples small pictures and enlarges each batch at once."""
+    import numpy as np
+    import torch
+
+    from adm_cli.pipeline import choose_schedule, upsample
+    from adm_cli.recipes import enlarged_recipe, image_recipe, run_recipe
+    from adm_cli.storage.inputs import pixels_sha256
+    from adm_cli.storage.writing import Finished
+
+    common = run_recipe(upsampler, enlarging)
+    later = len(choose_schedule(upsampler.diffusion, enlarging.steps))
+    size = upsampler.model.config.image_size
+
+    def draw(missing: Sequence[Item], on_step: OnStep) -> Iterator[Sequence[Finished]]:
+        def on_base_step(step: Any) -> None:
+            shown = torch.nn.functional.interpolate(step.x, size)  # for whoever films it
+            on_step(step._replace(i=step.i + later, x=shown))
+
+        most = enlarging.batch_size
+        for small in sampled(base, config, tell)(missing, on_base_step):
+            chosen = replace(_for_items(enlarging, [f.item for f in small]), batch_size=most)
+            images = np.stack([finished.pixels for finished in small])
+            done = 0
+            for batch in upsample(upsampler, images, chosen, on_step=on_step, on_note=tell.note):
+                most = batch.batch_size  # smaller, once memory ran out
+                part = small[done : done + len(batch.seeds)]
+                yield [
+                    Finished(
+                        first.item,
+                        batch.images[i].numpy(),
+                        enlarged_recipe(
+                            image_recipe(common, upsampler, batch, i),
+                            small_sha256=pixels_sha256(first.pixels),
+                            base=first.recipe,
+                        ),
+                    )
+                    for i, first in enumerate(part)
+                ]
+                done += len(part)
+
+    return draw
+
+
+def _for_items(config: SamplingConfig, items: Sequence[Item]) -> SamplingConfig:
+    """``config`` for some of a run's images."""
+    return replace(
+        config,
+        seeds=tuple(item.facts["seed"] for item in items),
+        classes=tuple(item.facts["class"] for item in items),
+    )

@@ -1,0 +1,229 @@
+"""The second stage of a stack: which upsampler, how it samples, and drawing with both models."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from adm_cli.commands.drawing import Draw, Telling, draw_into, sampled
+from adm_cli.commands.enlarging import enlarged, stacked
+from adm_cli.commands.jobs import BASE, HIDDEN_BASE, Loaded, Outputs
+
+if TYPE_CHECKING:
+    import torch
+
+    from adm_cli.config import SamplingConfig
+    from adm_cli.pipeline import Pipeline, Sources
+    from adm_cli.storage.plans import Item, Plan
+    from adm_cli.storage.runs import RunFolder
+
+
+@dataclass(frozen=True)
+class Stage:
+    """An upsampler and its settings."""
+
+    sources: Sources
+    config: SamplingConfig
+
+    def plan(self, base: Plan, device: torch.device, dtype: str) -> Plan:
+        """The plan of the whole run, ``base`` being that of the small pictures."""
+        from adm_cli.devices import choose_dtype
+        from adm_cli.recipes import run_plan, stack_plan
+
+        use_fp16 = self.sources.model.info.config.use_fp16
+        compute = choose_dtype(dtype, device, use_fp16=use_fp16)
+        mine = run_plan(
+            self.sources, self.config, base.items, device, compute,
+            kind="stack", format=base.settings["format"],
+        )  # fmt: skip
+        return stack_plan(base, mine)
+
+    def facts(self, plan: Plan) -> dict[str, Any]:
+        """What a person may want to know in advance."""
+        names = ("model_sha256", "sampler", "steps", "num_steps")
+        settings = {f"upsampler_{name}": plan.settings[f"upsampler_{name}"] for name in names}
+        return {"upsampler": self.sources.model_name, **settings}
+
+
+def enlarging_config(
+    sources: Sources,
+    images: list[tuple[int | None, int]],
+    *,
+    sampler: str | None,
+    steps: str | None,
+    eta: float | None = None,
+    batch_size: int | None,
+    clip: bool,
+) -> SamplingConfig:
+    """An upsampler's settings; what is not given is the stack's it belongs to, or the model's.
+
+    Raises UsageError or ConfigError for what does not fit the model.
+    """
+    from adm_cli.config import SamplingConfig
+    from adm_cli.pipeline import check_classes, choose_sampler, choose_schedule
+
+    preset = sources.preset
+    if preset is not None:
+        sampler = sampler if sampler is not None else preset.upsampler_sampler
+        steps = steps if steps is not None else preset.upsampler_steps
+    config = SamplingConfig(
+        seeds=tuple(seed for _, seed in images),
+        classes=tuple(class_id for class_id, _ in images),
+        sampler=sampler if sampler is not None else "ddpm",
+        steps=steps,
+        eta=eta,
+        batch_size=batch_size,
+        clip_denoised=clip,
+    )
+    choose_sampler(config)
+    choose_schedule(sources.model.info.diffusion, steps)
+    if sources.classes:
+        check_classes(sources, config.classes)
+    return config
+
+
+def find_stage(
+    base: Sources,
+    config: SamplingConfig,
+    name: str | None,
+    sampler: str | None,
+    steps: str | None,
+) -> Stage | None:
+    """The upsampler that was asked for, or the preset's; None where there is neither.
+
+    Raises as `pipeline.find_upsampler`, and UsageError if it does not fit ``base``.
+    """
+    from adm_cli.pipeline import check_stack, find_upsampler
+
+    if name is None and base.preset is not None:
+        name = base.preset.upsampler
+    if name is None:
+        return None
+    sources = find_upsampler(name)
+    check_stack(base, sources)
+    images = list(zip(config.classes, config.seeds, strict=True))
+    enlarging = enlarging_config(
+        sources, images, sampler=sampler, steps=steps,
+        batch_size=config.batch_size, clip=config.clip_denoised,
+    )  # fmt: skip
+    return Stage(sources, enlarging)
+
+
+def load_stack(
+    sources: Sources,
+    config: SamplingConfig,
+    stage: Stage,
+    base_plan: Plan,
+    outputs: Outputs,
+    tell: Telling,
+    *,
+    keep_base: bool,
+    device: str,
+    dtype: str,
+) -> Loaded:
+    """Both models where they fit into memory, else the base model, and the upsampler after it.
+
+    One after the other, the small pictures are a run of their own in a folder within, so that
+    nothing is lost when it is stopped; so it is too where they are to be kept.
+    """
+    from adm_cli.devices import choose_device, choose_dtype
+    from adm_cli.pipeline import choose_batch_size, fit_together, load_pipeline
+    from adm_cli.storage.checkpoints import verify_content
+
+    where = choose_device(device)
+    models = (sources.model, stage.sources.model)
+    first, second = (
+        choose_dtype(dtype, where, use_fp16=model.info.config.use_fp16) for model in models
+    )
+    together = fit_together(sources, stage.sources, where, (first, second))
+    if not together:
+        tell.note("both stages do not fit into memory at once: the small pictures come first")
+        verify_content(stage.sources.model)  # now, not when they are all drawn
+    base = load_pipeline(sources, guided=config.guided, device=device, dtype=dtype)
+    size = choose_batch_size(base, config, stage.sources)
+    if together and not keep_base:
+        large = load_pipeline(stage.sources, device=device, dtype=dtype)
+        return Loaded(size, partial(_draw_together, base, config, large, stage.config, tell))
+    waiting = [base]  # to be let go of
+
+    def draw(run: RunFolder, plan: Plan) -> Draw:
+        folder = run.path / (BASE if keep_base else HIDDEN_BASE)
+        kept = run.kept(plan.items)
+        missing = [i for i in outputs.shard.share(plan.items) if i.file not in kept]
+        _draw_base(waiting.pop(), config, base_plan, plan, folder, missing, outputs, tell)
+        large = load_pipeline(stage.sources, device=device, dtype=dtype)
+        return _enlarged_base(large, stage.config, plan, folder, missing, tell)
+
+    del base
+    return Loaded(size, draw)
+
+
+def _draw_together(
+    base: Pipeline,
+    config: SamplingConfig,
+    large: Pipeline,
+    enlarging: SamplingConfig,
+    tell: Telling,
+    _run: RunFolder,
+    plan: Plan,
+) -> Draw:
+    return stacked(base, _sized(config, plan), large, _sized(enlarging, plan), tell)
+
+
+def drop_base(run: RunFolder, plan: Plan) -> None:
+    """Removes the small pictures of a finished run that were not to be kept."""
+    from adm_cli.storage.runs import RunFolder
+
+    base = RunFolder(run.path / HIDDEN_BASE)
+    if base.exists() and len(run.kept(plan.items)) == len(plan.items):
+        base.discard()
+
+
+def _draw_base(
+    pipeline: Pipeline,
+    config: SamplingConfig,
+    base_plan: Plan,
+    plan: Plan,
+    folder: Path,
+    missing: list[Item],
+    outputs: Outputs,
+    tell: Telling,
+) -> None:
+    from adm_cli.storage.runs import RunFolder
+
+    base = RunFolder(folder)
+    size = plan.settings["batch_size"]
+    wanted = replace(base_plan, settings={**base_plan.settings, "batch_size": size})
+    base.begin(wanted, overwrite=outputs.overwrite)
+    height, width = base_plan.settings["size"]
+    draw_into(
+        base,
+        outputs.shard,
+        wanted.items,
+        sampled(pipeline, _sized(config, plan), tell),
+        steps=base_plan.settings["num_steps"],
+        tell=replace(tell, images=False, folder=folder.parent),
+        image_bytes=height * width * 3 // 2,
+        chosen={item.file for item in missing},
+    )
+
+
+def _enlarged_base(
+    pipeline: Pipeline,
+    config: SamplingConfig,
+    plan: Plan,
+    folder: Path,
+    missing: list[Item],
+    tell: Telling,
+) -> Draw:
+    from adm_cli.storage.inputs import run_pictures
+
+    pictures = run_pictures(folder, [item.file for item in missing])
+    index = {item.file: i for i, item in enumerate(missing)}
+    return enlarged(pipeline, _sized(config, plan), pictures, index, tell)
+
+
+def _sized(config: SamplingConfig, plan: Plan) -> SamplingConfig:
+    return replace(config, batch_size=plan.settings["batch_size"])

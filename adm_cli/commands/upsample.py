@@ -1,0 +1,396 @@
+"""``adm upsample``: pictures enlarged by an upsampler."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+from adm_cli.commands import console, options
+from adm_cli.commands.drawing import Telling
+from adm_cli.commands.enlarging import enlarged
+from adm_cli.commands.jobs import Job, Loaded, Outputs, find_outputs, run_job
+from adm_cli.commands.selection import parse_seeds
+from adm_cli.commands.stacks import enlarging_config
+from adm_cli.errors import RunError, UsageError
+from adm_cli.imagenet import select_classes
+
+if TYPE_CHECKING:
+    from adm_cli.config import SamplingConfig
+    from adm_cli.pipeline import Sources
+    from adm_cli.storage.inputs import InputPicture, InputPictures
+    from adm_cli.storage.plans import Item, Plan
+
+
+def upsample(
+    inputs: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Pictures, folders of them, npz files of the original's, or runs of adm sample.",
+            show_default=False,
+        ),
+    ],
+    model: Annotated[
+        Optional[str],
+        typer.Option(
+            "--model",
+            "-m",
+            help="Upsampler: checkpoint name, weights file, or a stack's preset. Default: the "
+            "known one for pictures of this size.",
+        ),
+    ] = None,
+    class_: Annotated[
+        Optional[str],
+        typer.Option(
+            "--class",
+            "-c",
+            help="Class of every picture (id, name or none). Default: what comes with each.",
+        ),
+    ] = None,
+    sampler: Annotated[
+        Optional[str], typer.Option("--sampler", help="ddpm or ddim. Default: ddpm.")
+    ] = None,
+    steps: Annotated[
+        Optional[str],
+        typer.Option("--steps", help="Respacing, as in adm sample. Default: the model's."),
+    ] = None,
+    eta: Annotated[
+        Optional[float], typer.Option("--eta", help="Noise of DDIM, 0 to 1. Default: 0.")
+    ] = None,
+    seed: Annotated[
+        Optional[int],
+        typer.Option(
+            "--seed",
+            help="Seed of the first picture; each next one adds 1. Default: what comes with each "
+            "picture, else a number made of its pixels.",
+        ),
+    ] = None,
+    seeds: Annotated[
+        Optional[str],
+        typer.Option("--seeds", help="Exact seeds; every picture is enlarged with each of them."),
+    ] = None,
+    batch_size: Annotated[
+        Optional[int],
+        typer.Option(
+            "--batch-size",
+            "-b",
+            help="Images computed at once. Default: as many as fit, at most 16.",
+        ),
+    ] = None,
+    resize: Annotated[
+        bool,
+        typer.Option("--resize", help="Fit pictures of another size: cut to shape, then averaged."),
+    ] = False,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    clip: Annotated[
+        bool, typer.Option("--clip/--no-clip", help="Clamp each predicted x_0 to [-1, 1].")
+    ] = True,
+    shard: options.ShardOption = None,
+    out: Annotated[
+        Optional[Path],
+        typer.Option(
+            "--out",
+            "-o",
+            help="Folder of the run: begun, or gone on with. Default: a new one under ./out.",
+        ),
+    ] = None,
+    format: Annotated[
+        str,
+        typer.Option(
+            "--format", "-f", help="png, webp, or npz: PNGs, and a samples_*.npz of them."
+        ),
+    ] = "png",
+    grid: Annotated[
+        bool, typer.Option("--grid", help="Also write grid.png, a contact sheet.")
+    ] = False,
+    animate: Annotated[
+        Optional[Path],
+        typer.Option("--animate", help="Also write the first batch's denoising as GIF or WebP."),
+    ] = None,
+    overwrite: options.Overwrite = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the resolved settings and draw nothing.")
+    ] = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Enlarge pictures with an upsampler, in the order of the inputs.
+
+    adm upsample out/0001 --model 64_256_upsampler
+
+    adm upsample small.png --class "golden retriever" --seeds 0-3
+    """
+    from adm_cli.devices import choose_device, choose_dtype
+    from adm_cli.pipeline import choose_batch_size, find_upsampler, load_pipeline
+    from adm_cli.recipes import run_plan
+
+    part = options.find_part(shard, device, out)
+    tell = Telling(json, quiet or not part.speaks, images=format != "npz")
+    sources = None if model is None else find_upsampler(model)
+    pictures = _read(inputs, sources, resize, tell)
+    sources = sources or _upsampler_for(pictures)
+    _check_sizes(pictures, sources)
+    outputs = find_outputs(out, format, grid, animate, overwrite, part.shard)
+    items, index = _choose(pictures, sources, class_, seed, seeds, outputs.suffix)
+    images = [(item.facts["class"], item.facts["seed"]) for item in items]
+    config = enlarging_config(
+        sources, images, sampler=sampler, steps=steps, eta=eta, batch_size=batch_size, clip=clip
+    )
+    where = choose_device(part.device)
+    compute = choose_dtype(dtype, where, use_fp16=sources.model.info.config.use_fp16)
+    plan = run_plan(
+        sources, config, items, where, compute, kind="upsample", format=outputs.suffix[1:]
+    )
+    if dry_run:
+        _show_plan(sources, config, plan, outputs, len(pictures), json)
+        return
+    _check_same_inputs(plan, outputs)
+
+    def load() -> Loaded:
+        pipeline = load_pipeline(sources, device=part.device, dtype=dtype)
+        size = choose_batch_size(pipeline, config)
+        return Loaded(
+            size,
+            lambda _run, plan: enlarged(
+                pipeline,
+                replace(config, batch_size=plan.settings["batch_size"]),
+                pictures,
+                index,
+                tell,
+            ),
+        )
+
+    run_job(Job(plan, outputs, tell, load))
+
+
+def _read(
+    inputs: list[Path], sources: Sources | None, resize: bool, tell: Telling
+) -> InputPictures:
+    from adm_cli.config import UNetConfig
+    from adm_cli.storage.inputs import open_inputs
+
+    size = None
+    if resize:
+        if sources is None:
+            raise UsageError("--resize needs --model, which says to what size")
+        assert isinstance(sources.model.info.config, UNetConfig)
+        size = sources.model.info.config.low_res_size
+    with _counting(tell) as on_picture:
+        return open_inputs(inputs, resize=size, on_picture=on_picture)
+
+
+@contextmanager
+def _counting(tell: Telling) -> Iterator[Callable[[int], None]]:
+    """Tells how many pictures are read, where a person would wonder what is going on."""
+    if tell.quiet or not console.err.is_terminal:
+        yield lambda _count: None
+        return
+    with console.err.status("reading pictures") as status:
+        yield lambda count: status.update(f"reading pictures: {count:,}")
+
+
+def _upsampler_for(pictures: InputPictures) -> Sources:
+    """The known upsampler for pictures of this size; raises UsageError where there is none."""
+    from adm_cli.config import UNetConfig
+    from adm_cli.pipeline import find_upsampler
+    from adm_cli.presets import CHECKPOINTS
+
+    (size, count), *_ = Counter(item.size for item in pictures.items).most_common()
+    known = {}
+    for row in CHECKPOINTS:
+        if isinstance(row.config, UNetConfig) and row.config.low_res_size is not None:
+            known[row.config.low_res_size] = row.name
+    if size in known:
+        return find_upsampler(known[size])
+    listed = ", ".join(f"{name} ({_size(small)})" for small, name in known.items())
+    raise UsageError(
+        f"{count} of {len(pictures)} pictures are {_size(size)}, and no known upsampler enlarges "
+        f"these: pass --model, perhaps with --resize (there are {listed})"
+    )
+
+
+def _check_sizes(pictures: InputPictures, sources: Sources) -> None:
+    from adm_cli.config import UNetConfig
+
+    assert isinstance(sources.model.info.config, UNetConfig)
+    size = sources.model.info.config.low_res_size
+    assert size is not None
+    wrong = [] if pictures.size is not None else [i for i in pictures.items if i.size != size]
+    if wrong:
+        raise UsageError(
+            f"{len(wrong)} of {len(pictures)} pictures are not {_size(size)}, which "
+            f"{sources.model_name} enlarges, e.g. {wrong[0].where} ({_size(wrong[0].size)}): "
+            f"pass --resize to fit them, or another --model"
+        )
+
+
+def _choose(
+    pictures: InputPictures,
+    sources: Sources,
+    class_: str | None,
+    seed: int | None,
+    seeds: str | None,
+    suffix: str,
+) -> tuple[list[Item], dict[str, int]]:
+    """The images to make, in the order of the inputs, and which picture each is made from."""
+    from adm_cli.storage.plans import Item
+
+    if seed is not None and seeds is not None:
+        raise UsageError("--seeds lists every seed: leave out --seed")
+    each = None if seeds is None else parse_seeds(seeds)
+    given = _given_class(class_, sources)
+    items: list[Item] = []
+    index: dict[str, int] = {}
+    for i, picture in enumerate(pictures.items):
+        label, own_seed = _label_and_seed(picture)
+        label = label if given is None else given[0]
+        own_seed = own_seed if seed is None else seed + i
+        if label is None:
+            _check_unlabelled(picture, sources, given)
+        elif given is None:
+            _check_name(picture, sources, label)
+        for number in each or [own_seed]:
+            stem = _tidy(picture.stem) + ("" if each is None else f"_seed{number:06d}")
+            item = Item(f"{stem}{suffix}", _facts(picture, label, number))
+            if item.file in index:
+                other = pictures.items[index[item.file]].where
+                raise UsageError(
+                    f"{other} and {picture.where} would both become {item.file}: "
+                    f"enlarge them in two runs"
+                )
+            items.append(item)
+            index[item.file] = i
+    return items, index
+
+
+def _facts(picture: InputPicture, label: int | None, seed: int) -> dict[str, Any]:
+    return {
+        "class": label,
+        "seed": seed,
+        "input": picture.where.encode(errors="replace").decode(),
+        "small_sha256": picture.pixels_sha256,
+    }
+
+
+def _given_class(spec: str | None, sources: Sources) -> tuple[int | None] | None:
+    if spec is None:
+        return None
+    if not sources.classes:
+        raise UsageError(
+            f"{sources.model_name} is unconditional: --class would change nothing, leave it out"
+        )
+    if spec.strip().lower() == "none":
+        return (None,)
+    chosen = select_classes(spec, sources.classes)
+    if len(chosen) != 1:
+        raise UsageError(f"--class {spec}: expected one class, for all pictures")
+    return (chosen[0],)
+
+
+def _label_and_seed(picture: InputPicture) -> tuple[int | None, int]:
+    """What comes with a picture; without a seed, one made of its pixels, not of its place."""
+    from adm_cli.recipes import whole_recipe
+
+    recipe = whole_recipe(picture.recipe) or {}
+    label = picture.label if picture.label is not None else recipe.get("class")
+    seed = picture.seed if picture.seed is not None else recipe.get("seed")
+    return label, int(picture.pixels_sha256[:8], 16) if seed is None else seed
+
+
+def _check_unlabelled(
+    picture: InputPicture, sources: Sources, given: tuple[int | None] | None
+) -> None:
+    from adm_cli.config import UNetConfig
+
+    config = sources.model.info.config
+    assert isinstance(config, UNetConfig)
+    if config.num_classes is None or (config.null_class and given is not None):
+        return
+    also = ", or --class none" if config.null_class else ""
+    raise UsageError(
+        f"{picture.where} says no class, and {sources.model_name} needs one for every picture: "
+        f"pass --class{also}"
+    )
+
+
+def _check_name(picture: InputPicture, sources: Sources, label: int) -> None:
+    """Raises UsageError where an id means one class to the picture's maker, another here."""
+    name, mine = (picture.recipe or {}).get("class_name"), sources.classes.get(label)
+    if isinstance(name, str) and mine is not None and name != mine:
+        raise UsageError(
+            f"{picture.where} is of class {label}, {name:.60}, which is {mine} to "
+            f"{sources.model_name}: pass --class"
+        )
+
+
+def _tidy(stem: str) -> str:
+    """A name that a run accepts."""
+    text = stem.encode(errors="replace").decode()
+    text = "".join(c if c.isprintable() else "_" for c in text)
+    text = re.sub(r'[/\\:*?"<>|]', "_", text).lstrip(".")
+    return text.encode()[:200].decode(errors="ignore") or "picture"
+
+
+def _check_same_inputs(plan: Plan, outputs: Outputs) -> None:
+    """Raises RunError where images of the run were made from other pictures or with other seeds."""
+    from adm_cli.storage.runs import RunFolder
+
+    if outputs.overwrite or outputs.out is None:
+        return
+    kept = RunFolder(outputs.out).kept(plan.items)
+    for item in plan.items:
+        record = kept.get(item.file, {})
+        for name in ("small_sha256", "class", "seed"):
+            if record and record.get(name) != item.facts[name]:
+                what = "another picture" if name == "small_sha256" else f"another {name}"
+                raise RunError(
+                    f"{outputs.out / item.file} was made from {what} than {item.facts['input']} "
+                    f"now gives: choose another --out, or pass --overwrite to start anew"
+                )
+
+
+def _show_plan(
+    sources: Sources, config: SamplingConfig, plan: Plan, outputs: Outputs, count: int, json: bool
+) -> None:
+    from adm_cli.storage.runs import RunFolder
+
+    mine = outputs.shard.share(plan.items)
+    there = [] if outputs.overwrite else RunFolder(outputs.folder).kept(mine)
+    facts: dict[str, Any] = {
+        "model": sources.model_name,
+        "model_sha256": sources.model.content_sha256,
+        "sampler": config.sampler,
+        "steps": plan.settings["steps"],
+        "num_steps": plan.settings["num_steps"],
+        "eta": config.eta,
+        "pictures": count,
+        "classes": list(dict.fromkeys(config.classes)),
+        "images": len(plan.items),
+        "size": plan.settings["size"],
+        "batch_size": config.batch_size,
+        "device": plan.settings["device"],
+        "dtype": plan.settings["dtype"],
+        "out": str(outputs.folder),
+        "format": outputs.format,
+        "shard": str(outputs.shard),
+        "to_draw": len(mine) - len(there),
+    }
+    if json:
+        console.print_json(facts)
+        return
+    facts["classes"] = ", ".join("none" if c is None else str(c) for c in facts["classes"][:20])
+    facts["size"] = "x".join(map(str, facts["size"]))
+    for name, value in facts.items():
+        text = "auto" if name == "batch_size" and value is None else value
+        print(f"{name:14} {'-' if text in (None, '') else text}")
+
+
+def _size(size: tuple[int, int]) -> str:
+    return f"{size[1]}x{size[0]}"
