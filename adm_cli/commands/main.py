@@ -9,7 +9,18 @@ from typing import Annotated
 import typer
 
 from adm_cli import __version__
-from adm_cli.commands import classes, console, convert, info, models, repro, sample, train
+from adm_cli.commands import (
+    classes,
+    console,
+    convert,
+    evaluate_classifier,
+    info,
+    models,
+    nll,
+    repro,
+    sample,
+    train,
+)
 from adm_cli.errors import AdmError
 
 app = typer.Typer(
@@ -29,6 +40,8 @@ app.command("models")(models.models)
 app.command("classes")(classes.classes)
 app.command("info")(info.info)
 app.command("repro")(repro.repro)
+app.command("nll")(nll.nll)
+app.command("evaluate-classifier")(evaluate_classifier.evaluate_classifier)
 app.command("convert")(convert.convert)
 
 
