@@ -89,8 +89,8 @@ def evaluate_classifier(
         with progress.show():
             for part, found in guesses(
                 model, file.info.diffusion, images, steps,
-                batch_size=batch, seed=seed, device=where, skip_bad=skip_bad,
-                on_step=progress.advance, on_note=say,
+                batch_size=batch, seed=seed, device=where, dtype=compute,
+                skip_bad=skip_bad, on_step=progress.advance, on_note=say,
             ):  # fmt: skip
                 report.add(found)
                 progress.finish_batch(len(part))

@@ -55,6 +55,7 @@ def guesses(
     batch_size: int,
     seed: int = 0,
     device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
     skip_bad: bool = False,
     on_step: Callable[[int, int], None] | None = None,
     on_note: OnNote | None = None,
@@ -62,20 +63,22 @@ def guesses(
     """Some of the pictures and the guesses at each timestep, a batch at a time.
 
     Pictures are cropped as validation pictures are in training. Their noise depends on ``seed``,
-    the timestep and the picture's name alone. ``on_step`` takes B and the timesteps to come.
-    Raises AdmError for pictures that cannot be read and for outputs that are not finite.
+    the timestep and the picture's name alone. ``dtype`` is that of the model. ``on_step`` takes B
+    and the timesteps to come. Raises AdmError for pictures that cannot be read and for outputs
+    that are not finite.
     """
     schedule = NoiseSchedule.named(diffusion.noise_schedule, diffusion.num_timesteps)
+    real = torch.float64 if dtype == torch.float64 else torch.float32
 
     def compute(part: ImageSet, pixels: Tensor) -> list[Guesses]:
-        x_start = to_model_range(pixels.to(device))  # [B, C, H, W]
+        x_start = to_model_range(pixels.to(device)).to(real)  # [B, C, H, W]
         labels = torch.from_numpy(part.labels())
         found = []
         for k, timestep in enumerate(timesteps):
             generators = noise_generators(part, seed, "guess", timestep)
             noise = torch.stack([torch.randn(x_start.shape[1:], generator=g) for g in generators])
             t = torch.full((len(part),), timestep)
-            x_t = q_sample(schedule, x_start, t, noise.to(device))
+            x_t = q_sample(schedule, x_start, t, noise.to(x_start))
             seen_t = model_timesteps(schedule, t, rescale=diffusion.rescale_timesteps)
             with reproducible_kernels(), torch.no_grad():
                 logits = model(x_t, seen_t.to(device))
