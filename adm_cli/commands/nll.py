@@ -146,8 +146,7 @@ def _pictures(
 
 def _prepare(out: Path | None, *, overwrite: bool) -> None:
     """Everything that could go wrong with the output, before any work."""
-    from adm_cli.storage.files import check_writable
-    from adm_cli.storage.runs import refuse_existing
+    from adm_cli.storage.files import check_writable, refuse_existing
 
     if out is None:
         return

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
@@ -11,13 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from adm_cli.commands import console, options
+from adm_cli.commands.drawing import Draw, OnStep, Telling, draw_into, nothing, sampled
 from adm_cli.commands.selection import DEFAULT_NUM, select_images
 from adm_cli.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from adm_cli.config import SamplingConfig
-    from adm_cli.pipeline import ImageBatch, Pipeline, Sources
-    from adm_cli.storage.runs import Film, Grid, Output, Record
+    from adm_cli.pipeline import Pipeline, Sources
+    from adm_cli.storage.outputs import Film
+    from adm_cli.storage.plans import Item, Plan
+    from adm_cli.storage.runs import RunFolder, Shard
+    from adm_cli.storage.writing import Finished
 
 FORMATS = ("png", "webp", "npz")
 FRESH = Path("out")  # holds the folders of runs without --out
@@ -25,17 +28,23 @@ FRESH = Path("out")  # holds the folders of runs without --out
 
 @dataclass(frozen=True)
 class Outputs:
-    """Where the results of one run go."""
+    """Where the results of one run go, and in which form."""
 
     out: Path | None  # None: a fresh folder
     format: str
     grid: bool
     animation: Path | None
     overwrite: bool
+    shard: Shard
+
+    @property
+    def suffix(self) -> str:
+        """Of the images: an npz is made of PNGs."""
+        return ".webp" if self.format == "webp" else ".png"
 
     @property
     def folder(self) -> Path:
-        from adm_cli.storage.runs import fresh_folder
+        from adm_cli.storage.outputs import fresh_folder
 
         return fresh_folder(FRESH) if self.out is None else self.out
 
@@ -102,11 +111,21 @@ def sample(
     clip: Annotated[
         bool, typer.Option("--clip/--no-clip", help="Clamp each predicted x_0 to [-1, 1].")
     ] = True,
+    shard: options.ShardOption = None,
     out: Annotated[
         Optional[Path],
-        typer.Option("--out", "-o", help="Folder for the images. Default: a new one under ./out."),
+        typer.Option(
+            "--out",
+            "-o",
+            help="Folder of the run: begun, or gone on with. Default: a new one under ./out.",
+        ),
     ] = None,
-    format: Annotated[str, typer.Option("--format", "-f", help="png, webp or npz.")] = "png",
+    format: Annotated[
+        str,
+        typer.Option(
+            "--format", "-f", help="png, webp, or npz: PNGs, and a samples_*.npz of them."
+        ),
+    ] = "png",
     grid: Annotated[
         bool, typer.Option("--grid", help="Also write grid.png, a contact sheet.")
     ] = False,
@@ -128,36 +147,31 @@ def sample(
     adm sample --class "golden retriever" --class goldfish --num 8 --grid
     """
     from adm_cli.devices import choose_device, choose_dtype
-    from adm_cli.pipeline import (
-        check_classes,
-        choose_sampler,
-        choose_schedule,
-        find_sources,
-        load_pipeline,
-    )
-    from adm_cli.storage.runs import remove_if_empty
+    from adm_cli.pipeline import check_classes, choose_sampler, choose_schedule, find_sources
+    from adm_cli.recipes import run_plan
+    from adm_cli.storage.outputs import image_item
 
+    part = options.find_part(shard, device, out)
+    tell = Telling(json, quiet or not part.speaks, images=format != "npz")
     sources = find_sources(model, classifier, guided=scale != 0)
     images = select_images(sources, class_, seed=seed, seeds=seeds, num=num)
     config = _settings(sources, images, scale, sampler, steps, eta, batch_size, clip)
     choose_sampler(config)
     check_classes(sources, config.classes)
     schedule = choose_schedule(sources.model.info.diffusion, config.steps)
-    outputs = _outputs(out, format, grid, animate, overwrite)
-    where = choose_device(device)
+    outputs = _outputs(out, format, grid, animate, overwrite, part.shard)
+    where = choose_device(part.device)
     compute = choose_dtype(dtype, where, use_fp16=sources.model.info.config.use_fp16)
+    items = [image_item(c, s, outputs.suffix) for c, s in images]
+    plan = run_plan(
+        sources, config, items, where, compute, kind="sample", format=outputs.suffix[1:]
+    )
     if dry_run:
-        _show_plan(sources, config, len(schedule), str(where), str(compute), outputs, json)
+        _show_plan(sources, config, len(schedule), plan, outputs, json)
         return
-    if config.scale < 0 and not quiet:
-        console.note(f"scale {config.scale:g} is negative: images are repelled from their class")
-    outputs = _prepare(outputs, config)
-    try:
-        pipeline = load_pipeline(sources, guided=config.scale != 0, device=device, dtype=dtype)
-        _draw(pipeline, config, len(schedule), outputs, json=json, quiet=quiet)
-    finally:
-        if out is None:
-            remove_if_empty(outputs.folder)
+    if config.scale < 0:
+        tell.note(f"scale {config.scale:g} is negative: images are repelled from their class")
+    _draw(sources, config, plan, outputs, tell, part.device, dtype)
 
 
 def _settings(
@@ -199,143 +213,215 @@ def _settings(
 
 
 def _outputs(
-    out: Path | None, format: str, grid: bool, animation: Path | None, overwrite: bool
+    out: Path | None, format: str, grid: bool, animation: Path | None, overwrite: bool, shard: Shard
 ) -> Outputs:
     if format not in FORMATS:
         hint = did_you_mean(format, FORMATS)
         raise UsageError(f"unknown --format {format!r}{hint} (there are {', '.join(FORMATS)})")
     if animation is not None and animation.suffix.lower() not in (".gif", ".webp"):
         raise UsageError(f"--animate {animation}: expected a name that ends in .gif or .webp")
-    return Outputs(out, format, grid, animation, overwrite)
+    if shard.count > 1 and (overwrite or grid or animation is not None or format == "npz"):
+        raise UsageError(
+            f"shard {shard} sees a part of the run: draw every shard without --grid, --animate, "
+            f"--format npz and --overwrite, then run the same command without --shard, or adm merge"
+        )
+    return Outputs(out, format, grid, animation, overwrite, shard)
 
 
-def _prepare(outputs: Outputs, config: SamplingConfig) -> Outputs:
+def _prepare(outputs: Outputs, plan: Plan) -> Outputs:
     """Everything that could go wrong with the output, before any work."""
-    from adm_cli.storage.files import check_writable
-    from adm_cli.storage.runs import image_name, make_fresh_folder, refuse_existing
+    from adm_cli.storage.files import check_writable, refuse_existing
+    from adm_cli.storage.outputs import make_fresh_folder
+    from adm_cli.storage.runs import RunFolder
 
     if outputs.out is None:
         outputs = replace(outputs, out=make_fresh_folder(FRESH))
     check_writable(outputs.folder)
     if outputs.animation is not None:
         check_writable(outputs.animation.parent)
+    run = RunFolder(outputs.folder)
+    run.check(plan, automatic=_automatic(plan), overwrite=outputs.overwrite)
     if outputs.overwrite:
         return outputs
-    names = [
-        image_name(c, s, f".{outputs.format}")
-        for c, s in zip(config.classes, config.seeds, strict=True)
-        if outputs.format != "npz"
-    ]
-    files = [outputs.folder / name for name in names]
-    if outputs.format == "npz":
-        # of any size: a run that is interrupted writes what it has
-        files += sorted(outputs.folder.glob("samples_*.npz"))
-    files += [outputs.folder / "grid.png"] if outputs.grid else []
-    files += [outputs.animation] if outputs.animation is not None else []
+    files = []
+    if not run.exists():
+        files += [outputs.folder / "grid.png"] if outputs.grid else []
+        files += sorted(outputs.folder.glob("samples_*.npz")) if outputs.format == "npz" else []
+    if outputs.animation is not None and not run.kept(plan.items[:1]):
+        files.append(outputs.animation)
     refuse_existing(files)
     return outputs
 
 
+def _automatic(plan: Plan) -> list[str]:
+    """Settings that were left to the program: a run that is there keeps its own."""
+    return ["batch_size"] if plan.settings["batch_size"] is None else []
+
+
 def _draw(
-    pipeline: Pipeline,
+    sources: Sources,
     config: SamplingConfig,
-    steps: int,
+    plan: Plan,
     outputs: Outputs,
-    *,
-    json: bool,
-    quiet: bool,
+    tell: Telling,
+    device: str,
+    dtype: str,
 ) -> None:
-    from adm_cli.pipeline import generate
-    from adm_cli.recipes import image_recipe, run_recipe
-    from adm_cli.storage.runs import Film, Grid, ImageFolder, NpzFile
+    from adm_cli.pipeline import choose_batch_size, load_pipeline
+    from adm_cli.storage.runs import RunFolder
 
-    run = run_recipe(pipeline, config)
-    folder = ImageFolder(outputs.folder, f".{outputs.format}")
-    output = NpzFile(outputs.folder, run) if outputs.format == "npz" else folder
-    sheet = Grid(outputs.folder / "grid.png") if outputs.grid else None
-    film = None
+    fresh = outputs.out is None
+    outputs = _prepare(outputs, plan)
+    run = RunFolder(outputs.folder)
+    try:
+        pipeline, automatic = None, _automatic(plan)
+        mine = outputs.shard.share(plan.items)
+        if outputs.overwrite or len(run.kept(mine)) < len(mine):  # else there is nothing to load
+            pipeline = load_pipeline(sources, guided=config.guided, device=device, dtype=dtype)
+            size = choose_batch_size(pipeline, config)
+            plan = replace(plan, settings={**plan.settings, "batch_size": size})
+        plan, changes = run.begin(plan, automatic=automatic, overwrite=outputs.overwrite)
+        if changes:
+            tell.note(f"since {run.path} was begun, this has changed: {', '.join(changes)}")
+        config = replace(config, batch_size=plan.settings["batch_size"])
+        _draw_images(pipeline, config, run, plan, outputs, tell)
+    finally:
+        if fresh:
+            run.discard_if_empty()
+
+
+def _draw_images(
+    pipeline: Pipeline | None,
+    config: SamplingConfig,
+    run: RunFolder,
+    plan: Plan,
+    outputs: Outputs,
+    tell: Telling,
+) -> None:
+    from adm_cli.storage.outputs import Film
+
+    steps, items = plan.settings["num_steps"], plan.items
+    draw = nothing if pipeline is None else sampled(pipeline, config, tell)
+    closing = []
+    if outputs.format == "npz":
+        closing.append(lambda: _write_npz(run, outputs.shard, tell))
+    if outputs.grid:
+        closing.append(lambda: _write_grid(run, items, outputs.shard, tell))
     if outputs.animation is not None:
-        film = Film(outputs.animation, steps, len(config.seeds))
-    progress = console.SamplingProgress(len(config.seeds), steps, quiet=quiet)
-    say = console.note if not quiet else (lambda _text: None)
-
-    def on_step(step: Any) -> None:
-        progress.advance(step.x.shape[0], step.i)
-        if film is not None and progress.done_images == 0:
-            film.add(step.i, step.x)
-
-    def on_batch(batch: ImageBatch) -> None:
-        pixels = batch.images.numpy()
-        recipes = [image_recipe(run, pipeline, batch, i) for i in range(len(batch.seeds))]
-        _report(output.add(pixels, batch.classes, batch.seeds, recipes), json)
-        if sheet is not None:
-            sheet.add(pixels)
-        progress.finish_batch(len(batch.seeds))
-
-    def summary() -> None:
-        done, total = output.written, len(config.seeds)
-        if 0 < done < total:
-            say(f"{done} of {total} images are in {outputs.folder}")
-        elif done:
-            images = "1 image" if total == 1 else f"{total} images"
-            say(f"{images} in {progress.elapsed():.1f} s in {outputs.folder}")
-
-    with ExitStack() as closing:  # also when interrupted, or the disk is full: keep what is done
-        closing.callback(summary)
-        for file in (film, sheet, output):  # the last one is closed first
-            if file is not None:
-                closing.callback(_close, file, json)
-        with progress.show():
-            for batch in generate(pipeline, config, on_step=on_step, on_note=say):
-                on_batch(batch)
-
-
-def _close(file: Film | Grid | Output, json: bool) -> None:
-    _report(file.close(), json)
-
-
-def _report(records: Iterable[Record], json: bool) -> None:
-    for record in records:
-        if json:
-            console.print_json(record)
+        if run.kept(items[:1]):
+            if not outputs.animation.exists():
+                tell.note(f"no {outputs.animation}: the first image was drawn before")
         else:
-            print(record["path"], flush=True)
+            film = Film(outputs.animation, steps, len(items))
+            draw = _filmed(draw, film)
+            closing.append(lambda: _write_film(run, film, outputs.shard, tell))
+    height, width = plan.settings["size"]
+    draw_into(
+        run,
+        outputs.shard,
+        items,
+        draw,
+        steps=steps,
+        tell=tell,
+        image_bytes=height * width * 3 // 2,  # a PNG seldom has less
+        closing=closing,
+    )
+
+
+def _filmed(draw: Draw, film: Film) -> Draw:
+    """``draw``, its first batch shown to ``film``."""
+
+    def filmed(missing: Sequence[Item], on_step: OnStep) -> Iterator[Sequence[Finished]]:
+        first = True
+
+        def on_filmed_step(step: Any) -> None:
+            if first:
+                film.add(step.i, step.x)
+            on_step(step)
+
+        for batch in draw(missing, on_filmed_step):
+            first = False
+            yield batch
+
+    return filmed
+
+
+def _write_film(run: RunFolder, film: Film, shard: Shard, tell: Telling) -> None:
+    from adm_cli.storage.writing import record_file
+
+    frames = film.close()
+    if frames:
+        if film.path.parent.resolve() == run.path.resolve():
+            record_file(run, shard, film.path.name, {"frames": frames})
+        tell.result({"path": str(film.path), "frames": frames})
+
+
+def _write_grid(run: RunFolder, items: Sequence[Item], shard: Shard, tell: Telling) -> None:
+    from adm_cli.storage.outputs import write_grid
+    from adm_cli.storage.writing import record_file
+
+    path = run.path / "grid.png"
+    shown = write_grid(path, [run.path / name for name in run.kept(items)])
+    if shown:
+        record_file(run, shard, path.name, {"images": shown})
+        tell.result({"path": str(path), "images": shown})
+
+
+def _write_npz(run: RunFolder, shard: Shard, tell: Telling) -> None:
+    """All images of a finished run as the original's npz."""
+    from adm_cli.storage.merging import merge_npz, open_runs
+    from adm_cli.storage.writing import record_file
+
+    plan = run.read()
+    if len(run.kept(plan.items)) < len(plan.items):
+        return  # interrupted: the images are safe, and the same command goes on
+    count, (height, width) = len(plan.items), plan.settings["size"]
+    path = run.path / f"samples_{count}x{height}x{width}x3.npz"
+    if path.name not in run.present():
+        merge_npz(path, *open_runs([run.path]), lambda _done: None)
+        record_file(run, shard, path.name, {"images": count})
+    tell.result({"path": str(path), "images": count})
 
 
 def _show_plan(
     sources: Sources,
     config: SamplingConfig,
     steps: int,
-    device: str,
-    dtype: str,
+    plan: Plan,
     outputs: Outputs,
     json: bool,
 ) -> None:
+    from adm_cli.storage.runs import RunFolder
+
     classes = list(dict.fromkeys(config.classes))
-    plan: dict[str, Any] = {
+    mine = outputs.shard.share(plan.items)
+    there = [] if outputs.overwrite else RunFolder(outputs.folder).kept(mine)
+    facts: dict[str, Any] = {
         "model": sources.model_name,
         "model_sha256": sources.model.content_sha256,
-        "classifier": sources.classifier_name if config.scale else None,
+        "classifier": sources.classifier_name if config.guided else None,
         "scale": config.scale,
         "sampler": config.sampler,
         "steps": config.steps,
         "num_steps": steps,
         "eta": config.eta,
         "classes": classes,
-        "images": len(config.seeds),
+        "images": len(plan.items),
         "seeds": [min(config.seeds), max(config.seeds)],
         "batch_size": config.batch_size,
-        "device": device,
-        "dtype": dtype.removeprefix("torch."),
+        "device": plan.settings["device"],
+        "dtype": plan.settings["dtype"],
         "out": str(outputs.folder),
         "format": outputs.format,
+        "shard": str(outputs.shard),
+        "to_draw": len(mine) - len(there),
     }
     if json:
-        console.print_json(plan)
+        console.print_json(facts)
         return
     names = {i: f"{i} {sources.classes[i]}" for i in classes if i is not None}
-    plan["classes"] = ", ".join(list(names.values())[:10]) + (", ..." if len(names) > 10 else "")
-    plan["seeds"] = f"{min(config.seeds)} to {max(config.seeds)}"
-    for name, value in plan.items():
+    facts["classes"] = ", ".join(list(names.values())[:10]) + (", ..." if len(names) > 10 else "")
+    facts["seeds"] = f"{min(config.seeds)} to {max(config.seeds)}"
+    for name, value in facts.items():
         text = "auto" if name == "batch_size" and value is None else value
         print(f"{name:14} {'-' if text in (None, '') else text}")

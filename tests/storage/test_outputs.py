@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -10,30 +9,18 @@ import numpy as np
 import pytest
 
 from adm_cli.errors import OutputError
-from adm_cli.storage.images import make_grid, open_picture
-from adm_cli.storage.runs import (
-    Grid,
-    ImageFolder,
-    NpzFile,
+from adm_cli.storage import outputs
+from adm_cli.storage.files import refuse_existing
+from adm_cli.storage.images import make_grid, open_picture, save_image
+from adm_cli.storage.outputs import (
     fresh_folder,
+    image_item,
     image_name,
     make_fresh_folder,
-    refuse_existing,
+    write_grid,
 )
 
-RECIPE: dict[str, Any] = {
-    "adm": "1",
-    "model": "toy",
-    "model_sha256": "a" * 64,
-    "class": 1,
-    "class_name": "square",
-    "scale": 1.0,
-    "sampler": "ddpm",
-    "num_steps": 5,
-    "seed": 0,
-    "size": [4, 4],
-}
-IMAGES = np.arange(2 * 4 * 4 * 3, dtype=np.uint8).reshape(2, 4, 4, 3)
+IMAGES = np.arange(4 * 4 * 4 * 3, dtype=np.uint8).reshape(4, 4, 4, 3)
 
 
 def test_fresh_folders_count_up(tmp_path: Path) -> None:
@@ -78,6 +65,13 @@ def test_names_sort_as_numbers() -> None:
     assert names == sorted(names)
 
 
+def test_items_say_what_they_are() -> None:
+    assert image_item(7, 3, ".png") == ("class0007_seed000003.png", {"class": 7, "seed": 3})
+    name, facts = image_item(7, 3, ".png", scale=2.5)
+    assert (name, facts["scale"]) == ("class0007_scale2.5_seed000003.png", 2.5)
+    assert image_item(7, 3, ".png", scale=0.0).file == "class0007_scale0_seed000003.png"
+
+
 def test_refuse_existing(tmp_path: Path) -> None:
     paths = [tmp_path / name for name in "abc"]
     refuse_existing(paths)
@@ -86,42 +80,14 @@ def test_refuse_existing(tmp_path: Path) -> None:
         refuse_existing(paths)
 
 
-def test_image_folder_writes_each_image_at_once(tmp_path: Path) -> None:
-    folder = ImageFolder(tmp_path / "o", ".png")
-    records = folder.add(IMAGES, [1, None], [0, 5], [RECIPE, RECIPE])
-    for i, record in enumerate(records):
-        assert folder.written == len(list((tmp_path / "o").iterdir())) == i + 1
-        path = Path(record["path"])
-        assert record["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
-        assert np.array_equal(open_picture(path)[0], IMAGES[i])
-    assert sorted(p.name for p in (tmp_path / "o").iterdir()) == [
-        "class0001_seed000000.png",
-        "seed000005.png",
-    ]
-    assert folder.close() == []
-
-
-def test_npz_file_is_written_at_the_end(tmp_path: Path) -> None:
-    file = NpzFile(tmp_path / "o", RECIPE)
-    assert file.close() == []
-    for start in (0, 2):
-        assert list(file.add(IMAGES, [1, 2], [start, start + 1], [])) == []
-    assert (file.written, list(tmp_path.iterdir())) == (0, [])
-    (record,) = file.close()
-    assert record == {"path": str(tmp_path / "o" / "samples_4x4x4x3.npz"), "images": 4}
-    assert file.written == 4
-    with np.load(record["path"]) as arrays:
-        assert np.array_equal(arrays["arr_0"], np.concatenate([IMAGES, IMAGES]))
-        assert arrays["seeds"].tolist() == [0, 1, 2, 3]
-
-
 def test_grid_takes_the_first_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Grid, "MOST", 3)
-    sheet = Grid(tmp_path / "grid.png")
-    assert sheet.close() == []
-    sheet.add(IMAGES)
-    sheet.add(IMAGES)
-    assert sheet.close() == [{"path": str(tmp_path / "grid.png"), "images": 3}]
+    monkeypatch.setattr(outputs, "MOST_IN_GRID", 3)
+    assert write_grid(tmp_path / "grid.png", []) == 0
+    assert not (tmp_path / "grid.png").exists()
+    paths = [tmp_path / f"{i}.png" for i in range(4)]
+    for path, pixels in zip(paths, IMAGES, strict=True):
+        save_image(path, pixels)
+    assert write_grid(tmp_path / "grid.png", paths) == 3
     shown, recipe = open_picture(tmp_path / "grid.png")
-    assert np.array_equal(shown, make_grid(np.concatenate([IMAGES, IMAGES[:1]])))
+    assert np.array_equal(shown, make_grid(IMAGES[:3]))
     assert recipe is None
