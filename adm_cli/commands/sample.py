@@ -11,7 +11,14 @@ import typer
 
 from adm_cli.commands import console, options
 from adm_cli.commands.drawing import Draw, OnStep, Telling, draw_into, nothing, sampled
-from adm_cli.commands.selection import DEFAULT_NUM, select_images
+from adm_cli.commands.selection import (
+    DEFAULT_NUM,
+    ClassLine,
+    Wanted,
+    read_class_list,
+    select_images,
+    select_lines,
+)
 from adm_cli.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -70,6 +77,18 @@ def sample(
     num: Annotated[
         Optional[int],
         typer.Option("--num", "-n", help=f"Images of each class. Default: {DEFAULT_NUM}."),
+    ] = None,
+    total: Annotated[
+        Optional[int],
+        typer.Option("--total", help="Images in all, shared out evenly over the classes."),
+    ] = None,
+    classes_file: Annotated[
+        Optional[Path],
+        typer.Option(
+            "--classes-file",
+            allow_dash=True,
+            help="A list instead of --class, a line an image: class [seed [scale]]; - reads stdin.",
+        ),
     ] = None,
     sampler: Annotated[
         Optional[str], typer.Option("--sampler", help="ddpm or ddim. Default: the preset's.")
@@ -153,8 +172,14 @@ def sample(
 
     part = options.find_part(shard, device, out)
     tell = Telling(json, quiet or not part.speaks, images=format != "npz")
-    sources = find_sources(model, classifier, guided=scale != 0)
-    images = select_images(sources, class_, seed=seed, seeds=seeds, num=num)
+    lines = _class_list(classes_file, class_, seeds, total)
+    guided = scale != 0 or any(line.scale for line in lines)
+    sources = find_sources(model, classifier, guided=guided)
+    if lines:
+        images = select_lines(sources, lines, seed=seed, num=num)
+    else:
+        pairs = select_images(sources, class_, seed=seed, seeds=seeds, num=num, total=total)
+        images = [Wanted(class_id, own_seed) for class_id, own_seed in pairs]
     config = _settings(sources, images, scale, sampler, steps, eta, batch_size, clip)
     choose_sampler(config)
     check_classes(sources, config.classes)
@@ -162,7 +187,7 @@ def sample(
     outputs = _outputs(out, format, grid, animate, overwrite, part.shard)
     where = choose_device(part.device)
     compute = choose_dtype(dtype, where, use_fp16=sources.model.info.config.use_fp16)
-    items = [image_item(c, s, outputs.suffix) for c, s in images]
+    items = [image_item(i.class_id, i.seed, outputs.suffix, i.scale) for i in images]
     plan = run_plan(
         sources, config, items, where, compute, kind="sample", format=outputs.suffix[1:]
     )
@@ -174,9 +199,19 @@ def sample(
     _draw(sources, config, plan, outputs, tell, part.device, dtype)
 
 
+def _class_list(
+    path: Path | None, classes: list[str] | None, seeds: str | None, total: int | None
+) -> list[ClassLine]:
+    if path is None:
+        return []
+    if classes is not None or seeds is not None or total is not None:
+        raise UsageError("--classes-file says it all: leave out --class, --seeds and --total")
+    return read_class_list(path)
+
+
 def _settings(
     sources: Sources,
-    images: list[tuple[int | None, int]],
+    images: list[Wanted],
     scale: float | None,
     sampler: str | None,
     steps: str | None,
@@ -189,11 +224,12 @@ def _settings(
     preset = sources.preset
     guided = sources.classifier is not None
     if scale is None:
-        guided = guided and any(class_id is not None for class_id, _ in images)
+        guided = guided and any(image.class_id is not None for image in images)
         scale = (preset.scale if preset else 1.0) if guided else 0.0
-    if scale != 0 and not guided:
+    used = scale or next((image.scale for image in images if image.scale), 0.0)
+    if used != 0 and not guided:
         raise UsageError(
-            f"--scale {scale:g} needs a classifier, and {sources.model_name} has none: "
+            f"--scale {used:g} needs a classifier, and {sources.model_name} has none: "
             f"pass --classifier, or --scale 0"
         )
     if steps is None and preset is not None:
@@ -201,15 +237,22 @@ def _settings(
     if sampler is None:
         sampler = preset.sampler if preset is not None else "ddpm"
     return SamplingConfig(
-        seeds=tuple(own_seed for _, own_seed in images),
-        classes=tuple(class_id for class_id, _ in images),
+        seeds=tuple(image.seed for image in images),
+        classes=tuple(image.class_id for image in images),
         sampler=sampler,
         steps=steps,
         scale=scale,
         eta=eta,
         batch_size=batch_size,
         clip_denoised=clip,
+        scales=_own_scales(images, scale),
     )
+
+
+def _own_scales(images: list[Wanted], scale: float) -> tuple[float, ...] | None:
+    if all(image.scale is None for image in images):
+        return None
+    return tuple(scale if image.scale is None else image.scale for image in images)
 
 
 def _outputs(
