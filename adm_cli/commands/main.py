@@ -19,6 +19,7 @@ from adm_cli.commands import (
     nll,
     repro,
     sample,
+    sweep,
     train,
 )
 from adm_cli.errors import AdmError
@@ -33,6 +34,7 @@ app = typer.Typer(
     "2 wrong usage, 130 interrupted. ADM_DEBUG=1 shows tracebacks.",
 )
 app.command("sample")(sample.sample)
+app.command("sweep")(sweep.sweep)
 app.command("train-diffusion")(train.train_diffusion)
 app.command("train-classifier")(train.train_classifier)
 app.command("train-upsampler")(train.train_upsampler)

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from adm_cli.commands import console, options
 from adm_cli.commands.drawing import Telling
 from adm_cli.commands.sample import FRESH
-from adm_cli.commands.selection import DEFAULT_NUM, select_images
-from adm_cli.errors import RunError, UsageError
+from adm_cli.commands.selection import DEFAULT_NUM, Wanted, select_images
+from adm_cli.commands.sweep_cells import Grid, Prepared, open_judge, prepare_cells
+from adm_cli.commands.sweep_run import Sweep
+from adm_cli.errors import UsageError
+from adm_cli.storage.sweeps import SweepFolder
 
 if TYPE_CHECKING:
-    from adm_cli.commands.sweep_cells import Judge, Prepared
-    from adm_cli.pipeline import Pipeline, Sources
-    from adm_cli.storage.sweeps import SweepFolder
+    from adm_cli.pipeline import Sources
 
-Row = dict[str, Any]
 DEFAULT_ROWS = 10
 
 
@@ -41,7 +40,13 @@ def sweep(
     ] = None,
     num: Annotated[
         Optional[int],
-        typer.Option("--num", "-n", help=f"Images of each class in a cell. Default: {DEFAULT_NUM}."),
+        typer.Option(
+            "--num", "-n", help=f"Images of each class in a cell. Default: {DEFAULT_NUM}."
+        ),
+    ] = None,
+    total: Annotated[
+        Optional[int],
+        typer.Option("--total", help="Images in a cell, shared out evenly over the classes."),
     ] = None,
     seed: Annotated[
         Optional[int], typer.Option("--seed", help="Of the first image in each cell. Default: 0.")
@@ -101,7 +106,6 @@ def sweep(
 
     adm sweep --class all --num 20 --scale 0,2,4 --ref photos --features classifier --out sweep
     """
-    from adm_cli.commands.sweep_cells import Grid
     from adm_cli.devices import choose_device
     from adm_cli.storage.outputs import fresh_folder, make_fresh_folder, remove_if_empty
 
@@ -113,7 +117,8 @@ def sweep(
     grid = Grid(samplers, respacings, _scales(scale), eta, batch_size, clip)
     guided = any(value is None or value != 0 for value in grid.scales)
     models = _find_models(model, classifier, guided=guided)
-    images = select_images(models[0][1], class_, seed=seed, seeds=seeds, num=num)
+    pairs = select_images(models[0][1], class_, seed=seed, seeds=seeds, num=num, total=total)
+    images = [Wanted(class_id, own_seed) for class_id, own_seed in pairs]
     _check_same_classes(models, images)
     if out is not None:
         folder = out
@@ -127,7 +132,7 @@ def sweep(
         plan = Sweep(SweepFolder(folder), cells, rows, Telling(json, quiet, images=False))
         plan.begin(overwrite=overwrite)
         if dry_run:
-            show_plan(cells, json=json, overwrite=overwrite)
+            _show_plan(cells, json=json, overwrite=overwrite)
             return
         judge = None if ref is None else open_judge(ref, metrics, features, cells, device)
         plan.run(judge, device, dtype, overwrite=overwrite)
@@ -156,9 +161,7 @@ def _scales(text: str | None) -> list[float | None]:
     return list(dict.fromkeys(scales))
 
 
-def _find_models(
-    text: str, classifier: str | None, *, guided: bool
-) -> list[tuple[str, Sources]]:
+def _find_models(text: str, classifier: str | None, *, guided: bool) -> list[tuple[str, Sources]]:
     """Labels, each its own, and weights; ``text`` is one name or several with commas between."""
     from adm_cli.pipeline import find_sources
 
@@ -173,141 +176,48 @@ def _find_models(
     return list(zip(labels, found, strict=True))
 
 
-def _check_same_classes(
-    models: list[tuple[str, Sources]], images: list[tuple[int | None, int]]
-) -> None:
+def _check_same_classes(models: list[tuple[str, Sources]], images: list[Wanted]) -> None:
     """Raises UsageError unless all models draw pictures of one size of the same classes."""
     (first, one), *others = models
     for label, other in others:
         if one.model.info.config.image_size != other.model.info.config.image_size:
             raise UsageError(f"{first} and {label} draw pictures of different sizes")
-        for class_id in dict.fromkeys(class_id for class_id, _ in images):
+        for class_id in dict.fromkeys(image.class_id for image in images):
             if class_id is not None and one.classes.get(class_id) != other.classes.get(class_id):
                 raise UsageError(f"class {class_id} is not the same to {first} and {label}")
 
 
-@dataclass
-class Sweep:
-    """A sweep under way: its folder, its cells, and a row of the table for each."""
-
-    folder: SweepFolder
-    cells: list[Prepared]
-    sheet_rows: int
-    tell: Telling
-    rows: dict[str, Row] = field(default_factory=dict)
-    facts: Row = field(default_factory=dict)
-
-    def begin(self, *, overwrite: bool) -> None:
-        """The rows, with what is known of a sweep that is gone on with.
-
-        Raises RunError where that one has cells which are not asked for now.
-        """
-        axes, old = ({}, {}) if overwrite else self.folder.read()
-        now = axes_of([prepared.cell for prepared in self.cells])
-        names = {prepared.cell.name for prepared in self.cells}
-        if not set(old) <= names:
-            changed = ", ".join(differences(axes, now))
-            raise RunError(
-                f"{self.folder.path} holds a sweep with cells that are not asked for now "
-                f"({changed}): ask for them too, choose another --out, or pass --overwrite"
-            )
-        for prepared in self.cells:
-            known = old.get(prepared.cell.name, {"drawn": 0, "seconds": 0.0})
-            self.rows[prepared.cell.name] = {**_settings_row(prepared), **known}
-
-    def run(self, judge: Judge | None, device: str, dtype: str, *, overwrite: bool) -> None:
-        """Draws and measures what is missing; tables and sheet are written in any case."""
-        from adm_cli.pipeline import load_pipeline
-
-        pipeline: Pipeline | None = None
-        said: set[str] = set()
-        self.facts = {"adm": __version__, "reference": None if judge is None else judge.facts()}
-        try:
-            for i, prepared in enumerate(self.cells):
-                row = self.rows[prepared.cell.name]
-                missing = len(prepared.plan.items) if overwrite else prepared.missing
-                if missing:
-                    name = prepared.cell.name
-                    self.tell.note(f"cell {i + 1} of {len(self.cells)}: {missing} images of {name}")
-                    if pipeline is None or pipeline.sources is not prepared.sources:
-                        mine = [c for c in self.cells if c.sources is prepared.sources]
-                        guided = any(c.config.guided for c in mine)
-                        pipeline = load_pipeline(
-                            prepared.sources, guided=guided, device=device, dtype=dtype
-                        )
-                    draw_cell(prepared, pipeline, row, self.tell, overwrite=overwrite)
-                if judge is not None:
-                    remarks = measure_cell(prepared, judge, row)
-                    for text in (remark for remark in remarks if remark not in said):
-                        said.add(text)
-                        self.tell.note(text)
-                self._save()
-                if self.tell.json:
-                    console.print_json(shown(row))
-        finally:
-            self._finish()
-
-    def _save(self) -> None:
-        axes = axes_of([prepared.cell for prepared in self.cells])
-        self.folder.write(axes, list(self.rows.values()), self.facts)
-
-    def _finish(self) -> None:
-        """Tables, sheet and curves of what there is."""
-        missing = {p.cell.name: p.missing for p in self.cells}
-        if all(missing[p.cell.name] == len(p.plan.items) for p in self.cells):
-            return
-        self._save()
-        self._draw_sheet()
-        rows = [row for name, row in self.rows.items() if not missing[name]]
-        metrics = list(dict.fromkeys(name for row in rows for name in row.get("metrics", ())))
-        panels = curves(rows, metrics) if rows else []
-        if panels and not self.folder.draw(panels):
-            self.tell.note(console.NO_PLOT)
-        if not self.tell.json:
-            print_table(rows, metrics)
-        total = sum(missing.values())
-        where = self.folder.path
-        self.tell.note(
-            f"{total} images are missing in {where}: the same command with --out {where} goes on"
-            if total
-            else f"{len(rows)} cells in {where}: {', '.join(self.folder.results())}"
-        )
-
-    def _draw_sheet(self) -> None:
-        from adm_cli.storage.images import open_picture, save_image
-        from adm_cli.storage.sheets import contact_sheet
-
-        first = self.cells[0]
-        items = first.plan.items
-        picked = [items[i] for i in spread(len(items), self.sheet_rows)]
-        varied = varied_axes([prepared.cell for prepared in self.cells])
-        labels = []
-        for item in picked:
-            name = first.sources.classes.get(item.facts["class"], "")
-            labels.append(f"{name[:24]}\nseed {item.facts['seed']}".strip())
-        there = [prepared.run.kept(picked) for prepared in self.cells]
-        pictures = [
+def _show_plan(cells: list[Prepared], *, json: bool, overwrite: bool) -> None:
+    """The cells, what is there of each, and what the rest costs."""
+    rows = []
+    for prepared in cells:
+        images, steps = len(prepared.plan.items), prepared.plan.settings["num_steps"]
+        missing = images if overwrite else prepared.missing
+        rows.append({
+            "cell": prepared.cell.name,
+            "images": images,
+            "to_draw": missing,
+            "num_steps": steps,
+            "evaluations": missing * steps,
+            "gflop": round(missing * steps * prepared.gflop_a_step(), 1),
+        })  # fmt: skip
+    if json:
+        for row in rows:
+            console.print_json(row)
+        return
+    names = ("images", "to_draw", "evaluations", "gflop")
+    rows.append({"cell": f"{len(rows)} cells", **{n: sum(row[n] for row in rows) for n in names}})
+    console.print_table(
+        ["cell", "images", "to draw", "steps", "evaluations", "TFLOP"],
+        [
             [
-                open_picture(prepared.run.path / item.file)[0] if item.file in kept else None
-                for prepared, kept in zip(self.cells, there, strict=True)
+                row["cell"],
+                f"{row['images']:,}",
+                f"{row['to_draw']:,}",
+                str(row.get("num_steps", "")),
+                f"{row['evaluations']:,}",
+                f"{row['gflop'] / 1000:,.1f}",
             ]
-            for item in picked
-        ]
-        if any(picture is not None for row in pictures for picture in row):
-            columns = [prepared.cell.label(varied) for prepared in self.cells]
-            save_image(self.folder.sheet, contact_sheet(pictures, labels, columns).pixels)
-
-
-def _settings_row(prepared: Prepared) -> Row:
-    """What a row says of a cell before anything is drawn."""
-    cell, plan = prepared.cell, prepared.plan
-    return {
-        "cell": cell.name,
-        "model": cell.model,
-        "sampler": cell.sampler,
-        "steps": cell.steps,
-        "scale": cell.scale,
-        "eta": prepared.config.eta,
-        "num_steps": plan.settings["num_steps"],
-        "images": len(plan.items),
-    }
+            for row in rows
+        ],
+    )

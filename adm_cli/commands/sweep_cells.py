@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from adm_cli.commands.drawing import Telling, draw_into, sampled
 from adm_cli.commands.sample import sampling_settings
+from adm_cli.commands.selection import Wanted
 from adm_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from adm_cli.storage.references import Reference
     from adm_cli.storage.runs import RunFolder
 
-Image = tuple["int | None", int]  # class and seed
 Row = dict[str, Any]
 
 
@@ -61,6 +61,20 @@ class Prepared:
         """Settings left to the program: a run that is there keeps its own."""
         return ["batch_size"] if self.config.batch_size is None else []
 
+    def gflop_a_step(self) -> float:
+        """Of one image: the model, and for guidance the classifier there and back."""
+        import torch
+
+        from adm_cli.loading import build_model
+        from adm_cli.models.cost import forward_gflops
+
+        sources, total = self.sources, 0.0
+        with torch.device("meta"):
+            total += forward_gflops(build_model(sources.model.info.config))
+            if self.config.guided and sources.classifier is not None:
+                total += 2 * forward_gflops(build_model(sources.classifier.info.config))
+        return total
+
 
 @dataclass(frozen=True)
 class Judge:
@@ -70,6 +84,14 @@ class Judge:
     reference: Reference
     metrics: tuple[str, ...]
 
+    def facts(self) -> Row:
+        """What a table of its scores must say."""
+        return {
+            "reference": self.reference.source,
+            "reference_images": self.reference.images,
+            "features": self.extractor.label,
+        }
+
     def key(self, images_sha256: str) -> str:
         """Two measurements with the same key give the same numbers."""
         reference = (self.reference.pixels_sha256, self.reference.images, self.reference.source)
@@ -77,10 +99,30 @@ class Judge:
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
 
+def open_judge(
+    ref: Path, metrics: str | None, features: str | None, cells: Sequence[Prepared], device: str
+) -> Judge:
+    """The reference, measured if it is of images; raises UsageError where sizes do not fit."""
+    from adm_cli.evaluating import (
+        choose_metrics,
+        load_extractor,
+        open_reference,
+        reference_from_images,
+    )
+    from adm_cli.storage.pixels import open_pixels
+
+    size = cells[0].sources.model.info.config.image_size
+    extractor = load_extractor("inception" if features is None else features, device=device)
+    wanted = choose_metrics(metrics, extractor)
+    if ref.suffix == ".safetensors":
+        return Judge(extractor, open_reference(ref, extractor), wanted)
+    return Judge(extractor, reference_from_images(open_pixels(ref, size), extractor), wanted)
+
+
 def prepare_cells(
     models: Sequence[tuple[str, Sources]],
     grid: Grid,
-    images: list[Image],
+    images: list[Wanted],
     folder: Path,
     device: torch.device,
     dtype: str,
@@ -100,7 +142,7 @@ def prepare_cells(
     from adm_cli.storage.outputs import image_item
     from adm_cli.storage.runs import RunFolder
 
-    items = [image_item(class_id, seed, ".png") for class_id, seed in images]
+    items = [image_item(image.class_id, image.seed, ".png") for image in images]
     found: dict[str, Prepared] = {}
     for label, sources, sampler, steps, scale in (
         (label, sources, sampler, steps, scale)
@@ -122,9 +164,10 @@ def prepare_cells(
         found[cell.name] = Prepared(cell, sources, config, plan, RunFolder(folder / cell.name))
     cells = list(found.values())
     if grid.eta is not None and all(cell.config.eta is None for cell in cells):
-        raise UsageError(f"--eta {grid.eta:g} has a meaning for {SAMPLERS_WITH_ETA[0]} only")
-    for cell in cells:
-        cell.run.check(cell.plan, automatic=cell.automatic, overwrite=overwrite)
+        able = ", ".join(sorted(SAMPLERS_WITH_ETA))
+        raise UsageError(f"--eta {grid.eta:g} has a meaning for {able} only")
+    for one in cells:
+        one.run.check(one.plan, automatic=one.automatic, overwrite=overwrite)
     return cells
 
 
@@ -153,6 +196,7 @@ def draw_cell(
             steps=plan.settings["num_steps"],
             tell=tell,
             image_bytes=height * width * 3 // 2,  # a PNG seldom has less
+            goes_on="the sweep goes on with them",
         )
     finally:
         row["drawn"] += len(run.kept(plan.items)) - before

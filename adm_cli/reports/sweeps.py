@@ -87,7 +87,8 @@ def curves(rows: Sequence[Row], metrics: Sequence[str]) -> list[Panel]:
     title = "guidance scale" if x == "scale" else "steps"
     panels = []
     for metric in metrics:
-        pair = next((p for p in _PAIRS if not told and metric in p and set(p) <= set(metrics)), None)
+        pairs = [] if told else [p for p in _PAIRS if metric in p and set(p) <= set(metrics)]
+        pair = next(iter(pairs), None)
         if pair is None:
             panels.append(Panel(title, metric, lines(metric)))
         elif metric == pair[0]:

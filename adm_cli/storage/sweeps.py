@@ -18,7 +18,7 @@ from adm_cli.storage.files import explain_os_error
 from adm_cli.storage.tables import Panel, draw_panels, write_csv, write_json
 
 FORMAT = 1
-_HIDDEN = ("scores_of",)  # of the program, not of whoever reads the table
+_HIDDEN = ("scores_of", "metrics")  # of the program, not of whoever reads the table
 Row = dict[str, Any]
 
 
@@ -53,9 +53,18 @@ class SweepFolder:
     ) -> None:
         """The rows as JSON and CSV; ``facts`` are what all of them share."""
         write_json(self.file, {"format": FORMAT, **facts, "axes": dict(axes), "cells": rows})
-        shown = [{k: v for k, v in row.items() if k not in _HIDDEN} for row in rows]
-        write_csv(self.table, shown)
+        write_csv(self.table, [shown(row) for row in rows])
+
+    def results(self) -> list[str]:
+        """The names of those files that are there."""
+        files = (self.sheet, self.table, self.file, self.plot)
+        return [path.name for path in files if path.exists()]
 
     def draw(self, panels: Sequence[Panel]) -> bool:
         """The curves; False without matplotlib."""
         return draw_panels(self.plot, panels)
+
+
+def shown(row: Row) -> Row:
+    """A row as whoever reads the table wants it."""
+    return {k: v for k, v in row.items() if k not in _HIDDEN}
