@@ -16,17 +16,20 @@ from adm_cli.errors import (
     UsageError,
     did_you_mean,
 )
+from adm_cli.evaluation.inception import InceptionV3
 from adm_cli.models.classifier import NoisyClassifier
 from adm_cli.models.unet import SuperResUNet, UNet
-from adm_cli.presets import CHECKPOINTS, PRESETS, TERMS, Checkpoint, find_checkpoint
+from adm_cli.presets import CHECKPOINTS, INCEPTION, PRESETS, TERMS, Checkpoint, find_checkpoint
 from adm_cli.storage.checkpoints import (
     ModelFile,
+    file_sha256,
     open_tensors,
     read_model_file,
+    read_original,
     stream_tensors,
     verify_content,
 )
-from adm_cli.storage.files import models_folder, weights_folder
+from adm_cli.storage.files import inception_path, models_folder, weights_folder
 
 Model = UNet | NoisyClassifier
 Shapes = Mapping[str, tuple[int, ...]]
@@ -135,6 +138,47 @@ def _read_state(
         name: tensor.to(device=device, dtype=wanted[name], copy=True)
         for name, tensor in stream_tensors(file)
     }
+
+
+def load_inception(
+    path: Path | None = None, *, device: str | torch.device = "cpu"
+) -> tuple[InceptionV3, str]:
+    """The network of FID, in evaluation mode, and the SHA-256 of its file.
+
+    ``path`` None takes the published weights, whose hash must be theirs; a path is believed.
+    Raises MissingWeightsError, or CheckpointError for weights that are not what they should be.
+    """
+    file = inception_path() if path is None else path
+    if not os.path.isfile(file):
+        if path is not None:
+            raise UsageError(f"no such file: {path}")
+        raise MissingWeightsError(
+            f"the Inception weights are not on this machine ({file}): run adm fetch inception, or "
+            f"pass --inception FILE, or --features classifier for distances that need no download"
+        )
+    counters = "num_batches_tracked"  # of the batch norms' training; some copies have none
+    state = read_original(file, ignore=counters)
+    digest = file_sha256(file)
+    if path is None and digest != INCEPTION.sha256:
+        raise CheckpointError(
+            f"{file} is damaged: its SHA-256 is {digest}, expected {INCEPTION.sha256}; "
+            f"run adm fetch inception again"
+        )
+    with torch.device("meta"):
+        model = InceptionV3()
+    names = {k: tuple(v.shape) for k, v in model.state_dict().items() if not k.endswith(counters)}
+    found = {name: tuple(value.shape) for name, value in state.items()}
+    if found != names:
+        raise CheckpointError(
+            f"{file} is not the Inception network of FID: {describe_mismatch(names, found)}"
+        )
+    ready = {name: value.to(device, torch.float32) for name, value in state.items()}
+    model.load_state_dict(ready, strict=False, assign=True)
+    model.eval().requires_grad_(False)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.num_batches_tracked = None  # never read, and still on the meta device
+    return model, digest
 
 
 def describe_mismatch(expected: Shapes, found: Shapes, limit: int = 4) -> str:

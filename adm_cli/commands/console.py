@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,6 +16,7 @@ from rich.console import Console
 err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 out = Console(highlight=False, soft_wrap=True, emoji=False)
 
+NO_PLOT = "no plot is drawn: matplotlib is missing (pip install matplotlib)"
 INTERRUPTED = 128 + signal.SIGINT  # exit code
 
 PLAIN_SECONDS = 10.0  # between progress lines where stderr is not a terminal
@@ -28,6 +29,16 @@ def note(text: str) -> None:
 
 def print_json(value: Mapping[str, Any] | list[Any], *, indent: int | None = None) -> None:
     print(json.dumps(value, indent=indent), flush=True)
+
+
+def print_table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Columns on stdout: the first to the left, numbers to the right."""
+    lines = [[one_line(cell) for cell in row] for row in (heading, *rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(heading))]
+    for line in lines:
+        cells = [line[0].ljust(widths[0])]
+        cells += [cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)]
+        print("  ".join(cells).rstrip())
 
 
 def fail(error: BaseException) -> None:

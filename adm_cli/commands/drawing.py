@@ -54,15 +54,16 @@ def draw_into(
     image_bytes: int = 0,
     chosen: Container[str] | None = None,
     closing: Sequence[Callable[[], None]] = (),
+    goes_on: str | None = None,
 ) -> None:
     """Draws those of a run's ``items`` that are not there, in this process's ``shard``.
 
     ``draw`` gets the missing items and a function to call at every sampling step, and yields the
     images a batch at a time, in any order. What is there is told first, so that a command tells
-    of all its images however often it is run. ``chosen`` are the only files to draw, if given.
-    ``closing`` is called at the end, even where drawing stopped: what is done is kept. Raises
-    OutputError, before anything is drawn, where the disk has no room for the missing images at
-    ``image_bytes`` each.
+    of all its images however often it is run, and where it stopped, what goes on: ``goes_on``, or
+    the run's folder as ``--out``. ``chosen`` are the only files to draw, if given. ``closing`` is
+    called at the end, even where drawing stopped: what is done is kept. Raises OutputError, before
+    anything is drawn, where the disk has no room for the missing images at ``image_bytes`` each.
     """
     from adm_cli.storage.writing import ImageWriter, check_room
 
@@ -83,8 +84,8 @@ def draw_into(
         if not missing:
             tell.note(f"nothing to do: {_images(total)} in {run.path}, all there")
         elif 0 < done < total:
-            again = tell.folder or run.path
-            tell.note(f"{done} of {total} images are in {run.path}; --out {again} goes on")
+            again = f"--out {tell.folder or run.path} goes on" if goes_on is None else goes_on
+            tell.note(f"{done} of {total} images are in {run.path}; {again}")
         elif done:
             there = f" ({len(kept)} were there)" if kept else ""
             tell.note(f"{_images(total)} in {progress.elapsed():.1f} s in {run.path}{there}")

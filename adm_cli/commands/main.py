@@ -13,11 +13,14 @@ from adm_cli.commands import (
     classes,
     console,
     convert,
+    evaluate_classifier,
     fetch,
     info,
     models,
+    nll,
     repro,
     sample,
+    sweep,
     train,
     upsample,
 )
@@ -34,6 +37,7 @@ app = typer.Typer(
 )
 app.command("sample")(sample.sample)
 app.command("upsample")(upsample.upsample)
+app.command("sweep")(sweep.sweep)
 app.command("train-diffusion")(train.train_diffusion)
 app.command("train-classifier")(train.train_classifier)
 app.command("train-upsampler")(train.train_upsampler)
@@ -42,6 +46,8 @@ app.command("classes")(classes.classes)
 app.command("info")(info.info)
 app.command("repro")(repro.repro)
 app.command("fetch")(fetch.fetch)
+app.command("nll")(nll.nll)
+app.command("evaluate-classifier")(evaluate_classifier.evaluate_classifier)
 app.command("convert")(convert.convert)
 
 

@@ -35,6 +35,34 @@ Dtype = Annotated[
         "model was published with.",
     ),
 ]
+Pictures = Annotated[
+    list[Path],
+    typer.Argument(help="Folders, zips or uncompressed tars of pictures.", show_default=False),
+]
+Labels = Annotated[
+    str,
+    typer.Option(
+        "--labels",
+        help="Class of a picture: auto, folders, names (up to the first underscore), none, or a "
+        "CSV file.",
+    ),
+]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Pass over unreadable pictures.")]
+SomePictures = Annotated[
+    Optional[int],
+    typer.Option("--num", "-n", help="This many, spread over the set. Default: all."),
+]
+NoiseSeed = Annotated[
+    int, typer.Option("--seed", help="Of the noise and of the choice of pictures.")
+]
+PictureBatch = Annotated[
+    Optional[int],
+    typer.Option(
+        "--batch-size",
+        "-b",
+        help="Pictures computed at once. Default: as many as fit, at most 16.",
+    ),
+]
 ShardOption = Annotated[
     Optional[str],
     typer.Option(

@@ -176,7 +176,7 @@ def sample(
     else:
         pairs = select_images(sources, class_, seed=seed, seeds=seeds, num=num, total=total)
         images = [Wanted(class_id, own_seed) for class_id, own_seed in pairs]
-    config = _settings(sources, images, scale, sampler, steps, eta, batch_size, clip)
+    config = sampling_settings(sources, images, scale, sampler, steps, eta, batch_size, clip)
     choose_sampler(config)
     check_classes(sources, config.classes)
     schedule = choose_schedule(sources.model.info.diffusion, config.steps)
@@ -229,7 +229,7 @@ def _class_list(
     return read_class_list(path)
 
 
-def _settings(
+def sampling_settings(
     sources: Sources,
     images: list[Wanted],
     scale: float | None,
@@ -239,6 +239,7 @@ def _settings(
     batch_size: int | None,
     clip: bool,
 ) -> SamplingConfig:
+    """What is drawn, as a preset recommends where nothing was said; raises UsageError."""
     from adm_cli.config import SamplingConfig
 
     preset = sources.preset

@@ -32,6 +32,23 @@ class NoisyClassifier(TorsoModel):
         self.out = _build_pool(config, channels[-1], sum(channels) + channels[-1])
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        return self.out(self._encode(x, t))  # type: ignore[no-any-return]
+
+    def features(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """What the last layer sees, [B, D], and the logits [B, K] that it makes of that."""
+        layers = list(self.out)
+        pool = layers.pop()
+        h = self._encode(x, t)
+        if isinstance(pool, nn.Flatten):  # the adaptive pool flattens last
+            pool = layers.pop()
+        for layer in layers:
+            h = layer(h)
+        if isinstance(pool, AttentionPool2d):
+            h, pool = pool.attend(h), pool.c_proj
+        return h.flatten(1), pool(h).flatten(1)
+
+    def _encode(self, x: Tensor, t: Tensor) -> Tensor:
+        """[B, C, H', W'], or for the spatial pools [B, sum of C]."""
         if self.config.pool == "attention" and tuple(x.shape[2:]) != self.config.image_size:
             size = "x".join(map(str, self.config.image_size))
             raise ValueError(f"this classifier takes {size} images, got {tuple(x.shape[2:])}")
@@ -46,7 +63,7 @@ class NoisyClassifier(TorsoModel):
         h = self.middle_block(h, emb).to(x.dtype)
         if spatial:
             h = torch.cat([*means, h.mean(dim=(2, 3))], dim=-1)  # [B, sum of C]
-        return self.out(h)  # type: ignore[no-any-return]
+        return h
 
 
 def _build_pool(config: ClassifierConfig, channels: int, all_channels: int) -> nn.Sequential:

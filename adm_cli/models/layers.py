@@ -227,8 +227,12 @@ class AttentionPool2d(nn.Module):
         self.c_proj = Conv1d(channels, out, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.c_proj(self.attend(x))[:, :, 0]  # type: ignore[no-any-return]
+
+    def attend(self, x: Tensor) -> Tensor:
+        """What the output projection sees: [B, C, 1]."""
         x = x.flatten(2)  # [B, C, L]
         x = torch.cat([x.mean(dim=-1, keepdim=True), x], dim=-1)
         x = x + self.positional_embedding
         x = qkv_attention(self.qkv_proj(x), self.num_heads, "new")  # [B, C, L + 1]
-        return self.c_proj(x[:, :, :1])[:, :, 0]  # type: ignore[no-any-return]
+        return x[:, :, :1]

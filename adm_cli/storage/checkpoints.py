@@ -319,12 +319,13 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def read_original(path: Path) -> dict[str, Tensor]:
+def read_original(path: Path, *, ignore: str | None = None) -> dict[str, Tensor]:
     """The state dict of an original `.pt` (zip or old format), or of bare safetensors.
 
     Zip files are mapped, not read. Only tensors are ever unpickled (``weights_only=True``), and
-    only by a torch whose unpickler has no known hole (CVE-2025-32434, CVE-2026-24747). Raises
-    CheckpointError for anything but a dictionary of finite floating-point tensors.
+    only by a torch whose unpickler has no known hole (CVE-2025-32434, CVE-2026-24747). Tensors
+    whose names end in ``ignore`` are left out. Raises CheckpointError for anything but a
+    dictionary of finite floating-point tensors.
     """
     try:
         with path.open("rb") as file:
@@ -343,6 +344,8 @@ def read_original(path: Path) -> dict[str, Tensor]:
             state = load_file(path)
         except (OSError, safetensors.SafetensorError) as error:  # a type torch has not
             raise CheckpointError(f"cannot read {path}: {error}") from None
+    if ignore is not None and isinstance(state, dict):
+        state = {k: v for k, v in state.items() if not (isinstance(k, str) and k.endswith(ignore))}
     return _check_state(path, state)
 
 

@@ -241,6 +241,39 @@ def keep_classes(images: ImageSet, chosen: Sequence[int]) -> ImageSet:
     return replace(part, classes={i: n for i, n in images.classes.items() if i in wanted})
 
 
+def match_classes(images: ImageSet, known: Mapping[int, str]) -> ImageSet:
+    """The pictures of a model's classes, under the ids that these have there.
+
+    ``known`` maps the model's ids to names. A class is the one of its id and name, else of its
+    name, else, where it is called by a plain number, of that id. Raises UsageError for pictures
+    without labels, or if none is left.
+    """
+    if not images.classes:
+        raise UsageError(
+            "the pictures have no labels: put each class in a folder of its own, "
+            "or pass --labels with a CSV file"
+        )
+    by_name = {name: i for i, name in known.items()}
+    imagenet = imagenet_names()
+    ids: dict[int, int] = {}
+    for i, name in images.classes.items():
+        same = by_name.get(name)
+        if known.get(i) == name or (name == str(i) and i in known and same is None):
+            ids[i] = i
+        elif same is not None and not (imagenet.get(i) == name == imagenet.get(same)):
+            ids[i] = same  # ImageNet has two cranes: there ids count
+    kept = [replace(p, label=ids[p.label]) for p in images.pictures if p.label in ids]
+    if not kept:
+        ours, theirs = (", ".join(list(c.values())[:5]) for c in (images.classes, known))
+        raise UsageError(
+            f"the model knows none of the pictures' {len(images.classes)} classes ({ours}): "
+            f"expected some of its own {len(known)} ({theirs})"
+        )
+    there = {p.label for p in kept}
+    classes = {i: known[i] for i in sorted(known) if i in there}
+    return replace(images, pictures=tuple(kept), classes=classes)
+
+
 def split_images(images: ImageSet, fraction: float, seed: int) -> tuple[ImageSet, ImageSet]:
     """Training and validation pictures: ``fraction`` of every class, rounded, for validation.
 

@@ -132,7 +132,7 @@ def move_into_place(source: Path, target: Path) -> None:
         os.replace(source, target)
     except OSError as error:
         raise OutputError(explain_os_error(f"cannot move {source} to {target}", error)) from error
-    _sync_folder(target.parent)
+    sync_folder(target.parent)
 
 
 def free_bytes(folder: Path) -> int:

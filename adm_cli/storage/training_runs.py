@@ -22,6 +22,7 @@ from torch import Tensor
 from adm_cli.errors import CheckpointError, OutputError
 from adm_cli.storage.checkpoints import read_tensors, write_tensors
 from adm_cli.storage.files import atomic_write, explain_os_error
+from adm_cli.storage.tables import Panel, draw_panels
 
 _STATE = re.compile(r"state-(\d{8,})\.safetensors")
 _KEPT = 2
@@ -159,24 +160,13 @@ def _read_rows(path: Path) -> list[Row]:
 
 def draw_plot(path: Path, metrics: MetricsFile) -> bool:
     """Loss, and accuracy where there is one, over steps; False without matplotlib."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        return False
-    names = ["loss"] + (["acc1"] if metrics.series("acc1")[0] else [])
-    figure = Figure(figsize=(6 * len(names), 4), layout="constrained")
-    for axis, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
-        for prefix, label in (("", "training"), ("val_", "validation")):
-            steps, values = metrics.series(prefix + name)
-            if steps:
-                axis.plot(steps, values, label=label, marker="." if prefix else None)
-        axis.set_xlabel("step")
-        axis.set_ylabel({"loss": "loss", "acc1": "top-1 accuracy"}[name])
-        axis.grid(alpha=0.3)
-        if axis.lines:
-            axis.legend()
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
-    with atomic_write(path) as file:
-        file.write(buffer.getvalue())
-    return True
+    panels = []
+    for name, title in (("loss", "loss"), ("acc1", "top-1 accuracy")):
+        lines = {
+            label: metrics.series(prefix + name)
+            for prefix, label in (("", "training"), ("val_", "validation"))
+            if metrics.series(prefix + name)[0]
+        }
+        if lines or name == "loss":
+            panels.append(Panel("step", title, lines))
+    return draw_panels(path, panels)

@@ -1,0 +1,246 @@
+"""The cells of ``adm sweep``: which there are, drawing one, measuring one."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from adm_cli.commands.drawing import Telling, draw_into, sampled
+from adm_cli.commands.sample import sampling_settings
+from adm_cli.commands.selection import Wanted
+from adm_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+    from adm_cli.config import SamplingConfig
+    from adm_cli.evaluating import Extractor
+    from adm_cli.pipeline import Pipeline, Sources
+    from adm_cli.reports.sweeps import Cell
+    from adm_cli.storage.images import Pixels
+    from adm_cli.storage.plans import Plan
+    from adm_cli.storage.references import Reference
+    from adm_cli.storage.runs import RunFolder
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What is swept over, and what is not; None stands for the preset's."""
+
+    samplers: Sequence[str | None]
+    steps: Sequence[str | None]
+    scales: Sequence[float | None]
+    eta: float | None
+    batch_size: int | None
+    clip: bool
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A cell that may be drawn: its settings are possible, its folder is free or its own."""
+
+    cell: Cell
+    sources: Sources
+    config: SamplingConfig
+    plan: Plan
+    run: RunFolder
+
+    @property
+    def missing(self) -> int:
+        return len(self.plan.items) - len(self.run.kept(self.plan.items))
+
+    @property
+    def automatic(self) -> list[str]:
+        """Settings left to the program: a run that is there keeps its own."""
+        return ["batch_size"] if self.config.batch_size is None else []
+
+    def gflop_a_step(self) -> float:
+        """Of one image: the model, and for guidance the classifier there and back."""
+        import torch
+
+        from adm_cli.loading import build_model
+        from adm_cli.models.cost import forward_gflops
+
+        sources, total = self.sources, 0.0
+        with torch.device("meta"):
+            total += forward_gflops(build_model(sources.model.info.config))
+            if self.config.guided and sources.classifier is not None:
+                total += 2 * forward_gflops(build_model(sources.classifier.info.config))
+        return total
+
+
+@dataclass(frozen=True)
+class Judge:
+    """How the images of a cell are measured."""
+
+    extractor: Extractor
+    reference: Reference
+    metrics: tuple[str, ...]
+
+    def facts(self) -> Row:
+        """What a table of its scores must say."""
+        return {
+            "reference": self.reference.source,
+            "reference_images": self.reference.images,
+            "features": self.extractor.label,
+        }
+
+    def key(self, images_sha256: str) -> str:
+        """Two measurements with the same key give the same numbers."""
+        reference = (self.reference.pixels_sha256, self.reference.images, self.reference.source)
+        parts = (images_sha256, self.extractor.sha256, *reference, *self.metrics)
+        return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
+
+
+def open_judge(
+    ref: Path, metrics: str | None, features: str | None, cells: Sequence[Prepared], device: str
+) -> Judge:
+    """The reference, measured if it is of images; raises UsageError where sizes do not fit."""
+    from adm_cli.evaluating import (
+        choose_metrics,
+        load_extractor,
+        open_reference,
+        reference_from_images,
+    )
+    from adm_cli.storage.pixels import open_pixels
+
+    size = cells[0].sources.model.info.config.image_size
+    extractor = load_extractor("inception" if features is None else features, device=device)
+    wanted = choose_metrics(metrics, extractor)
+    if ref.suffix == ".safetensors":
+        return Judge(extractor, open_reference(ref, extractor), wanted)
+    return Judge(extractor, reference_from_images(open_pixels(ref, size), extractor), wanted)
+
+
+def prepare_cells(
+    models: Sequence[tuple[str, Sources]],
+    grid: Grid,
+    images: list[Wanted],
+    folder: Path,
+    device: torch.device,
+    dtype: str,
+    *,
+    overwrite: bool,
+) -> list[Prepared]:
+    """Every combination, checked before any work; ``models`` are labels and weights.
+
+    Raises UsageError or ConfigError for impossible settings, RunError where a cell's folder holds
+    other images.
+    """
+    from adm_cli.devices import choose_dtype
+    from adm_cli.diffusion.samplers import SAMPLERS_WITH_ETA
+    from adm_cli.pipeline import check_classes, choose_sampler
+    from adm_cli.recipes import run_plan
+    from adm_cli.reports.sweeps import Cell
+    from adm_cli.storage.outputs import image_item
+    from adm_cli.storage.runs import RunFolder
+
+    items = [image_item(image.class_id, image.seed, ".png") for image in images]
+    found: dict[str, Prepared] = {}
+    for label, sources, sampler, steps, scale in (
+        (label, sources, sampler, steps, scale)
+        for label, sources in models
+        for sampler in grid.samplers
+        for steps in grid.steps
+        for scale in grid.scales
+    ):
+        config = sampling_settings(
+            sources, images, scale, sampler, steps, None, grid.batch_size, grid.clip
+        )
+        if grid.eta is not None and config.sampler in SAMPLERS_WITH_ETA:
+            config = replace(config, eta=grid.eta)
+        choose_sampler(config)
+        check_classes(sources, config.classes)
+        compute = choose_dtype(dtype, device, use_fp16=sources.model.info.config.use_fp16)
+        plan = run_plan(sources, config, items, device, compute, kind="sample", format="png")
+        cell = Cell(label, config.sampler, plan.settings["steps"], config.scale)
+        found[cell.name] = Prepared(cell, sources, config, plan, RunFolder(folder / cell.name))
+    cells = list(found.values())
+    if grid.eta is not None and all(cell.config.eta is None for cell in cells):
+        able = ", ".join(sorted(SAMPLERS_WITH_ETA))
+        raise UsageError(f"--eta {grid.eta:g} has a meaning for {able} only")
+    for one in cells:
+        one.run.check(one.plan, automatic=one.automatic, overwrite=overwrite)
+    return cells
+
+
+def draw_cell(
+    prepared: Prepared, pipeline: Pipeline, row: Row, tell: Telling, *, overwrite: bool
+) -> None:
+    """Draws what is missing; ``row`` counts the images and the time, also when interrupted."""
+    from adm_cli.pipeline import choose_batch_size
+    from adm_cli.storage.runs import Shard
+
+    run, plan = prepared.run, prepared.plan
+    size = choose_batch_size(pipeline, prepared.config)
+    plan = replace(plan, settings={**plan.settings, "batch_size": size})
+    plan, changes = run.begin(plan, automatic=prepared.automatic, overwrite=overwrite)
+    if changes:
+        tell.note(f"since {run.path} was begun, this has changed: {', '.join(changes)}")
+    config = replace(prepared.config, batch_size=plan.settings["batch_size"])
+    before, started = len(run.kept(plan.items)), time.monotonic()
+    height, width = plan.settings["size"]
+    try:
+        draw_into(
+            run,
+            Shard(),
+            plan.items,
+            sampled(pipeline, config, tell),
+            steps=plan.settings["num_steps"],
+            tell=tell,
+            image_bytes=height * width * 3 // 2,  # a PNG seldom has less
+            goes_on="the sweep goes on with them",
+        )
+    finally:
+        row["drawn"] += len(run.kept(plan.items)) - before
+        row["seconds"] = round(row["seconds"] + time.monotonic() - started, 3)
+        if row["drawn"]:
+            row["images_per_second"] = round(row["drawn"] / row["seconds"], 4)
+
+
+def measure_cell(prepared: Prepared, judge: Judge, row: Row) -> list[str]:
+    """Puts the scores of a finished cell into ``row``, unless they are there; returns remarks."""
+    from adm_cli.evaluating import evaluate, features_needed, measure, notes
+
+    records = prepared.run.kept(prepared.plan.items)
+    digests = "".join(record["sha256"] for record in records.values())
+    key = judge.key(hashlib.sha256(digests.encode()).hexdigest())
+    if row.get("scores_of") == key:
+        return []
+    samples = measure(
+        _batches([prepared.run.path / name for name in records], judge.extractor.batch_size),
+        judge.extractor,
+        count=len(records),
+        keep=features_needed(judge.metrics),
+    )
+    for name in [*row.get("metrics", ())]:
+        del row[name], row[f"{name}_error"]
+    scores = evaluate(samples, judge.reference, judge.metrics)
+    for score in scores:
+        row[score.name] = _known(score.value)
+        row[f"{score.name}_error"] = _known(score.error)
+    row["metrics"] = [score.name for score in scores]
+    row["scores_of"] = key
+    return notes(samples, judge.reference)
+
+
+def _batches(paths: Sequence[Path], size: int) -> Iterator[Pixels]:
+    """The pictures in the order of the run's plan, so that sums are the same each time."""
+    import numpy as np
+
+    from adm_cli.storage.images import open_picture
+
+    for start in range(0, len(paths), size):
+        yield np.stack([open_picture(path)[0] for path in paths[start : start + size]])
+
+
+def _known(value: float) -> float | None:
+    """A number, or None for one that JSON lacks."""
+    return value if math.isfinite(value) else None

@@ -1,0 +1,162 @@
+"""A sweep under way: cell after cell is drawn and measured, and the results are written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from adm_cli import __version__
+from adm_cli.commands import console
+from adm_cli.commands.sweep_cells import Judge, Prepared, draw_cell, measure_cell
+from adm_cli.errors import RunError
+from adm_cli.reports.sweeps import axes_of, curves, number, spread, varied_axes
+from adm_cli.storage.plans import differences
+from adm_cli.storage.sweeps import SweepFolder, shown
+
+if TYPE_CHECKING:
+    from adm_cli.commands.drawing import Telling
+    from adm_cli.pipeline import Pipeline
+
+Row = dict[str, Any]
+
+
+@dataclass
+class Sweep:
+    """A sweep under way: its folder, its cells, and a row of the table for each."""
+
+    folder: SweepFolder
+    cells: list[Prepared]
+    sheet_rows: int
+    tell: Telling
+    rows: dict[str, Row] = field(default_factory=dict)
+    facts: Row = field(default_factory=dict)
+
+    def begin(self, *, overwrite: bool) -> None:
+        """The rows, with what is known of a sweep that is gone on with.
+
+        Raises RunError where that one has cells which are not asked for now.
+        """
+        axes, old = ({}, {}) if overwrite else self.folder.read()
+        now = axes_of([prepared.cell for prepared in self.cells])
+        names = {prepared.cell.name for prepared in self.cells}
+        if not set(old) <= names:
+            changed = ", ".join(differences(axes, now))
+            raise RunError(
+                f"{self.folder.path} holds a sweep with cells that are not asked for now "
+                f"({changed}): ask for them too, choose another --out, or pass --overwrite"
+            )
+        for prepared in self.cells:
+            known = old.get(prepared.cell.name, {"drawn": 0, "seconds": 0.0})
+            self.rows[prepared.cell.name] = {**_settings_row(prepared), **known}
+
+    def run(self, judge: Judge | None, device: str, dtype: str, *, overwrite: bool) -> None:
+        """Draws and measures what is missing; tables and sheet are written in any case."""
+        from adm_cli.pipeline import load_pipeline
+
+        pipeline: Pipeline | None = None
+        said: set[str] = set()
+        self.facts = {"adm": __version__, "measured": None if judge is None else judge.facts()}
+        try:
+            for i, prepared in enumerate(self.cells):
+                row = self.rows[prepared.cell.name]
+                missing = len(prepared.plan.items) if overwrite else prepared.missing
+                if missing:
+                    name = prepared.cell.name
+                    self.tell.note(f"cell {i + 1} of {len(self.cells)}: {missing} images of {name}")
+                    if pipeline is None or pipeline.sources is not prepared.sources:
+                        mine = [c for c in self.cells if c.sources is prepared.sources]
+                        guided = any(c.config.guided for c in mine)
+                        pipeline = load_pipeline(
+                            prepared.sources, guided=guided, device=device, dtype=dtype
+                        )
+                    draw_cell(prepared, pipeline, row, self.tell, overwrite=overwrite)
+                if judge is not None:
+                    remarks = measure_cell(prepared, judge, row)
+                    for text in (remark for remark in remarks if remark not in said):
+                        said.add(text)
+                        self.tell.note(text)
+                self._save()
+                if self.tell.json:
+                    console.print_json(shown(row))
+        finally:
+            self._finish()
+
+    def _save(self) -> None:
+        axes = axes_of([prepared.cell for prepared in self.cells])
+        self.folder.write(axes, list(self.rows.values()), self.facts)
+
+    def _finish(self) -> None:
+        """Tables, sheet and curves of what there is."""
+        missing = {p.cell.name: p.missing for p in self.cells}
+        if all(missing[p.cell.name] == len(p.plan.items) for p in self.cells):
+            return  # nothing was drawn, now or before
+        self._save()
+        self._draw_sheet()
+        rows = [row for name, row in self.rows.items() if not missing[name]]
+        metrics = list(dict.fromkeys(name for row in rows for name in row.get("metrics", ())))
+        panels = curves(rows, metrics) if rows else []
+        if panels and not self.folder.draw(panels):
+            self.tell.note(console.NO_PLOT)
+        if not self.tell.json:
+            self._print_table(rows, metrics)
+        total = sum(missing.values())
+        where = self.folder.path
+        self.tell.note(
+            f"{total} images are missing in {where}: the same command with --out {where} goes on"
+            if total
+            else f"{len(rows)} cells in {where}: {', '.join(self.folder.results())}"
+        )
+
+    def _print_table(self, rows: list[Row], metrics: list[str]) -> None:
+        varied = varied_axes([prepared.cell for prepared in self.cells]) or ["scale"]
+        lines = []
+        for row in rows:
+            axes = [number(row[a]) if a == "scale" else str(row[a]) for a in varied]
+            speed = row.get("images_per_second")
+            scores = [row.get(name) for name in metrics]
+            lines.append([
+                *axes,
+                f"{row['images']:,}",
+                "-" if speed is None else f"{speed:.3g}",
+                *("-" if score is None else f"{score:.5g}" for score in scores),
+            ])  # fmt: skip
+        console.print_table([*varied, "images", "images/s", *metrics], lines)
+
+    def _draw_sheet(self) -> None:
+        from adm_cli.storage.images import open_picture, save_image
+        from adm_cli.storage.sheets import contact_sheet
+
+        first = self.cells[0]
+        items = first.plan.items
+        picked = [items[i] for i in spread(len(items), self.sheet_rows)]
+        varied = varied_axes([prepared.cell for prepared in self.cells])
+        labels = []
+        for item in picked:
+            name = first.sources.classes.get(item.facts["class"], "")
+            labels.append(f"{name[:24]}\nseed {item.facts['seed']}".strip())
+        there = [prepared.run.kept(picked) for prepared in self.cells]
+        pictures = [
+            [
+                open_picture(prepared.run.path / item.file)[0] if item.file in kept else None
+                for prepared, kept in zip(self.cells, there, strict=True)
+            ]
+            for item in picked
+        ]
+        if any(picture is not None for row in pictures for picture in row):
+            columns = [prepared.cell.label(varied) for prepared in self.cells]
+            save_image(self.folder.sheet, contact_sheet(pictures, labels, columns).pixels)
+
+
+def _settings_row(prepared: Prepared) -> Row:
+    """What a row says of a cell before anything is drawn."""
+    cell, plan = prepared.cell, prepared.plan
+    return {
+        "cell": cell.name,
+        "model": cell.model,
+        "sampler": cell.sampler,
+        "steps": cell.steps,
+        "scale": cell.scale,
+        "eta": prepared.config.eta,
+        "num_steps": plan.settings["num_steps"],
+        "images": len(plan.items),
+    }

@@ -1,0 +1,1 @@
+"""Images to features to statistics to numbers; each rung is callable alone."""

@@ -1,0 +1,1 @@
+"""How good a model is: likelihoods, and a classifier's accuracy and calibration."""

@@ -1,0 +1,138 @@
+"""The pictures that a model is judged on, a batch at a time, and the noise each one gets."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from adm_cli.config import ClassifierConfig, UNetConfig
+from adm_cli.devices import free_bytes, out_of_memory
+from adm_cli.errors import AdmError, DeviceError, UsageError
+from adm_cli.imagenet import select_classes
+from adm_cli.models.cost import activation_bytes
+from adm_cli.pipeline import MAX_AUTO_BATCH
+from adm_cli.storage.datasets import ImageSet, keep_classes, match_classes, open_images
+from adm_cli.storage.images import Pixels
+from adm_cli.storage.pictures import center_crop, decode_picture
+from adm_cli.training.randomness import generator
+
+Result = TypeVar("Result")
+OnNote = Callable[[str], None]
+
+
+def labelled_pictures(
+    paths: Sequence[Path],
+    known: Mapping[int, str],
+    *,
+    labels: str = "auto",
+    classes: Sequence[str] | None = None,
+) -> tuple[ImageSet, int]:
+    """The pictures of classes that a model knows, under its ids, and how many others there are.
+
+    ``known`` are the model's classes; ``classes`` narrows them, as ``--class`` does. Raises
+    UsageError where there is nothing to read, no label, or no class in common.
+    """
+    images = open_images(paths, labels=labels)
+    matched = match_classes(images, known)
+    dropped = len(images) - len(matched)
+    if classes:
+        chosen = {i for spec in classes for i in select_classes(spec, known)}
+        matched = keep_classes(matched, sorted(chosen))
+        if not len(matched):
+            raise UsageError(f"no pictures of the class {', '.join(classes)}")
+    return matched, dropped
+
+
+def some_pictures(images: ImageSet, num: int | None, seed: int) -> ImageSet:
+    """``num`` pictures spread over the set, all if None; fewer are always among more."""
+    if num is not None and num < 1:
+        raise UsageError(f"--num must be at least 1, got {num}")
+    if num is None or num >= len(images):
+        return images
+    order = torch.randperm(len(images), generator=generator(seed, "pictures")).tolist()
+    return images.part(sorted(order[:num]))
+
+
+def noise_generators(images: ImageSet, seed: int, *purpose: object) -> list[torch.Generator]:
+    """A generator a picture, by its name: the noise depends on nothing beside the picture."""
+    return [generator(seed, *purpose, p.source, p.name) for p in images.pictures]
+
+
+def choose_batch_size(
+    device: torch.device, config: UNetConfig | ClassifierConfig, asked: int | None
+) -> int:
+    """As asked for, or as many pictures as fit, at most 16; raises UsageError below 1."""
+    if asked is not None:
+        if asked < 1:
+            raise UsageError(f"--batch-size must be at least 1, got {asked}")
+        return asked
+    fitting = int(free_bytes(device) * 0.6 / activation_bytes(config))
+    return max(1, min(MAX_AUTO_BATCH, fitting))
+
+
+def each_batch(
+    images: ImageSet,
+    size: tuple[int, int],
+    batch_size: int,
+    compute: Callable[[ImageSet, Tensor], Result],
+    *,
+    skip_bad: bool = False,
+    on_note: OnNote | None = None,
+) -> Iterator[tuple[ImageSet, Result]]:
+    """Some pictures and what ``compute`` makes of their centre crops, uint8 [B, H, W, 3].
+
+    Out of memory, the batch is halved. Raises AdmError for an unreadable picture, unless it is to
+    be passed over, and DeviceError where not even one picture fits into memory.
+    """
+    done = 0
+    with ThreadPoolExecutor(max(1, os.cpu_count() or 1)) as pool:
+
+        def crop(i: int) -> Pixels | AdmError:
+            try:
+                return center_crop(decode_picture(images.read(i), images.name(i)), size)
+            except AdmError as error:
+                return error
+
+        while done < len(images):
+            places = range(done, min(done + batch_size, len(images)))
+            crops = list(pool.map(crop, places))
+            bad = [str(c) for c in crops if isinstance(c, AdmError)]
+            if bad and not skip_bad:
+                raise AdmError(f"{bad[0]}: remove the picture, or pass --skip-bad")
+            part = images.part(
+                [i for i, c in zip(places, crops, strict=True) if not isinstance(c, AdmError)]
+            )
+            good = [c for c in crops if not isinstance(c, AdmError)]
+            try:
+                results = [compute(part, torch.from_numpy(np.stack(good)))] if good else []
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error):
+                    raise
+                batch_size = _halved(len(part), on_note)
+                continue
+            for text in bad:
+                _say(on_note, f"passed over {text}")
+            yield from ((part, result) for result in results)
+            done = places.stop
+
+
+def _halved(size: int, on_note: OnNote | None) -> int:
+    if size == 1:
+        raise DeviceError(
+            "not enough memory for a single picture: "
+            "try --dtype bfloat16, a smaller model or another --device"
+        ) from None
+    _say(on_note, f"out of memory: going on with batches of {size // 2}")
+    return size // 2
+
+
+def _say(on_note: OnNote | None, text: str) -> None:
+    if on_note is not None:
+        on_note(text)

@@ -1,0 +1,96 @@
+"""A grid of sampling settings: its cells, what tells them apart, and curves over them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from adm_cli.storage.tables import Panel, Points
+
+AXES = ("model", "sampler", "steps", "scale")
+# Drawn together where each is a single line: the two halves of one question.
+_PAIRS = (("precision", "recall"), ("density", "coverage"))
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A point of the grid, its settings resolved."""
+
+    model: str
+    sampler: str
+    steps: str  # as for --steps; "" for every timestep
+    scale: float
+
+    @property
+    def name(self) -> str:
+        """Of its folder: ``tiny_ddim_25_scale4``."""
+        parts = (self.model, self.sampler, self.steps or "all", f"scale{number(self.scale)}")
+        return "_".join(re.sub(r"[^\w.-]", "-", part) for part in parts)
+
+    def label(self, varied: Sequence[str]) -> str:
+        """What tells it from others, a line an axis; its scale if nothing does."""
+        texts = {
+            "model": self.model,
+            "sampler": self.sampler,
+            "steps": f"{self.steps or 'all'} steps" if self.steps[:1] != "d" else self.steps,
+            "scale": f"scale {number(self.scale)}",
+        }
+        return "\n".join(texts[axis] for axis in varied or ("scale",))
+
+
+def number(value: float) -> str:
+    """``4``, ``0.5``: without a useless fraction, and never rounded."""
+    return repr(float(value)).removesuffix(".0")
+
+
+def axes_of(cells: Sequence[Cell]) -> dict[str, list[Any]]:
+    """The values of each axis, in order."""
+    return {axis: list(dict.fromkeys(getattr(c, axis) for c in cells)) for axis in AXES}
+
+
+def varied_axes(cells: Sequence[Cell]) -> list[str]:
+    """The axes along which cells differ."""
+    return [axis for axis, values in axes_of(cells).items() if len(values) > 1]
+
+
+def spread(count: int, most: int) -> list[int]:
+    """At most ``most`` of ``count`` places, spread evenly from the first on."""
+    most = min(count, most)
+    return [i * count // most for i in range(most)]
+
+
+def curves(rows: Sequence[Row], metrics: Sequence[str]) -> list[Panel]:
+    """The metrics over the scale, or over the number of steps where the scale is one.
+
+    ``rows`` have the axes, "num_steps", and the metrics as far as they are known. A line for each
+    combination of the other axes; none if there is nothing to draw a line along.
+    """
+    x = next((a for a in ("scale", "num_steps") if len({row[a] for row in rows}) > 1), None)
+    if x is None or not metrics:
+        return []
+    others = [a for a in AXES if a != x and not (x == "num_steps" and a == "steps")]
+    told = [a for a in others if len({row[a] for row in rows}) > 1]
+
+    def lines(metric: str) -> dict[str, Points]:
+        found: dict[str, tuple[list[float], list[float]]] = {}
+        for row in sorted(rows, key=lambda row: float(row[x])):
+            if row.get(metric) is not None:
+                name = ", ".join(str(row[a]) for a in told) or metric
+                points = found.setdefault(name, ([], []))
+                points[0].append(row[x])
+                points[1].append(row[metric])
+        return dict(found)
+
+    title = "guidance scale" if x == "scale" else "steps"
+    panels = []
+    for metric in metrics:
+        pairs = [] if told else [p for p in _PAIRS if metric in p and set(p) <= set(metrics)]
+        pair = next(iter(pairs), None)
+        if pair is None:
+            panels.append(Panel(title, metric, lines(metric)))
+        elif metric == pair[0]:
+            panels.append(Panel(title, " and ".join(pair), {**lines(pair[0]), **lines(pair[1])}))
+    return panels
