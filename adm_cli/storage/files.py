@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -76,6 +77,26 @@ def check_writable(folder: Path) -> None:
             pass
     except OSError as error:
         raise OutputError(explain_os_error(f"cannot write to {folder}", error)) from error
+
+
+def free_disk(folder: Path) -> int:
+    """Bytes that may still be written at ``folder``, which need not be there yet."""
+    return shutil.disk_usage(_nearest(folder)).free
+
+
+def writable(folder: Path) -> bool:
+    """Whether files could be made in ``folder``, or it itself; makes nothing."""
+    return os.access(_nearest(folder), os.W_OK)
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """Temporary files of `atomic_write` that a killed writer left, or one is at work on."""
+    return sorted(folder.glob(".adm-*.tmp"))
+
+
+def _nearest(folder: Path) -> Path:
+    """``folder``, or the closest one above it that is there."""
+    return next(p for p in (folder.absolute(), *folder.absolute().parents) if os.path.exists(p))
 
 
 def explain_os_error(what: str, error: OSError) -> str:
