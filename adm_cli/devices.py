@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import platform
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import torch
 
@@ -81,6 +82,48 @@ def free_bytes(device: torch.device) -> int:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
     except (AttributeError, OSError, ValueError):
         return 4 * 2**30
+
+
+def total_bytes(device: torch.device) -> int:
+    """All memory of a device, in bytes; 0 where the system does not say."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[1])
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return 0
+
+
+def visible_devices() -> list[torch.device]:
+    """The CPU, and every CUDA or MPS device that torch sees."""
+    found = [torch.device("cpu")]
+    if torch.cuda.is_available():
+        found += [torch.device("cuda", i) for i in range(torch.cuda.device_count())]
+    if torch.backends.mps.is_available():
+        found.append(torch.device("mps"))
+    return found
+
+
+def device_name(device: torch.device) -> str:
+    """The model of a GPU, or of the processor where the system says it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    with suppress(OSError), open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+        for line in file:
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def supported_dtypes(device: torch.device) -> list[str]:
+    """Names of the precisions in which a device convolves, found by doing it."""
+    found = []
+    for name, dtype in DTYPES.items():
+        with suppress(RuntimeError, TypeError, NotImplementedError):
+            x = torch.ones(1, 1, 3, 3, device=device, dtype=dtype)
+            torch.nn.functional.conv2d(x, x).cpu()
+            found.append(name)
+    return found
 
 
 def peak_bytes(device: torch.device) -> int:

@@ -51,7 +51,7 @@ from adm_cli.storage.fetched import (
     write_pin,
     zip_damage,
 )
-from adm_cli.storage.files import adm_home, free_bytes, inception_path, move_into_place
+from adm_cli.storage.files import adm_home, free_disk, inception_path, move_into_place
 from adm_cli.storage.http import shown
 from adm_cli.storage.partial import partial_bytes
 
@@ -228,7 +228,7 @@ def size_of(item: Item) -> int:
 
 def check_space(items: Sequence[Item], how: How) -> None:
     """Raises OutputError, before any work, where the disk is too small."""
-    needed, free = missing_bytes(items, how), free_bytes(adm_home())
+    needed, free = missing_bytes(items, how), free_disk(adm_home())
     if needed > free:
         raise OutputError(
             f"{needed / 1e9:.1f} GB are needed in {adm_home()} and {free / 1e9:.1f} GB are free: "

@@ -36,6 +36,7 @@ LAYERS = {
     "converting": 3,
     "evaluating": 3,
     "recipes": 4,
+    "doctor": 4,
     "fetching": 4,
     "reports": 4,
     "training": 3,

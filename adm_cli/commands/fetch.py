@@ -113,7 +113,7 @@ def _show(done: Fetched, json: bool, quiet: bool) -> None:
 
 def _show_plan(items: list[Item], how: How, json: bool) -> None:
     from adm_cli import fetching
-    from adm_cli.storage.files import adm_home, free_bytes
+    from adm_cli.storage.files import adm_home, free_disk
     from adm_cli.storage.http import shown
     from adm_cli.storage.partial import partial_bytes
 
@@ -131,7 +131,7 @@ def _show_plan(items: list[Item], how: How, json: bool) -> None:
     total: dict[str, Any] = {
         "folder": str(adm_home()),
         "needed_bytes": fetching.missing_bytes(items, how),
-        "free_bytes": free_bytes(adm_home()),
+        "free_bytes": free_disk(adm_home()),
         "terms": list(dict.fromkeys(item.terms for item in items)),
     }
     if json:

@@ -13,6 +13,7 @@ from adm_cli.commands import (
     classes,
     console,
     convert,
+    doctor,
     evaluate_classifier,
     fetch,
     info,
@@ -49,6 +50,7 @@ app.command("fetch")(fetch.fetch)
 app.command("nll")(nll.nll)
 app.command("evaluate-classifier")(evaluate_classifier.evaluate_classifier)
 app.command("convert")(convert.convert)
+app.command("doctor")(doctor.doctor)
 
 
 def _version(show: bool) -> None:

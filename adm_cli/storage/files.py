@@ -135,13 +135,6 @@ def move_into_place(source: Path, target: Path) -> None:
     sync_folder(target.parent)
 
 
-def free_bytes(folder: Path) -> int:
-    """Free space where ``folder`` is, or will be."""
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    return shutil.disk_usage(folder).free
-
-
 def check_writable(folder: Path) -> None:
     """Raises OutputError before any work if nothing can be written to ``folder``."""
     make_folder(folder)
@@ -170,6 +163,26 @@ def file_digest(path: Path) -> tuple[int, str]:
             digest.update(block)
             size += len(block)
     return size, digest.hexdigest()
+
+
+def free_disk(folder: Path) -> int:
+    """Bytes that may still be written at ``folder``, which need not be there yet."""
+    return shutil.disk_usage(_nearest(folder)).free
+
+
+def writable(folder: Path) -> bool:
+    """Whether files could be made in ``folder``, or it itself; makes nothing."""
+    return os.access(_nearest(folder), os.W_OK)
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """Temporary files of `atomic_write` that a killed writer left, or one is at work on."""
+    return sorted(folder.glob(".adm-*.tmp"))
+
+
+def _nearest(folder: Path) -> Path:
+    """``folder``, or the closest one above it that is there."""
+    return next(p for p in (folder.absolute(), *folder.absolute().parents) if os.path.exists(p))
 
 
 def explain_os_error(what: str, error: OSError) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import queue
-import shutil
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -14,7 +13,7 @@ from types import TracebackType
 from typing import Any
 
 from adm_cli.errors import OutputError
-from adm_cli.storage.files import explain_os_error, file_digest, write_files
+from adm_cli.storage.files import explain_os_error, file_digest, free_disk, write_files
 from adm_cli.storage.images import Pixels, Recipe, encode_image
 from adm_cli.storage.manifests import ManifestWriter, Record
 from adm_cli.storage.plans import Item
@@ -147,7 +146,7 @@ def record_file(run: RunFolder, shard: Shard, name: str, facts: Mapping[str, Any
 def check_room(folder: Path, needed: int) -> None:
     """Raises OutputError if ``folder``'s disk has no room for so many bytes."""
     try:
-        free = shutil.disk_usage(folder).free
+        free = free_disk(folder)
     except OSError as error:
         raise OutputError(explain_os_error(f"cannot write to {folder}", error)) from error
     if free < needed + _SPARE_BYTES:
