@@ -181,7 +181,7 @@ def test_v_is_the_same_model_in_other_words(variance: Variance) -> None:
     for prediction, output in kinds:
         full = torch.cat([output, rest], dim=1) if variance == "learned_range" else output
         found[prediction] = training_loss(
-            schedule, lambda _x, _t, full=full: full, x_start, t, t, noise,
+            schedule, constant(full), x_start, t, t, noise,
             prediction=prediction, variance=variance,
         )  # fmt: skip
     one, other = found["eps"], found["v"]
