@@ -9,7 +9,18 @@ from typing import Annotated
 import typer
 
 from adm_cli import __version__
-from adm_cli.commands import classes, console, convert, info, models, repro, sample, train
+from adm_cli.commands import (
+    classes,
+    console,
+    convert,
+    evaluate,
+    info,
+    models,
+    reference,
+    repro,
+    sample,
+    train,
+)
 from adm_cli.errors import AdmError
 
 app = typer.Typer(
@@ -29,6 +40,8 @@ app.command("models")(models.models)
 app.command("classes")(classes.classes)
 app.command("info")(info.info)
 app.command("repro")(repro.repro)
+app.command("evaluate")(evaluate.evaluate)
+app.command("reference")(reference.reference)
 app.command("convert")(convert.convert)
 
 
