@@ -166,7 +166,7 @@ def measure(
     pool, spatial, score = Moments(), Moments(), InceptionScore()
     digest, kept, done, size = hashlib.sha256(), [], 0, None
     for batch in batches:
-        images = torch.from_numpy(np.require(batch, requirements="CW"))
+        images = batch if isinstance(batch, Tensor) else _writable(batch)
         size = size or (images.shape[1], images.shape[2])
         _check_size(extractor, size, (images.shape[1], images.shape[2]))
         digest.update(images.contiguous().numpy())
@@ -186,6 +186,11 @@ def measure(
         extractor, size, pool, spatial if spatial.count else None, score, torch.cat(kept),
         digest.hexdigest(),
     )  # fmt: skip
+
+
+def _writable(batch: Pixels) -> Tensor:
+    """As a tensor; what was read straight from a file is copied, since tensors can be written."""
+    return torch.from_numpy(np.require(batch, requirements=["C", "W"]))
 
 
 def _kept_indices(count: int, keep: int | None) -> Tensor:

@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from adm_cli import loading
 from adm_cli.errors import AdmError, CheckpointError, DeviceError, MissingWeightsError, UsageError
 from adm_cli.evaluating import (
     Extractor,
@@ -29,6 +28,7 @@ from adm_cli.evaluating import (
     reference_from_images,
 )
 from adm_cli.evaluation.inception import Features
+from adm_cli.storage.files import inception_path
 from adm_cli.storage.images import Pixels
 from adm_cli.storage.pixels import open_pixels
 from adm_cli.storage.references import save_reference
@@ -201,8 +201,8 @@ def test_choosing_metrics() -> None:
 def test_published_statistics_are_taken_as_they_are(tmp_path: Path) -> None:
     path = tmp_path / "VIRTUAL_a.npz"
     mu, mu_s = np.arange(2048.0), np.arange(2023.0)
-    blank = {"sigma": np.zeros((2048, 2048)), "sigma_s": np.zeros((2023, 2023))}
-    np.savez_compressed(path, arr_0=images(), mu=mu, mu_s=mu_s, **blank)
+    sigma, sigma_s = np.zeros((2048, 2048)), np.zeros((2023, 2023))
+    np.savez_compressed(path, arr_0=images(), mu=mu, mu_s=mu_s, sigma=sigma, sigma_s=sigma_s)
     pixels = open_pixels(path)
     found = published_reference(pixels, extractor(), features=False)
     assert found is not None
@@ -240,7 +240,7 @@ def test_inception_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(UsageError, match="no such file"):
         load_extractor("inception", inception=tmp_path / "a.pth")
     weights = rule_weights()
-    path = loading.inception_path()
+    path = inception_path()
     path.parent.mkdir()
     torch.save(weights, path)
     with pytest.raises(

@@ -128,8 +128,8 @@ def test_the_jackknife_of_a_mean_is_its_standard_error() -> None:
 
 def plain_score(logits: Tensor, split: int) -> float:
     scores = []
-    for part in logits.double().split(split):
-        p = part.softmax(dim=1)
+    for begin in range(0, len(logits), split):
+        p = logits[begin : begin + split].double().softmax(dim=1)
         scores.append(float((p * (p.log() - p.mean(dim=0).log())).sum(dim=1).mean().exp()))
     return float(np.mean(scores))
 

@@ -93,8 +93,8 @@ def test_an_npz_is_resized_as_pictures_are(tmp_path: Path) -> None:
     folder.mkdir()
     for i, image in enumerate(images):
         (folder / f"{i}.png").write_bytes(encode(image))
-    found = [read(open_pixels(path, resize=(8, 8))) for path in (tmp_path / "a.npz", folder)]
-    assert np.array_equal(*found)
+    one, other = (read(open_pixels(p, resize=(8, 8))) for p in (tmp_path / "a.npz", folder))
+    assert np.array_equal(one, other)
 
 
 def test_other_modes_are_read_as_rgb(tmp_path: Path) -> None:
