@@ -179,8 +179,9 @@ def test_other_sizes_and_features_are_refused(tmp_path: Path) -> None:
 def test_a_reference_without_what_a_metric_needs() -> None:
     samples = measured(images())
     reference = make_reference(measured(images(), keep=0), "photos")
-    for metric in ("pr", "dc", "kid"):
-        with pytest.raises(UsageError, match="photos has the features of 0 images"):
+    for metric, least in (("kid", 2), ("pr", 4), ("dc", 6)):
+        message = f"photos has the features of 0 images, {metric} needs {least}: leave out {metric}"
+        with pytest.raises(UsageError, match=message):
             evaluate(samples, reference, (metric,))
     plain = replace(reference, mu_s=None, sigma_s=None)
     with pytest.raises(UsageError, match="no spatial statistics"):

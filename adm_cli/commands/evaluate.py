@@ -289,13 +289,17 @@ def _draw(drawn: Drawn, extractor: Extractor, metrics: tuple[str, ...], *, quiet
 
 
 @contextmanager
-def _working(*, quiet: bool) -> Iterator[OnStep | None]:
+def _working(*, quiet: bool) -> Iterator[OnStep]:
     """What is being computed, for a person who waits."""
-    if quiet or not console.err.is_terminal:
-        yield None
-        return
-    with console.err.status("") as status:
-        yield lambda name: status.update(f"computing {name}")
+    counter = console.Counter("", 1, quiet=quiet)
+
+    def on_step(name: str, done: int, total: int) -> None:
+        if (name, total) != (counter.what, counter.total):
+            counter.restart(name, total)
+        counter.update(done)
+
+    with counter.show():
+        yield on_step
 
 
 def _facts(

@@ -19,6 +19,9 @@ _KERNEL_ROWS = 1024
 _EPS = torch.finfo(torch.float64).eps  # times D, of the largest eigenvalue: below it is rounding
 
 
+OnPart = Callable[[int, int], None]  # parts done, parts in all
+
+
 class Estimate(NamedTuple):
     """A number and its standard error; NaN where one cannot be had."""
 
@@ -133,7 +136,7 @@ def _factor(covariance: Tensor) -> Tensor:
 
 
 def frechet_estimate(
-    samples: Moments, reference: Gaussian, on_group: Callable[[int], None] | None = None
+    samples: Moments, reference: Gaussian, on_group: OnPart | None = None
 ) -> Estimate:
     """The distance and its error by the delete-a-group jackknife.
 
@@ -147,7 +150,7 @@ def frechet_estimate(
 
 
 def jackknife(
-    without: Callable[[int], float], counts: Tensor, on_group: Callable[[int], None] | None = None
+    without: Callable[[int], float], counts: Tensor, on_group: OnPart | None = None
 ) -> float:
     """Standard error of a statistic from its values ``without(g)`` each group (Efron, 1982).
 
@@ -160,7 +163,7 @@ def jackknife(
     for group in range(groups):
         values.append(without(group))
         if on_group is not None:
-            on_group(group)
+            on_group(group + 1, groups)
     spread = torch.tensor(values, dtype=torch.float64)
     spread = (spread - spread.mean()).square().sum()
     return float((spread * (groups - 1) / groups).sqrt())

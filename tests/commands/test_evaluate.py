@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from adm_cli.commands import console
 from tests.conftest import Result, Toys
 from tests.evaluation.rule import rule_weights
 
@@ -193,6 +194,20 @@ def test_a_reference_made_with_other_features_is_refused(run: Run, adm: Run) -> 
     done = adm("evaluate", "samples", "--ref", "ref.safetensors", *other)
     assert done.code == 2
     assert "ref.safetensors was made with the features of classifier (" in done.err
+
+
+def test_progress_is_lines_where_there_is_no_terminal(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "_PLAIN_SECONDS", 0.0)
+    done = run("evaluate", "samples", "--ref", "photos", "--metrics", "fid,pr", "-b", 10)
+    lines = [line.split(", about")[0] for line in done.err.splitlines()]
+    assert lines[:3] == [f"adm: {n}/24 reference images" for n in (10, 20, 24)]
+    assert lines[3:6] == [f"adm: {n}/24 images" for n in (10, 20, 24)]
+    assert "adm: 10/10 fd_adm" in lines
+    assert "adm: 1/1 precision and recall" in lines
+    quiet = run("evaluate", "samples", "--ref", "photos", "--metrics", "fid,pr", "--quiet")
+    assert quiet.err == ""
 
 
 def test_without_inceptions_weights(adm: Run) -> None:
