@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 DEFAULT_NUM = 1000  # images drawn with --model
 
+_ROUNDING = 1e-12  # shown as 0
+
 
 @dataclass(frozen=True)
 class Drawing:
@@ -368,5 +370,6 @@ def _show(facts: dict[str, Any], *, json: bool, quiet: bool) -> None:
         table.add_column(column, no_wrap=True, justify="left" if column == "metric" else "right")
     for name, found in facts["metrics"].items():
         error = "-" if found["error"] is None else f"{found['error']:.2g}"
-        table.add_row(name, f"{found['value']:.6g}", error)
+        value = 0.0 if abs(found["value"]) < _ROUNDING else found["value"]
+        table.add_row(name, f"{value:.6g}", error)
     console.out.print(table)

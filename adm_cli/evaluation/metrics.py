@@ -36,6 +36,23 @@ class Gaussian(NamedTuple):
     covariance: Tensor
 
 
+class _Dealer:
+    """Puts images into groups of equal size, at random by a fixed seed, in whatever batches."""
+
+    def __init__(self, groups: int) -> None:
+        self.groups = groups
+        self._generator = torch.Generator().manual_seed(0)
+        self._left = torch.zeros(0, dtype=torch.int64)
+
+    def deal(self, count: int) -> Tensor:
+        """The groups of the next ``count`` images."""
+        rounds = max(0, -(-(count - len(self._left)) // self.groups))
+        dealt = [torch.randperm(self.groups, generator=self._generator) for _ in range(rounds)]
+        members = torch.cat([self._left, *dealt])
+        self._left = members[count:]
+        return members[:count]
+
+
 class Moments:
     """Mean and covariance of features that come in batches, for all and without each group.
 
@@ -47,10 +64,10 @@ class Moments:
         self.groups = groups
         self.shift: Tensor | None = None  # [D]
         self.counts = torch.zeros(groups, dtype=torch.int64)
-        self._generator = torch.Generator().manual_seed(0)
+        self._dealer = _Dealer(groups)
 
     def add(self, features: Tensor) -> None:
-        """``features`` [n, D]. Every image falls into a group at random, by a fixed seed."""
+        """``features`` [n, D] of the next images."""
         x = features.to(_double_device(features), torch.float64)
         if self.shift is None:
             dim = x.shape[1]
@@ -58,7 +75,7 @@ class Moments:
             self.sums = x.new_zeros(self.groups, dim)
             self.products = x.new_zeros(self.groups, dim, dim)
         x = x - self.shift
-        member = torch.randint(self.groups, (len(x),), generator=self._generator)
+        member = self._dealer.deal(len(x))
         for group in set(member.tolist()):
             rows = x[(member == group).nonzero()[:, 0].to(x.device)]
             self.counts[group] += len(rows)
@@ -180,7 +197,7 @@ class InceptionScore:
         self.split, self.groups = split, groups
         self.counts = torch.zeros(groups, dtype=torch.int64)
         self._parts: list[tuple[Tensor, Tensor, Tensor]] = []  # [G], [G], [G, K]
-        self._generator = torch.Generator().manual_seed(0)
+        self._dealer = _Dealer(groups)
 
     @property
     def count(self) -> int:
@@ -200,7 +217,7 @@ class InceptionScore:
             empty = logits.new_zeros(self.groups, logits.shape[1])
             self._parts.append((zeros, zeros.clone(), empty))
         counts, entropies, totals = self._parts[-1]
-        member = torch.randint(self.groups, (len(logits),), generator=self._generator)
+        member = self._dealer.deal(len(logits))
         log_p = logits.log_softmax(dim=1)
         p = log_p.exp()
         self.counts += member.bincount(minlength=self.groups)
