@@ -37,7 +37,7 @@ from adm_cli.evaluation.neighbours import (
     density_coverage,
     precision_recall,
 )
-from adm_cli.loading import find_weights, load_inception, load_model
+from adm_cli.loading import find_weights, inception_begins, load_inception, load_model
 from adm_cli.models.classifier import NoisyClassifier
 from adm_cli.storage.images import Pixels, to_model_range
 from adm_cli.storage.pixels import PixelSet, read_npz_statistics
@@ -163,8 +163,7 @@ def measure(
     differ or do not suit the network, for features that are not finite, and for fewer than 6
     images; DeviceError where a batch does not fit into memory.
     """
-    if count < LEAST_IMAGES:
-        raise AdmError(f"{count} images are too few to measure: at least {LEAST_IMAGES} are needed")
+    check_count(count)
     wanted = _kept_indices(count, keep)
     pool, spatial, score = Moments(), Moments(), InceptionScore()
     digest, kept, done, size = hashlib.sha256(), [], 0, None
@@ -189,6 +188,12 @@ def measure(
         extractor, size, pool, spatial if spatial.count else None, score, torch.cat(kept),
         digest.hexdigest(),
     )  # fmt: skip
+
+
+def check_count(count: int) -> None:
+    """Raises AdmError for too few images to measure."""
+    if count < LEAST_IMAGES:
+        raise AdmError(f"{count} images are too few to measure: at least {LEAST_IMAGES} are needed")
 
 
 def _writable(batch: Pixels) -> Tensor:
@@ -430,6 +435,12 @@ def notes(samples: Measured, reference: Reference) -> list[str]:
         found.append(
             f"{few:,} images: Fréchet distances are biased upwards; compare only equal numbers of "
             f"images (published values have 50,000)"
+        )
+    extractor = samples.extractor
+    if extractor.name == "inception" and not extractor.sha256.startswith(inception_begins()):
+        found.append(
+            f"{extractor.weights} is not the published file of Inception's weights, whose SHA-256 "
+            f"begins with {inception_begins()}: compare with nothing published"
         )
     if few <= dim:
         found.append(f"fewer images than features ({few:,} of {dim:,}): covariances are singular")

@@ -126,7 +126,7 @@ def evaluate(
 
     adm evaluate samples --ref photos --features classifier --resize 32 --metrics fid,pr
     """
-    from adm_cli.evaluating import choose_metrics, load_extractor, notes
+    from adm_cli.evaluating import check_count, choose_metrics, load_extractor, notes
     from adm_cli.evaluating import evaluate as compute
     from adm_cli.storage.files import check_writable
 
@@ -139,6 +139,7 @@ def evaluate(
     extractor = load_extractor(features, inception=inception, device=device, batch_size=batch_size)
     wanted = choose_metrics(metrics, extractor)
     source = _drawn(drawing, device) if samples is None else _stored(samples, size)
+    check_count(source.count)
     reference = _reference(ref, size, extractor, wanted, source.size, quiet=quiet)
     if isinstance(source, Stored):
         measured = _measure(source.images, extractor, wanted, quiet=quiet)
@@ -215,6 +216,10 @@ class Stored:
     def size(self) -> tuple[int, int]:
         return self.images.size
 
+    @property
+    def count(self) -> int:
+        return len(self.images)
+
 
 @dataclass(frozen=True)
 class Drawn:
@@ -228,6 +233,10 @@ class Drawn:
     @property
     def size(self) -> tuple[int, int]:
         return self.pipeline.model.config.image_size
+
+    @property
+    def count(self) -> int:
+        return len(self.config.seeds)
 
 
 def _stored(path: Path, resize: tuple[int, int] | None) -> Stored:

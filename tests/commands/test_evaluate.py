@@ -188,6 +188,20 @@ def test_a_reference_is_not_replaced_unasked(run: Run) -> None:
     assert (shown["images"], shown["kept"], shown["size"]) == (24, 24, [8, 8])
 
 
+def test_info_shows_a_reference(run: Run, adm: Run) -> None:
+    assert run("reference", "photos", "-o", "ref.safetensors").code == 0
+    found = facts(adm("info", "ref.safetensors", "--json"))
+    assert (found["kind"], found["source"], found["images"]) == ("reference", "photos", 24)
+    assert (found["features"], found["size"], found["kept"]) == ("classifier", [8, 8], 24)
+
+
+def test_too_few_samples_are_refused_before_any_work(run: Run) -> None:
+    save_pictures(Path("few"), 5)
+    done = run("evaluate", "few", "--ref", "photos")
+    assert done.code == 1
+    assert "5 images are too few to measure: at least 6 are needed" in done.err
+
+
 def test_a_reference_made_with_other_features_is_refused(run: Run, adm: Run) -> None:
     assert run("reference", "photos", "-o", "ref.safetensors").code == 0
     other = ("--features", "classifier", "--resize", 32, "--device", "cpu")
@@ -225,3 +239,4 @@ def test_inception_from_a_file(adm: Run) -> None:
     assert list(found["metrics"]) == ["is", "precision", "recall"]
     assert found["features_weights"] == "inception.pth"
     assert found["notes"][0].startswith("6 images are too few for a number called FID")
+    assert "inception.pth is not the published file" in found["notes"][1]
