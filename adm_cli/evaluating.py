@@ -11,6 +11,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +21,13 @@ from torch import Tensor
 from adm_cli.config import ClassifierConfig
 from adm_cli.devices import choose_device, out_of_memory, reproducible_kernels
 from adm_cli.errors import AdmError, DeviceError, UsageError, did_you_mean
-from adm_cli.evaluation.inception import Features, InceptionV3
+from adm_cli.evaluation.inception import POOL_DIM, SPATIAL_DIM, Features, InceptionV3
 from adm_cli.evaluation.metrics import (
     Estimate,
     Gaussian,
     InceptionScore,
     Moments,
+    OnPart,
     frechet_estimate,
     kernel_distance,
 )
@@ -37,6 +39,7 @@ from adm_cli.evaluation.neighbours import (
 )
 from adm_cli.loading import find_weights, load_inception, load_model
 from adm_cli.models.classifier import NoisyClassifier
+from adm_cli.presets import INCEPTION
 from adm_cli.storage.images import Pixels, to_model_range
 from adm_cli.storage.pixels import PixelSet, read_npz_statistics
 from adm_cli.storage.references import MOST_FEATURES, Reference, read_reference
@@ -47,10 +50,11 @@ LEAST_IMAGES = DC_NEIGHBOURS + 1
 EMBEDDED_CLASSIFIER = "tiny_classifier"
 
 _NEED_FEATURES = ("kid", "pr", "dc")
+_BOTH = {"pr": "precision and recall", "dc": "density and coverage"}
 _BATCH = 64  # the original evaluator's
 
 OnImages = Callable[[int], None]  # images done
-OnStep = Callable[[str], None]  # what is being computed
+OnStep = Callable[[str, int, int], None]  # what is being computed, parts done, parts in all
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ class Extractor:
     size: tuple[int, int] | None  # of the images it takes; None: any
     device: torch.device
     network: Callable[[Tensor], Features]
-    batch_size: int = _BATCH
+    batch_size: int
 
     @property
     def label(self) -> str:
@@ -97,18 +101,21 @@ class Score:
 
 
 def load_extractor(
-    features: str = "inception", *, inception: Path | None = None, device: str = "auto"
-) -> Extractor:
+    features: str = "inception", *, inception: Path | None = None, device: str = "auto",
+    batch_size: int | None = None,
+) -> Extractor:  # fmt: skip
     """ "inception", "classifier" (the embedded one), or the name or file of a classifier.
 
     A classifier's features are what its last layer sees of the clean image, at t = 0. Raises
     MissingWeightsError where the weights are not here, UsageError for anything but a classifier.
     """
-    where = choose_device(device)
+    if batch_size is not None and batch_size < 1:
+        raise UsageError(f"--batch-size must be at least 1, got {batch_size}")
+    where, batch = choose_device(device), batch_size or _BATCH
     if features == "inception":
         network, digest = load_inception(inception, device=where)
         name = "2015-12-05" if inception is None else inception.name
-        return Extractor("inception", name, digest, None, where, _InceptionNetwork(network))
+        return Extractor("inception", name, digest, None, where, _InceptionNetwork(network), batch)
     if inception is not None:
         raise UsageError("--inception names Inception's weights: leave out --features")
     file = find_weights(EMBEDDED_CLASSIFIER if features == "classifier" else features)
@@ -123,6 +130,7 @@ def load_extractor(
     return Extractor(
         "classifier", file.name, file.content_sha256, config.image_size, where,
         _ClassifierNetwork(model),
+        batch,
     )  # fmt: skip
 
 
@@ -156,33 +164,42 @@ def measure(
     differ or do not suit the network, for features that are not finite, and for fewer than 6
     images; DeviceError where a batch does not fit into memory.
     """
-    if count < LEAST_IMAGES:
-        raise AdmError(f"{count} images are too few to measure: at least {LEAST_IMAGES} are needed")
+    check_count(count)
     wanted = _kept_indices(count, keep)
     pool, spatial, score = Moments(), Moments(), InceptionScore()
     digest, kept, done, size = hashlib.sha256(), [], 0, None
-    with torch.inference_mode(), reproducible_kernels():
-        for batch in batches:
-            images = torch.from_numpy(batch) if isinstance(batch, np.ndarray) else batch
-            size = size or (images.shape[1], images.shape[2])
-            _check_size(extractor, size, (images.shape[1], images.shape[2]))
-            digest.update(images.contiguous().numpy())
-            found = _run(extractor, images)
-            _check_finite(found, done, extractor)
-            pool.add(found.pool)
-            score.add(found.logits)
-            if found.spatial is not None:
-                spatial.add(found.spatial)
-            mine = wanted[(wanted >= done) & (wanted < done + len(images))] - done
-            kept.append(found.pool[mine.to(found.pool.device)].float().cpu())
-            done += len(images)
-            if on_images is not None:
-                on_images(done)
+    for batch in batches:
+        images = batch if isinstance(batch, Tensor) else _writable(batch)
+        size = size or (images.shape[1], images.shape[2])
+        _check_size(extractor, size, (images.shape[1], images.shape[2]))
+        digest.update(images.contiguous().numpy())
+        found = _run(extractor, images)
+        _check_finite(found, done, extractor)
+        pool.add(found.pool)
+        score.add(found.logits)
+        if found.spatial is not None:
+            spatial.add(found.spatial)
+        mine = wanted[(wanted >= done) & (wanted < done + len(images))] - done
+        kept.append(found.pool[mine.to(found.pool.device)].float().cpu())
+        done += len(images)
+        if on_images is not None:
+            on_images(done)
     assert size is not None
     return Measured(
         extractor, size, pool, spatial if spatial.count else None, score, torch.cat(kept),
         digest.hexdigest(),
     )  # fmt: skip
+
+
+def check_count(count: int) -> None:
+    """Raises AdmError for too few images to measure."""
+    if count < LEAST_IMAGES:
+        raise AdmError(f"{count} images are too few to measure: at least {LEAST_IMAGES} are needed")
+
+
+def _writable(batch: Pixels) -> Tensor:
+    """As a tensor; what was read straight from a file is copied, since tensors can be written."""
+    return torch.from_numpy(np.require(batch, requirements=["C", "W"]))
 
 
 def _kept_indices(count: int, keep: int | None) -> Tensor:
@@ -194,7 +211,8 @@ def _kept_indices(count: int, keep: int | None) -> Tensor:
 
 def _run(extractor: Extractor, images: Tensor) -> Features:
     try:
-        return extractor.network(images.to(extractor.device))
+        with torch.no_grad(), reproducible_kernels():
+            return extractor.network(images.to(extractor.device))
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
@@ -245,35 +263,55 @@ def make_reference(measured: Measured, source: str) -> Reference:
 def reference_from_images(
     images: PixelSet, extractor: Extractor, *, on_images: OnImages | None = None
 ) -> Reference:
-    """Measures a set, keeping the features of at most 10,000 images.
-
-    The statistics that a published reference batch holds are taken as they are for Inception:
-    they are of a whole training set, of which the file has 10,000 images.
-    """
+    """Measures a set, keeping the features of at most 10,000 images."""
     measured = measure(
-        images.batches(extractor.batch_size), extractor, count=len(images), keep=MOST_FEATURES,
+        images.batches(extractor.batch_size),
+        extractor,
+        count=len(images),
+        keep=MOST_FEATURES,
         on_images=on_images,
-    )  # fmt: skip
-    reference = make_reference(measured, images.path.name)
-    stored = None
-    if extractor.name == "inception" and images.path.suffix.lower() == ".npz":
-        stored = read_npz_statistics(images.path)
+    )
+    return make_reference(measured, images.path.name)
+
+
+def published_reference(
+    images: PixelSet,
+    extractor: Extractor,
+    *,
+    features: bool = True,
+    on_images: OnImages | None = None,
+) -> Reference | None:
+    """The statistics that one of the original's reference batches holds; None if it has none.
+
+    They are Inception's, of a whole training set whose number of images the file does not say; it
+    has 10,000 of these. Without ``features`` no image is looked at, which is all that fid and sfid
+    need. Raises AdmError for damage.
+    """
+    if extractor.name != "inception" or images.path.suffix.lower() != ".npz":
+        return None
+    stored = read_npz_statistics(images.path)
     if stored is None:
-        return reference
-    if len(stored["mu"]) != len(reference.mu):
-        raise AdmError(
-            f"{images.path}: mu has {len(stored['mu'])} numbers, expected {len(reference.mu)}"
-        )
-    return _with_statistics(reference, {k: torch.from_numpy(v) for k, v in stored.items()})
-
-
-def _with_statistics(reference: Reference, stored: dict[str, Tensor]) -> Reference:
-    from dataclasses import replace
-
-    return replace(
-        reference, images=None, mu=stored["mu"], sigma=stored["sigma"], mu_s=stored.get("mu_s"),
-        sigma_s=stored.get("sigma_s"),
-    )  # fmt: skip
+        return None
+    for name, dim in (("mu", POOL_DIM), ("mu_s", SPATIAL_DIM)):
+        if name in stored and len(stored[name]) != dim:
+            raise AdmError(f"{images.path}: {name} has {len(stored[name])} numbers, expected {dim}")
+    measured = None
+    if features:
+        measured = reference_from_images(images, extractor, on_images=on_images)
+    tensors = {name: torch.from_numpy(values) for name, values in stored.items()}
+    return Reference(
+        features=extractor.name,
+        features_sha256=extractor.sha256,
+        images=None,
+        size=images.size,
+        source=images.path.name,
+        pixels_sha256="" if measured is None else measured.pixels_sha256,
+        mu=tensors["mu"],
+        sigma=tensors["sigma"],
+        mu_s=tensors.get("mu_s"),
+        sigma_s=tensors.get("sigma_s"),
+        kept=torch.zeros(0, POOL_DIM) if measured is None else measured.kept,
+    )
 
 
 def open_reference(path: Path, extractor: Extractor) -> Reference:
@@ -319,40 +357,42 @@ def evaluate(
     and recall in float16, as the published values were. Raises UsageError where the reference is
     of images of another size, or lacks what a metric needs.
     """
-    if reference.size != samples.size:
-        raise UsageError(
-            f"the samples are {_text(samples.size)}, the images of the reference "
-            f"{reference.source} {_text(reference.size)}: pass --resize {_text(reference.size)}"
-        )
+    check_sizes(samples.size, reference.source, reference.size)
     names = metric_names(samples.extractor.name, _fewest(samples, reference))
     device = samples.extractor.device if samples.extractor.device.type == "cuda" else "cpu"
     kept = [features.to(device) for features in (samples.kept, reference.kept)]
     scores: list[Score] = []
-
-    def add(**found: Estimate) -> None:
-        scores.extend(
-            Score(name, estimate.value, estimate.error) for name, estimate in found.items()
-        )
-
     for metric in metrics:
-        if on_step is not None:
-            on_step(names.get(metric, "precision and recall" if metric == "pr" else "density"))
+        name = names.get(metric, _BOTH.get(metric, metric))
+        part = None if on_step is None else partial(on_step, name)
+        if part is not None:
+            part(0, 1)
+        if metric in _NEED_FEATURES:
+            _need_features(reference, metric)
         if metric == "fid":
-            add(**{names["fid"]: frechet_estimate(
-                samples.pool, Gaussian(reference.mu, reference.sigma))})  # fmt: skip
+            against = Gaussian(reference.mu, reference.sigma)
+            found = {name: frechet_estimate(samples.pool, against, part)}
         elif metric == "sfid":
-            add(**{names["sfid"]: _spatial_distance(samples, reference)})
+            found = {name: _spatial_distance(samples, reference, part)}
         elif metric == "is":
-            add(**{names["is"]: samples.score.estimate()})
+            found = {name: samples.score.estimate()}
         elif metric == "kid":
-            add(**{names["kid"]: kernel_distance(*kept)})
+            found = {name: kernel_distance(*kept)}
         elif metric == "pr":
-            _need_neighbours(reference, PR_NEIGHBOURS)
-            add(**precision_recall(*kept, half=half)._asdict())
-        elif metric == "dc":
-            _need_neighbours(reference, DC_NEIGHBOURS)
-            add(**density_coverage(*kept)._asdict())
+            found = precision_recall(*kept, half=half, on_block=part)._asdict()
+        else:
+            found = density_coverage(*kept, on_block=part)._asdict()
+        scores += [Score(key, estimate.value, estimate.error) for key, estimate in found.items()]
     return scores
+
+
+def check_sizes(size: tuple[int, int], source: str, expected: tuple[int, int]) -> None:
+    """Raises UsageError for samples of another size than those of the reference ``source``."""
+    if size != expected:
+        raise UsageError(
+            f"the samples are {_text(size)}, the images of the reference {source} "
+            f"{_text(expected)}: pass --resize {_text(expected)}"
+        )
 
 
 def metric_names(features: str, fewest: int) -> dict[str, str]:
@@ -368,17 +408,18 @@ def _fewest(samples: Measured, reference: Reference) -> int:
     return samples.count if reference.images is None else min(samples.count, reference.images)
 
 
-def _spatial_distance(samples: Measured, reference: Reference) -> Estimate:
+def _spatial_distance(samples: Measured, reference: Reference, on_group: OnPart | None) -> Estimate:
     if samples.spatial is None or reference.mu_s is None or reference.sigma_s is None:
         raise UsageError(f"{reference.source} has no spatial statistics: leave out sfid")
-    return frechet_estimate(samples.spatial, Gaussian(reference.mu_s, reference.sigma_s))
+    return frechet_estimate(samples.spatial, Gaussian(reference.mu_s, reference.sigma_s), on_group)
 
 
-def _need_neighbours(reference: Reference, k: int) -> None:
-    if len(reference.kept) <= k:
+def _need_features(reference: Reference, metric: str) -> None:
+    least = {"kid": 2, "pr": PR_NEIGHBOURS + 1, "dc": DC_NEIGHBOURS + 1}[metric]
+    if len(reference.kept) < least:
         raise UsageError(
-            f"{reference.source} has the features of {len(reference.kept)} images, more than {k} "
-            f"are needed: leave out pr and dc"
+            f"{reference.source} has the features of {len(reference.kept)} images, {metric} needs "
+            f"{least}: leave out {metric}"
         )
 
 
@@ -393,8 +434,14 @@ def notes(samples: Measured, reference: Reference) -> list[str]:
         )
     elif few < FEW_IMAGES:
         found.append(
-            f"{few:,} images: distances are biased upwards; compare only equal numbers of images "
-            f"(published values have 50,000)"
+            f"{few:,} images: Fréchet distances are biased upwards; compare only equal numbers of "
+            f"images (published values have 50,000)"
+        )
+    extractor = samples.extractor
+    if extractor.name == "inception" and extractor.sha256 != INCEPTION.sha256:
+        found.append(
+            f"{extractor.weights} is not the published file of Inception's weights (SHA-256 "
+            f"{INCEPTION.sha256[:8]}...): compare with nothing published"
         )
     if few <= dim:
         found.append(f"fewer images than features ({few:,} of {dim:,}): covariances are singular")

@@ -14,11 +14,13 @@ from adm_cli.commands import (
     console,
     convert,
     doctor,
+    evaluate,
     evaluate_classifier,
     fetch,
     info,
     models,
     nll,
+    reference,
     repro,
     sample,
     sweep,
@@ -49,6 +51,8 @@ app.command("repro")(repro.repro)
 app.command("fetch")(fetch.fetch)
 app.command("nll")(nll.nll)
 app.command("evaluate-classifier")(evaluate_classifier.evaluate_classifier)
+app.command("evaluate")(evaluate.evaluate)
+app.command("reference")(reference.reference)
 app.command("convert")(convert.convert)
 app.command("doctor")(doctor.doctor)
 
