@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import time
+import uuid
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -149,9 +150,20 @@ class Partial:
             raise self._refused(error) from error
 
     def rename(self, target: Path) -> bool:
-        """The whole file gets its name; False if another process has taken it away."""
+        """Close, and give the file its name; False if another process has taken it away.
+
+        Where locks do nothing, another may have finished it and a third begun again under the same
+        name since it was verified: so it moves to a name of our own first, to see what it is.
+        """
+        verified = os.fstat(self._file.fileno())
+        self.close()
+        own = self.path.with_name(f".adm-{uuid.uuid4().hex}.whole")
         try:
-            os.replace(self.path, target)
+            os.rename(self.path, own)
+            if not os.path.samestat(verified, os.stat(own)):
+                os.replace(own, self.path)
+                return False
+            os.replace(own, target)
         except FileNotFoundError:
             return False
         except OSError as error:
