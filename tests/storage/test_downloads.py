@@ -196,6 +196,12 @@ def test_no_flipped_bit_is_installed(server: Server, tmp_path: Path, vouched: st
     assert target.read_bytes() == DATA
 
 
+def test_a_published_hash_counts_more_than_the_servers(server: Server, tmp_path: Path) -> None:
+    server.default = good(DATA, md5=base64.b64encode(bytes(16)).decode())
+    fetch(server, tmp_path / "x.pt")
+    check_whole(tmp_path / "x.pt")
+
+
 def test_only_the_damaged_part_is_fetched_again(server: Server, tmp_path: Path) -> None:
     """A flipped byte of what is here costs a piece, wherever it is."""
     target = tmp_path / "x.pt"
