@@ -49,7 +49,7 @@ from adm_cli.storage.fetched import (
     read_pin,
     scratch_folder,
     write_pin,
-    zip_damage,
+    zip_is_intact,
 )
 from adm_cli.storage.files import adm_home, free_disk, inception_path, move_into_place
 from adm_cli.storage.http import shown
@@ -120,7 +120,7 @@ def find_items(names: Sequence[str]) -> list[Item]:
             words = [*presets, *published, "all", INCEPTION.name]
             raise UsageError(
                 f"nothing is published as {name!r}{did_you_mean(name, words)} "
-                f"(adm models lists the presets)"
+                f"(adm models lists the presets, adm fetch all --dry-run the files)"
             )
         for row in map(find_checkpoint, members):
             if not row.embedded:
@@ -215,7 +215,7 @@ def missing_bytes(items: Sequence[Item], how: How) -> int:
         if item.place.is_file() and not how.overwrite:
             continue
         size = size_of(item)
-        here = partial_bytes(item.original)
+        here = size if item.original.is_file() else partial_bytes(item.original)
         original = 0 if how.local else max(0, size - here)
         originals = originals + original if how.keep_original else max(originals, original)
         needed += size
@@ -261,16 +261,24 @@ def fetch(item: Item, how: How, watch: Watch) -> Fetched:
 
     Raises DownloadError, CheckpointError or OutputError; whatever is good of the download stays.
     """
+    before = _stamp(item.place)
+    if not how.overwrite and present(item, watch):
+        return Fetched(item.name, item.place, was_here=True)
     with one_at_a_time(item.original, watch.tell):
-        if not how.overwrite and present(item, watch):
-            return Fetched(item.name, item.place, was_here=True)
+        if not how.overwrite and _stamp(item.place) != before and present(item, watch):
+            return _found(item)
         for _ in range(_LOOKS):
             try:
                 return _fetch(item, how, watch)
             except (TakenError, FileNotFoundError):
                 if present(item, watch):
-                    return Fetched(item.name, item.place, was_here=True)
+                    return _found(item)
         raise DownloadError(f"other processes keep taking {item.original} away: try again later")
+
+
+def _found(item: Item) -> Fetched:
+    clean_up(item.original, item.place.parent, keep_original=True)
+    return Fetched(item.name, item.place, was_here=True)
 
 
 def _fetch(item: Item, how: How, watch: Watch) -> Fetched:
@@ -281,34 +289,46 @@ def _fetch(item: Item, how: How, watch: Watch) -> Fetched:
             raise DownloadError(f"{source} is not there: expected {item.file} in {how.source}")
         digests = check_file(source, want)
     else:
-        digests = _whole_original(item, want, watch) or _download(item, want, how, watch)
-    size = source.stat().st_size
+        digests = _whole_original(item, want, how, watch) or _download(item, want, how, watch)
+    size, before = source.stat().st_size, _stamp(item.place)
     try:
         verified = _verified(source, want, digests)
         _install(item, source, digests["sha256"])
     except CheckpointError as error:
-        if not source.is_file():
+        if not source.is_file() or _stamp(item.place) != before:
             raise TakenError(f"{source} was taken away") from None
         if how.local:
             raise
         refused = refused_path(source)
         move_into_place(source, refused)
         raise CheckpointError(f"{error}; it is kept as {refused}") from None
-    origin = str(source.resolve()) if how.local else shown(want.url)
-    write_pin(item.name, Pin(digests["sha256"], size, origin, date.today().isoformat()))
     keep = how.keep_original or (how.local and source.resolve() == item.original.resolve())
     clean_up(item.original, item.place.parent, keep_original=keep)
+    origin = str(source.resolve()) if how.local else shown(want.url)
+    write_pin(item.name, Pin(digests["sha256"], size, origin, date.today().isoformat()))
     return Fetched(item.name, item.place, False, size, digests["sha256"], verified)
 
 
-def _whole_original(item: Item, want: Wanted, watch: Watch) -> dict[str, str] | None:
-    """Of a download that is whole: kept on purpose, or by a failure after it."""
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """What changes when a file is replaced."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns
+
+
+def _whole_original(item: Item, want: Wanted, how: How, watch: Watch) -> dict[str, str] | None:
+    """Of a download that is whole: kept on purpose, by a failure after it, or refused before."""
+    refused = refused_path(item.original)
+    if how.accept_changed and refused.is_file() and not item.original.is_file():
+        move_into_place(refused, item.original)
     if not item.original.is_file():
         return None
     try:
         return check_file(item.original, want)
     except DownloadError as error:
-        move_into_place(item.original, refused_path(item.original))
+        move_into_place(item.original, refused)
         watch.tell(str(error))
         return None
 
@@ -325,9 +345,8 @@ def _verified(source: Path, want: Wanted, digests: dict[str, str]) -> str:
         return ", ".join(f"{k.algorithm} {k.source}" for k in want.known)
     if "md5" in digests:
         return "md5 as the server says, names, shapes"
-    damage = zip_damage(source)
-    if damage is not None:
-        raise CheckpointError(f"{source} is damaged ({damage!r:.80}): fetch it again")
+    if not zip_is_intact(source):
+        return "names, shapes"
     return "crc32 of its parts, names, shapes"
 
 

@@ -151,7 +151,7 @@ class _Transfer:
     def run(self) -> None:
         """Until nothing is missing."""
         failures = restarts = 0
-        while self.partial is None or self.partial.gaps():
+        while self.partial is None or not self.partial.whole:
             before = self.here
             try:
                 self._fetch_gap()
@@ -237,8 +237,8 @@ class _Transfer:
                 if position > end:
                     raise TransientError("more bytes than announced")
                 self.partial.write(data)
-                self.watch.advance(self.here, self.partial.version.length)
-                if position == end or not self.partial.gaps():
+                self.watch.advance(self.partial.written, self.partial.version.length)
+                if position == end or self.partial.whole:
                     return
                 data = next(blocks, b"")
             raise TransientError(f"the connection ended at byte {position:,} of {end:,}")
@@ -305,9 +305,9 @@ class _Transfer:
     def finish(self) -> dict[str, str]:
         """Hash what is on disk; fetch again what was damaged there; give the file its name."""
         assert self.partial is not None
-        known = list(self.wanted.known)
-        if (md5 := self.partial.version.md5) is not None:
-            known.append(Known("md5", md5, "as the server itself says"))
+        known, md5 = self.wanted.known, self.partial.version.md5
+        if not known and md5 is not None:
+            known = (Known("md5", md5, "as the server itself says"),)
         digests = self.partial.digests(_algorithms(known))
         wrong = find_wrong(digests, known)
         if wrong is not None and self.partial.verify():

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from adm_cli.errors import DownloadError, OutputError
+from adm_cli.errors import CheckpointError, DownloadError, OutputError
 from adm_cli.storage.files import adm_home, atomic_write, explain_os_error, make_folder
 from adm_cli.storage.partial import remove_partials
 
@@ -101,15 +101,17 @@ def copy_file(source: Path, target: Path, sha256: str) -> None:
             raise DownloadError(f"{source} changed while it was copied: run the command again")
 
 
-def zip_damage(path: Path) -> str | None:
-    """What does not match its own CRC-32 in a zip, which a `.pt` is, save in the old format."""
+def zip_is_intact(path: Path) -> bool:
+    """Whether every member of a zip matches its CRC-32; False for what is no zip, such as a `.pt`
+    of the old format. Raises CheckpointError for damage."""
+    with path.open("rb") as file:
+        if file.read(2) != b"PK":
+            return False
     try:
-        with path.open("rb") as file:
-            if file.read(2) != b"PK":
-                return None
         with zipfile.ZipFile(path) as archive:
-            return archive.testzip()
+            damage = archive.testzip()
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        return str(error) or type(error).__name__
-    except OSError as error:
-        raise DownloadError(f"cannot read {path}: {error.strerror or error}") from None
+        damage = str(error) or type(error).__name__
+    if damage is not None:
+        raise CheckpointError(f"{path} is damaged ({damage!r:.80}): fetch it again")
+    return True

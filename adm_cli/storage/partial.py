@@ -13,7 +13,8 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterable
+import uuid
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ PIECE = 1 << 20  # bytes
 
 _SAVE_SECONDS = 1.0  # between records: what a killed process fetches again
 _BLOCK = 1 << 22
+
+Pieces = Mapping[int, tuple[int, str]]  # index: bytes from its start, their SHA-256
 
 
 @dataclass(frozen=True)
@@ -56,10 +59,13 @@ class Partial:
     Raises OutputError where the disk refuses.
     """
 
-    def __init__(self, target: Path, version: Version, url: str) -> None:
+    def __init__(
+        self, target: Path, version: Version, url: str, pieces: Pieces | None = None
+    ) -> None:
         self.version, self.url = version, url
         self.path = target.with_name(f"{target.name}.{version.id}.partial")
-        self.pieces: dict[int, tuple[int, str]] = {}  # index: bytes from its start, SHA-256
+        self.pieces = dict(pieces or {})
+        self.here = sum(filled for filled, _ in self.pieces.values())  # bytes known to be good
         self._digest = hashlib.sha256()  # of the piece being written, up to the position
         self._position = 0
         self._saved = time.monotonic()
@@ -75,15 +81,20 @@ class Partial:
             self._file.close()
 
     @property
-    def here(self) -> int:
-        """Bytes known to be good."""
-        return sum(filled for filled, _ in self.pieces.values())
+    def written(self) -> int:
+        """`here`, and what is written of the present piece."""
+        index, inside = divmod(self._position, PIECE)
+        return self.here + max(0, inside - self._filled(index))
+
+    @property
+    def whole(self) -> bool:
+        return self.here == self.version.length
 
     def gaps(self) -> list[tuple[int, int]]:
         """What is missing, as ``[start, end)`` in order."""
         found: list[tuple[int, int]] = []
         for start in range(0, self.version.length, PIECE):
-            filled = self.pieces.get(start // PIECE, (0, ""))[0]
+            filled = self._filled(start // PIECE)
             end = min(start + PIECE, self.version.length)
             if start + filled == end:
                 continue
@@ -95,11 +106,13 @@ class Partial:
 
     def verify(self) -> int:
         """Reads what is recorded and forgets pieces that are not so; returns the bytes lost."""
-        before = self.here
+        lost = 0
         for index, (filled, digest) in list(self.pieces.items()):
             if hashlib.sha256(self._read(index * PIECE, filled)).hexdigest() != digest:
                 del self.pieces[index]
-        return before - self.here
+                lost += filled
+        self.here -= lost
+        return lost
 
     def begin(self, offset: int) -> None:
         """What is written next goes to ``offset``: the start of the file or of a gap."""
@@ -116,7 +129,7 @@ class Partial:
             size = min(PIECE, self.version.length - index * PIECE)
             if inside == 0:
                 self._digest = hashlib.sha256()
-            if self.pieces.get(index, (0, ""))[0] < size:
+            if self._filled(index) < size:
                 self._write(part)
             self._digest.update(part)
             self._position += len(part)
@@ -149,9 +162,20 @@ class Partial:
             raise self._refused(error) from error
 
     def rename(self, target: Path) -> bool:
-        """The whole file gets its name; False if another process has taken it away."""
+        """Close, and give the file its name; False if another process has taken it away.
+
+        Where locks do nothing, another may have finished it and a third begun again under the same
+        name since it was verified: so it moves to a name of our own first, to see what it is.
+        """
+        verified = os.fstat(self._file.fileno())
+        self.close()
+        own = self.path.with_name(f".adm-{uuid.uuid4().hex}.whole")
         try:
-            os.replace(self.path, target)
+            os.rename(self.path, own)
+            if not os.path.samestat(verified, os.stat(own)):
+                os.replace(own, self.path)
+                return False
+            os.replace(own, target)
         except FileNotFoundError:
             return False
         except OSError as error:
@@ -164,9 +188,14 @@ class Partial:
         for path in (_record_of(self.path), self.path):
             path.unlink(missing_ok=True)
 
+    def _filled(self, index: int) -> int:
+        return self.pieces.get(index, (0, ""))[0]
+
     def _record(self, index: int, filled: int) -> None:
-        if filled > self.pieces.get(index, (0, ""))[0]:
+        before = self._filled(index)
+        if filled > before:
             self._flush()
+            self.here += filled - before
             self.pieces[index] = (filled, self._digest.hexdigest())
 
     def _read(self, offset: int, count: int) -> bytes:
@@ -200,10 +229,11 @@ def find_partial(target: Path) -> Partial | None:
         found = _open_recorded(target, record)
         if found is None:
             continue
-        if best is None or found.here > best.here:
-            best, found = found, best
-        if found is not None:
-            found.close()
+        if best is not None:
+            fuller, other = (found, best) if found.here > best.here else (best, found)
+            other.close()
+            found = fuller
+        best = found
     return best
 
 
@@ -225,9 +255,7 @@ def _open_recorded(target: Path, record: Path) -> Partial | None:
     for index, (filled, _) in pieces.items():
         if not (index >= 0 and 0 < filled <= min(PIECE, version.length - index * PIECE)):
             return None
-    partial = Partial(target, version, url)
-    partial.pieces = pieces
-    return partial
+    return Partial(target, version, url, pieces)
 
 
 def partial_bytes(target: Path) -> int:

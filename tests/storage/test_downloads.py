@@ -196,6 +196,12 @@ def test_no_flipped_bit_is_installed(server: Server, tmp_path: Path, vouched: st
     assert target.read_bytes() == DATA
 
 
+def test_a_published_hash_counts_more_than_the_servers(server: Server, tmp_path: Path) -> None:
+    server.default = good(DATA, md5=base64.b64encode(bytes(16)).decode())
+    fetch(server, tmp_path / "x.pt")
+    check_whole(tmp_path / "x.pt")
+
+
 def test_only_the_damaged_part_is_fetched_again(server: Server, tmp_path: Path) -> None:
     """A flipped byte of what is here costs a piece, wherever it is."""
     target = tmp_path / "x.pt"
@@ -623,11 +629,12 @@ def stall_after(data: bytes) -> Behaviour:
 
 
 WORKER = """
-import sys
+import os, sys
 from pathlib import Path
 from adm_cli.storage import downloads, partial
 partial.PIECE = downloads.PIECE = 64
 partial._SAVE_SECONDS = 0.0
+os.fsync = lambda handle: None
 from adm_cli.storage.downloads import *
 want = Wanted(sys.argv[1], 1000, 1000, (Known("sha256", sys.argv[2], "as published"),))
 download(want, Path(sys.argv[3]), patience=Patience(timeout=20), watch=Watch())
@@ -696,6 +703,48 @@ def test_eight_at_once_without_locks(server: Server, tmp_path: Path, cut: int | 
         remove_partials(target)  # as `adm fetch` does when it is done
         assert left(tmp_path) == ["x.pt"]
         target.unlink()
+
+
+KILLED = """
+import os, random, signal, sys, time
+from adm_cli.storage import http
+partial._SAVE_SECONDS = 0.01
+http._BLOCK = 37  # bytes at a time: there is more between two reads to be killed in
+generator = random.Random(int(sys.argv[4]))
+for _ in range(int(sys.argv[5])):
+    children = []
+    for _ in range(8):
+        if (child := os.fork()) == 0:
+            try:
+                fetch()
+            except TakenError:
+                pass
+            finally:
+                os._exit(0)
+        children.append(child)
+    time.sleep(generator.random() * 0.05)
+    for child in children[:4]:
+        os.kill(child, signal.SIGKILL)
+    for child in children:
+        os.waitpid(child, 0)
+    if not Path(sys.argv[3]).exists():
+        fetch()
+    assert Path(sys.argv[3]).read_bytes() == Path(sys.argv[3] + ".right").read_bytes()
+    os.unlink(sys.argv[3])
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs fork and SIGKILL")
+def test_eight_processes_of_which_four_are_killed(server: Server, tmp_path: Path) -> None:
+    """Twenty times, without locks: what gets the name is right, whoever died when."""
+    target = tmp_path / "x.pt"
+    (tmp_path / "x.pt.right").write_bytes(DATA)
+    worker = WORKER.replace("download(want", "def fetch():\n    download(want") + KILLED
+    arguments = [server.url("/x.pt"), SHA, str(target), "0", "20"]
+    subprocess.run([sys.executable, "-c", worker, *arguments], check=True)
+    remove_partials(target)
+    names = [name for name in left(tmp_path) if not name.startswith(".adm-")]
+    assert names == ["x.pt.right"]  # temporaries of the killed go when they are a day old
 
 
 def test_the_lock(tmp_path: Path) -> None:
