@@ -86,7 +86,8 @@ def test_pictures_of_ours_folders_and_npz(draw: Run, enlarge: Run) -> None:
             Path("plain", name).write_bytes(Path("run", name).read_bytes())
     by_run = pixels(enlarge("run"))
     assert len(by_run) == 4
-    for inputs in (["plain"], sorted(Path("plain").iterdir()), ["run/samples_4x8x8x3.npz"]):
+    single = sorted(map(str, Path("plain").iterdir()))
+    for inputs in (["plain"], single, ["run/samples_4x8x8x3.npz"]):
         assert np.array_equal(pixels(enlarge(*inputs)), by_run)
     made = recipe(enlarge("run/samples_4x8x8x3.npz").out.splitlines()[2])
     assert (made["class"], made["seed"], made["base"]["model"]) == (3, 2, "toy")
@@ -135,7 +136,11 @@ def test_every_seed_for_every_picture(enlarge: Run) -> None:
 def test_ddim_is_honoured(enlarge: Run) -> None:
     """Deterministic but for its first noise; the original's flag has no effect here."""
     save_image(Path("a.png"), some(1)[0])
-    kinds = [["--sampler", "ddpm"], ["--sampler", "ddim"], ["--sampler", "ddim", "--eta", 1]]
+    kinds: list[list[object]] = [
+        ["--sampler", "ddpm"],
+        ["--sampler", "ddim"],
+        ["--sampler", "ddim", "--eta", 1],
+    ]
     found = [pixels(enlarge("a.png", "--class", 0, *kind))[0] for kind in kinds]
     assert not any(np.array_equal(found[i], found[j]) for i in range(3) for j in range(i))
     made = recipe(enlarge("a.png", "--class", 0, *kinds[2], "--steps", "ddim3").out.strip())
