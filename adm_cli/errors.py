@@ -5,6 +5,7 @@
     │   └── ConfigError       a model, diffusion or sampling setting is impossible
     ├── CheckpointError       a weights file is damaged, unsafe, or not the model it should be
     ├── MissingWeightsError   a known model whose file is not on this machine
+    ├── DownloadError         a file that could not be fetched, or is not the one expected
     ├── DeviceError           a device that is not there, or not enough memory on it
     ├── RunError              a run folder that is damaged, in use, or made with other settings
     └── OutputError           a file or folder that cannot be written
@@ -37,6 +38,10 @@ class CheckpointError(AdmError):
 
 
 class MissingWeightsError(AdmError):
+    pass
+
+
+class DownloadError(AdmError):
     pass
 
 

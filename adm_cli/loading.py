@@ -18,7 +18,7 @@ from adm_cli.errors import (
 )
 from adm_cli.models.classifier import NoisyClassifier
 from adm_cli.models.unet import SuperResUNet, UNet
-from adm_cli.presets import CHECKPOINTS, PRESETS, Checkpoint, find_checkpoint
+from adm_cli.presets import CHECKPOINTS, PRESETS, TERMS, Checkpoint, find_checkpoint
 from adm_cli.storage.checkpoints import (
     ModelFile,
     open_tensors,
@@ -26,12 +26,10 @@ from adm_cli.storage.checkpoints import (
     stream_tensors,
     verify_content,
 )
-from adm_cli.storage.files import adm_home, weights_folder
+from adm_cli.storage.files import models_folder, weights_folder
 
 Model = UNet | NoisyClassifier
 Shapes = Mapping[str, tuple[int, ...]]
-
-ORIGINALS = "https://openaipublic.blob.core.windows.net/diffusion/jul-2021"
 
 
 def build_model(config: UNetConfig | ClassifierConfig) -> Model:
@@ -50,7 +48,7 @@ def expected_shapes(config: UNetConfig | ClassifierConfig) -> dict[str, tuple[in
 
 def checkpoint_path(row: Checkpoint) -> Path:
     """Where a known checkpoint's weights are, or would be."""
-    folder = weights_folder() if row.embedded else adm_home() / "models"
+    folder = weights_folder() if row.embedded else models_folder()
     return folder / f"{row.name}.safetensors"
 
 
@@ -75,17 +73,20 @@ def find_weights(name: str | Path) -> ModelFile:
     row = find_checkpoint(text if text in checkpoints else models[text])
     path = checkpoint_path(row)
     if not path.is_file():
-        raise MissingWeightsError(_how_to_get(row, path))
+        raise MissingWeightsError(_how_to_get(row, text, path))
     return read_model_file(path)
 
 
-def _how_to_get(row: Checkpoint, path: Path) -> str:
+def _how_to_get(row: Checkpoint, asked: str, path: Path) -> str:
     if row.embedded:
         return f"the embedded weights {path} are missing: install adm again"
-    gigabytes = (row.file_bytes or row.parameters * 4) / 1e9
+    together = next((p.checkpoints for p in PRESETS if p.name == asked), (row.name,))
+    rows = [find_checkpoint(name) for name in together]
+    missing = [row for row in rows if not checkpoint_path(row).is_file()]
+    gigabytes = sum(row.size for row in missing) / 1e9
     return (
-        f"the weights of {row.name} are not on this machine ({gigabytes:.1f} GB, research use): "
-        f"download {ORIGINALS}/{row.name}.pt and run: adm convert {row.name}.pt --preset {row.name}"
+        f"the weights of {row.name} are not on this machine: adm fetch {asked} brings "
+        f"{' and '.join(row.name for row in missing)} ({gigabytes:.1f} GB); {TERMS}"
     )
 
 

@@ -1,6 +1,7 @@
 """Known models as typed rows, each beside the number it reaches.
 
-`CHECKPOINTS` are single weights files: the embedded ones and the 15 published ones. `PRESETS` are
+`CHECKPOINTS` are single weights files: the embedded ones and the 15 published ones (`ORIGINALS` is
+where, `TERMS` on which terms). `INCEPTION` is the network that FID is measured with. `PRESETS` are
 what `--model` takes: a diffusion model, its classifier, perhaps an upsampler behind them (a stack),
 and how the paper samples them.
 `ABLATIONS` are the paper's architecture studies, for training.
@@ -12,6 +13,12 @@ from dataclasses import dataclass, replace
 
 from adm_cli.config import ClassifierConfig, DiffusionConfig, ScheduleName, UNetConfig
 from adm_cli.errors import UsageError, did_you_mean
+
+ORIGINALS = "https://openaipublic.blob.core.windows.net/diffusion/jul-2021"
+TERMS = (
+    "OpenAI's checkpoints are for research only, not for commercial use (model card: "
+    "https://github.com/openai/guided-diffusion/blob/main/model-card.md)"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +39,22 @@ class Checkpoint:
         if isinstance(self.config, ClassifierConfig):
             return "classifier"
         return "diffusion" if self.config.low_res_size is None else "upsampler"
+
+    @property
+    def size(self) -> int:
+        """Bytes of the original: exact where known, else of its float32 parameters alone."""
+        return self.file_bytes or 4 * self.parameters
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedFile:
+    """A file that is used as it was published."""
+
+    name: str
+    url: str
+    file_bytes: int
+    sha256: str
+    terms: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,6 +253,15 @@ CHECKPOINTS: tuple[Checkpoint, ...] = (
         diffusion=_LSUN,
         parameters=552_814_086,
     ),
+)
+
+INCEPTION = PublishedFile(
+    name="inception",
+    url="https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
+    "pt_inception-2015-12-05-6726825d.pth",
+    file_bytes=95_628_359,
+    sha256="6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
+    terms="the FID Inception weights are published by pytorch-fid (Apache License 2.0)",
 )
 
 # Steps and scales are the README's; FIDs are the paper's tables 4 to 6 (50,000 images).

@@ -34,6 +34,7 @@ LAYERS = {
     "pipeline": 3,
     "converting": 3,
     "recipes": 4,
+    "fetching": 4,
     "training": 3,
     "commands": 5,
     "__main__": 6,

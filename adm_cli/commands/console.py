@@ -18,7 +18,7 @@ out = Console(highlight=False, soft_wrap=True, emoji=False)
 
 INTERRUPTED = 128 + signal.SIGINT  # exit code
 
-_PLAIN_SECONDS = 10.0  # between progress lines where stderr is not a terminal
+PLAIN_SECONDS = 10.0  # between progress lines where stderr is not a terminal
 
 
 def note(text: str) -> None:
@@ -100,7 +100,7 @@ class SamplingProgress:
         if self._bar is not None:
             done = self.done_images * self.steps + self.step * self.batch
             self._bar.update(self._task, completed=done, images=self.done_images, step=self.step)
-        elif not self.quiet and time.monotonic() - self.printed >= _PLAIN_SECONDS:
+        elif not self.quiet and time.monotonic() - self.printed >= PLAIN_SECONDS:
             self.printed = time.monotonic()
             fraction = (self.done_images + self.batch * self.step / self.steps) / self.images
             left = (self.printed - self.started) * (1 / fraction - 1)

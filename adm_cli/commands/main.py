@@ -14,6 +14,7 @@ from adm_cli.commands import (
     classes,
     console,
     convert,
+    fetch,
     info,
     models,
     repro,
@@ -43,6 +44,7 @@ app.command("models")(models.models)
 app.command("classes")(classes.classes)
 app.command("info")(info.info)
 app.command("repro")(repro.repro)
+app.command("fetch")(fetch.fetch)
 app.command("convert")(convert.convert)
 
 

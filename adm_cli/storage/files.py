@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -30,6 +31,15 @@ def adm_home() -> Path:
         return (Path(data) if data else Path.home() / ".local" / "share") / "adm"
     except RuntimeError:  # no home folder at all
         return Path(tempfile.gettempdir()) / "adm"
+
+
+def models_folder() -> Path:
+    return adm_home() / "models"
+
+
+def inception_path() -> Path:
+    """Where `adm fetch inception` puts the FID Inception weights (a `.pth` as published)."""
+    return adm_home() / "inception" / "pt_inception-2015-12-05-6726825d.pth"
 
 
 @contextmanager
@@ -113,6 +123,23 @@ def make_folder(path: Path) -> None:
         raise OutputError(f"{path} is a file, expected a folder: choose another place") from None
     except OSError as error:
         raise OutputError(explain_os_error(f"cannot make the folder {path}", error)) from error
+
+
+def move_into_place(source: Path, target: Path) -> None:
+    """Rename a whole file, within a disk, and sync; raises OutputError."""
+    make_folder(target.parent)
+    try:
+        os.replace(source, target)
+    except OSError as error:
+        raise OutputError(explain_os_error(f"cannot move {source} to {target}", error)) from error
+    sync_folder(target.parent)
+
+
+def free_bytes(folder: Path) -> int:
+    """Free space where ``folder`` is, or will be."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
 
 
 def check_writable(folder: Path) -> None:

@@ -91,9 +91,9 @@ def test_known_weights_that_are_not_here(adm: Run) -> None:
     refused(
         adm("sample", "--model", "imagenet256", "--scale", 0),
         1,
-        "256x256_diffusion.pt",
+        "adm fetch imagenet256 brings 256x256_diffusion and 256x256_classifier (2.4 GB)",
+        "for research only",
         "https://",
-        "adm convert 256x256_diffusion.pt --preset 256x256_diffusion",
     )
 
 

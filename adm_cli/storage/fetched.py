@@ -1,0 +1,117 @@
+"""What `adm fetch` keeps under ADM_HOME: originals on their way, and the hash each had first."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+import time
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from adm_cli.errors import CheckpointError, DownloadError, OutputError
+from adm_cli.storage.files import adm_home, atomic_write, explain_os_error, make_folder
+from adm_cli.storage.partial import remove_partials
+
+_STALE = 86_400  # seconds after which what a killed process left is nobody's
+_BLOCK = 1 << 22
+
+
+@dataclass(frozen=True)
+class Pin:
+    """The file that was taken for ``name`` first; later ones must be the same."""
+
+    sha256: str
+    bytes: int
+    source: str  # URL or path
+    date: str
+
+
+def original_path(file: str) -> Path:
+    return adm_home() / "downloads" / file
+
+
+def pin_path(name: str) -> Path:
+    return adm_home() / "fetched" / f"{name}.json"
+
+
+def read_pin(name: str) -> Pin | None:
+    """Raises DownloadError for a record that cannot be read."""
+    path = pin_path(name)
+    try:
+        facts = json.loads(path.read_bytes())
+        return Pin(str(facts["sha256"]), int(facts["bytes"]), facts["source"], facts["date"])
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise DownloadError(f"cannot read {path}: {error.strerror or error}") from None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise DownloadError(
+            f"{path} is damaged; it recorded the hash of {name}: remove it to trust the next file"
+        ) from None
+
+
+def write_pin(name: str, pin: Pin) -> None:
+    with atomic_write(pin_path(name)) as file:
+        file.write(json.dumps(asdict(pin), indent=1).encode())
+
+
+@contextmanager
+def scratch_folder(target: Path) -> Iterator[Path]:
+    """A folder of this process alone beside ``target``; removed with all in it."""
+    make_folder(target.parent)
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=".adm-", suffix=".scratch", dir=target.parent))
+    except OSError as error:
+        raise OutputError(explain_os_error(f"cannot write to {target.parent}", error)) from error
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def clean_up(original: Path, models: Path, *, keep_original: bool) -> None:
+    """After a success: what was not finished or refused before, and killed processes' leftovers."""
+    remove_partials(original)
+    unwanted = [original.with_name(f"{original.name}.refused")]
+    unwanted += [] if keep_original else [original]
+    for path in unwanted:
+        path.unlink(missing_ok=True)
+    oldest = time.time() - _STALE
+    for folder in (original.parent, models):
+        for path in folder.glob(".adm-*"):
+            with suppress(OSError):
+                if path.stat().st_mtime < oldest:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def copy_file(source: Path, target: Path, sha256: str) -> None:
+    """A copy whose hash is checked as it is written; raises DownloadError if it differs."""
+    digest = hashlib.sha256()
+    with source.open("rb") as file, atomic_write(target) as copy:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+            copy.write(block)
+        if digest.hexdigest() != sha256:
+            raise DownloadError(f"{source} changed while it was copied: run the command again")
+
+
+def zip_is_intact(path: Path) -> bool:
+    """Whether every member of a zip matches its CRC-32; False for what is no zip, such as a `.pt`
+    of the old format. Raises CheckpointError for damage."""
+    with path.open("rb") as file:
+        if file.read(2) != b"PK":
+            return False
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damage = archive.testzip()
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        damage = str(error) or type(error).__name__
+    if damage is not None:
+        raise CheckpointError(f"{path} is damaged ({damage!r:.80}): fetch it again")
+    return True
