@@ -10,7 +10,19 @@ from typing import Annotated
 import typer
 
 from adm_cli import __version__
-from adm_cli.commands import classes, console, convert, info, models, repro, sample, signals, train
+from adm_cli.commands import (
+    classes,
+    console,
+    convert,
+    info,
+    merge,
+    models,
+    repro,
+    sample,
+    signals,
+    train,
+    verify,
+)
 from adm_cli.errors import AdmError
 
 app = typer.Typer(
@@ -31,6 +43,8 @@ app.command("models")(models.models)
 app.command("classes")(classes.classes)
 app.command("info")(info.info)
 app.command("repro")(repro.repro)
+app.command("verify")(verify.verify)
+app.command("merge")(merge.merge)
 app.command("convert")(convert.convert)
 
 

@@ -19,7 +19,9 @@ def merge(
     output: Annotated[
         Path,
         typer.Option(
-            "--output", "-o", help="File to write: .npz, .zip or .tar; with --shard-size x-%06d.tar."
+            "--output",
+            "-o",
+            help="File to write: .npz, .zip or .tar; with --shard-size x-%06d.tar.",
         ),
     ],
     shard_size: Annotated[
