@@ -16,12 +16,14 @@ from adm_cli.commands import (
     convert,
     fetch,
     info,
+    merge,
     models,
     repro,
     sample,
     signals,
     train,
     upsample,
+    verify,
 )
 from adm_cli.errors import AdmError
 
@@ -45,6 +47,8 @@ app.command("classes")(classes.classes)
 app.command("info")(info.info)
 app.command("repro")(repro.repro)
 app.command("fetch")(fetch.fetch)
+app.command("verify")(verify.verify)
+app.command("merge")(merge.merge)
 app.command("convert")(convert.convert)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
@@ -79,3 +79,21 @@ def find_part(shard: str | None, device: str, out: Path | None) -> Part:
     if world.size > 1 and device in ("auto", "cuda") and torch.cuda.is_available():
         device = f"cuda:{world.local_rank % torch.cuda.device_count()}"
     return Part(part, device, world.rank == 0)
+
+
+def recorded_weights(option: str, given: str | None, recorded: Any, made: Path) -> Any:
+    """What was asked for, else what made the picture or run, if that can be found by its name.
+
+    Raises UsageError.
+    """
+    from adm_cli.errors import UsageError
+    from adm_cli.presets import CHECKPOINTS, PRESETS
+
+    if given is not None or recorded is None:
+        return given
+    if recorded not in [*(row.name for row in PRESETS), *(row.name for row in CHECKPOINTS)]:
+        raise UsageError(
+            f"{made} was made with the weights {recorded!r:.80}, which are no preset: "
+            f"pass their file with {option}"
+        )
+    return recorded

@@ -98,8 +98,8 @@ def _draw(recipe: Mapping[str, Any], given: Given, _depth: int) -> tuple[Pixels,
     config = config_from_recipe(recipe)
     guide = recipe["classifier"] if config.guided else None
     sources = find_sources(
-        _weights("--model", given.model, recipe["model"], given.picture),
-        _weights("--classifier", given.classifier, guide, given.picture),
+        options.recorded_weights("--model", given.model, recipe["model"], given.picture),
+        options.recorded_weights("--classifier", given.classifier, guide, given.picture),
         guided=config.guided,
     )
     device = given.device or recipe["device"]
@@ -115,7 +115,7 @@ def _enlarge(recipe: Mapping[str, Any], given: Given, depth: int) -> tuple[Pixel
     from adm_cli.storage.inputs import pixels_sha256
 
     config = config_from_recipe(recipe)
-    name = _weights("--upsampler", given.upsampler, recipe["model"], given.picture)
+    name = options.recorded_weights("--upsampler", given.upsampler, recipe["model"], given.picture)
     sources = find_upsampler(name)
     size = sources.model.info.config.low_res_size  # type: ignore[union-attr]
     small, base = _small_picture(recipe, given, depth, size)
@@ -181,20 +181,6 @@ def _report(gap: Any, differing: list[str], json: bool) -> None:
             "every recorded input is the same: this machine's arithmetic rounds differently, "
             "or the picture was edited"
         )
-
-
-def _weights(option: str, given: str | None, recorded: Any, picture: Path) -> Any:
-    """What was asked for, else what made the picture, if that can be found by its name."""
-    from adm_cli.presets import CHECKPOINTS, PRESETS
-
-    if given is not None or recorded is None:
-        return given
-    if recorded not in [*(row.name for row in PRESETS), *(row.name for row in CHECKPOINTS)]:
-        raise UsageError(
-            f"{picture} was made with the weights {recorded!r:.80}, which are no preset: "
-            f"pass their file with {option}"
-        )
-    return recorded
 
 
 def _check_output(path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +14,11 @@ from adm_cli.storage.manifests import Record, read_manifest, rewrite_manifest
 from adm_cli.storage.plans import Plan, read_plan
 from adm_cli.storage.runs import RunFolder
 
-Kind = Literal["damaged", "missing", "unrecorded", "temporary", "line", "run", "to draw"]
+Kind = Literal[
+    "damaged", "missing", "unrecorded", "temporary", "line", "run", "unfinished", "foreign"
+]
 
-PICTURES = (".png", ".webp")
+_LOST = ("damaged", "missing", "unrecorded")  # to be made again
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,6 @@ class Finding:
     kind: Kind
     file: str
     text: str
-    record: Record | None = None  # of a file that was safely there once
 
 
 def verify_run(run: RunFolder, on_file: Callable[[int, int], None]) -> Iterator[Finding]:
@@ -42,10 +43,12 @@ def verify_run(run: RunFolder, on_file: Callable[[int, int], None]) -> Iterator[
         if finding := _check_file(run.path / name, record):
             yield finding
     yield from _strays(run, plan, records)
-    rest = [item for item in plan.items if item.file not in records]
+    rest = [i for i in plan.items if i.file not in records and not (run.path / i.file).exists()]
     if rest:
         yield Finding(
-            "to draw", rest[0].file, f"{len(rest)} of {len(plan.items)} images were not drawn yet"
+            "unfinished",
+            rest[0].file,
+            f"{len(rest)} of {len(plan.items)} images were not drawn yet",
         )
 
 
@@ -71,15 +74,15 @@ def _check_file(path: Path, record: Record) -> Finding | None:
     try:
         size, digest = file_digest(path)
     except FileNotFoundError:
-        return Finding("missing", path.name, f"{path} is missing", record)
+        return Finding("missing", path.name, f"{path} is missing")
     except OSError as error:
-        return Finding("damaged", path.name, explain_os_error(f"cannot read {path}", error), record)
+        return Finding("damaged", path.name, explain_os_error(f"cannot read {path}", error))
     if size != record["bytes"]:
         text = f"{path} has {size} bytes instead of {record['bytes']}"
-        return Finding("damaged", path.name, text, record)
+        return Finding("damaged", path.name, text)
     if digest != record["sha256"]:
         text = f"{path} is damaged: its content is not what was written"
-        return Finding("damaged", path.name, text, record)
+        return Finding("damaged", path.name, text)
     return None
 
 
@@ -88,16 +91,17 @@ def _strays(run: RunFolder, plan: Plan, records: dict[str, Record]) -> Iterator[
     for path in sorted(run.path.iterdir()):
         if path.name.startswith(".adm-") and path.suffix == ".tmp":
             yield Finding("temporary", path.name, f"{path} was left behind by a killed process")
-        elif path.name in records or path.suffix not in PICTURES:
+        elif path.name in records:
             continue
-        elif path.name in wanted:
-            yield Finding("unrecorded", path.name, f"{path} is in no manifest: it is drawn again")
-        else:
-            yield Finding("unrecorded", path.name, f"{path} is no image of this run")
+        elif path.name in wanted or path.name == "grid.png" or path.match("samples_*.npz"):
+            text = f"{path} is in no manifest: its line was lost, or never written"
+            yield Finding("unrecorded", path.name, text)
+        elif path.suffix in (".png", ".webp"):
+            yield Finding("foreign", path.name, f"{path} is no image of this run")
 
 
-def repair_run(run: RunFolder, findings: list[Finding]) -> list[Record]:
-    """Takes out of a run what is not right, and returns the records of files that are to be remade.
+def repair_run(run: RunFolder, findings: Sequence[Finding]) -> set[str]:
+    """Takes out of a run what is not right, and returns the names of files that are to be remade.
 
     Damaged files, lines and temporaries go; ``run.json`` is written anew from its other copy.
     Pictures that never belonged to the run stay. Raises RunError while another process draws.
@@ -107,7 +111,7 @@ def repair_run(run: RunFolder, findings: list[Finding]) -> list[Record]:
             stack.enter_context(run.lock(path.stem))
         stack.enter_context(run.lock("run"))
         run.restore()
-        lost = {f.file: f.record for f in findings if f.record is not None}
+        lost = {finding.file for finding in findings if finding.kind in _LOST}
         try:
             for finding in findings:
                 if finding.kind in ("damaged", "temporary"):
@@ -119,4 +123,4 @@ def repair_run(run: RunFolder, findings: list[Finding]) -> list[Record]:
             good = [record for record in manifest.records if record["file"] not in lost]
             if len(good) < len(manifest.records) or manifest.damaged or manifest.torn:
                 rewrite_manifest(path, good)
-    return list(lost.values())
+    return lost
