@@ -397,7 +397,7 @@ def _read_small(
 ) -> Tensor:
     """``count`` pictures for an upsampler, padded to ``size``: [size, 3, h, w] in [-1, 1]."""
     expected = pipeline.model.config.low_res_size
-    images = [torch.as_tensor(pictures[i]) for i in range(first, first + count)]
+    images = [_tensor(pictures[i]) for i in range(first, first + count)]
     for i, image in enumerate(images):
         if expected is None or image.dtype != torch.uint8 or image.shape != (*expected, 3):
             raise UsageError(
@@ -406,6 +406,10 @@ def _read_small(
             )
     images += images[-1:] * (size - count)
     return to_model_range(torch.stack(images))
+
+
+def _tensor(image: Tensor | Pixels) -> Tensor:
+    return image if isinstance(image, Tensor) else torch.from_numpy(image.copy())
 
 
 def check_classes(sources: Sources, classes: Sequence[int | None]) -> None:

@@ -14,12 +14,13 @@ from adm_cli.errors import AdmError, ConfigError
 from adm_cli.pipeline import ImageBatch, Pipeline, Sources, choose_schedule
 from adm_cli.storage.plans import Item, Plan
 
-_MOST_STAGES = 8  # of nested recipes
+MOST_STAGES = 8  # of a recipe within a recipe
 
 # What may differ between two machines, or two times, and what to call it.
 _INPUTS = {
     "model_sha256": "the model's weights",
     "classifier_sha256": "the classifier's weights",
+    "small_sha256": "the small picture",
     "adm": "the version of adm",
     "torch": "the version of torch",
     "device": "the device",
@@ -101,6 +102,7 @@ def plan_config(plan: Plan, items: Sequence[Item]) -> SamplingConfig:
             config,
             seeds=tuple(item.facts["seed"] for item in items),
             classes=tuple(item.facts["class"] for item in items),
+            scale=common["scale"],
             scales=tuple(item.facts.get("scale", common["scale"]) for item in items),
         )
     except (KeyError, TypeError) as error:
@@ -181,7 +183,7 @@ def is_enlarged(recipe: Mapping[str, Any]) -> bool:
 def whole_recipe(found: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
     """A recipe that was found in a file, if all is there to draw from it again, else None."""
     recipe: Any = found
-    for _ in range(_MOST_STAGES):
+    for _ in range(MOST_STAGES):
         try:
             config_from_recipe(recipe)
         except (AdmError, TypeError):
@@ -209,11 +211,16 @@ def config_from_recipe(recipe: Mapping[str, Any]) -> SamplingConfig:
 
 
 def differing_inputs(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """In words, which inputs of two recipes differ."""
-    return [
+    """In words, which inputs of two recipes differ, those of small pictures included."""
+    mine = [
         f"{what} ({_short(old.get(key))}, now {_short(new.get(key))})"
         for key, what in _INPUTS.items()
         if old.get(key) != new.get(key)
+    ]
+    if not old.get("base") or not new.get("base"):
+        return mine
+    return mine + [
+        f"of the small picture, {text}" for text in differing_inputs(old["base"], new["base"])
     ]
 
 

@@ -22,14 +22,7 @@ def classes(
     json: options.Json = False,
 ) -> None:
     """Search the classes by id and name: all of ImageNet's, or those of a model."""
-    if model is None:
-        known = imagenet_names()
-    else:
-        from adm_cli.pipeline import find_sources
-
-        known = find_sources(model).classes
-        if not known:
-            raise UsageError(f"{model} is unconditional: it has no classes")
+    known = imagenet_names() if model is None else _classes_of(model)
     text = " ".join(query or [])
     found = search_classes(text, known)
     if not found:
@@ -45,3 +38,15 @@ def classes(
             console.print_json({"id": class_id, "wnid": wnid, "names": list(names)})
         else:
             print(f"{class_id:4d}  {', '.join(names)}")
+
+
+def _classes_of(model: str) -> dict[int, str]:
+    """What a model can be asked for: with the preset's classifier, or as its own file says."""
+    from adm_cli.loading import find_weights
+    from adm_cli.pipeline import find_sources
+
+    info = find_weights(model).info
+    known = dict(info.classes) if info.kind != "diffusion" else find_sources(model).classes
+    if not known:
+        raise UsageError(f"{model} is unconditional: it has no classes")
+    return known

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -39,7 +40,7 @@ def info(
     if json:
         console.print_json(facts)
         return
-    for name, value in facts.items():
+    for name, value in _lines(facts):
         text = f"{value:,}" if name == "parameters" and isinstance(value, int) else _text(value)
         line = f"{console.one_line(name):22} {console.one_line(text)}"
         console.out.print(line, markup=False)
@@ -83,6 +84,15 @@ def _model_facts(file: ModelFile) -> dict[str, Any]:
         "source": dict(file.info.source),
         "content_sha256": file.content_sha256,
     }
+
+
+def _lines(facts: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Names and values; the recipe of a small picture that was enlarged line by line after it."""
+    for name, value in facts.items():
+        if name == "base" and isinstance(value, dict):
+            yield from ((f"base {inner}", v) for inner, v in _lines(value))
+        else:
+            yield name, value
 
 
 def _text(value: object) -> str:

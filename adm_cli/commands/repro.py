@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
 from adm_cli.commands import console, options
 from adm_cli.errors import AdmError, UsageError
 
+if TYPE_CHECKING:
+    from adm_cli.storage.images import Pixels, Recipe
+
 
 def repro(
-    picture: Annotated[Path, typer.Argument(help="A PNG or WebP made by adm sample.")],
+    picture: Annotated[
+        Path, typer.Argument(help="A PNG or WebP made by adm sample or adm upsample.")
+    ],
     model: Annotated[
         Optional[str],
         typer.Option("--model", "-m", help="Weights file, if the model is not a preset."),
     ] = None,
     classifier: options.Classifier = None,
+    upsampler: Annotated[
+        Optional[str],
+        typer.Option("--upsampler", help="Weights file, if the upsampler is not a known one."),
+    ] = None,
+    small: Annotated[
+        Optional[Path],
+        typer.Option("--input", help="What was enlarged, if it carried no recipe of its own."),
+    ] = None,
     device: Annotated[
         Optional[str], typer.Option("--device", help="Default: the kind it was made on.")
     ] = None,
@@ -28,35 +43,22 @@ def repro(
 ) -> None:
     """Make a picture again and say whether it is identical, and if not what differs.
 
-    Exit code 0 if every value is the same, 1 if not.
+    Of an enlarged picture, first the small one is made again. Exit code 0 if every value is the
+    same, 1 if not.
     """
     import numpy as np
 
-    from adm_cli.pipeline import find_sources, generate, load_pipeline
-    from adm_cli.recipes import config_from_recipe, differing_inputs, image_recipe, run_recipe
+    from adm_cli.recipes import config_from_recipe, differing_inputs
     from adm_cli.storage.images import open_picture, save_image
 
     pixels, recipe = open_picture(picture)
     if recipe is None:
         raise AdmError(f"{picture} carries no recipe: it was not made by adm, or was re-saved")
-    config = config_from_recipe(recipe)
-    guided = config.scale != 0
+    config_from_recipe(recipe)  # raises if it is damaged, before anything is written or loaded
     if output is not None:
         _check_output(output)
-    sources = find_sources(
-        _weights("--model", model, recipe["model"], picture),
-        _weights("--classifier", classifier, recipe["classifier"] if guided else None, picture),
-        guided=guided,
-    )
-    pipeline = load_pipeline(
-        sources,
-        guided=guided,
-        device=device or recipe["device"],
-        dtype=recipe["dtype"],
-    )
-    batch = next(iter(generate(pipeline, config, on_note=console.note)))
-    new = batch.images[0].numpy()
-    new_recipe = image_recipe(run_recipe(pipeline, config), pipeline, batch, 0)
+    given = Given(picture, model, classifier, upsampler, small, device)
+    new, new_recipe = _remake(recipe, given)
     if new.shape != pixels.shape:
         sizes = [f"{shape[1]}x{shape[0]}" for shape in (pixels.shape, new.shape)]
         raise AdmError(f"{picture} is {sizes[0]} pixels, the model makes {sizes[1]}")
@@ -66,6 +68,91 @@ def repro(
     _report(gap, differing_inputs(recipe, new_recipe), json)
     if gap.any():
         raise typer.Exit(1)
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the command line says beside the recipe."""
+
+    picture: Path
+    model: str | None
+    classifier: str | None
+    upsampler: str | None
+    small: Path | None
+    device: str | None
+
+
+def _remake(recipe: Mapping[str, Any], given: Given, depth: int = 0) -> tuple[Pixels, Recipe]:
+    """The picture of a recipe, uint8 [H, W, 3], and the recipe of what was made now."""
+    from adm_cli.recipes import MOST_STAGES, is_enlarged
+
+    if depth > MOST_STAGES:
+        raise AdmError(f"{given.picture}: its recipe has more than {MOST_STAGES} stages")
+    return (_enlarge if is_enlarged(recipe) else _draw)(recipe, given, depth)
+
+
+def _draw(recipe: Mapping[str, Any], given: Given, _depth: int) -> tuple[Pixels, Recipe]:
+    from adm_cli.pipeline import find_sources, generate, load_pipeline
+    from adm_cli.recipes import config_from_recipe, image_recipe, run_recipe
+
+    config = config_from_recipe(recipe)
+    guide = recipe["classifier"] if config.guided else None
+    sources = find_sources(
+        options.recorded_weights("--model", given.model, recipe["model"], given.picture),
+        options.recorded_weights("--classifier", given.classifier, guide, given.picture),
+        guided=config.guided,
+    )
+    device = given.device or recipe["device"]
+    pipeline = load_pipeline(sources, guided=config.guided, device=device, dtype=recipe["dtype"])
+    batch = next(generate(pipeline, config, on_note=console.note))
+    new = image_recipe(run_recipe(pipeline, config), pipeline, batch, 0)
+    return batch.images[0].numpy(), new
+
+
+def _enlarge(recipe: Mapping[str, Any], given: Given, depth: int) -> tuple[Pixels, Recipe]:
+    from adm_cli.pipeline import find_upsampler, load_pipeline, upsample
+    from adm_cli.recipes import config_from_recipe, enlarged_recipe, image_recipe, run_recipe
+    from adm_cli.storage.inputs import pixels_sha256
+
+    config = config_from_recipe(recipe)
+    name = options.recorded_weights("--upsampler", given.upsampler, recipe["model"], given.picture)
+    sources = find_upsampler(name)
+    size = sources.model.info.config.low_res_size  # type: ignore[union-attr]
+    small, base = _small_picture(recipe, given, depth, size)
+    device = given.device or recipe["device"]
+    pipeline = load_pipeline(sources, device=device, dtype=recipe["dtype"])
+    batch = next(upsample(pipeline, small[None], config, on_note=console.note))
+    new = enlarged_recipe(
+        image_recipe(run_recipe(pipeline, config), pipeline, batch, 0),
+        small_sha256=pixels_sha256(small),
+        base=base,
+        resized=recipe["resized"],
+    )
+    return batch.images[0].numpy(), new
+
+
+def _small_picture(
+    recipe: Mapping[str, Any], given: Given, depth: int, size: Any
+) -> tuple[Pixels, Recipe | None]:
+    """What was enlarged: given, or made again; and its recipe, where that is known."""
+    from adm_cli.storage.inputs import open_inputs
+    from adm_cli.storage.pictures import fit_picture
+
+    if given.small is not None and depth == 0:
+        pictures = open_inputs([given.small], resize=size if recipe["resized"] else None)
+        same = [
+            i for i, p in enumerate(pictures.items) if p.pixels_sha256 == recipe["small_sha256"]
+        ]
+        if not same and len(pictures) > 1:
+            raise UsageError(f"none of the {len(pictures)} pictures of {given.small} is the one")
+        return pictures[same[0] if same else 0], recipe["base"]
+    if recipe["base"] is None:
+        raise UsageError(
+            f"{given.picture} was enlarged from a picture that carried no recipe, so it cannot be "
+            f"made again from nothing: pass that picture with --input"
+        )
+    pixels, base = _remake(recipe["base"], given, depth + 1)
+    return (fit_picture(pixels, size) if recipe["resized"] else pixels), base
 
 
 def _report(gap: Any, differing: list[str], json: bool) -> None:
@@ -94,20 +181,6 @@ def _report(gap: Any, differing: list[str], json: bool) -> None:
             "every recorded input is the same: this machine's arithmetic rounds differently, "
             "or the picture was edited"
         )
-
-
-def _weights(option: str, given: str | None, recorded: Any, picture: Path) -> Any:
-    """What was asked for, else what made the picture, if that can be found by its name."""
-    from adm_cli.presets import CHECKPOINTS, PRESETS
-
-    if given is not None or recorded is None:
-        return given
-    if recorded not in [*(row.name for row in PRESETS), *(row.name for row in CHECKPOINTS)]:
-        raise UsageError(
-            f"{picture} was made with the weights {recorded!r:.80}, which are no preset: "
-            f"pass their file with {option}"
-        )
-    return recorded
 
 
 def _check_output(path: Path) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from tests.conftest import Result, Toys
+from tests.conftest import TOY_UNET, Result, Toys, save_toy
 
 Run = Callable[..., Result]
 
@@ -43,6 +45,51 @@ def test_classes_of_a_model(adm: Run, toys: Toys) -> None:
     (row,) = adm("classes", "st", "--model", toys.model, "--json").out.splitlines()
     assert json.loads(row) == {"id": 3, "wnid": None, "names": ["star"]}
     assert len(adm("classes", "--model", "tiny").out.splitlines()) == 10
+
+
+def test_classes_of_every_kind_of_model(adm: Run, toys: Toys) -> None:
+    for path in (toys.classifier, toys.upsampler):
+        assert adm("classes", "--model", path).out == "   0  circle\n   1  square\n   3  star\n"
+    for path in (toys.plain_upsampler, _lsun(toys)):
+        done = adm("classes", "--model", path)
+        assert (done.code, done.out) == (2, "")
+        assert "is unconditional: it has no classes" in done.err
+
+
+def _lsun(toys: Toys) -> Path:
+    """As the LSUN models are: no classes, and no classifier among the presets."""
+    return save_toy(Path("lsun.safetensors"), replace(TOY_UNET, num_classes=None), {})
+
+
+def test_another_list_of_classes(adm: Run, toys: Toys) -> None:
+    """A community model's own ids and names, wherever a class is named."""
+    names = {0: "tench", 1: "Great Tit", 4: "tit, great"}
+    model = save_toy(Path("birds.safetensors"), TOY_UNET, names)
+    assert adm("classes", "great", "--model", model).out == "   1  Great Tit\n   4  tit, great\n"
+    assert "classes                0 tench, 1 Great Tit, 4 tit, great" in adm("info", model).out
+    options = ("--model", model, "--scale", 0, "--steps", 1, "--num", 1, "--device", "cpu")
+    for spec, class_id in (("great tit", 1), ("tit, great", 4), ("4", 4)):
+        (row,) = adm("sample", *options, "--class", spec, "--json").out.splitlines()
+        assert json.loads(row)["class"] == class_id
+    refused = adm("sample", *options, "--class", "goldfish")
+    assert refused.code == 2
+    assert "unknown class 'goldfish'" in refused.err
+    assert "class 2 is not among the 3 classes" in adm("sample", *options, "--class", 2).err
+    # the same id, another meaning: not guided by a classifier of other classes
+    assert (
+        "class 0 is tench to the model birds but circle to the classifier"
+        in adm("sample", "--model", model, "--classifier", toys.classifier).err
+    )
+
+
+def test_an_unconditional_model_draws_without_a_class(adm: Run, toys: Toys) -> None:
+    options = ("--model", _lsun(toys), "--steps", 1, "--num", 2, "--device", "cpu", "--json")
+    rows = [json.loads(line) for line in adm("sample", *options).out.splitlines()]
+    assert [row["class"] for row in rows] == [None, None]
+    refused = adm("sample", *options, "--class", 0)
+    assert "lsun is unconditional and not guided: --class would change nothing" in refused.err
+    guided = adm("sample", *options, "--classifier", toys.classifier, "--class", "star")
+    assert [json.loads(line)["class"] for line in guided.out.splitlines()] == [3, 3]
 
 
 @pytest.mark.parametrize(
