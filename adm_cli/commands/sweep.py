@@ -107,7 +107,7 @@ def sweep(
     adm sweep --class all --num 20 --scale 0,2,4 --ref photos --features classifier --out sweep
     """
     from adm_cli.devices import choose_device
-    from adm_cli.storage.outputs import fresh_folder, make_fresh_folder, remove_if_empty
+    from adm_cli.storage.outputs import fresh_folder, make_fresh_folder
 
     if rows < 1:
         raise UsageError(f"--rows must be at least 1, got {rows}")
@@ -120,27 +120,24 @@ def sweep(
     pairs = select_images(models[0][1], class_, seed=seed, seeds=seeds, num=num, total=total)
     images = [Wanted(class_id, own_seed) for class_id, own_seed in pairs]
     _check_same_classes(models, images)
+    folder = fresh_folder(FRESH) if out is None else out
+    cells = prepare_cells(
+        models, grid, images, folder, choose_device(device), dtype, overwrite=overwrite
+    )
+    found = Sweep(SweepFolder(folder), cells, rows, Telling(json, quiet, images=False))
+    found.begin(overwrite=overwrite)
+    if dry_run:
+        _show_plan(cells, json=json, overwrite=overwrite)
+        return
+    judge = None if ref is None else open_judge(ref, metrics, features, cells, device)
     if out is not None:
-        folder = out
-    else:
-        folder = fresh_folder(FRESH) if dry_run else make_fresh_folder(FRESH)
-    cells: list[Prepared] = []
+        found.run(judge, device, dtype, overwrite=overwrite)
+        return
+    found.move(make_fresh_folder(FRESH))
     try:
-        cells = prepare_cells(
-            models, grid, images, folder, choose_device(device), dtype, overwrite=overwrite
-        )
-        plan = Sweep(SweepFolder(folder), cells, rows, Telling(json, quiet, images=False))
-        plan.begin(overwrite=overwrite)
-        if dry_run:
-            _show_plan(cells, json=json, overwrite=overwrite)
-            return
-        judge = None if ref is None else open_judge(ref, metrics, features, cells, device)
-        plan.run(judge, device, dtype, overwrite=overwrite)
+        found.run(judge, device, dtype, overwrite=overwrite)
     finally:
-        if out is None and not dry_run:
-            for cell in cells:
-                cell.run.discard_if_empty()
-            remove_if_empty(folder)
+        found.discard_if_empty()
 
 
 def _words(name: str, text: str | None) -> list[str | None]:

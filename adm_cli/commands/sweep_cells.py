@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from adm_cli.errors import UsageError
 if TYPE_CHECKING:
     import torch
 
-    from adm_cli.config import SamplingConfig
+    from adm_cli.config import ClassifierConfig, SamplingConfig, UNetConfig
     from adm_cli.evaluating import Extractor
     from adm_cli.pipeline import Pipeline, Sources
     from adm_cli.reports.sweeps import Cell
@@ -63,17 +64,21 @@ class Prepared:
 
     def gflop_a_step(self) -> float:
         """Of one image: the model, and for guidance the classifier there and back."""
-        import torch
+        sources = self.sources
+        guide = sources.classifier if self.config.guided else None
+        there_and_back = 0.0 if guide is None else 2 * _gflop(guide.info.config)
+        return _gflop(sources.model.info.config) + there_and_back
 
-        from adm_cli.loading import build_model
-        from adm_cli.models.cost import forward_gflops
 
-        sources, total = self.sources, 0.0
-        with torch.device("meta"):
-            total += forward_gflops(build_model(sources.model.info.config))
-            if self.config.guided and sources.classifier is not None:
-                total += 2 * forward_gflops(build_model(sources.classifier.info.config))
-        return total
+@cache
+def _gflop(config: UNetConfig | ClassifierConfig) -> float:
+    import torch
+
+    from adm_cli.loading import build_model
+    from adm_cli.models.cost import forward_gflops
+
+    with torch.device("meta"):
+        return forward_gflops(build_model(config))
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adm_cli import __version__
@@ -48,6 +49,21 @@ class Sweep:
         for prepared in self.cells:
             known = old.get(prepared.cell.name, {"drawn": 0, "seconds": 0.0})
             self.rows[prepared.cell.name] = {**_settings_row(prepared), **known}
+
+    def move(self, path: Path) -> None:
+        """Another folder, before anything is drawn."""
+        from adm_cli.storage.runs import RunFolder
+
+        self.folder = SweepFolder(path)
+        self.cells = [replace(c, run=RunFolder(path / c.cell.name)) for c in self.cells]
+
+    def discard_if_empty(self) -> None:
+        """Takes back a folder in which the sweep left no image."""
+        from adm_cli.storage.outputs import remove_if_empty
+
+        for prepared in self.cells:
+            prepared.run.discard_if_empty()
+        remove_if_empty(self.folder.path)
 
     def run(self, judge: Judge | None, device: str, dtype: str, *, overwrite: bool) -> None:
         """Draws and measures what is missing; tables and sheet are written in any case."""
