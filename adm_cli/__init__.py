@@ -32,6 +32,11 @@ _HOMES = {
     "ddim_sample": "diffusion.samplers",
     "ddpm_sample": "diffusion.samplers",
     "classifier_guidance": "diffusion.guidance",
+    "density_coverage": "evaluation.neighbours",
+    "frechet_distance": "evaluation.metrics",
+    "inception_score": "evaluation.metrics",
+    "kernel_distance": "evaluation.metrics",
+    "precision_recall": "evaluation.neighbours",
     "convert": "converting",
     "load_model": "loading",
     "ImageBatch": "pipeline",
@@ -59,10 +64,15 @@ __all__ = [
     "ddim_reverse",
     "ddim_sample",
     "ddpm_sample",
+    "density_coverage",
+    "frechet_distance",
     "generate",
+    "inception_score",
+    "kernel_distance",
     "load_model",
     "load_pipeline",
     "openai_flags",
+    "precision_recall",
 ]
 
 if TYPE_CHECKING:
@@ -72,6 +82,8 @@ if TYPE_CHECKING:
     from adm_cli.diffusion.samplers import SampleStep, ddim_reverse, ddim_sample, ddpm_sample
     from adm_cli.diffusion.schedule import NoiseSchedule
     from adm_cli.errors import AdmError
+    from adm_cli.evaluation.metrics import frechet_distance, inception_score, kernel_distance
+    from adm_cli.evaluation.neighbours import density_coverage, precision_recall
     from adm_cli.loading import load_model
     from adm_cli.models.classifier import NoisyClassifier
     from adm_cli.models.unet import SuperResUNet, UNet

@@ -20,7 +20,7 @@ from torch import Tensor
 from adm_cli.config import ClassifierConfig
 from adm_cli.devices import choose_device, out_of_memory, reproducible_kernels
 from adm_cli.errors import AdmError, DeviceError, UsageError, did_you_mean
-from adm_cli.evaluation.inception import Features, InceptionV3
+from adm_cli.evaluation.inception import POOL_DIM, SPATIAL_DIM, Features, InceptionV3
 from adm_cli.evaluation.metrics import (
     Estimate,
     Gaussian,
@@ -63,7 +63,7 @@ class Extractor:
     size: tuple[int, int] | None  # of the images it takes; None: any
     device: torch.device
     network: Callable[[Tensor], Features]
-    batch_size: int = _BATCH
+    batch_size: int
 
     @property
     def label(self) -> str:
@@ -97,18 +97,21 @@ class Score:
 
 
 def load_extractor(
-    features: str = "inception", *, inception: Path | None = None, device: str = "auto"
-) -> Extractor:
+    features: str = "inception", *, inception: Path | None = None, device: str = "auto",
+    batch_size: int | None = None,
+) -> Extractor:  # fmt: skip
     """ "inception", "classifier" (the embedded one), or the name or file of a classifier.
 
     A classifier's features are what its last layer sees of the clean image, at t = 0. Raises
     MissingWeightsError where the weights are not here, UsageError for anything but a classifier.
     """
-    where = choose_device(device)
+    if batch_size is not None and batch_size < 1:
+        raise UsageError(f"--batch-size must be at least 1, got {batch_size}")
+    where, batch = choose_device(device), batch_size or _BATCH
     if features == "inception":
         network, digest = load_inception(inception, device=where)
         name = "2015-12-05" if inception is None else inception.name
-        return Extractor("inception", name, digest, None, where, _InceptionNetwork(network))
+        return Extractor("inception", name, digest, None, where, _InceptionNetwork(network), batch)
     if inception is not None:
         raise UsageError("--inception names Inception's weights: leave out --features")
     file = find_weights(EMBEDDED_CLASSIFIER if features == "classifier" else features)
@@ -123,6 +126,7 @@ def load_extractor(
     return Extractor(
         "classifier", file.name, file.content_sha256, config.image_size, where,
         _ClassifierNetwork(model),
+        batch,
     )  # fmt: skip
 
 
@@ -161,28 +165,32 @@ def measure(
     wanted = _kept_indices(count, keep)
     pool, spatial, score = Moments(), Moments(), InceptionScore()
     digest, kept, done, size = hashlib.sha256(), [], 0, None
-    with torch.inference_mode(), reproducible_kernels():
-        for batch in batches:
-            images = torch.from_numpy(batch) if isinstance(batch, np.ndarray) else batch
-            size = size or (images.shape[1], images.shape[2])
-            _check_size(extractor, size, (images.shape[1], images.shape[2]))
-            digest.update(images.contiguous().numpy())
-            found = _run(extractor, images)
-            _check_finite(found, done, extractor)
-            pool.add(found.pool)
-            score.add(found.logits)
-            if found.spatial is not None:
-                spatial.add(found.spatial)
-            mine = wanted[(wanted >= done) & (wanted < done + len(images))] - done
-            kept.append(found.pool[mine.to(found.pool.device)].float().cpu())
-            done += len(images)
-            if on_images is not None:
-                on_images(done)
+    for batch in batches:
+        images = batch if isinstance(batch, Tensor) else _writable(batch)
+        size = size or (images.shape[1], images.shape[2])
+        _check_size(extractor, size, (images.shape[1], images.shape[2]))
+        digest.update(images.contiguous().numpy())
+        found = _run(extractor, images)
+        _check_finite(found, done, extractor)
+        pool.add(found.pool)
+        score.add(found.logits)
+        if found.spatial is not None:
+            spatial.add(found.spatial)
+        mine = wanted[(wanted >= done) & (wanted < done + len(images))] - done
+        kept.append(found.pool[mine.to(found.pool.device)].float().cpu())
+        done += len(images)
+        if on_images is not None:
+            on_images(done)
     assert size is not None
     return Measured(
         extractor, size, pool, spatial if spatial.count else None, score, torch.cat(kept),
         digest.hexdigest(),
     )  # fmt: skip
+
+
+def _writable(batch: Pixels) -> Tensor:
+    """As a tensor; what was read straight from a file is copied, since tensors can be written."""
+    return torch.from_numpy(np.require(batch, requirements=["C", "W"]))
 
 
 def _kept_indices(count: int, keep: int | None) -> Tensor:
@@ -194,7 +202,8 @@ def _kept_indices(count: int, keep: int | None) -> Tensor:
 
 def _run(extractor: Extractor, images: Tensor) -> Features:
     try:
-        return extractor.network(images.to(extractor.device))
+        with torch.no_grad(), reproducible_kernels():
+            return extractor.network(images.to(extractor.device))
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
@@ -245,35 +254,55 @@ def make_reference(measured: Measured, source: str) -> Reference:
 def reference_from_images(
     images: PixelSet, extractor: Extractor, *, on_images: OnImages | None = None
 ) -> Reference:
-    """Measures a set, keeping the features of at most 10,000 images.
-
-    The statistics that a published reference batch holds are taken as they are for Inception:
-    they are of a whole training set, of which the file has 10,000 images.
-    """
+    """Measures a set, keeping the features of at most 10,000 images."""
     measured = measure(
-        images.batches(extractor.batch_size), extractor, count=len(images), keep=MOST_FEATURES,
+        images.batches(extractor.batch_size),
+        extractor,
+        count=len(images),
+        keep=MOST_FEATURES,
         on_images=on_images,
-    )  # fmt: skip
-    reference = make_reference(measured, images.path.name)
-    stored = None
-    if extractor.name == "inception" and images.path.suffix.lower() == ".npz":
-        stored = read_npz_statistics(images.path)
+    )
+    return make_reference(measured, images.path.name)
+
+
+def published_reference(
+    images: PixelSet,
+    extractor: Extractor,
+    *,
+    features: bool = True,
+    on_images: OnImages | None = None,
+) -> Reference | None:
+    """The statistics that one of the original's reference batches holds; None if it has none.
+
+    They are Inception's, of a whole training set whose number of images the file does not say; it
+    has 10,000 of these. Without ``features`` no image is looked at, which is all that fid and sfid
+    need. Raises AdmError for damage.
+    """
+    if extractor.name != "inception" or images.path.suffix.lower() != ".npz":
+        return None
+    stored = read_npz_statistics(images.path)
     if stored is None:
-        return reference
-    if len(stored["mu"]) != len(reference.mu):
-        raise AdmError(
-            f"{images.path}: mu has {len(stored['mu'])} numbers, expected {len(reference.mu)}"
-        )
-    return _with_statistics(reference, {k: torch.from_numpy(v) for k, v in stored.items()})
-
-
-def _with_statistics(reference: Reference, stored: dict[str, Tensor]) -> Reference:
-    from dataclasses import replace
-
-    return replace(
-        reference, images=None, mu=stored["mu"], sigma=stored["sigma"], mu_s=stored.get("mu_s"),
-        sigma_s=stored.get("sigma_s"),
-    )  # fmt: skip
+        return None
+    for name, dim in (("mu", POOL_DIM), ("mu_s", SPATIAL_DIM)):
+        if name in stored and len(stored[name]) != dim:
+            raise AdmError(f"{images.path}: {name} has {len(stored[name])} numbers, expected {dim}")
+    measured = None
+    if features:
+        measured = reference_from_images(images, extractor, on_images=on_images)
+    tensors = {name: torch.from_numpy(values) for name, values in stored.items()}
+    return Reference(
+        features=extractor.name,
+        features_sha256=extractor.sha256,
+        images=None,
+        size=images.size,
+        source=images.path.name,
+        pixels_sha256="" if measured is None else measured.pixels_sha256,
+        mu=tensors["mu"],
+        sigma=tensors["sigma"],
+        mu_s=tensors.get("mu_s"),
+        sigma_s=tensors.get("sigma_s"),
+        kept=torch.zeros(0, POOL_DIM) if measured is None else measured.kept,
+    )
 
 
 def open_reference(path: Path, extractor: Extractor) -> Reference:
@@ -319,11 +348,7 @@ def evaluate(
     and recall in float16, as the published values were. Raises UsageError where the reference is
     of images of another size, or lacks what a metric needs.
     """
-    if reference.size != samples.size:
-        raise UsageError(
-            f"the samples are {_text(samples.size)}, the images of the reference "
-            f"{reference.source} {_text(reference.size)}: pass --resize {_text(reference.size)}"
-        )
+    check_sizes(samples.size, reference.source, reference.size)
     names = metric_names(samples.extractor.name, _fewest(samples, reference))
     device = samples.extractor.device if samples.extractor.device.type == "cuda" else "cpu"
     kept = [features.to(device) for features in (samples.kept, reference.kept)]
@@ -345,14 +370,24 @@ def evaluate(
         elif metric == "is":
             add(**{names["is"]: samples.score.estimate()})
         elif metric == "kid":
+            _need_features(reference, 1)
             add(**{names["kid"]: kernel_distance(*kept)})
         elif metric == "pr":
-            _need_neighbours(reference, PR_NEIGHBOURS)
+            _need_features(reference, PR_NEIGHBOURS)
             add(**precision_recall(*kept, half=half)._asdict())
         elif metric == "dc":
-            _need_neighbours(reference, DC_NEIGHBOURS)
+            _need_features(reference, DC_NEIGHBOURS)
             add(**density_coverage(*kept)._asdict())
     return scores
+
+
+def check_sizes(size: tuple[int, int], source: str, expected: tuple[int, int]) -> None:
+    """Raises UsageError for samples of another size than those of the reference ``source``."""
+    if size != expected:
+        raise UsageError(
+            f"the samples are {_text(size)}, the images of the reference {source} "
+            f"{_text(expected)}: pass --resize {_text(expected)}"
+        )
 
 
 def metric_names(features: str, fewest: int) -> dict[str, str]:
@@ -374,11 +409,11 @@ def _spatial_distance(samples: Measured, reference: Reference) -> Estimate:
     return frechet_estimate(samples.spatial, Gaussian(reference.mu_s, reference.sigma_s))
 
 
-def _need_neighbours(reference: Reference, k: int) -> None:
-    if len(reference.kept) <= k:
+def _need_features(reference: Reference, more_than: int) -> None:
+    if len(reference.kept) <= more_than:
         raise UsageError(
-            f"{reference.source} has the features of {len(reference.kept)} images, more than {k} "
-            f"are needed: leave out pr and dc"
+            f"{reference.source} has the features of {len(reference.kept)} images, more than "
+            f"{more_than} are needed: leave out kid, pr and dc"
         )
 
 
@@ -393,8 +428,8 @@ def notes(samples: Measured, reference: Reference) -> list[str]:
         )
     elif few < FEW_IMAGES:
         found.append(
-            f"{few:,} images: distances are biased upwards; compare only equal numbers of images "
-            f"(published values have 50,000)"
+            f"{few:,} images: Fréchet distances are biased upwards; compare only equal numbers of "
+            f"images (published values have 50,000)"
         )
     if few <= dim:
         found.append(f"fewer images than features ({few:,} of {dim:,}): covariances are singular")

@@ -28,13 +28,12 @@ from adm_cli.storage.checkpoints import (
     read_original,
     verify_content,
 )
-from adm_cli.storage.files import adm_home, weights_folder
+from adm_cli.storage.files import inception_path, models_folder, weights_folder
 
 Model = UNet | NoisyClassifier
 Shapes = Mapping[str, tuple[int, ...]]
 
 ORIGINALS = "https://openaipublic.blob.core.windows.net/diffusion/jul-2021"
-INCEPTION = "pt_inception-2015-12-05-6726825d.pth"  # its name ends with how its SHA-256 begins
 
 
 def build_model(config: UNetConfig | ClassifierConfig) -> Model:
@@ -53,7 +52,7 @@ def expected_shapes(config: UNetConfig | ClassifierConfig) -> dict[str, tuple[in
 
 def checkpoint_path(row: Checkpoint) -> Path:
     """Where a known checkpoint's weights are, or would be."""
-    folder = weights_folder() if row.embedded else adm_home() / "models"
+    folder = weights_folder() if row.embedded else models_folder()
     return folder / f"{row.name}.safetensors"
 
 
@@ -129,11 +128,6 @@ def load_model(
     return model.eval().requires_grad_(False)
 
 
-def inception_path() -> Path:
-    """Where the Inception weights are, or would be."""
-    return adm_home() / "inception" / INCEPTION
-
-
 def load_inception(
     path: Path | None = None, *, device: str | torch.device = "cpu"
 ) -> tuple[InceptionV3, str]:
@@ -153,10 +147,10 @@ def load_inception(
     counters = "num_batches_tracked"  # of the batch norms' training; some copies have none
     state = read_original(file, ignore=counters)
     digest = file_sha256(file)
-    expected_start = INCEPTION.rpartition("-")[2].partition(".")[0]
-    if path is None and not digest.startswith(expected_start):
+    begins = inception_path().stem.rpartition("-")[2]  # the published name says how
+    if path is None and not digest.startswith(begins):
         raise CheckpointError(
-            f"{file} is damaged: its SHA-256 begins with {digest[:8]}, expected {expected_start}; "
+            f"{file} is damaged: its SHA-256 begins with {digest[:8]}, expected {begins}; "
             f"run adm fetch inception again"
         )
     with torch.device("meta"):
@@ -164,7 +158,9 @@ def load_inception(
     names = {k: tuple(v.shape) for k, v in model.state_dict().items() if not k.endswith(counters)}
     found = {name: tuple(value.shape) for name, value in state.items()}
     if found != names:
-        raise CheckpointError(f"{file} is not {INCEPTION}: {describe_mismatch(names, found)}")
+        raise CheckpointError(
+            f"{file} is not Inception-V3 of 2015: {describe_mismatch(names, found)}"
+        )
     ready = {name: value.to(device, torch.float32) for name, value in state.items()}
     model.load_state_dict(ready, strict=False, assign=True)
     model.eval().requires_grad_(False)

@@ -121,6 +121,39 @@ class SamplingProgress:
             )
 
 
+class Counter:
+    """Counts things done: a bar on a terminal, lines elsewhere, nothing if quiet."""
+
+    def __init__(self, what: str, total: int, *, quiet: bool) -> None:
+        self.what, self.total, self.quiet = what, total, quiet
+        self.started = self.printed = time.monotonic()
+        self._bar: Any = None
+        self._task: Any = None
+
+    @contextmanager
+    def show(self) -> Iterator[None]:
+        self.started = self.printed = time.monotonic()
+        if self.quiet or not err.is_terminal:
+            yield
+            return
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+        columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=err, transient=True) as self._bar:
+            self._task = self._bar.add_task(self.what, total=self.total)
+            yield
+        self._bar = None
+
+    def update(self, done: int) -> None:
+        now = time.monotonic()
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done)
+        elif not self.quiet and now - self.printed >= _PLAIN_SECONDS:
+            self.printed = now
+            left = (now - self.started) * (self.total / done - 1)
+            note(f"{done}/{self.total} {self.what}, about {left:.0f} s left")
+
+
 def hush() -> None:
     """After a broken pipe: nothing more can be printed, so nothing may complain either."""
     devnull = os.open(os.devnull, os.O_WRONLY)

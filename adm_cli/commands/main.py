@@ -13,10 +13,12 @@ from adm_cli.commands import (
     classes,
     console,
     convert,
+    evaluate,
     evaluate_classifier,
     info,
     models,
     nll,
+    reference,
     repro,
     sample,
     sweep,
@@ -42,6 +44,8 @@ app.command("models")(models.models)
 app.command("classes")(classes.classes)
 app.command("info")(info.info)
 app.command("repro")(repro.repro)
+app.command("evaluate")(evaluate.evaluate)
+app.command("reference")(reference.reference)
 app.command("nll")(nll.nll)
 app.command("evaluate-classifier")(evaluate_classifier.evaluate_classifier)
 app.command("convert")(convert.convert)

@@ -8,8 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from adm_cli.errors import UsageError
+
 if TYPE_CHECKING:
     from adm_cli.storage.runs import Shard
+
+_MOST_SIDE = 8192
 
 Model = Annotated[
     str,
@@ -72,6 +76,31 @@ ShardOption = Annotated[
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace files that are there; begin a run anew.")
 ]
+Features = Annotated[
+    str,
+    typer.Option(
+        "--features",
+        help="Whose features to compare: inception, classifier (the embedded noisy classifier; "
+        "needs no download, and is not FID), or a classifier's name or file.",
+    ),
+]
+InceptionFile = Annotated[
+    Optional[Path],
+    typer.Option(
+        "--inception",
+        help="Inception's weights. Default: what adm fetch inception brought.",
+    ),
+]
+Resize = Annotated[
+    Optional[str],
+    typer.Option(
+        "--resize", help="Crop and scale every image to this size, 64 or 48x64. Default: as it is."
+    ),
+]
+FeatureBatch = Annotated[
+    Optional[int],
+    typer.Option("--batch-size", "-b", help="Images the network sees at once. Default: 64."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Results as JSON, one object a line.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes.")]
 WeightsFile = Annotated[Path, typer.Argument(help="A file.", show_default=False)]
@@ -93,7 +122,6 @@ def find_part(shard: str | None, device: str, out: Path | None) -> Part:
     """
     import torch
 
-    from adm_cli.errors import UsageError
     from adm_cli.storage.runs import Shard
     from adm_cli.training.distributed import find_world
 
@@ -107,3 +135,15 @@ def find_part(shard: str | None, device: str, out: Path | None) -> Part:
     if world.size > 1 and device in ("auto", "cuda") and torch.cuda.is_available():
         device = f"cuda:{world.local_rank % torch.cuda.device_count()}"
     return Part(part, device, world.rank == 0)
+
+
+def parse_resize(text: str | None) -> tuple[int, int] | None:
+    """``--resize`` as (height, width); raises UsageError."""
+    if text is None:
+        return None
+    from adm_cli.training.setup import parse_size
+
+    size = parse_size(text)
+    if not 1 <= min(size) <= max(size) <= _MOST_SIDE:
+        raise UsageError(f"--resize {text}: expected sides of 1 to {_MOST_SIDE}")
+    return size

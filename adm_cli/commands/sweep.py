@@ -69,12 +69,8 @@ def sweep(
         Optional[str],
         typer.Option("--metrics", help="Of fid,sfid,is,kid,pr,dc. Default: all there are."),
     ] = None,
-    features: Annotated[
-        Optional[str],
-        typer.Option(
-            "--features", help="inception, classifier, or a classifier. Default: inception."
-        ),
-    ] = None,
+    features: options.Features = "inception",
+    inception: options.InceptionFile = None,
     rows: Annotated[
         int, typer.Option("--rows", help="Images of each cell on the contact sheet, at most.")
     ] = DEFAULT_ROWS,
@@ -111,8 +107,8 @@ def sweep(
 
     if rows < 1:
         raise UsageError(f"--rows must be at least 1, got {rows}")
-    if ref is None and (metrics is not None or features is not None):
-        raise UsageError("metrics compare with a reference: pass --ref")
+    if ref is None and metrics is not None:
+        raise UsageError(f"--metrics {metrics} compares with a reference: pass --ref")
     samplers, respacings = _words("sampler", sampler), _words("steps", steps)
     grid = Grid(samplers, respacings, _scales(scale), eta, batch_size, clip)
     guided = any(value is None or value != 0 for value in grid.scales)
@@ -129,7 +125,9 @@ def sweep(
     if dry_run:
         _show_plan(cells, json=json, overwrite=overwrite)
         return
-    judge = None if ref is None else open_judge(ref, metrics, features, cells, device)
+    judge = None
+    if ref is not None:
+        judge = open_judge(ref, metrics, features, inception, cells, device, quiet=quiet)
     if out is not None:
         found.run(judge, device, dtype, overwrite=overwrite)
         return

@@ -105,23 +105,23 @@ class Judge:
 
 
 def open_judge(
-    ref: Path, metrics: str | None, features: str | None, cells: Sequence[Prepared], device: str
+    ref: Path,
+    metrics: str | None,
+    features: str,
+    inception: Path | None,
+    cells: Sequence[Prepared],
+    device: str,
+    *,
+    quiet: bool,
 ) -> Judge:
     """The reference, measured if it is of images; raises UsageError where sizes do not fit."""
-    from adm_cli.evaluating import (
-        choose_metrics,
-        load_extractor,
-        open_reference,
-        reference_from_images,
-    )
-    from adm_cli.storage.pixels import open_pixels
+    from adm_cli.commands.evaluate import find_reference
+    from adm_cli.evaluating import choose_metrics, load_extractor
 
     size = cells[0].sources.model.info.config.image_size
-    extractor = load_extractor("inception" if features is None else features, device=device)
+    extractor = load_extractor(features, inception=inception, device=device)
     wanted = choose_metrics(metrics, extractor)
-    if ref.suffix == ".safetensors":
-        return Judge(extractor, open_reference(ref, extractor), wanted)
-    return Judge(extractor, reference_from_images(open_pixels(ref, size), extractor), wanted)
+    return Judge(extractor, find_reference(ref, size, extractor, wanted, size, quiet=quiet), wanted)
 
 
 def prepare_cells(

@@ -32,6 +32,15 @@ def adm_home() -> Path:
         return Path(tempfile.gettempdir()) / "adm"
 
 
+def models_folder() -> Path:
+    return adm_home() / "models"
+
+
+def inception_path() -> Path:
+    """Where `adm fetch inception` puts the FID Inception weights (a `.pth` as published)."""
+    return adm_home() / "inception" / "pt_inception-2015-12-05-6726825d.pth"
+
+
 @contextmanager
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     """A binary file that becomes ``path`` when the block ends without an error.

@@ -5,6 +5,7 @@ Nothing is held in memory but the batches under way, which are read ahead of who
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import zipfile
@@ -42,14 +43,33 @@ class PixelSet(Protocol):
 
 
 def open_pixels(path: Path, resize: tuple[int, int] | None = None) -> PixelSet:
-    """A folder, zip, uncompressed tar, or npz with ``arr_0`` uint8 [N, H, W, 3].
+    """A folder, zip, uncompressed tar, npz with ``arr_0`` uint8 [N, H, W, 3], or a run's folder.
 
     ``resize`` crops and scales every picture as training does. Without it, pictures of different
     sizes are refused. Raises UsageError where there is nothing to read, AdmError for damage.
     """
     if path.suffix.lower() == ".npz":
         return NpzPixels(path, resize)
-    return PicturePixels(open_images([path], labels="none"), path, resize)
+    images = open_images([path], labels="none")
+    if os.path.isfile(path / "run.json"):
+        images = _of_run(images, path)
+    return PicturePixels(images, path, resize)
+
+
+def _of_run(images: ImageSet, folder: Path) -> ImageSet:
+    """The images of a run in the order of its manifests, without contact sheets and the like."""
+    places = {picture.name: i for i, picture in enumerate(images.pictures)}
+    listed: dict[str, None] = {}
+    for manifest in sorted(folder.glob("manifest*.jsonl")):
+        for line in manifest.read_text("utf-8", "replace").splitlines():
+            try:
+                listed[str(json.loads(line)["file"])] = None
+            except (ValueError, KeyError, TypeError, RecursionError):
+                continue  # a line torn by a crash: its image counts as not drawn
+    mine = [places[name] for name in listed if name in places]
+    if not mine:
+        raise UsageError(f"the run in {folder} has no finished images yet")
+    return images.part(mine)
 
 
 class PicturePixels:
@@ -158,6 +178,14 @@ def read_npz_statistics(path: Path) -> dict[str, Array] | None:
         ):
             raise AdmError(f"{path}: {mean} and {covariance} do not belong together")
     return found if "mu" in found else None
+
+
+def holds_statistics(path: Path) -> bool:
+    """Whether a file is one of the original's reference batches, not samples."""
+    if path.suffix.lower() != ".npz":
+        return False
+    with _open_npz(path) as archive:
+        return "mu.npy" in archive.namelist()
 
 
 def _read_statistic(archive: zipfile.ZipFile, path: Path, name: str) -> Array:
