@@ -74,6 +74,7 @@ def plan_config(plan: Plan, items: Sequence[Item]) -> SamplingConfig:
             config,
             seeds=tuple(item.facts["seed"] for item in items),
             classes=tuple(item.facts["class"] for item in items),
+            scale=common["scale"],
             scales=tuple(item.facts.get("scale", common["scale"]) for item in items),
         )
     except (KeyError, TypeError) as error:

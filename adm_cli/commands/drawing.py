@@ -149,8 +149,36 @@ def sampled(pipeline: Pipeline, config: SamplingConfig, tell: Telling) -> Draw:
     return draw
 
 
+def write_grid_of(run: RunFolder, items: Sequence[Item], shard: Shard, tell: Telling) -> None:
+    """``grid.png``, a contact sheet of the first images that are there."""
+    from adm_cli.storage.outputs import write_grid
+    from adm_cli.storage.writing import record_file
+
+    path = run.path / "grid.png"
+    shown = write_grid(path, [run.path / name for name in run.kept(items)])
+    if shown:
+        record_file(run, shard, path.name, {"images": shown})
+        tell.result({"path": str(path), "images": shown})
+
+
+def write_npz(run: RunFolder, shard: Shard, tell: Telling) -> None:
+    """All images of a finished run as the original's npz."""
+    from adm_cli.storage.merging import merge_npz, open_runs
+    from adm_cli.storage.writing import record_file
+
+    plan = run.read()
+    if len(run.kept(plan.items)) < len(plan.items):
+        return  # interrupted: the images are safe, and the same command goes on
+    count, (height, width) = len(plan.items), plan.settings["size"]
+    path = run.path / f"samples_{count}x{height}x{width}x3.npz"
+    if path.name not in run.present():
+        merge_npz(path, *open_runs([run.path]), lambda _done: None)
+        record_file(run, shard, path.name, {"images": count})
+    tell.result({"path": str(path), "images": count})
+
+
 def _described(run: RunFolder, record: Mapping[str, Any], new: bool) -> dict[str, Any]:
-    facts = {k: v for k, v in record.items() if k not in ("file", "bytes", "sha256")}
+    facts = {k: v for k, v in record.items() if k not in ("file", "again", "bytes", "sha256")}
     return {
         "path": str(run.path / record["file"]), **facts, "sha256": record["sha256"], "new": new
     }  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import signal
 import sys
 from typing import Annotated
 
@@ -16,13 +17,16 @@ from adm_cli.commands import (
     evaluate,
     evaluate_classifier,
     info,
+    merge,
     models,
     nll,
     reference,
     repro,
     sample,
+    signals,
     sweep,
     train,
+    verify,
 )
 from adm_cli.errors import AdmError
 
@@ -33,7 +37,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, "
-    "2 wrong usage, 130 interrupted. ADM_DEBUG=1 shows tracebacks.",
+    "2 wrong usage; stopped by a signal 130 (Ctrl-C), 143 (SIGTERM), 129 (SIGHUP), with what was "
+    "done kept. ADM_DEBUG=1 shows tracebacks.",
 )
 app.command("sample")(sample.sample)
 app.command("sweep")(sweep.sweep)
@@ -44,6 +49,8 @@ app.command("models")(models.models)
 app.command("classes")(classes.classes)
 app.command("info")(info.info)
 app.command("repro")(repro.repro)
+app.command("verify")(verify.verify)
+app.command("merge")(merge.merge)
 app.command("evaluate")(evaluate.evaluate)
 app.command("reference")(reference.reference)
 app.command("nll")(nll.nll)
@@ -68,6 +75,7 @@ def _program(
 
 def main() -> None:
     """Entry point of ``adm``: runs a command and exits."""
+    signals.catch_stop_signals()
     if isinstance(sys.stdout, io.TextIOWrapper):  # any file name can be printed
         sys.stdout.reconfigure(errors="surrogateescape")
     code = run(sys.argv[1:])
@@ -96,5 +104,8 @@ def run(arguments: list[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         code = console.INTERRUPTED
     if code == console.INTERRUPTED:  # Typer makes this code of Ctrl-C itself
-        console.note("interrupted")
+        number = signals.stopped_by()
+        how = "interrupted" if number == signal.SIGINT else f"stopped by {number.name}"
+        console.note(how)
+        code = 128 + number
     return code

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
@@ -147,3 +147,20 @@ def parse_resize(text: str | None) -> tuple[int, int] | None:
     if not 1 <= min(size) <= max(size) <= _MOST_SIDE:
         raise UsageError(f"--resize {text}: expected sides of 1 to {_MOST_SIDE}")
     return size
+
+
+def recorded_weights(option: str, given: str | None, recorded: Any, made: Path) -> Any:
+    """What was asked for, else what made the picture or run, if that can be found by its name.
+
+    Raises UsageError.
+    """
+    from adm_cli.presets import CHECKPOINTS, PRESETS
+
+    if given is not None or recorded is None:
+        return given
+    if recorded not in [*(row.name for row in PRESETS), *(row.name for row in CHECKPOINTS)]:
+        raise UsageError(
+            f"{made} was made with the weights {recorded!r:.80}, which are no preset: "
+            f"pass their file with {option}"
+        )
+    return recorded

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from adm_cli.commands import console, options
-from adm_cli.commands.drawing import Draw, OnStep, Telling, draw_into, nothing, sampled
+from adm_cli.commands.drawing import (
+    Draw,
+    OnStep,
+    Telling,
+    draw_into,
+    nothing,
+    sampled,
+    write_grid_of,
+    write_npz,
+)
 from adm_cli.commands.selection import (
     DEFAULT_NUM,
     ClassLine,
@@ -348,9 +357,9 @@ def _draw_images(
     draw = nothing if pipeline is None else sampled(pipeline, config, tell)
     closing = []
     if outputs.format == "npz":
-        closing.append(lambda: _write_npz(run, outputs.shard, tell))
+        closing.append(lambda: write_npz(run, outputs.shard, tell))
     if outputs.grid:
-        closing.append(lambda: _write_grid(run, items, outputs.shard, tell))
+        closing.append(lambda: write_grid_of(run, items, outputs.shard, tell))
     if outputs.animation is not None:
         if run.kept(items[:1]):
             if not outputs.animation.exists():
@@ -398,33 +407,6 @@ def _write_film(run: RunFolder, film: Film, shard: Shard, tell: Telling) -> None
         if film.path.parent.resolve() == run.path.resolve():
             record_file(run, shard, film.path.name, {"frames": frames})
         tell.result({"path": str(film.path), "frames": frames})
-
-
-def _write_grid(run: RunFolder, items: Sequence[Item], shard: Shard, tell: Telling) -> None:
-    from adm_cli.storage.outputs import write_grid
-    from adm_cli.storage.writing import record_file
-
-    path = run.path / "grid.png"
-    shown = write_grid(path, [run.path / name for name in run.kept(items)])
-    if shown:
-        record_file(run, shard, path.name, {"images": shown})
-        tell.result({"path": str(path), "images": shown})
-
-
-def _write_npz(run: RunFolder, shard: Shard, tell: Telling) -> None:
-    """All images of a finished run as the original's npz."""
-    from adm_cli.storage.merging import merge_npz, open_runs
-    from adm_cli.storage.writing import record_file
-
-    plan = run.read()
-    if len(run.kept(plan.items)) < len(plan.items):
-        return  # interrupted: the images are safe, and the same command goes on
-    count, (height, width) = len(plan.items), plan.settings["size"]
-    path = run.path / f"samples_{count}x{height}x{width}x3.npz"
-    if path.name not in run.present():
-        merge_npz(path, *open_runs([run.path]), lambda _done: None)
-        record_file(run, shard, path.name, {"images": count})
-    tell.result({"path": str(path), "images": count})
 
 
 def _show_plan(

@@ -140,7 +140,7 @@ def refuse_existing(paths: Sequence[Path]) -> None:
     if there:
         raise OutputError(
             f"{len(there)} of the files to write exist already, e.g. {there[0]}: "
-            f"choose another --out, or pass --overwrite"
+            f"choose another place, or pass --overwrite"
         )
 
 

@@ -52,7 +52,8 @@ def parse_line(line: bytes) -> Record | None:
         check_name(record["file"])
     except (ValueError, KeyError, TypeError, RecursionError, UsageError):
         return None
-    good = type(size) is int and size >= 0 and isinstance(digest, str)
+    again = record.get("again", 0)
+    good = type(size) is int and size >= 0 and isinstance(digest, str) and type(again) is int
     return record if good else None
 
 

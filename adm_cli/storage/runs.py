@@ -127,12 +127,20 @@ class RunFolder:
             return plan, differences(old.environment, plan.environment)
 
     def records(self) -> dict[str, Record]:
-        """What the manifests say of every image and other file, by file name."""
-        return {r["file"]: r for path in self.manifests() for r in read_manifest(path).records}
+        """What the manifests say of every image and other file, by file name.
+
+        A file that was lost and made again has two lines, the later one with a higher "again".
+        """
+        found: dict[str, Record] = {}
+        for path in self.manifests():
+            for record in read_manifest(path).records:
+                if record.get("again", 0) >= found.get(record["file"], record).get("again", 0):
+                    found[record["file"]] = record
+        return found
 
     def present(self) -> dict[str, Record]:
         """The records of those files that are there with the recorded size."""
-        return {name: record for name, record in self.records().items() if self._fits(record)}
+        return {name: record for name, record in self.records().items() if self.fits(record)}
 
     def kept(self, items: Iterable[Item]) -> dict[str, Record]:
         """The records of those items that are `present`, in the items' order."""
@@ -176,7 +184,8 @@ class RunFolder:
         finally:
             lock.release()
 
-    def _fits(self, record: Record) -> bool:
+    def fits(self, record: Record) -> bool:
+        """Whether the file is there with the recorded size."""
         try:
             size = os.stat(self.path / record["file"]).st_size
         except OSError:

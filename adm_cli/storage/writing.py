@@ -60,6 +60,8 @@ class ImageWriter:
             path = self.run.path / f"{self.shard.name}.jsonl"
             self._manifest = ManifestWriter(path, alone=alone)
             stack.callback(self._manifest.close)
+            lost = {n: r for n, r in self.run.records().items() if not self.run.fits(r)}
+            self._again = {name: record.get("again", 0) + 1 for name, record in lost.items()}
             thread = threading.Thread(target=self._work, name="adm-writer", daemon=True)
             thread.start()
             self._thread = thread
@@ -115,13 +117,8 @@ class ImageWriter:
         check_room(self.run.path, sum(len(data) for _, data in files))
         placed, failure = write_files(self.run.path, files, self._prefix)
         records = [
-            {
-                "file": name,
-                **image.item.facts,
-                "bytes": len(data),
-                "sha256": hashlib.sha256(data).hexdigest(),
-            }
-            for image, (name, data) in zip(images[:placed], files, strict=False)
+            self._record(image.item, data)
+            for image, (_, data) in zip(images[:placed], files, strict=False)
         ]
         self._manifest.append(records)
         for record in records:
@@ -129,13 +126,20 @@ class ImageWriter:
         if failure is not None:
             raise failure
 
+    def _record(self, item: Item, data: bytes) -> Record:
+        again = {"again": self._again[item.file]} if item.file in self._again else {}
+        digest = hashlib.sha256(data).hexdigest()
+        return {"file": item.file, **item.facts, **again, "bytes": len(data), "sha256": digest}
+
 
 def record_file(run: RunFolder, shard: Shard, name: str, facts: Mapping[str, Any]) -> None:
     """Notes a file that was made beside the images, so that damage to it is found too."""
     size, digest = file_digest(run.path / name)
-    record = {"file": name, **facts, "bytes": size, "sha256": digest}
-    if run.records().get(name) == record:
+    old = run.records().get(name)
+    if old is not None and (old["bytes"], old["sha256"]) == (size, digest):
         return
+    again = {} if old is None else {"again": old.get("again", 0) + 1}
+    record = {"file": name, **facts, **again, "bytes": size, "sha256": digest}
     with run.lock(shard.name) as alone:
         manifest = ManifestWriter(run.path / f"{shard.name}.jsonl", alone=alone)
         try:
