@@ -107,8 +107,8 @@ def sweep(
 
     if rows < 1:
         raise UsageError(f"--rows must be at least 1, got {rows}")
-    if ref is None and metrics is not None:
-        raise UsageError(f"--metrics {metrics} compares with a reference: pass --ref")
+    if ref is None and not (metrics is None and inception is None and features == "inception"):
+        raise UsageError("--metrics, --features and --inception are for measuring: pass --ref")
     samplers, respacings = _words("sampler", sampler), _words("steps", steps)
     grid = Grid(samplers, respacings, _scales(scale), eta, batch_size, clip)
     guided = any(value is None or value != 0 for value in grid.scales)

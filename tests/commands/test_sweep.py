@@ -293,6 +293,7 @@ def test_interrupted_before_anything_leaves_nothing(
         (["--eta", "2", "--sampler", "ddim"], ["eta must be in [0, 1]"]),
         (["--rows", "0"], ["--rows must be at least 1"]),
         (["--metrics", "fid"], ["pass --ref"]),
+        (["--features", "classifier"], ["pass --ref"]),
         (["--class", "zebra"], ["unknown class 'zebra'"]),
         (["--num", "0"], ["--num"]),
         (["--model", "tiny,gone"], ["'gone' is neither a preset nor a file"]),
