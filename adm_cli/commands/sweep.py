@@ -120,8 +120,8 @@ def sweep(
     cells = prepare_cells(
         models, grid, images, folder, choose_device(device), dtype, overwrite=overwrite
     )
-    found = Sweep(SweepFolder(folder), cells, rows, Telling(json, quiet, images=False))
-    found.begin(overwrite=overwrite)
+    whole = Sweep(SweepFolder(folder), cells, rows, Telling(json, quiet, images=False))
+    whole.begin(overwrite=overwrite)
     if dry_run:
         _show_plan(cells, json=json, overwrite=overwrite)
         return
@@ -129,13 +129,13 @@ def sweep(
     if ref is not None:
         judge = open_judge(ref, metrics, features, inception, cells, device, quiet=quiet)
     if out is not None:
-        found.run(judge, device, dtype, overwrite=overwrite)
+        whole.run(judge, device, dtype, overwrite=overwrite)
         return
-    found.move(make_fresh_folder(FRESH))
+    whole.move(make_fresh_folder(FRESH))
     try:
-        found.run(judge, device, dtype, overwrite=overwrite)
+        whole.run(judge, device, dtype, overwrite=overwrite)
     finally:
-        found.discard_if_empty()
+        whole.discard_if_empty()
 
 
 def _words(name: str, text: str | None) -> list[str | None]:

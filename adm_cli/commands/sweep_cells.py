@@ -90,7 +90,7 @@ class Judge:
     metrics: tuple[str, ...]
 
     def facts(self) -> Row:
-        """What a table of its scores must say."""
+        """What a row must say beside its scores."""
         return {
             "reference": self.reference.source,
             "reference_images": self.reference.images,
@@ -116,8 +116,13 @@ def open_judge(
 ) -> Judge:
     """The reference, measured if it is of images; raises UsageError where sizes do not fit."""
     from adm_cli.commands.evaluate import find_reference
-    from adm_cli.evaluating import choose_metrics, load_extractor
+    from adm_cli.evaluating import LEAST_IMAGES, choose_metrics, load_extractor
 
+    if len(cells[0].plan.items) < LEAST_IMAGES:
+        raise UsageError(
+            f"{len(cells[0].plan.items)} images in a cell are too few to measure: at least "
+            f"{LEAST_IMAGES} are needed (--num, --total)"
+        )
     size = cells[0].sources.model.info.config.image_size
     extractor = load_extractor(features, inception=inception, device=device)
     wanted = choose_metrics(metrics, extractor)
@@ -176,6 +181,13 @@ def prepare_cells(
     return cells
 
 
+def erase_cell(prepared: Prepared) -> None:
+    """Removes the images of an earlier run, so that none of them is taken for a new one."""
+    if prepared.run.exists():
+        prepared.run.begin(prepared.plan, overwrite=True)
+        prepared.run.discard_if_empty()
+
+
 def draw_cell(
     prepared: Prepared, pipeline: Pipeline, row: Row, tell: Telling, *, overwrite: bool
 ) -> None:
@@ -190,6 +202,7 @@ def draw_cell(
     if changes:
         tell.note(f"since {run.path} was begun, this has changed: {', '.join(changes)}")
     config = replace(prepared.config, batch_size=plan.settings["batch_size"])
+    _forget_scores(row)  # they were of fewer images
     before, started = len(run.kept(plan.items)), time.monotonic()
     height, width = plan.settings["size"]
     try:
@@ -225,15 +238,20 @@ def measure_cell(prepared: Prepared, judge: Judge, row: Row) -> list[str]:
         count=len(records),
         keep=features_needed(judge.metrics),
     )
-    for name in [*row.get("metrics", ())]:
-        del row[name], row[f"{name}_error"]
+    _forget_scores(row)
     scores = evaluate(samples, judge.reference, judge.metrics)
     for score in scores:
         row[score.name] = _known(score.value)
         row[f"{score.name}_error"] = _known(score.error)
     row["metrics"] = [score.name for score in scores]
-    row["scores_of"] = key
+    row |= {**judge.facts(), "scores_of": key}
     return notes(samples, judge.reference)
+
+
+def _forget_scores(row: Row) -> None:
+    names = [f"{name}{end}" for name in row.pop("metrics", ()) for end in ("", "_error")]
+    for name in (*names, "reference", "reference_images", "features", "scores_of"):
+        row.pop(name, None)
 
 
 def _batches(paths: Sequence[Path], size: int) -> Iterator[Pixels]:

@@ -124,7 +124,8 @@ def test_tables_parse_and_agree(judged: Adm) -> None:
             assert float(text[name]) == row[name]
         assert row["images"] == row["drawn"] == 8
     assert stored["axes"]["scale"] == [0.0, 2.5]
-    assert stored["measured"]["reference_images"] == 12
+    assert {row["reference_images"] for row in stored["cells"]} == {12}
+    assert all("toy_classifier" in row["features"] for row in table)
     assert Path("grid/sweep.png").read_bytes()[:4] == b"\x89PNG"
 
 
@@ -227,12 +228,31 @@ def sample_grid(toys: Toys, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_overwrite_starts_anew(sweep: Adm, sample_grid: Path) -> None:
+def test_overwrite_starts_anew(
+    sweep: Adm, sample_grid: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shutil.copytree(sample_grid, "grid")
-    done = sweep(*GRID, "--seed", 5, "--out", "grid", "--overwrite", "-q")
+    with monkeypatch.context() as patched:
+        stop_after(1, patched)
+        stopped = sweep(*GRID, "--seed", 5, "--out", "grid", "--overwrite")
+    assert stopped.code == 130
+    assert "24 images are missing" in stopped.err  # none of the old ones counts
+    done = sweep(*GRID, "--seed", 5, "--out", "grid", "-q")
     assert done.code == 0, done.err
-    assert len(pictures_of("grid")) == len(pictures_of(str(sample_grid)))
-    assert not set(pictures_of("grid")) - {"sheet.png"} <= set(pictures_of(str(sample_grid)))
+    old, new = pictures_of(str(sample_grid)), pictures_of("grid")
+    assert len(new) == len(old)
+    assert new["sheet.png"] != old["sheet.png"]
+    assert "toy_ddpm_2_scale0/class0000_seed000000.png" not in new
+
+
+def test_more_images_make_old_scores_void(judged: Adm, sweep: Adm) -> None:
+    grid = ("--class", "0", "--scale", "0,1", "--steps", 2, "--out", "grid", "-q")
+    assert judged(*grid, "--seeds", "0-5").code == 0
+    before = cells("grid")
+    assert sweep(*grid, "--seeds", "0-7").code == 0
+    assert all(row["images"] == 8 and "fd_adm" not in row for row in cells("grid"))
+    assert judged(*grid, "--seeds", "0-7").code == 0
+    assert cells("grid")[0]["fd_adm"] != before[0]["fd_adm"]
 
 
 def test_dry_run(sweep: Adm, sample_grid: Path) -> None:
@@ -307,9 +327,11 @@ def test_wrong_usage(sweep: Adm, options: list[str], words: list[str]) -> None:
 
 def test_wrong_references(sweep: Adm, toys: Toys, tmp_path: Path) -> None:
     judge = ("--features", toys.classifier)
-    refused(sweep("--steps", 2, "--ref", "gone", *judge), 2, "gone")
+    refused(sweep("--steps", 2, "--num", 6, "--ref", "gone", *judge), 2, "gone")
+    few = sweep("--steps", 2, "--class", "0", "--num", 5, "--ref", "gone", *judge)
+    refused(few, 2, "5 images in a cell are too few", "--total")
     (tmp_path / "empty").mkdir()
-    refused(sweep("--steps", 2, "--ref", "empty", *judge), 2, "no pictures")
+    refused(sweep("--steps", 2, "--num", 6, "--ref", "empty", *judge), 2, "no pictures")
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / "sweep.json").write_text('{"format": 1, "axes": 3}')
     done = sweep("--steps", 2, "--out", "damaged")
