@@ -2,10 +2,5 @@
 # The same seeds at five guidance scales: what does the scale do?
 #   examples/scale-sweep.sh [CLASS] [FOLDER]
 set -euo pipefail
-class=${1:-207}
-folder=${2:-out/scale-sweep}
 
-for scale in 0 1 2 4 8; do
-    adm sample --class "$class" --seeds 0-7 --scale "$scale" --grid --out "$folder/scale-$scale" >/dev/null
-    echo "$folder/scale-$scale/grid.png"
-done
+adm sweep --class "${1:-207}" --seeds 0-7 --scale 0,1,2,4,8 --out "${2:-out/scale-sweep}"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from adm_cli.commands import console, options
-from adm_cli.commands.selection import select_images
+from adm_cli.commands.selection import Wanted, select_images
 from adm_cli.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def evaluate(
     wanted = choose_metrics(metrics, extractor)
     source = _drawn(drawing, device) if samples is None else _stored(samples, size)
     check_count(source.count)
-    reference = _reference(ref, size, extractor, wanted, source.size, quiet=quiet)
+    reference = find_reference(ref, size, extractor, wanted, source.size, quiet=quiet)
     if isinstance(source, Stored):
         measured = _measure(source.images, extractor, wanted, quiet=quiet)
     else:
@@ -172,7 +172,7 @@ def _check_choices(
         raise OutputError(f"{out} exists already: pass --overwrite, or another --out")
 
 
-def _reference(
+def find_reference(
     path: Path,
     resize: tuple[int, int] | None,
     extractor: Extractor,
@@ -249,14 +249,15 @@ def _stored(path: Path, resize: tuple[int, int] | None) -> Stored:
 
 
 def _drawn(drawing: Drawing, device: str) -> Drawn:
-    from adm_cli.commands.sample import _settings
+    from adm_cli.commands.sample import sampling_settings
     from adm_cli.pipeline import find_sources, load_pipeline
 
     assert drawing.model is not None
     sources = find_sources(drawing.model, drawing.guide, guided=drawing.scale != 0)
     num = DEFAULT_NUM if drawing.num is None else drawing.num
-    images = select_images(sources, drawing.classes, seed=drawing.seed, num=num)
-    config = _settings(
+    pairs = select_images(sources, drawing.classes, seed=drawing.seed, num=num)
+    images = [Wanted(class_id, own_seed) for class_id, own_seed in pairs]
+    config = sampling_settings(
         sources, images, drawing.scale, drawing.sampler, drawing.steps, None, None, True
     )
     pipeline = load_pipeline(sources, guided=config.scale != 0, device=device)

@@ -69,12 +69,8 @@ def sweep(
         Optional[str],
         typer.Option("--metrics", help="Of fid,sfid,is,kid,pr,dc. Default: all there are."),
     ] = None,
-    features: Annotated[
-        Optional[str],
-        typer.Option(
-            "--features", help="inception, classifier, or a classifier. Default: inception."
-        ),
-    ] = None,
+    features: options.Features = "inception",
+    inception: options.InceptionFile = None,
     rows: Annotated[
         int, typer.Option("--rows", help="Images of each cell on the contact sheet, at most.")
     ] = DEFAULT_ROWS,
@@ -107,12 +103,12 @@ def sweep(
     adm sweep --class all --num 20 --scale 0,2,4 --ref photos --features classifier --out sweep
     """
     from adm_cli.devices import choose_device
-    from adm_cli.storage.outputs import fresh_folder, make_fresh_folder, remove_if_empty
+    from adm_cli.storage.outputs import fresh_folder, make_fresh_folder
 
     if rows < 1:
         raise UsageError(f"--rows must be at least 1, got {rows}")
-    if ref is None and (metrics is not None or features is not None):
-        raise UsageError("metrics compare with a reference: pass --ref")
+    if ref is None and not (metrics is None and inception is None and features == "inception"):
+        raise UsageError("--metrics, --features and --inception are for measuring: pass --ref")
     samplers, respacings = _words("sampler", sampler), _words("steps", steps)
     grid = Grid(samplers, respacings, _scales(scale), eta, batch_size, clip)
     guided = any(value is None or value != 0 for value in grid.scales)
@@ -120,27 +116,26 @@ def sweep(
     pairs = select_images(models[0][1], class_, seed=seed, seeds=seeds, num=num, total=total)
     images = [Wanted(class_id, own_seed) for class_id, own_seed in pairs]
     _check_same_classes(models, images)
+    folder = fresh_folder(FRESH) if out is None else out
+    cells = prepare_cells(
+        models, grid, images, folder, choose_device(device), dtype, overwrite=overwrite
+    )
+    whole = Sweep(SweepFolder(folder), cells, rows, Telling(json, quiet, images=False))
+    whole.begin(overwrite=overwrite)
+    if dry_run:
+        _show_plan(cells, json=json, overwrite=overwrite)
+        return
+    judge = None
+    if ref is not None:
+        judge = open_judge(ref, metrics, features, inception, cells, device, quiet=quiet)
     if out is not None:
-        folder = out
-    else:
-        folder = fresh_folder(FRESH) if dry_run else make_fresh_folder(FRESH)
-    cells: list[Prepared] = []
+        whole.run(judge, device, dtype, overwrite=overwrite)
+        return
+    whole.move(make_fresh_folder(FRESH))
     try:
-        cells = prepare_cells(
-            models, grid, images, folder, choose_device(device), dtype, overwrite=overwrite
-        )
-        plan = Sweep(SweepFolder(folder), cells, rows, Telling(json, quiet, images=False))
-        plan.begin(overwrite=overwrite)
-        if dry_run:
-            _show_plan(cells, json=json, overwrite=overwrite)
-            return
-        judge = None if ref is None else open_judge(ref, metrics, features, cells, device)
-        plan.run(judge, device, dtype, overwrite=overwrite)
+        whole.run(judge, device, dtype, overwrite=overwrite)
     finally:
-        if out is None and not dry_run:
-            for cell in cells:
-                cell.run.discard_if_empty()
-            remove_if_empty(folder)
+        whole.discard_if_empty()
 
 
 def _words(name: str, text: str | None) -> list[str | None]:

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from adm_cli.errors import UsageError
 if TYPE_CHECKING:
     import torch
 
-    from adm_cli.config import SamplingConfig
+    from adm_cli.config import ClassifierConfig, SamplingConfig, UNetConfig
     from adm_cli.evaluating import Extractor
     from adm_cli.pipeline import Pipeline, Sources
     from adm_cli.reports.sweeps import Cell
@@ -63,17 +64,21 @@ class Prepared:
 
     def gflop_a_step(self) -> float:
         """Of one image: the model, and for guidance the classifier there and back."""
-        import torch
+        sources = self.sources
+        guide = sources.classifier if self.config.guided else None
+        there_and_back = 0.0 if guide is None else 2 * _gflop(guide.info.config)
+        return _gflop(sources.model.info.config) + there_and_back
 
-        from adm_cli.loading import build_model
-        from adm_cli.models.cost import forward_gflops
 
-        sources, total = self.sources, 0.0
-        with torch.device("meta"):
-            total += forward_gflops(build_model(sources.model.info.config))
-            if self.config.guided and sources.classifier is not None:
-                total += 2 * forward_gflops(build_model(sources.classifier.info.config))
-        return total
+@cache
+def _gflop(config: UNetConfig | ClassifierConfig) -> float:
+    import torch
+
+    from adm_cli.loading import build_model
+    from adm_cli.models.cost import forward_gflops
+
+    with torch.device("meta"):
+        return forward_gflops(build_model(config))
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,7 @@ class Judge:
     metrics: tuple[str, ...]
 
     def facts(self) -> Row:
-        """What a table of its scores must say."""
+        """What a row must say beside its scores."""
         return {
             "reference": self.reference.source,
             "reference_images": self.reference.images,
@@ -100,23 +105,28 @@ class Judge:
 
 
 def open_judge(
-    ref: Path, metrics: str | None, features: str | None, cells: Sequence[Prepared], device: str
+    ref: Path,
+    metrics: str | None,
+    features: str,
+    inception: Path | None,
+    cells: Sequence[Prepared],
+    device: str,
+    *,
+    quiet: bool,
 ) -> Judge:
     """The reference, measured if it is of images; raises UsageError where sizes do not fit."""
-    from adm_cli.evaluating import (
-        choose_metrics,
-        load_extractor,
-        open_reference,
-        reference_from_images,
-    )
-    from adm_cli.storage.pixels import open_pixels
+    from adm_cli.commands.evaluate import find_reference
+    from adm_cli.evaluating import LEAST_IMAGES, choose_metrics, load_extractor
 
+    if len(cells[0].plan.items) < LEAST_IMAGES:
+        raise UsageError(
+            f"{len(cells[0].plan.items)} images in a cell are too few to measure: at least "
+            f"{LEAST_IMAGES} are needed (--num, --total)"
+        )
     size = cells[0].sources.model.info.config.image_size
-    extractor = load_extractor("inception" if features is None else features, device=device)
+    extractor = load_extractor(features, inception=inception, device=device)
     wanted = choose_metrics(metrics, extractor)
-    if ref.suffix == ".safetensors":
-        return Judge(extractor, open_reference(ref, extractor), wanted)
-    return Judge(extractor, reference_from_images(open_pixels(ref, size), extractor), wanted)
+    return Judge(extractor, find_reference(ref, size, extractor, wanted, size, quiet=quiet), wanted)
 
 
 def prepare_cells(
@@ -171,6 +181,13 @@ def prepare_cells(
     return cells
 
 
+def erase_cell(prepared: Prepared) -> None:
+    """Removes the images of an earlier run, so that none of them is taken for a new one."""
+    if prepared.run.exists():
+        prepared.run.begin(prepared.plan, overwrite=True)
+        prepared.run.discard_if_empty()
+
+
 def draw_cell(
     prepared: Prepared, pipeline: Pipeline, row: Row, tell: Telling, *, overwrite: bool
 ) -> None:
@@ -185,6 +202,7 @@ def draw_cell(
     if changes:
         tell.note(f"since {run.path} was begun, this has changed: {', '.join(changes)}")
     config = replace(prepared.config, batch_size=plan.settings["batch_size"])
+    _forget_scores(row)  # they were of fewer images
     before, started = len(run.kept(plan.items)), time.monotonic()
     height, width = plan.settings["size"]
     try:
@@ -220,15 +238,20 @@ def measure_cell(prepared: Prepared, judge: Judge, row: Row) -> list[str]:
         count=len(records),
         keep=features_needed(judge.metrics),
     )
-    for name in [*row.get("metrics", ())]:
-        del row[name], row[f"{name}_error"]
+    _forget_scores(row)
     scores = evaluate(samples, judge.reference, judge.metrics)
     for score in scores:
         row[score.name] = _known(score.value)
         row[f"{score.name}_error"] = _known(score.error)
     row["metrics"] = [score.name for score in scores]
-    row["scores_of"] = key
+    row |= {**judge.facts(), "scores_of": key}
     return notes(samples, judge.reference)
+
+
+def _forget_scores(row: Row) -> None:
+    names = [f"{name}{end}" for name in row.pop("metrics", ()) for end in ("", "_error")]
+    for name in (*names, "reference", "reference_images", "features", "scores_of"):
+        row.pop(name, None)
 
 
 def _batches(paths: Sequence[Path], size: int) -> Iterator[Pixels]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adm_cli import __version__
 from adm_cli.commands import console
-from adm_cli.commands.sweep_cells import Judge, Prepared, draw_cell, measure_cell
+from adm_cli.commands.sweep_cells import Judge, Prepared, draw_cell, erase_cell, measure_cell
 from adm_cli.errors import RunError
 from adm_cli.reports.sweeps import axes_of, curves, number, spread, varied_axes
 from adm_cli.storage.plans import differences
@@ -29,7 +30,6 @@ class Sweep:
     sheet_rows: int
     tell: Telling
     rows: dict[str, Row] = field(default_factory=dict)
-    facts: Row = field(default_factory=dict)
 
     def begin(self, *, overwrite: bool) -> None:
         """The rows, with what is known of a sweep that is gone on with.
@@ -46,8 +46,24 @@ class Sweep:
                 f"({changed}): ask for them too, choose another --out, or pass --overwrite"
             )
         for prepared in self.cells:
-            known = old.get(prepared.cell.name, {"drawn": 0, "seconds": 0.0})
-            self.rows[prepared.cell.name] = {**_settings_row(prepared), **known}
+            now_asked, known = _settings_row(prepared), old.get(prepared.cell.name, {})
+            fresh = {"drawn": 0, "seconds": 0.0}
+            self.rows[prepared.cell.name] = {**now_asked, **fresh, **known, **now_asked}
+
+    def move(self, path: Path) -> None:
+        """Another folder, before anything is drawn."""
+        from adm_cli.storage.runs import RunFolder
+
+        self.folder = SweepFolder(path)
+        self.cells = [replace(c, run=RunFolder(path / c.cell.name)) for c in self.cells]
+
+    def discard_if_empty(self) -> None:
+        """Takes back a folder in which the sweep left no image."""
+        from adm_cli.storage.outputs import remove_if_empty
+
+        for prepared in self.cells:
+            prepared.run.discard_if_empty()
+        remove_if_empty(self.folder.path)
 
     def run(self, judge: Judge | None, device: str, dtype: str, *, overwrite: bool) -> None:
         """Draws and measures what is missing; tables and sheet are written in any case."""
@@ -55,12 +71,13 @@ class Sweep:
 
         pipeline: Pipeline | None = None
         said: set[str] = set()
-        self.facts = {"adm": __version__, "measured": None if judge is None else judge.facts()}
+        if overwrite:
+            for prepared in self.cells:
+                erase_cell(prepared)
         try:
             for i, prepared in enumerate(self.cells):
                 row = self.rows[prepared.cell.name]
-                missing = len(prepared.plan.items) if overwrite else prepared.missing
-                if missing:
+                if missing := prepared.missing:
                     name = prepared.cell.name
                     self.tell.note(f"cell {i + 1} of {len(self.cells)}: {missing} images of {name}")
                     if pipeline is None or pipeline.sources is not prepared.sources:
@@ -83,7 +100,7 @@ class Sweep:
 
     def _save(self) -> None:
         axes = axes_of([prepared.cell for prepared in self.cells])
-        self.folder.write(axes, list(self.rows.values()), self.facts)
+        self.folder.write(axes, list(self.rows.values()), {"adm": __version__})
 
     def _finish(self) -> None:
         """Tables, sheet and curves of what there is."""

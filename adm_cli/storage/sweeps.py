@@ -37,7 +37,7 @@ class SweepFolder:
             if value["format"] != FORMAT:
                 raise ValueError(f"format {value['format']!r:.20}, made by another adm")
             axes = {str(name): list(values) for name, values in value["axes"].items()}
-            return axes, {str(row["cell"]): dict(row) for row in value["cells"]}
+            return axes, {str(row["cell"]): _checked(row) for row in value["cells"]}
         except FileNotFoundError:
             return {}, {}
         except OSError as error:
@@ -63,6 +63,14 @@ class SweepFolder:
     def draw(self, panels: Sequence[Panel]) -> bool:
         """The curves; False without matplotlib."""
         return draw_panels(self.plot, panels)
+
+
+def _checked(row: Row) -> Row:
+    """A row that the program can go on with; raises ValueError or TypeError."""
+    for name, types in (("drawn", int), ("seconds", (int, float)), ("metrics", list)):
+        if name in row and not isinstance(row[name], types):
+            raise ValueError(f"{name} is {row[name]!r:.40}")
+    return dict(row)
 
 
 def shown(row: Row) -> Row:
