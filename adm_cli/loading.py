@@ -19,7 +19,13 @@ from adm_cli.errors import (
 from adm_cli.models.classifier import NoisyClassifier
 from adm_cli.models.unet import SuperResUNet, UNet
 from adm_cli.presets import CHECKPOINTS, PRESETS, Checkpoint, find_checkpoint
-from adm_cli.storage.checkpoints import ModelFile, open_tensors, read_model_file, verify_content
+from adm_cli.storage.checkpoints import (
+    ModelFile,
+    check_finite,
+    open_tensors,
+    read_model_file,
+    verify_content,
+)
 from adm_cli.storage.files import adm_home, weights_folder
 
 Model = UNet | NoisyClassifier
@@ -93,7 +99,7 @@ def load_model(
 
     ``dtype`` float32, float64, or bfloat16/float16 for the torso's convolutions. Tensors that
     need no change of type stay mapped from the file. Raises as `find_weights`, and
-    CheckpointError if the content is damaged or does not fit its own configuration.
+    CheckpointError if the content is damaged, not finite, or does not fit its own configuration.
     """
     file = name if isinstance(name, ModelFile) else find_weights(name)
     with torch.device("meta"):
@@ -106,10 +112,11 @@ def load_model(
     rest = torch.float64 if dtype == torch.float64 else torch.float32
     try:
         with open_tensors(file) as handle:
-            state = {
-                key: handle.get_tensor(key).to(device=device, dtype=dtype if key in torso else rest)
-                for key in expected
-            }
+            state = {}
+            for key in expected:
+                tensor = handle.get_tensor(key)
+                check_finite(file.path, key, tensor)
+                state[key] = tensor.to(device=device, dtype=dtype if key in torso else rest)
     except (torch.OutOfMemoryError, MemoryError):
         raise DeviceError(
             f"not enough memory on {device} for the weights of {file.path}: "

@@ -18,6 +18,7 @@ out = Console(highlight=False, soft_wrap=True, emoji=False)
 
 INTERRUPTED = 128 + signal.SIGINT  # exit code
 
+_LONGEST = 2000  # of an error, in characters
 _PLAIN_SECONDS = 10.0  # between progress lines where stderr is not a terminal
 
 
@@ -31,8 +32,11 @@ def print_json(value: Mapping[str, Any] | list[Any], *, indent: int | None = Non
 
 
 def fail(error: BaseException) -> None:
-    """One line on stderr, without a traceback."""
-    err.print(f"adm: error: {one_line(str(error))}", markup=False, style="red")
+    """One line on stderr, without a traceback; what a file or name of megabytes says is cut."""
+    text = one_line(str(error)[: 2 * _LONGEST])
+    if len(text) > _LONGEST:
+        text = f"{text[: _LONGEST - 4]} ..."
+    err.print(f"adm: error: {text}", markup=False, style="red")
 
 
 def one_line(text: str) -> str:
