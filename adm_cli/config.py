@@ -220,6 +220,7 @@ class SamplingConfig:
     eta: float | None = None  # DDIM only: 0 deterministic (its default), 1 as noisy as DDPM
     batch_size: int | None = None  # images computed at once; None: as many as fit, at most 16
     clip_denoised: bool = True
+    scales: tuple[float, ...] | None = None  # a guidance scale for each image, instead of `scale`
 
     def __post_init__(self) -> None:
         if not self.seeds or len(self.seeds) != len(self.classes):
@@ -230,14 +231,27 @@ class SamplingConfig:
         for seed in self.seeds:
             if not 0 <= seed < 2**64:
                 raise ConfigError(f"a seed must be a whole number from 0 to 2^64 - 1, got {seed}")
-        if not math.isfinite(self.scale):
-            raise ConfigError(f"the guidance scale must be a finite number, got {self.scale}")
-        if self.scale != 0 and None in self.classes:
+        if self.scales is not None and len(self.scales) != len(self.seeds):
+            raise ConfigError(f"{len(self.scales)} scales for {len(self.seeds)} images")
+        for scale in dict.fromkeys(self.image_scales):
+            if not math.isfinite(scale):
+                raise ConfigError(f"the guidance scale must be a finite number, got {scale}")
+        if any(c is None and s for c, s in zip(self.classes, self.image_scales, strict=True)):
             raise ConfigError("guidance needs a class for every image: pass --class, or --scale 0")
         if self.eta is not None and not 0 <= self.eta <= 1:
             raise ConfigError(f"eta must be in [0, 1], got {self.eta}")
         if self.batch_size is not None:
             _in_range("the batch size", self.batch_size, 1, _MAX_BATCH)
+
+    @property
+    def image_scales(self) -> tuple[float, ...]:
+        """The guidance scale of every image."""
+        return (self.scale,) * len(self.seeds) if self.scales is None else self.scales
+
+    @property
+    def guided(self) -> bool:
+        """Whether any image needs the classifier."""
+        return any(self.image_scales)
 
 
 @dataclass(frozen=True, kw_only=True)

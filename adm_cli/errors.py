@@ -6,6 +6,7 @@
     ├── CheckpointError       a weights file is damaged, unsafe, or not the model it should be
     ├── MissingWeightsError   a known model whose file is not on this machine
     ├── DeviceError           a device that is not there, or not enough memory on it
+    ├── RunError              a run folder that is damaged, in use, or made with other settings
     └── OutputError           a file or folder that cannot be written
 
 A message states what was expected, what came, and the command or option that mends it.
@@ -40,6 +41,10 @@ class MissingWeightsError(AdmError):
 
 
 class DeviceError(AdmError):
+    pass
+
+
+class RunError(AdmError):
     pass
 
 

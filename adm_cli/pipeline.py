@@ -83,6 +83,7 @@ class ImageBatch:
     classes: tuple[int | None, ...]
     seeds: tuple[int, ...]
     batch_size: int  # computed at once, padding included
+    scales: tuple[float, ...]  # of guidance
 
 
 def find_sources(
@@ -220,9 +221,10 @@ def generate(
     """Draws the images of ``config``, in order, a batch at a time.
 
     Each image's randomness comes from a generator of its own, seeded by its own seed, and every
-    batch is padded to the same size, so an image does not depend on its neighbours. Out of
-    memory, the batch is halved and drawing goes on. ``on_step`` sees every sampling step (the
-    padding included), ``on_note`` what a person should know.
+    batch is padded to the same size, so an image does not depend on its neighbours. Guided and
+    unguided images (scale 0) share no batch: the others' guidance would change their rounding.
+    Out of memory, the batch is halved and drawing goes on. ``on_step`` sees every sampling step
+    (the padding included), ``on_note`` what a person should know.
 
     Raises ConfigError or UsageError for settings that do not fit the model, DeviceError where not
     even one image fits into memory.
@@ -230,10 +232,11 @@ def generate(
     schedule = choose_schedule(pipeline.diffusion, config.steps)
     sampler = choose_sampler(config)
     check_classes(pipeline.sources, config.classes)
-    size = choose_batch_size(pipeline, config)
+    size, scales = choose_batch_size(pipeline, config), config.image_scales
     done = 0
     while done < len(config.seeds):
-        seeds, classes = config.seeds[done : done + size], config.classes[done : done + size]
+        end = _batch_end(scales, done, size)
+        seeds, classes, own = config.seeds[done:end], config.classes[done:end], scales[done:end]
         missing = size - len(seeds)
         try:
             x = _sample_batch(
@@ -243,6 +246,7 @@ def generate(
                 schedule,
                 (*seeds, *[seeds[-1]] * missing),
                 (*classes, *[classes[-1]] * missing),
+                (*own, *[own[-1]] * missing),
                 on_step,
             )
         except (RuntimeError, MemoryError) as error:
@@ -258,7 +262,15 @@ def generate(
                 on_note(f"out of memory: going on with batches of {size}")
             continue
         done += len(seeds)
-        yield ImageBatch(to_uint8(x[: len(seeds)]).cpu(), classes, seeds, size)
+        yield ImageBatch(to_uint8(x[: len(seeds)]).cpu(), classes, seeds, size, own)
+
+
+def _batch_end(scales: Sequence[float], start: int, size: int) -> int:
+    """Where the batch that begins at ``start`` ends: full, or guidance begins or ends there."""
+    end = start + 1
+    while end < min(start + size, len(scales)) and (scales[end] == 0) == (scales[start] == 0):
+        end += 1
+    return end
 
 
 def check_classes(sources: Sources, classes: Sequence[int | None]) -> None:
@@ -282,6 +294,7 @@ def _sample_batch(
     schedule: NoiseSchedule,
     seeds: Sequence[int],
     classes: Sequence[int | None],
+    scales: Sequence[float],
     on_step: Callable[[SampleStep], None] | None,
 ) -> Tensor:
     model = pipeline.model
@@ -299,11 +312,11 @@ def _sample_batch(
     if None not in classes:
         y = torch.tensor(classes, dtype=torch.int64, device=pipeline.device)
     guidance: Guidance | None = None
-    if config.scale != 0:
+    if scales[0] != 0:  # then none is
         if pipeline.classifier is None or y is None:
             raise UsageError("a guidance scale needs a classifier: pass --classifier, or --scale 0")
         guide = _sees_model_timesteps(pipeline.classifier, pipeline.diffusion)
-        guidance = classifier_guidance(guide, y, config.scale)
+        guidance = classifier_guidance(guide, y, _column(scales, pipeline.device, real))
     labels = None
     if model.config.num_classes is not None:  # the row after the classes means none of them
         ids = [model.config.num_classes if c is None else c for c in classes]
@@ -325,6 +338,13 @@ def _sample_batch(
             if on_step is not None:
                 on_step(step)
     return x
+
+
+def _column(scales: Sequence[float], device: torch.device, dtype: torch.dtype) -> float | Tensor:
+    """One number if all are the same, else [N, 1, 1, 1]; an image's product is the same bits."""
+    if len(set(scales)) == 1:
+        return scales[0]
+    return torch.tensor(scales, device=device, dtype=dtype)[:, None, None, None]
 
 
 def _sees_model_timesteps(net: Callable[..., Tensor], diffusion: DiffusionConfig) -> ModelFn:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +11,8 @@ import torch
 from adm_cli import __version__
 from adm_cli.config import SamplingConfig
 from adm_cli.errors import AdmError, ConfigError
-from adm_cli.pipeline import ImageBatch, Pipeline, choose_schedule
+from adm_cli.pipeline import ImageBatch, Pipeline, Sources, choose_schedule
+from adm_cli.storage.plans import Item, Plan
 
 # What may differ between two machines, or two times, and what to call it.
 _INPUTS = {
@@ -24,6 +25,8 @@ _INPUTS = {
     "threads": "the number of CPU threads",
     "batch_size": "the batch size",
 }
+# What of a run may change between its images without being another run.
+_ENVIRONMENT = ("adm", "torch", "threads", "model", "classifier")
 # What is read back from a picture, which anyone may have written.
 _TYPES: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("model", "model_sha256", "dtype", "device", "sampler", "steps"), (str,)),
@@ -39,9 +42,51 @@ _TYPES: dict[str, tuple[type, ...]] = {
 
 def run_recipe(pipeline: Pipeline, config: SamplingConfig) -> dict[str, Any]:
     """What all images of a run have in common."""
-    sources = pipeline.sources
-    guide = sources.classifier if pipeline.classifier is not None and config.scale else None
-    steps = config.steps if config.steps is not None else pipeline.diffusion.respacing or ""
+    return _common(pipeline.sources, config, pipeline.device, pipeline.dtype)
+
+
+def run_plan(
+    sources: Sources,
+    config: SamplingConfig,
+    items: Sequence[Item],
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    kind: str,
+    format: str,
+) -> Plan:
+    """What ``run.json`` holds of a run that draws ``items``; ``config`` has its resolved settings.
+
+    A batch size of None is to be chosen once the models are loaded.
+    """
+    common = _common(sources, config, device, dtype)
+    environment = {name: common.pop(name) for name in _ENVIRONMENT}
+    settings = {**common, "batch_size": config.batch_size, "format": format}
+    return Plan(kind, settings, environment, items)
+
+
+def plan_config(plan: Plan, items: Sequence[Item]) -> SamplingConfig:
+    """The settings that draw some of a plan's items; raises AdmError if they are damaged."""
+    common = {**plan.environment, **plan.settings}
+    try:
+        config = config_from_recipe({**common, **items[0].facts})
+        return dataclasses.replace(
+            config,
+            seeds=tuple(item.facts["seed"] for item in items),
+            classes=tuple(item.facts["class"] for item in items),
+            scale=common["scale"],
+            scales=tuple(item.facts.get("scale", common["scale"]) for item in items),
+        )
+    except (KeyError, TypeError) as error:
+        raise AdmError(f"the run's settings are damaged: {error}") from None
+
+
+def _common(
+    sources: Sources, config: SamplingConfig, device: torch.device, dtype: torch.dtype
+) -> dict[str, Any]:
+    guide = sources.classifier if config.guided else None
+    diffusion = sources.model.info.diffusion
+    steps = config.steps if config.steps is not None else diffusion.respacing or ""
     return {
         "adm": __version__,
         "model": sources.model_name,
@@ -51,13 +96,13 @@ def run_recipe(pipeline: Pipeline, config: SamplingConfig) -> dict[str, Any]:
         "scale": config.scale,
         "sampler": config.sampler,
         "steps": steps,
-        "num_steps": len(choose_schedule(pipeline.diffusion, config.steps)),
+        "num_steps": len(choose_schedule(diffusion, config.steps)),
         "eta": config.eta,
         "clip_denoised": config.clip_denoised,
-        "size": list(pipeline.model.config.image_size),
-        "device": pipeline.device.type,
-        "dtype": str(pipeline.dtype).removeprefix("torch."),
-        "threads": torch.get_num_threads() if pipeline.device.type == "cpu" else None,
+        "size": list(sources.model.info.config.image_size),
+        "device": device.type,
+        "dtype": str(dtype).removeprefix("torch."),
+        "threads": torch.get_num_threads() if device.type == "cpu" else None,
         "torch": torch.__version__,
     }
 
@@ -66,9 +111,12 @@ def image_recipe(
     run: Mapping[str, Any], pipeline: Pipeline, batch: ImageBatch, i: int
 ) -> dict[str, Any]:
     """The recipe of image ``i`` of a batch."""
-    class_id = batch.classes[i]
+    class_id, scale = batch.classes[i], batch.scales[i]
+    unguided = {} if scale else {"classifier": None, "classifier_sha256": None}
     return {
         **run,
+        **unguided,
+        "scale": scale,
         "class": class_id,
         "class_name": None if class_id is None else pipeline.sources.classes.get(class_id),
         "seed": batch.seeds[i],

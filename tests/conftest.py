@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,12 @@ TOY_CLASSIFIER = ClassifierConfig(
     resblock_updown=True,
     num_classes=5,
 )
+
+
+def pictures(folder: Path | str) -> list[str]:
+    """What a run's folder holds beside the run's own books, temporaries included."""
+    books = re.compile(r"run\.json|manifest.*\.jsonl|\.run\.json\.copy|\..*\.lock")
+    return sorted(p.name for p in Path(folder).iterdir() if not books.fullmatch(p.name))
 
 
 @dataclass(frozen=True)

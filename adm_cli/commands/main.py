@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import io
+import signal
 import sys
 from typing import Annotated
 
 import typer
 
 from adm_cli import __version__
-from adm_cli.commands import classes, console, convert, doctor, info, models, repro, sample, train
+from adm_cli.commands import (
+    classes,
+    console,
+    convert,
+    doctor,
+    info,
+    merge,
+    models,
+    repro,
+    sample,
+    signals,
+    train,
+    verify,
+)
 from adm_cli.errors import AdmError
 
 app = typer.Typer(
@@ -19,7 +33,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, "
-    "2 wrong usage, 130 interrupted. ADM_DEBUG=1 shows tracebacks.",
+    "2 wrong usage; stopped by a signal 130 (Ctrl-C), 143 (SIGTERM), 129 (SIGHUP), with what was "
+    "done kept. ADM_DEBUG=1 shows tracebacks.",
 )
 app.command("sample")(sample.sample)
 app.command("train-diffusion")(train.train_diffusion)
@@ -29,6 +44,8 @@ app.command("models")(models.models)
 app.command("classes")(classes.classes)
 app.command("info")(info.info)
 app.command("repro")(repro.repro)
+app.command("verify")(verify.verify)
+app.command("merge")(merge.merge)
 app.command("convert")(convert.convert)
 app.command("doctor")(doctor.doctor)
 
@@ -50,6 +67,7 @@ def _program(
 
 def main() -> None:
     """Entry point of ``adm``: runs a command and exits."""
+    signals.catch_stop_signals()
     if isinstance(sys.stdout, io.TextIOWrapper):  # any file name can be printed
         sys.stdout.reconfigure(errors="surrogateescape")
     code = run(sys.argv[1:])
@@ -78,5 +96,8 @@ def run(arguments: list[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         code = console.INTERRUPTED
     if code == console.INTERRUPTED:  # Typer makes this code of Ctrl-C itself
-        console.note("interrupted")
+        number = signals.stopped_by()
+        how = "interrupted" if number == signal.SIGINT else f"stopped by {number.name}"
+        console.note(how)
+        code = 128 + number
     return code

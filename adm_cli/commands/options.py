@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
+
+if TYPE_CHECKING:
+    from adm_cli.storage.runs import Shard
 
 Model = Annotated[
     str,
@@ -31,7 +35,65 @@ Dtype = Annotated[
         "model was published with.",
     ),
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")]
+ShardOption = Annotated[
+    Optional[str],
+    typer.Option(
+        "--shard", help="i/n: only the i-th of n parts, from 1; torchrun's processes share it."
+    ),
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace files that are there; begin a run anew.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Results as JSON, one object a line.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes.")]
 WeightsFile = Annotated[Path, typer.Argument(help="A file.", show_default=False)]
+
+
+@dataclass(frozen=True)
+class Part:
+    """This process's part of a run, by ``--shard`` and by torchrun."""
+
+    shard: Shard
+    device: str
+    speaks: bool  # notes and progress: of torchrun's processes only the first
+
+
+def find_part(shard: str | None, device: str, out: Path | None) -> Part:
+    """Which shard to draw, and where; torchrun's processes divide ``--shard`` further.
+
+    Raises UsageError.
+    """
+    import torch
+
+    from adm_cli.errors import UsageError
+    from adm_cli.storage.runs import Shard
+    from adm_cli.training.distributed import find_world
+
+    world = find_world()
+    if not 0 <= world.rank < world.size:
+        raise UsageError(f"RANK={world.rank} does not fit WORLD_SIZE={world.size}")
+    outer = Shard() if shard is None else Shard.parse(shard)
+    part = Shard(world.rank + 1, world.size).within(outer)
+    if part.count > 1 and out is None:
+        raise UsageError("several processes share one run: name its folder with --out")
+    if world.size > 1 and device in ("auto", "cuda") and torch.cuda.is_available():
+        device = f"cuda:{world.local_rank % torch.cuda.device_count()}"
+    return Part(part, device, world.rank == 0)
+
+
+def recorded_weights(option: str, given: str | None, recorded: Any, made: Path) -> Any:
+    """What was asked for, else what made the picture or run, if that can be found by its name.
+
+    Raises UsageError.
+    """
+    from adm_cli.errors import UsageError
+    from adm_cli.presets import CHECKPOINTS, PRESETS
+
+    if given is not None or recorded is None:
+        return given
+    if recorded not in [*(row.name for row in PRESETS), *(row.name for row in CHECKPOINTS)]:
+        raise UsageError(
+            f"{made} was made with the weights {recorded!r:.80}, which are no preset: "
+            f"pass their file with {option}"
+        )
+    return recorded

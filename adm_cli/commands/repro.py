@@ -44,8 +44,10 @@ def repro(
     if output is not None:
         _check_output(output)
     sources = find_sources(
-        _weights("--model", model, recipe["model"], picture),
-        _weights("--classifier", classifier, recipe["classifier"] if guided else None, picture),
+        options.recorded_weights("--model", model, recipe["model"], picture),
+        options.recorded_weights(
+            "--classifier", classifier, recipe["classifier"] if guided else None, picture
+        ),
         guided=guided,
     )
     pipeline = load_pipeline(
@@ -94,20 +96,6 @@ def _report(gap: Any, differing: list[str], json: bool) -> None:
             "every recorded input is the same: this machine's arithmetic rounds differently, "
             "or the picture was edited"
         )
-
-
-def _weights(option: str, given: str | None, recorded: Any, picture: Path) -> Any:
-    """What was asked for, else what made the picture, if that can be found by its name."""
-    from adm_cli.presets import CHECKPOINTS, PRESETS
-
-    if given is not None or recorded is None:
-        return given
-    if recorded not in [*(row.name for row in PRESETS), *(row.name for row in CHECKPOINTS)]:
-        raise UsageError(
-            f"{picture} was made with the weights {recorded!r:.80}, which are no preset: "
-            f"pass their file with {option}"
-        )
-    return recorded
 
 
 def _check_output(path: Path) -> None:

@@ -1,19 +1,27 @@
-"""Which images a command draws: ``--class``, ``--num``, ``--seed`` and ``--seeds``."""
+"""Which images a command draws: ``--class``, ``--num``, ``--total``, ``--seed``, ``--seeds``, or
+a list of classes, a line each.
+"""
 
 from __future__ import annotations
 
+import itertools
+import math
 import random
+import shlex
+import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from adm_cli.errors import UsageError
 from adm_cli.imagenet import select_classes
+from adm_cli.storage.plans import MAX_IMAGES
 
 if TYPE_CHECKING:
     from adm_cli.pipeline import Sources
 
 DEFAULT_NUM = 4
-MAX_IMAGES = 10**7
+MAX_LIST_BYTES = 2**28
 
 
 def select_images(
@@ -23,15 +31,17 @@ def select_images(
     seed: int | None = None,
     seeds: str | None = None,
     num: int | None = None,
+    total: int | None = None,
 ) -> list[tuple[int | None, int]]:
     """Class and seed of every image, class by class.
 
-    With ``seeds`` every class gets each of them; otherwise ``num`` images of each class, their
-    seeds running on from ``seed``. Without ``classes``, or with "random", the seed chooses the
+    With ``seeds`` every class gets each of them; otherwise ``num`` images of each class, or
+    ``total`` shared out over the classes, at most one apart, their seeds running on from ``seed``.
+    Without ``classes``, or with "random", the seed chooses the
     class; "none" is no class. Raises UsageError.
     """
     wanted = _class_list(classes, sources)
-    own_seeds = _seed_lists(seed, seeds, num, max(1, len(wanted)))
+    own_seeds = _seed_lists(seed, seeds, num, total, max(1, len(wanted)))
     if not wanted:
         return [(_random_class(s, sources), s) for s in own_seeds[0]]
     return [(c, s) for c, own in zip(wanted, own_seeds, strict=True) for s in own]
@@ -61,21 +71,27 @@ def _class_list(specs: list[str] | None, sources: Sources) -> list[int | None]:
 
 
 def _seed_lists(
-    seed: int | None, seeds: str | None, num: int | None, classes: int
+    seed: int | None, seeds: str | None, num: int | None, total: int | None, classes: int
 ) -> list[Sequence[int]]:
     """The seeds of each class: running on from --seed, or the same --seeds for all."""
     if seeds is not None:
-        if seed is not None or num is not None:
+        if seed is not None or num is not None or total is not None:
             raise UsageError("--seeds lists every seed: leave out --seed and --num")
         same = parse_seeds(seeds)
         _check_total(len(same) * classes)
         return [same] * classes
+    if total is not None and num is not None:
+        raise UsageError("--total counts all images, --num those of each class: pass one of them")
+    if total is not None and total < 1:
+        raise UsageError(f"--total must be at least 1, got {total}")
     count = DEFAULT_NUM if num is None else num
     if count < 1:
         raise UsageError(f"--num must be at least 1, got {count}")
-    _check_total(count * classes)
+    images = count * classes if total is None else total
+    _check_total(images)
     start = 0 if seed is None else seed
-    return [range(start + k * count, start + (k + 1) * count) for k in range(classes)]
+    ends = [start + images * k // classes for k in range(classes + 1)]
+    return [range(a, b) for a, b in itertools.pairwise(ends)]
 
 
 def _check_total(images: int) -> None:
@@ -103,3 +119,117 @@ def parse_seeds(text: str) -> list[int]:
 def _random_class(seed: int, sources: Sources) -> int:
     """A class that depends on the seed alone, not on the seeds before it."""
     return random.Random(f"class of seed {seed}").choice(sorted(sources.classes))
+
+
+class ClassLine(NamedTuple):
+    """A line of a class list."""
+
+    place: str  # for messages: file and line number
+    spec: str
+    seeds: Sequence[int] | None
+    scale: float | None
+
+
+class Wanted(NamedTuple):
+    """An image to draw."""
+
+    class_id: int | None
+    seed: int
+    scale: float | None = None  # its own
+
+
+def read_class_list(path: Path) -> list[ClassLine]:
+    """The lines ``class [seed [scale]]`` of a file, or of standard input for "-".
+
+    A class is an id, a name (in quotes if it has spaces), "random" or "none"; seeds may be a range.
+    Empty lines and what follows a # are passed over. Raises UsageError, with the line's number.
+    """
+    name = "standard input" if str(path) == "-" else str(path)
+    try:
+        if str(path) == "-":
+            data = sys.stdin.buffer.read(MAX_LIST_BYTES + 1)
+        else:
+            with path.open("rb") as file:
+                data = file.read(MAX_LIST_BYTES + 1)
+        text = data.decode("utf-8")
+    except OSError as error:
+        raise UsageError(f"--classes-file {name}: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"--classes-file {name} is no text in UTF-8") from None
+    if len(data) > MAX_LIST_BYTES:
+        raise UsageError(f"--classes-file {name} has over {MAX_LIST_BYTES} bytes")
+    numbered = enumerate(text.splitlines(), 1)
+    lines = [line for i, row in numbered if (line := _class_line(f"{name}, line {i}", row))]
+    if not lines:
+        raise UsageError(f"--classes-file {name} names no class")
+    return lines
+
+
+def _class_line(place: str, row: str) -> ClassLine | None:
+    try:
+        words = shlex.split(row, comments=True)
+    except ValueError as error:
+        raise UsageError(f"{place}: {str(error).lower()}") from None
+    if not words:
+        return None
+    if len(words) > 3:
+        raise UsageError(f"{place}: expected class [seed [scale]], got {len(words)} words")
+    try:
+        seeds = parse_seeds(words[1]) if len(words) > 1 else None
+    except UsageError:
+        raise UsageError(
+            f"{place}: expected a seed or a range of seeds, got {words[1]!r:.40} "
+            f"(a name with spaces needs quotes)"
+        ) from None
+    try:
+        scale = float(words[2]) if len(words) > 2 else None
+    except ValueError:
+        scale = math.nan
+    if scale is not None and not math.isfinite(scale):
+        raise UsageError(f"{place}: the scale must be a finite number, got {words[2]!r:.40}")
+    return ClassLine(place, words[0], seeds, scale)
+
+
+def select_lines(
+    sources: Sources, lines: Sequence[ClassLine], *, seed: int | None, num: int | None
+) -> list[Wanted]:
+    """The images of a class list, in its order.
+
+    A line without a seed is ``num`` images (one unless given), seeds running on from ``seed`` over
+    all such lines. Raises UsageError for an unknown class, or an image that is listed twice.
+    """
+    count = 1 if num is None else num
+    if count < 1:
+        raise UsageError(f"--num must be at least 1, got {count}")
+    following = 0 if seed is None else seed
+    places: dict[Wanted, str] = {}
+    for line in lines:
+        seeds = line.seeds
+        if seeds is None:
+            seeds = range(following, following + count)
+            following += count
+        _check_total(len(places) + len(seeds))
+        for own_seed in seeds:
+            image = Wanted(_line_class(line, own_seed, sources), own_seed, line.scale)
+            if image in places:
+                raise UsageError(
+                    f"{line.place}: class {line.spec} with seed {own_seed} was asked for already "
+                    f"({places[image]})"
+                )
+            places[image] = line.place
+    return list(places)
+
+
+def _line_class(line: ClassLine, seed: int, sources: Sources) -> int | None:
+    word = line.spec.strip().lower()
+    if word == "random" and sources.classes:
+        return _random_class(seed, sources)
+    if word in ("none", "random"):
+        return None
+    try:
+        found = select_classes(line.spec, sources.classes)
+    except UsageError as error:
+        raise UsageError(f"{line.place}: {error}") from None
+    if len(found) != 1:
+        raise UsageError(f"{line.place}: expected one class, got {line.spec!r:.40}")
+    return found[0]

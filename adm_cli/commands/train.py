@@ -61,7 +61,7 @@ def train_upsampler(options: UpsamplerOptions) -> None:
 
 
 def _train(kind: Kind, options: CommonOptions) -> None:
-    from adm_cli.storage.runs import remove_if_empty
+    from adm_cli.storage.outputs import remove_if_empty
     from adm_cli.training.distributed import find_world, joined
 
     world = find_world()
@@ -148,7 +148,7 @@ def _prepare(
 
 
 def _fresh_folder(world: World) -> Path:
-    from adm_cli.storage.runs import make_fresh_folder
+    from adm_cli.storage.outputs import make_fresh_folder
 
     if world.size > 1:
         raise UsageError("several processes need --out, so that they agree on the folder")

@@ -26,8 +26,8 @@ def classifier_gradient(classifier: ClassifierFn, x_t: Tensor, t: Tensor, y: Ten
     return gradient
 
 
-def classifier_guidance(classifier: ClassifierFn, y: Tensor, scale: float) -> Guidance:
-    """``classifier_gradient`` for fixed labels, times ``scale``.
+def classifier_guidance(classifier: ClassifierFn, y: Tensor, scale: float | Tensor) -> Guidance:
+    """``classifier_gradient`` for fixed labels, times ``scale``: one, or [B, 1, 1, 1] of them.
 
     A sampler takes any function of this form, so a modifier (an interval, an entropy-dependent
     scale) wraps one and returns another.

@@ -39,8 +39,8 @@ from adm_cli.storage.files import atomic_write
 FORMAT_VERSION = "1"
 KINDS = ("diffusion", "upsampler", "classifier")
 
-# Far above any real model: the largest has a header of 0.2 MB. A hostile one of a hundred megabytes,
-# which the library would take, grows to gigabytes in Python; a million dimensions occupy torch for
+# Far above any real model, whose header is 0.2 MB at most. A hostile one of a hundred megabytes,
+# which the library takes, grows to gigabytes in Python; a million dimensions keep torch busy for
 # minutes.
 _MAX_HEADER, _MAX_DIMENSIONS = 10_000_000, 8
 _MAGIC = 64  # the first bytes of a file, to tell what it is

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -53,12 +54,58 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
         temporary = None
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         raise OutputError(explain_os_error(f"cannot write {path}", error)) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def write_files(
+    folder: Path, files: Sequence[tuple[str, bytes]], prefix: str
+) -> tuple[int, OutputError | None]:
+    """Writes small files whole, each synced and renamed, with one sync of the folder for them all.
+
+    Returns how many are safely in place, the first ones, and what stopped the rest. Temporaries
+    begin with ``prefix``.
+    """
+    written: list[tuple[str, str]] = []
+    failure: OutputError | None = None
+    for name, data in files:
+        try:
+            written.append((_write_temporary(folder, data, prefix), name))
+        except OSError as error:
+            failure = OutputError(explain_os_error(f"cannot write {folder / name}", error))
+            break
+    placed = 0
+    try:
+        for temporary, name in written:
+            os.replace(temporary, folder / name)
+            placed += 1
+    except OSError as error:
+        failure = OutputError(explain_os_error(f"cannot write {folder / name}", error))
+    finally:
+        for temporary, _ in written[placed:]:
+            with suppress(OSError):
+                os.unlink(temporary)
+    sync_folder(folder)
+    return placed, failure
+
+
+def _write_temporary(folder: Path, data: bytes, prefix: str) -> str:
+    handle, name = tempfile.mkstemp(dir=folder, prefix=prefix, suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o666 & ~_umask())
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(name)
+        raise
+    return name
 
 
 def make_folder(path: Path) -> None:
@@ -110,9 +157,29 @@ def _nearest(folder: Path) -> Path:
     return next(p for p in (folder.absolute(), *folder.absolute().parents) if os.path.exists(p))
 
 
+def refuse_existing(paths: Sequence[Path]) -> None:
+    """Raises OutputError if any of the files is there already."""
+    there = [path for path in paths if path.exists()]
+    if there:
+        raise OutputError(
+            f"{len(there)} of the files to write exist already, e.g. {there[0]}: "
+            f"choose another place, or pass --overwrite"
+        )
+
+
+def file_digest(path: Path) -> tuple[int, str]:
+    """Length and SHA-256 of a file of any size; raises OSError."""
+    digest, size = hashlib.sha256(), 0
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+            size += len(block)
+    return size, digest.hexdigest()
+
+
 def explain_os_error(what: str, error: OSError) -> str:
     reason = error.strerror or str(error)
-    if error.errno == errno.ENOSPC:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"{what}: the disk is full; make room and run the same command again"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"{what}: {reason}; choose a folder you may write to"
@@ -127,7 +194,8 @@ def _umask() -> int:
     return mask
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Makes the folder's names last, where the system can."""
     if os.name != "posix":
         return  # other systems cannot open a folder
     with suppress(OSError):  # the file itself is synced and in place; not every disk can do this

@@ -113,6 +113,12 @@ def open_picture(path: Path) -> tuple[Pixels, dict[str, Any] | None]:
     return pixels, recipe if isinstance(recipe, dict) else None
 
 
+def decode_picture(data: bytes) -> Pixels:
+    """Pixels [H, W, 3] of a PNG or WebP whose bytes are known to be right."""
+    with Image.open(io.BytesIO(data), formats=("PNG", "WEBP")) as image:
+        return np.asarray(image.convert("RGB"))
+
+
 def make_grid(images: Pixels, columns: int | None = None, gap: int = 2) -> Pixels:
     """One picture [H', W', 3] of [N, H, W, 3], row by row on white; about square by default."""
     count, height, width, channels = images.shape

@@ -1,179 +1,245 @@
-"""Where the images of a run go: pictures, one npz, a contact sheet, an animation."""
+"""The folder of a run: what is to be drawn, which images are safely there, and going on with it.
+
+run.json                  kind, settings, environment and every image asked for; its own SHA-256
+.run.json.copy            the same bytes again: one of the two can be damaged
+manifest.jsonl            a line an image, written after the image is safely on disk
+manifest-3-of-8.jsonl     the same of one shard; all manifests of a folder count together
+class0207_seed000000.png  an image
+
+Every line carries a checksum, so a torn or damaged one is passed over and its image drawn again.
+"""
 
 from __future__ import annotations
 
-import hashlib
+import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TypeVar
 
-import numpy as np
-from torch import Tensor
+from filelock import FileLock, Timeout
 
-from adm_cli.errors import OutputError
-from adm_cli.storage.files import explain_os_error, make_folder
-from adm_cli.storage.images import (
-    Pixels,
-    Recipe,
-    make_grid,
-    save_animation,
-    save_image,
-    save_npz,
-    to_uint8,
+from adm_cli.errors import OutputError, RunError, UsageError
+from adm_cli.storage.files import (
+    atomic_write,
+    explain_os_error,
+    make_folder,
+    refuse_existing,
+    sync_folder,
 )
+from adm_cli.storage.manifests import Record, read_manifest
+from adm_cli.storage.plans import Item, Plan, check_items, differences, read_plan, render_plan
 
-Record = dict[str, Any]
-
-
-def fresh_folder(parent: Path) -> Path:
-    """The first of parent/0001, parent/0002, ... above all that are there."""
-    taken = [int(p.name) for p in parent.glob("[0-9]*") if p.name.isdecimal()]
-    return parent / f"{max(taken, default=0) + 1:04d}"
+_LOCK_SECONDS = 60.0  # for the others to write their few lines
+_T = TypeVar("_T")
 
 
-def make_fresh_folder(parent: Path) -> Path:
-    """Makes the `fresh_folder`, which no other run that starts now is given too."""
-    make_folder(parent)
-    while True:
-        folder = fresh_folder(parent)
-        try:
-            folder.mkdir()
-        except FileExistsError:
-            continue
-        except OSError as error:
-            raise OutputError(
-                explain_os_error(f"cannot make the folder {folder}", error)
-            ) from error
-        return folder
+@dataclass(frozen=True)
+class Shard:
+    """One of ``count`` equal parts of a run, counted from 1."""
+
+    index: int = 1
+    count: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """``"3/8"``; raises UsageError."""
+        match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text, re.ASCII)
+        if match is None or not 1 <= int(match[1]) <= int(match[2]):
+            raise UsageError(f"--shard {text}: expected i/n with i from 1 to n, such as 3/8")
+        return cls(int(match[1]), int(match[2]))
+
+    def within(self, outer: Shard) -> Shard:
+        """This part of a part."""
+        index = (outer.index - 1) * self.count + self.index
+        return Shard(index, outer.count * self.count)
+
+    def share(self, items: Sequence[_T]) -> Sequence[_T]:
+        """Every ``count``-th: each shard has images of every class."""
+        return items[self.index - 1 :: self.count]
+
+    @property
+    def name(self) -> str:
+        """The stem of its manifest's name."""
+        return "manifest" if self.count == 1 else f"manifest-{self.index}-of-{self.count}"
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.count}"
 
 
-def remove_if_empty(folder: Path) -> None:
-    """Takes back a folder in which a failed run left nothing."""
-    with suppress(OSError):
-        folder.rmdir()
-
-
-def image_name(class_id: int | None, seed: int, suffix: str) -> str:
-    """``class0207_seed000000.png``, or ``seed000000.png`` without a class."""
-    label = "" if class_id is None else f"class{class_id:04d}_"
-    return f"{label}seed{seed:06d}{suffix}"
-
-
-def refuse_existing(paths: Sequence[Path]) -> None:
-    """Raises OutputError if any of the files is there already."""
-    there = [path for path in paths if path.exists()]
-    if there:
-        raise OutputError(
-            f"{len(there)} of the files to write exist already, e.g. {there[0]}: "
-            f"choose another --out, or pass --overwrite"
-        )
-
-
-class Output(Protocol):
-    """Takes images as they are made; gives a record of each file as soon as it is on disk."""
-
-    written: int  # images that are safely on disk
-
-    def add(
-        self, images: Pixels, classes: Sequence[int | None], seeds: Sequence[int],
-        recipes: Sequence[Recipe],
-    ) -> Iterable[Record]: ...  # fmt: skip
-
-    def close(self) -> list[Record]: ...
-
-
-class ImageFolder:
-    """One picture a file, written as soon as it is there."""
-
-    def __init__(self, folder: Path, suffix: str) -> None:
-        self.folder, self.suffix = folder, suffix
-        self.written = 0
-
-    def add(
-        self, images: Pixels, classes: Sequence[int | None], seeds: Sequence[int],
-        recipes: Sequence[Recipe],
-    ) -> Iterator[Record]:  # fmt: skip
-        for pixels, class_id, seed, recipe in zip(images, classes, seeds, recipes, strict=True):
-            path = self.folder / image_name(class_id, seed, self.suffix)
-            data = save_image(path, pixels, recipe)
-            self.written += 1
-            digest = hashlib.sha256(data).hexdigest()
-            yield {"path": str(path), "class": class_id, "seed": seed, "sha256": digest}
-
-    def close(self) -> list[Record]:
-        return []
-
-
-class NpzFile:
-    """The original's npz, written at the end: the format cannot grow."""
-
-    def __init__(self, folder: Path, recipe: Recipe) -> None:
-        self.folder, self.recipe = folder, recipe
-        self.written = 0
-        self.images: list[Pixels] = []
-        self.classes: list[int | None] = []
-        self.seeds: list[int] = []
-
-    def add(
-        self, images: Pixels, classes: Sequence[int | None], seeds: Sequence[int],
-        recipes: Sequence[Recipe],
-    ) -> list[Record]:  # fmt: skip
-        self.images += list(images)
-        self.classes += classes
-        self.seeds += seeds
-        return []
-
-    def close(self) -> list[Record]:
-        if not self.images:
-            return []
-        stack = np.stack(self.images)
-        path = self.folder / f"samples_{'x'.join(map(str, stack.shape))}.npz"
-        save_npz(path, stack, self.classes, self.seeds, self.recipe)
-        self.written = len(stack)
-        return [{"path": str(path), "images": len(stack)}]
-
-
-class Grid:
-    """A contact sheet of the first images of a run."""
-
-    MOST = 1024
+class RunFolder:
+    """Reads and writes one run. Safe to use from several processes, a shard each."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.images: list[Pixels] = []
+        self.file, self.copy = path / "run.json", path / ".run.json.copy"
 
-    def add(self, images: Pixels) -> None:
-        self.images += list(images[: self.MOST - len(self.images)])
+    def exists(self) -> bool:
+        """Whether a run was begun here."""
+        return self.file.exists() or self.copy.exists()
 
-    def close(self) -> list[Record]:
-        if not self.images:
-            return []
-        save_image(self.path, make_grid(np.stack(self.images)))
-        return [{"path": str(self.path), "images": len(self.images)}]
+    def read(self) -> Plan:
+        """What the run is; raises RunError if that is damaged, or nothing is here."""
+        first: RunError | None = None
+        for path in (self.file, self.copy):
+            try:
+                return read_plan(path)
+            except RunError as error:
+                first = first or error
+        assert first is not None
+        raise first
 
+    def check(self, plan: Plan, *, automatic: Sequence[str] = (), overwrite: bool = False) -> None:
+        """Raises what `begin` would, before any work; writes nothing."""
+        check_items(plan.items)
+        if overwrite:
+            return
+        if self.exists():
+            self._check_same(self.read(), plan, automatic)
+        else:
+            refuse_existing([self.path / item.file for item in plan.items])
 
-class Film:
-    """Frames of the first batch's denoising, at most 60."""
+    def begin(
+        self, plan: Plan, *, automatic: Sequence[str] = (), overwrite: bool = False
+    ) -> tuple[Plan, list[str]]:
+        """Begins the run, or goes on with it, and says what the environment has become.
 
-    MOST_FRAMES, MOST_IMAGES = 60, 64
+        Settings named in ``automatic`` were chosen by the program, not asked for: a run that is
+        here keeps its own. Images may be added to those asked for. Raises RunError where another
+        setting differs or an image is here that is not asked for, OutputError where a fresh run
+        would replace files; ``overwrite`` removes the old run and replaces them instead.
+        """
+        make_folder(self.path)
+        with self.lock("run", seconds=_LOCK_SECONDS):
+            self.check(plan, automatic=automatic, overwrite=overwrite)
+            if overwrite and self.exists():
+                self._erase()
+            if not self.exists():
+                self._write(plan)
+                return plan, []
+            old = self.read()
+            adopted = {name: old.settings[name] for name in automatic if name in old.settings}
+            plan = replace(plan, settings={**plan.settings, **adopted})
+            if old.items != plan.items or not self.whole():
+                self._write(replace(plan, environment=old.environment))
+            return plan, differences(old.environment, plan.environment)
 
-    def __init__(self, path: Path, steps: int, images: int) -> None:
-        self.path, self.every = path, max(1, -(-steps // self.MOST_FRAMES))
-        self.images = min(images, self.MOST_IMAGES)  # a batch may be padded
-        self.frames: list[Pixels] = []
-        self.left = 0
+    def records(self) -> dict[str, Record]:
+        """What the manifests say of every image and other file, by file name.
 
-    def add(self, i: int, x: Tensor) -> None:
-        """``x`` [N, C, H, W] in [-1, 1] after step ``i``, which counts down to 0."""
-        if i >= self.left:  # the batch starts, or starts over smaller, out of memory
-            self.frames.clear()
-        self.left = i
-        if i % self.every == 0:
-            self.frames.append(make_grid(to_uint8(x[: self.images]).cpu().numpy()))
+        A file that was lost and made again has two lines, the later one with a higher "again".
+        """
+        found: dict[str, Record] = {}
+        for path in self.manifests():
+            for record in read_manifest(path).records:
+                if record.get("again", 0) >= found.get(record["file"], record).get("again", 0):
+                    found[record["file"]] = record
+        return found
 
-    def close(self) -> list[Record]:
-        if self.left or not self.frames:  # interrupted
-            return []
-        save_animation(self.path, self.frames)
-        return [{"path": str(self.path), "frames": len(self.frames)}]
+    def present(self) -> dict[str, Record]:
+        """The records of those files that are there with the recorded size."""
+        return {name: record for name, record in self.records().items() if self.fits(record)}
+
+    def kept(self, items: Iterable[Item]) -> dict[str, Record]:
+        """The records of those items that are `present`, in the items' order."""
+        present = self.present()
+        return {item.file: present[item.file] for item in items if item.file in present}
+
+    def manifests(self) -> list[Path]:
+        return sorted(self.path.glob("manifest*.jsonl"))
+
+    def whole(self) -> bool:
+        """Whether both copies of ``run.json`` are there and equal."""
+        try:
+            return self.file.read_bytes() == self.copy.read_bytes()
+        except OSError:
+            return False
+
+    def restore(self) -> None:
+        """Writes both copies of ``run.json`` anew from the one that can be read."""
+        self._write(self.read())
+
+    @contextmanager
+    def lock(self, name: str, *, seconds: float = 0.0) -> Iterator[bool]:
+        """Holds a lock of the run; False where the file system has none.
+
+        It saves work, not data: files are whole and equal whoever writes them. Raises RunError
+        if another process has it and keeps it for ``seconds``.
+        """
+        lock = FileLock(self.path / f".{name}.lock", timeout=seconds)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise RunError(
+                f"another process is drawing into {self.path} ({name}): wait for it, or share "
+                f"the work out with --shard"
+            ) from None
+        except (OSError, NotImplementedError):
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            lock.release()
+
+    def fits(self, record: Record) -> bool:
+        """Whether the file is there with the recorded size."""
+        try:
+            size = os.stat(self.path / record["file"]).st_size
+        except OSError:
+            return False
+        return bool(size == record["bytes"])
+
+    def _check_same(self, old: Plan, new: Plan, automatic: Sequence[str]) -> None:
+        before, after = (
+            {"kind": plan.kind, **{k: v for k, v in plan.settings.items() if k not in automatic}}
+            for plan in (old, new)
+        )
+        changed = differences(before, after)
+        if changed:
+            raise RunError(
+                f"{self.path} holds a run with other settings: {', '.join(changed)}; choose "
+                f"another --out, or pass --overwrite to start anew"
+            )
+        wanted = {item.file for item in new.items}
+        names = {item.file for item in old.items}
+        surplus = [name for name in self.records() if name in names and name not in wanted]
+        if surplus:
+            raise RunError(
+                f"{len(surplus)} images of {self.path} are not among those asked for now, e.g. "
+                f"{surplus[0]}: ask for them too (--seeds gives every class the same seeds), "
+                f"choose another --out, or pass --overwrite to start anew"
+            )
+
+    def discard_if_empty(self) -> None:
+        """Takes back a folder in which a run left no image."""
+        if not self.records():
+            for pattern in ("manifest*.jsonl", ".*.lock", self.file.name, self.copy.name):
+                for path in self.path.glob(pattern):
+                    path.unlink(missing_ok=True)
+        with suppress(OSError):
+            self.path.rmdir()
+
+    def _write(self, plan: Plan) -> None:
+        data = render_plan(plan)
+        for path in (self.file, self.copy):
+            with atomic_write(path) as file:
+                file.write(data)
+
+    def _erase(self) -> None:
+        """Removes the run; manifests first, so that at no time an image is wrongly vouched for."""
+        with suppress(RunError):
+            names = {item.file for item in self.read().items} | set(self.records())
+            self._remove(self.manifests())
+            self._remove([self.path / name for name in names])
+        self._remove([*self.manifests(), self.copy, self.file])
+
+    def _remove(self, paths: Iterable[Path]) -> None:
+        try:
+            for path in paths:
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            raise OutputError(explain_os_error(f"cannot remove {path}", error)) from error
+        sync_folder(self.path)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from adm_cli.models.unet import UNet
 from adm_cli.storage.images import make_grid, open_picture
-from tests.conftest import Result
+from tests.conftest import Result, pictures
 
 Run = Callable[..., Result]
 FILM = ("--animate", "film.webp", "--steps", 3, "--seeds", "0-3", "--class", 3, "--out", "o")
@@ -65,7 +65,7 @@ def test_interrupted(draw: Run, monkeypatch: pytest.MonkeyPatch, call: int, writ
     done = draw(*FILM, "--batch-size", 2)
     assert done.code == 130
     assert Path("film.webp").exists() == written
-    assert len(list(Path("o").iterdir())) == (2 if written else 0)
+    assert len(pictures("o")) == (2 if written else 0)
     if written:
         assert np.array_equal(last_frame(3), sheet(0, 1))
         assert done.out.splitlines()[-1] == "film.webp"

@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -18,7 +17,7 @@ from PIL import Image
 import adm_cli.pipeline as pipeline_module
 from adm_cli.errors import UsageError
 from adm_cli.models.unet import UNet
-from tests.conftest import TOY_CLASSIFIER, TOY_UNET, Result, Toys, save_toy
+from tests.conftest import TOY_CLASSIFIER, TOY_UNET, Result, Toys, pictures, save_toy
 
 Run = Callable[..., Result]
 
@@ -199,9 +198,9 @@ def test_a_folder_that_cannot_be_written(draw: Run, monkeypatch: pytest.MonkeyPa
 
 def check_whole(folder: str, names: list[str]) -> None:
     """Exactly these pictures, all readable, and no temporary files."""
-    assert sorted(p.name for p in Path(folder).iterdir()) == names
-    for path in Path(folder).iterdir():
-        with Image.open(path) as image:
+    assert pictures(folder) == names
+    for name in names:
+        with Image.open(Path(folder) / name) as image:
             image.load()
 
 
@@ -210,20 +209,30 @@ def check_whole(folder: str, names: list[str]) -> None:
 def test_disk_full(
     draw: Run, monkeypatch: pytest.MonkeyPatch, batch_size: int, extra: list[str]
 ) -> None:
-    def fsync(_handle: int) -> None:
-        if list(Path("o").glob("*.png")):
+    full = False
+
+    def fsync(_handle: int) -> None:  # from the second picture on no new file can be written
+        nonlocal full
+        new = list(Path("o").glob(".adm-*.tmp"))
+        full = full or len(list(Path("o").glob("*.png")) + new) > 1
+        if full and new:
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "fsync", fsync)
     wanted = ("--class", 0, "--num", 3, "-b", batch_size, "--out", "o", *extra)
-    done = draw(*wanted)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fsync)
+        done = draw(*wanted)
     assert done.code == 1
     assert done.out == "o/class0000_seed000000.png\n"
     note, error = done.err.splitlines()
-    assert note == "adm: 1 of 3 images are in o"
+    assert note == "adm: 1 of 3 images are in o; --out o goes on"
     assert error.startswith("adm: error: cannot write o/")
     assert "the disk is full; make room" in error
     check_whole("o", ["class0000_seed000000.png"])
+    again = draw(*wanted)  # room was made
+    assert (again.code, len(again.out.split())) == (0, 3 + len(extra))
+    assert "3 images in" in again.err
+    assert "(1 were there)" in again.err
 
 
 def interrupt_at(call: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,25 +255,36 @@ def test_interrupted(draw: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     done = draw(*wanted)
     assert done.code == 130
     assert done.out.split() == ["o/class0000_seed000000.png", "o/grid.png", "o/x.gif"]
-    assert done.err == "adm: 1 of 3 images are in o\nadm: interrupted\n"
+    assert done.err == "adm: 1 of 3 images are in o; --out o goes on\nadm: interrupted\n"
     check_whole("o", ["class0000_seed000000.png", "grid.png", "x.gif"])
 
 
-def test_interrupted_npz_holds_what_is_done(draw: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    interrupt_at(6, monkeypatch)
-    done = draw("--class", "0,1", "--num", 2, "-b", 1, "--out", "o", "--format", "npz")
-    assert (done.code, done.out) == (130, "o/samples_2x8x8x3.npz\n")
-    with np.load("o/samples_2x8x8x3.npz") as arrays:
-        assert arrays["arr_0"].shape == (2, 8, 8, 3)
-        assert arrays["arr_1"].tolist() == [0, 0]
-        assert arrays["seeds"].tolist() == [0, 1]
+def test_interrupted_npz_goes_on(draw: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = ("--class", "0,1", "--num", 2, "-b", 1, "--format", "npz", "--out")
+    assert draw(*wanted, "whole").code == 0
+    with monkeypatch.context() as patch:
+        interrupt_at(6, patch)
+        done = draw(*wanted, "o")
+    assert (done.code, done.out) == (130, "")
+    check_whole("o", ["class0000_seed000000.png", "class0000_seed000001.png"])
+    assert draw(*wanted, "o").out == "o/samples_4x8x8x3.npz\n"
+    made, whole = (Path(folder, "samples_4x8x8x3.npz").read_bytes() for folder in ("o", "whole"))
+    assert made == whole
 
 
 def test_interrupted_before_anything(draw: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     interrupt_at(2, monkeypatch)
     done = draw("--num", 3, "--out", "o", "--grid", "--animate", "o/x.gif")
     assert (done.code, done.out, done.err) == (130, "", "adm: interrupted\n")
-    assert not list(Path("o").iterdir())
+    check_whole("o", [])
+
+
+def test_a_fresh_folder_without_images_is_taken_back(
+    draw: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupt_at(2, monkeypatch)
+    assert draw("--num", 3).code == 130
+    assert not list(Path("out").iterdir())
 
 
 def limit_memory(most: int, monkeypatch: pytest.MonkeyPatch) -> None:

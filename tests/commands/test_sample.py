@@ -17,7 +17,7 @@ import adm_cli.loading as loading_module
 import adm_cli.pipeline as pipeline_module
 from adm_cli.storage.files import weights_folder
 from adm_cli.storage.images import make_grid, open_picture
-from tests.conftest import Result, Toys
+from tests.conftest import Result, Toys, pictures
 
 Run = Callable[..., Result]
 
@@ -47,7 +47,7 @@ def test_a_file_for_every_class_and_seed(draw: Run) -> None:
     names = [f"class{c:04d}_seed{s:06d}.png" for c, s in [(0, 5), (0, 6), (3, 7), (3, 8)]]
     assert done.code == 0
     assert done.out.splitlines() == [f"new/o/{name}" for name in names]
-    assert sorted(p.name for p in Path("new/o").iterdir()) == names
+    assert pictures("new/o") == names
     assert done.err.startswith("adm: 4 images in ")
     assert done.err.endswith(" s in new/o\n")
 
@@ -105,21 +105,22 @@ def test_random_classes_depend_on_the_seed_alone(draw: Run) -> None:
 
 def test_formats_hold_the_same_pixels(draw: Run) -> None:
     options = ("--class", "0,3", "--num", 2, "--quiet")
-    pictures = [
+    made = [
         [open_picture(Path(path)) for path in draw(*options, "-f", f, "-o", f).out.split()]
         for f in ("png", "webp")
     ]
-    for (pixels, png), (others, webp) in zip(*pictures, strict=True):
+    for (pixels, png), (others, webp) in zip(*made, strict=True):
         assert np.array_equal(pixels, others)
         assert png == webp
     done = draw(*options, "--format", "npz", "--out", "npz")
     assert done.out == "npz/samples_4x8x8x3.npz\n"
     with np.load("npz/samples_4x8x8x3.npz") as arrays:
-        assert np.array_equal(arrays["arr_0"], [pixels for pixels, _ in pictures[0]])
+        assert np.array_equal(arrays["arr_0"], [pixels for pixels, _ in made[0]])
         assert arrays["arr_0"].dtype == np.uint8
         assert arrays["arr_1"].tolist() == [0, 0, 3, 3]
         assert arrays["seeds"].tolist() == [0, 1, 2, 3]
-    assert [p.name for p in Path("npz").iterdir()] == ["samples_4x8x8x3.npz"]
+    assert pictures("npz") == [*pictures("png"), "samples_4x8x8x3.npz"]
+    assert sha256("npz/class0003_seed000003.png") == sha256("png/class0003_seed000003.png")
 
 
 def test_grid_shows_every_image(draw: Run) -> None:
@@ -261,7 +262,7 @@ def test_settings_reach_the_sampler_and_the_recipe(draw: Run) -> None:
         {"class": 0, "class_name": "circle"},
         {"dtype": "bfloat16"},
     ]
-    pictures = set()
+    seen = set()
     for change in changes:
         wanted = {**BASE, **change}
         options = [
@@ -273,8 +274,8 @@ def test_settings_reach_the_sampler_and_the_recipe(draw: Run) -> None:
         path = draw("--num", 1, *options).out.strip()
         made = recipe(path)
         assert {name: made[name] for name in wanted} == wanted
-        pictures.add(open_picture(Path(path))[0].tobytes())
-    assert len(pictures) == len(changes)
+        seen.add(open_picture(Path(path))[0].tobytes())
+    assert len(seen) == len(changes)
 
 
 def test_other_tools_can_read_the_settings(draw: Run) -> None:

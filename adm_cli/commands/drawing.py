@@ -1,0 +1,185 @@
+"""Drawing into a run folder: what is missing is drawn, each image is reported once it is safe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from adm_cli.commands import console
+
+if TYPE_CHECKING:
+    from adm_cli.config import SamplingConfig
+    from adm_cli.diffusion.samplers import SampleStep
+    from adm_cli.pipeline import Pipeline
+    from adm_cli.storage.plans import Item
+    from adm_cli.storage.runs import RunFolder, Shard
+    from adm_cli.storage.writing import Finished
+
+OnStep = Callable[["SampleStep"], None]
+Draw = Callable[[Sequence["Item"], OnStep], Iterator[Sequence["Finished"]]]
+
+
+@dataclass(frozen=True)
+class Telling:
+    """What a command says while it draws."""
+
+    json: bool = False
+    quiet: bool = False
+    images: bool = True  # each image on stdout; False where something else is the result
+
+    def note(self, text: str) -> None:
+        if not self.quiet:
+            console.note(text)
+
+    def result(self, record: Mapping[str, Any]) -> None:
+        """A file that was made, or was there: its path, or with ``json`` all about it."""
+        if self.json:
+            console.print_json(record)
+        else:
+            print(record["path"], flush=True)
+
+
+def draw_into(
+    run: RunFolder,
+    shard: Shard,
+    items: Sequence[Item],
+    draw: Draw,
+    *,
+    steps: int,
+    tell: Telling,
+    image_bytes: int = 0,
+    closing: Sequence[Callable[[], None]] = (),
+) -> None:
+    """Draws those of a run's ``items`` that are not there, in this process's ``shard``.
+
+    ``draw`` gets the missing items and a function to call at every sampling step, and yields the
+    images a batch at a time, in any order. What is there is told first, so that a command tells
+    of all its images however often it is run. ``closing`` is called at the end, even where
+    drawing stopped: what is done is kept. Raises OutputError, before anything is drawn, where the
+    disk has no room for the missing images at ``image_bytes`` each.
+    """
+    from adm_cli.storage.writing import ImageWriter, check_room
+
+    items = shard.share(items)
+    kept = run.kept(items)
+    missing = [item for item in items if item.file not in kept]
+    progress = console.SamplingProgress(len(missing), steps, quiet=tell.quiet)
+    drawn = 0
+
+    def on_record(record: Mapping[str, Any], *, new: bool = True) -> None:
+        nonlocal drawn
+        drawn += new
+        if tell.images:
+            tell.result(_described(run, record, new))
+
+    def summary() -> None:
+        done, total = len(kept) + drawn, len(items)
+        if not missing:
+            tell.note(f"nothing to do: {_images(total)} in {run.path}, all there")
+        elif 0 < done < total:
+            tell.note(f"{done} of {total} images are in {run.path}; --out {run.path} goes on")
+        elif done:
+            there = f" ({len(kept)} were there)" if kept else ""
+            tell.note(f"{_images(total)} in {progress.elapsed():.1f} s in {run.path}{there}")
+
+    writer = ImageWriter(run, shard, on_record)
+
+    def on_step(step: SampleStep) -> None:
+        progress.advance(step.x.shape[0], step.i)
+        writer.poll()
+
+    if missing:
+        check_room(run.path, len(missing) * image_bytes)
+        writer.open()  # refused before anything is told, if another process draws these
+    with ExitStack() as stack:
+        stack.callback(summary)
+        for call in reversed(closing):
+            stack.callback(call)
+        stack.push(writer)
+        for record in kept.values():
+            on_record(record, new=False)
+        if missing:
+            with progress.show():
+                for batch in draw(missing, on_step):
+                    writer.add(batch)
+                    progress.finish_batch(len(batch))
+
+
+def nothing(missing: Sequence[Item], on_step: OnStep) -> Iterator[Sequence[Finished]]:
+    """A `Draw` for a run that misses nothing."""
+    assert not missing, on_step
+    return iter(())
+
+
+def sampled(pipeline: Pipeline, config: SamplingConfig, tell: Telling) -> Draw:
+    """A `Draw` that samples: the images of `pipeline.generate`, each with its recipe."""
+    from dataclasses import replace
+
+    from adm_cli.pipeline import generate
+    from adm_cli.recipes import image_recipe, run_recipe
+    from adm_cli.storage.writing import Finished
+
+    common = run_recipe(pipeline, config)
+
+    def draw(missing: Sequence[Item], on_step: OnStep) -> Iterator[Sequence[Finished]]:
+        # Guided and unguided images share no batch: all of one kind, then all of the other.
+        scales = [item.facts.get("scale", config.scale) for item in missing]
+        order = sorted(range(len(missing)), key=lambda i: scales[i] == 0)
+        items = [missing[i] for i in order]
+        chosen = replace(
+            config,
+            seeds=tuple(item.facts["seed"] for item in items),
+            classes=tuple(item.facts["class"] for item in items),
+            scales=tuple(scales[i] for i in order),
+        )
+        done = 0
+        for batch in generate(pipeline, chosen, on_step=on_step, on_note=tell.note):
+            pixels = batch.images.numpy()
+            yield [
+                Finished(items[done + i], pixels[i], image_recipe(common, pipeline, batch, i))
+                for i in range(len(pixels))
+            ]
+            done += len(pixels)
+
+    return draw
+
+
+def write_grid_of(run: RunFolder, items: Sequence[Item], shard: Shard, tell: Telling) -> None:
+    """``grid.png``, a contact sheet of the first images that are there."""
+    from adm_cli.storage.outputs import write_grid
+    from adm_cli.storage.writing import record_file
+
+    path = run.path / "grid.png"
+    shown = write_grid(path, [run.path / name for name in run.kept(items)])
+    if shown:
+        record_file(run, shard, path.name, {"images": shown})
+        tell.result({"path": str(path), "images": shown})
+
+
+def write_npz(run: RunFolder, shard: Shard, tell: Telling) -> None:
+    """All images of a finished run as the original's npz."""
+    from adm_cli.storage.merging import merge_npz, open_runs
+    from adm_cli.storage.writing import record_file
+
+    plan = run.read()
+    if len(run.kept(plan.items)) < len(plan.items):
+        return  # interrupted: the images are safe, and the same command goes on
+    count, (height, width) = len(plan.items), plan.settings["size"]
+    path = run.path / f"samples_{count}x{height}x{width}x3.npz"
+    if path.name not in run.present():
+        merge_npz(path, *open_runs([run.path]), lambda _done: None)
+        record_file(run, shard, path.name, {"images": count})
+    tell.result({"path": str(path), "images": count})
+
+
+def _described(run: RunFolder, record: Mapping[str, Any], new: bool) -> dict[str, Any]:
+    facts = {k: v for k, v in record.items() if k not in ("file", "again", "bytes", "sha256")}
+    return {
+        "path": str(run.path / record["file"]), **facts, "sha256": record["sha256"], "new": new
+    }  # fmt: skip
+
+
+def _images(count: int) -> str:
+    return "1 image" if count == 1 else f"{count:,} images"

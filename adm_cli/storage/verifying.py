@@ -1,0 +1,126 @@
+"""Whether a run's folder is as it was written: every file, every line, and ``run.json`` itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from adm_cli.errors import OutputError, RunError
+from adm_cli.storage.files import explain_os_error, file_digest
+from adm_cli.storage.manifests import Record, read_manifest, rewrite_manifest
+from adm_cli.storage.plans import Plan, read_plan
+from adm_cli.storage.runs import RunFolder
+
+Kind = Literal[
+    "damaged", "missing", "unrecorded", "temporary", "line", "run", "unfinished", "foreign"
+]
+
+_LOST = ("damaged", "missing", "unrecorded")  # to be made again
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is not as it should be."""
+
+    kind: Kind
+    file: str
+    text: str
+
+
+def verify_run(run: RunFolder, on_file: Callable[[int, int], None]) -> Iterator[Finding]:
+    """Everything that is wrong with a run, in words; reads every byte of it.
+
+    ``on_file`` is told how many recorded files of how many are checked. Raises RunError if
+    nothing can be said: no run, or neither copy of its settings can be read.
+    """
+    yield from _books(run)
+    plan, records = run.read(), run.records()
+    for i, (name, record) in enumerate(records.items()):
+        on_file(i, len(records))
+        if finding := _check_file(run.path / name, record):
+            yield finding
+    yield from _strays(run, plan, records)
+    rest = [i for i in plan.items if i.file not in records and not (run.path / i.file).exists()]
+    if rest:
+        yield Finding(
+            "unfinished",
+            rest[0].file,
+            f"{len(rest)} of {len(plan.items)} images were not drawn yet",
+        )
+
+
+def _books(run: RunFolder) -> Iterator[Finding]:
+    good = 0
+    for path in (run.file, run.copy):
+        try:
+            read_plan(path)
+            good += 1
+        except RunError as error:
+            yield Finding("run", path.name, str(error))
+    if good == 2 and not run.whole():
+        yield Finding("run", run.copy.name, f"{run.copy} differs from {run.file}")
+    for path in run.manifests():
+        manifest = read_manifest(path)
+        for number in manifest.damaged:
+            yield Finding("line", path.name, f"{path}, line {number} is damaged")
+        if manifest.torn:
+            yield Finding("line", path.name, f"{path}: the last line is incomplete")
+
+
+def _check_file(path: Path, record: Record) -> Finding | None:
+    try:
+        size, digest = file_digest(path)
+    except FileNotFoundError:
+        return Finding("missing", path.name, f"{path} is missing")
+    except OSError as error:
+        return Finding("damaged", path.name, explain_os_error(f"cannot read {path}", error))
+    if size != record["bytes"]:
+        text = f"{path} has {size} bytes instead of {record['bytes']}"
+        return Finding("damaged", path.name, text)
+    if digest != record["sha256"]:
+        text = f"{path} is damaged: its content is not what was written"
+        return Finding("damaged", path.name, text)
+    return None
+
+
+def _strays(run: RunFolder, plan: Plan, records: dict[str, Record]) -> Iterator[Finding]:
+    wanted = {item.file for item in plan.items}
+    for path in sorted(run.path.iterdir()):
+        if path.name.startswith(".adm-") and path.suffix == ".tmp":
+            yield Finding("temporary", path.name, f"{path} was left behind by a killed process")
+        elif path.name in records:
+            continue
+        elif path.name in wanted or path.name == "grid.png" or path.match("samples_*.npz"):
+            text = f"{path} is in no manifest: its line was lost, or never written"
+            yield Finding("unrecorded", path.name, text)
+        elif path.suffix in (".png", ".webp"):
+            yield Finding("foreign", path.name, f"{path} is no image of this run")
+
+
+def repair_run(run: RunFolder, findings: Sequence[Finding]) -> set[str]:
+    """Takes out of a run what is not right, and returns the names of files that are to be remade.
+
+    Damaged files, lines and temporaries go; ``run.json`` is written anew from its other copy.
+    Pictures that never belonged to the run stay. Raises RunError while another process draws.
+    """
+    with ExitStack() as stack:
+        for path in run.manifests():
+            stack.enter_context(run.lock(path.stem))
+        stack.enter_context(run.lock("run"))
+        run.restore()
+        lost = {finding.file for finding in findings if finding.kind in _LOST}
+        try:
+            for finding in findings:
+                if finding.kind in ("damaged", "temporary"):
+                    (run.path / finding.file).unlink(missing_ok=True)
+        except OSError as error:
+            raise OutputError(explain_os_error(f"cannot repair {run.path}", error)) from error
+        for path in run.manifests():
+            manifest = read_manifest(path)
+            good = [record for record in manifest.records if record["file"] not in lost]
+            if len(good) < len(manifest.records) or manifest.damaged or manifest.torn:
+                rewrite_manifest(path, good)
+    return lost
