@@ -30,7 +30,7 @@ NORM_GROUPS = 32  # of every group norm in ADM
 
 # Far above any real model, low enough that a hostile file cannot make us build for hours.
 _MAX_SIDE, _MAX_CHANNELS, _MAX_BLOCKS, _MAX_LEVELS, _MAX_CLASSES = 16384, 16384, 64, 12, 10**6
-_MAX_BATCH = 4096
+_MAX_DEPTH, _MAX_BATCH = 128, 4096
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +69,8 @@ class EncoderConfig:
         _in_range("in_channels", self.in_channels, 1, _MAX_CHANNELS)
         _in_range("num_heads", self.num_heads, 1, _MAX_CHANNELS)
         _in_range("number of channel_mult", len(self.channel_mult), 1, _MAX_LEVELS)
+        depth = self.num_res_blocks * len(self.channel_mult)
+        _in_range("num_res_blocks over all levels", depth, 1, _MAX_DEPTH)
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout must be in [0, 1), got {self.dropout}")
         if height % self.stride or width % self.stride:

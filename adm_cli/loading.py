@@ -22,6 +22,7 @@ from adm_cli.models.unet import SuperResUNet, UNet
 from adm_cli.presets import CHECKPOINTS, INCEPTION, PRESETS, TERMS, Checkpoint, find_checkpoint
 from adm_cli.storage.checkpoints import (
     ModelFile,
+    check_finite,
     file_sha256,
     open_tensors,
     read_model_file,
@@ -104,7 +105,7 @@ def load_model(
     ``dtype`` float32, float64, or bfloat16/float16 for the torso's convolutions. Where no tensor
     needs a change of type they all stay mapped from the file; otherwise none does, and no more
     than the model itself is held. Raises as `find_weights`, and CheckpointError if the content is
-    damaged or does not fit its own configuration.
+    damaged, not finite, or does not fit its own configuration.
     """
     file = name if isinstance(name, ModelFile) else find_weights(name)
     with torch.device("meta"):
@@ -133,11 +134,15 @@ def _read_state(
 ) -> dict[str, torch.Tensor]:
     if device.type == "cpu" and all(file.dtypes[name] == wanted[name] for name in wanted):
         with open_tensors(file) as handle:
-            return {name: handle.get_tensor(name) for name in wanted}
-    return {
-        name: tensor.to(device=device, dtype=wanted[name], copy=True)
-        for name, tensor in stream_tensors(file)
-    }
+            state = {name: handle.get_tensor(name) for name in wanted}
+        for name, tensor in state.items():
+            check_finite(file.path, name, tensor)
+        return state
+    state = {}
+    for name, tensor in stream_tensors(file):
+        check_finite(file.path, name, tensor)
+        state[name] = tensor.to(device=device, dtype=wanted[name], copy=True)
+    return state
 
 
 def load_inception(

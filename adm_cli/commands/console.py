@@ -20,6 +20,7 @@ NO_PLOT = "no plot is drawn: matplotlib is missing (pip install matplotlib)"
 INTERRUPTED = 128 + signal.SIGINT  # exit code
 
 PLAIN_SECONDS = 10.0  # between progress lines where stderr is not a terminal
+_LONGEST = 2000  # of an error, in characters
 
 
 def note(text: str) -> None:
@@ -42,8 +43,11 @@ def print_table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def fail(error: BaseException) -> None:
-    """One line on stderr, without a traceback."""
-    err.print(f"adm: error: {one_line(str(error))}", markup=False, style="red")
+    """One line on stderr, without a traceback; what a file or name of megabytes says is cut."""
+    text = one_line(str(error)[: 2 * _LONGEST])
+    if len(text) > _LONGEST:
+        text = f"{text[: _LONGEST - 4]} ..."
+    err.print(f"adm: error: {text}", markup=False, style="red")
 
 
 def one_line(text: str) -> str:

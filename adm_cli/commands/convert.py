@@ -83,9 +83,11 @@ def _classes(spec: str) -> dict[int, str]:
     if not spec.startswith("@"):
         names = imagenet_names()
         return {i: names[i] for i in select_classes(spec, names)}
+    from adm_cli.storage.files import read_text
+
     path = Path(spec[1:])
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_text(path).splitlines()
         pairs = [line.split(maxsplit=1) for line in lines if line.strip()]
         classes = {int(i): name.strip() for i, name in pairs}
     except OSError as error:

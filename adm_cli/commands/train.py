@@ -19,6 +19,7 @@ from adm_cli.commands.training_options import (
     UpsamplerOptions,
     from_dataclass,
     given,
+    stored,
 )
 from adm_cli.errors import UsageError
 
@@ -100,13 +101,13 @@ def _prepare(
 
     chosen = given(options)
     folder = None if options.out is None else RunFolder(options.out)
-    stored: dict[str, Any] | None = None
+    before: dict[str, Any] | None = None
     if options.resume:
         if folder is None:
             raise UsageError("--resume needs --out, the folder of the run to go on with")
         if folder.used():
-            stored = folder.load_settings()
-            kept = dict(stored.get("options", {}))
+            before = folder.load_settings()
+            kept = stored(before, type(options))
             for rival, other in (("steps", "kimg"), ("kimg", "steps")):
                 if rival in chosen:
                     kept.pop(other, None)
@@ -130,8 +131,8 @@ def _prepare(
             f"--batch-size {settings.training.batch_size} cannot be shared out among "
             f"{world.size} processes: make it a multiple"
         )
-    if stored is not None:
-        refuse_changes(stored, settings)
+    if before is not None:
+        refuse_changes(before, settings)
     if not quiet and not options.dry_run:
         held = len(data.validation or ())
         console.note(f"{len(data.training)} pictures to train on, {held} to validate")
@@ -143,7 +144,7 @@ def _prepare(
         folder = RunFolder(_fresh_folder(world))
     check_writable(folder.path)
     world.wait()  # nobody writes before all have seen what is there
-    return settings, data, folder, stored is not None and bool(folder.states())
+    return settings, data, folder, before is not None and bool(folder.states())
 
 
 def _fresh_folder(world: World) -> Path:

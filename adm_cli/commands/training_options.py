@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Optional, TypeVar, get_type_hints
+from typing import Annotated, Any, Optional, TypeVar, get_args, get_origin, get_type_hints
 
 import typer
+
+from adm_cli.errors import CheckpointError
 
 _DATA, _MODEL, _TRAIN, _RUN = "Pictures", "Model", "Training", "Run"
 
@@ -247,6 +249,31 @@ def given(options: CommonOptions) -> dict[str, Any]:
             continue
         values[option.name] = _absolute(value) if option.name in _PATHS else value
     return values
+
+
+def stored(settings: Mapping[str, Any], cls: type[CommonOptions]) -> dict[str, Any]:
+    """The options of a run's settings.json, which anyone may have written.
+
+    Raises CheckpointError unless each is what the command line could have given.
+    """
+    options, hints = settings.get("options"), get_type_hints(cls)
+    if not isinstance(options, dict):
+        raise CheckpointError("settings.json is damaged: it holds no options")
+    for name, value in options.items():
+        if name not in hints or name in _NOT_STORED or not _fits(value, hints[name]):
+            raise CheckpointError(f"settings.json is damaged: {name!a:.60} is {value!a:.60}")
+    return dict(options)
+
+
+def _fits(value: object, hint: Any) -> bool:
+    """Whether a JSON value is what an option of this type becomes."""
+    kinds = [kind for kind in get_args(hint) if kind is not type(None)] or [hint]
+    if get_origin(kinds[0]) is list:
+        inner = get_args(kinds[0])[0]
+        return isinstance(value, list) and all(_fits(item, inner) for item in value)
+    if kinds[0] is float:
+        return type(value) in (int, float)
+    return type(value) is (str if kinds[0] is Path else kinds[0])
 
 
 def _absolute(value: Any) -> Any:

@@ -61,14 +61,14 @@ def space_timesteps(num_timesteps: int, spec: str | Sequence[int]) -> list[int]:
         return _ddim_timesteps(num_timesteps, _integer(spec[4:], spec))
     counts = [_integer(part, spec) for part in spec.split(",")] if isinstance(spec, str) else spec
     if min(counts, default=0) < 0 or sum(counts) < 1:
-        raise ConfigError(f"steps {spec!r}: expected at least one step, and no negative counts")
+        raise ConfigError(f"steps {spec!r:.60}: expected at least one step, and no negative counts")
     size, extra = divmod(num_timesteps, len(counts))
     start, kept = 0, []
     for i, count in enumerate(counts):
         length = size + (i < extra)
         if count > length:
             raise ConfigError(
-                f"steps {spec!r}: cannot take {count} steps from a section of {length} "
+                f"steps {spec!r:.60}: cannot take {count} steps from a section of {length} "
                 f"(the model has {num_timesteps} timesteps)"
             )
         stride = (length - 1) / (count - 1) if count > 1 else 1.0
@@ -97,7 +97,7 @@ def _integer(text: str, spec: object) -> int:
         return int(text)
     except ValueError:
         raise ConfigError(
-            f"steps {spec!r}: expected a number such as 250, sections such as 90,60,60,20,20, "
+            f"steps {spec!r:.60}: expected a number such as 250, sections such as 90,60,60,20,20, "
             f"or ddimN such as ddim25"
         ) from None
 

@@ -15,6 +15,7 @@ import pickle
 import re
 import struct
 import warnings
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -38,7 +39,10 @@ from adm_cli.storage.files import atomic_write
 FORMAT_VERSION = "1"
 KINDS = ("diffusion", "upsampler", "classifier")
 
-_MAX_HEADER = 100_000_000  # the library's own limit
+# Far above any real model, whose header is 0.2 MB at most. A hostile one of a hundred megabytes,
+# which the library takes, grows to gigabytes in Python; a million dimensions keep torch busy for
+# minutes.
+_MAX_HEADER, _MAX_DIMENSIONS = 10_000_000, 8
 _MAGIC = 64  # the first bytes of a file, to tell what it is
 _CHUNK = 1 << 24
 _PIECE = 1 << 26  # bytes of tensors from one mapping
@@ -133,9 +137,9 @@ def _parse_metadata(metadata: Mapping[str, str]) -> ModelInfo:
     info = ModelInfo(
         config=config,
         diffusion=config_from_json(DiffusionConfig, metadata["diffusion"]),
-        classes={int(i): str(name) for i, name in json.loads(metadata["classes"]).items()},
-        training=dict(json.loads(metadata["training"])),
-        source=dict(json.loads(metadata["source"])),
+        classes={int(i): str(name) for i, name in _object(metadata["classes"]).items()},
+        training=_object(metadata["training"]),
+        source=_object(metadata["source"]),
     )
     if info.kind != kind:
         raise ValueError(f"kind {kind!r}, but settings of a {info.kind} model")
@@ -146,6 +150,10 @@ def _parse_metadata(metadata: Mapping[str, str]) -> ModelInfo:
         if not 0 <= class_id < count or not name.isprintable():
             raise ValueError(f"class {class_id} {name!a:.60} of {count} classes")
     return info
+
+
+def _object(text: str) -> dict[str, Any]:
+    return dict(json.loads(text, object_pairs_hook=_no_duplicates))
 
 
 def _read_header(path: Path) -> dict[str, Any]:
@@ -172,6 +180,9 @@ def _read_header(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"{path}: damaged safetensors ({error}){_AGAIN}") from None
     assert isinstance(header, dict)  # or the library would have refused it
+    for name, entry in header.items():
+        if name != "__metadata__" and len(entry["shape"]) > _MAX_DIMENSIONS:
+            raise CheckpointError(f"{path}: {name:.80} has {len(entry['shape'])} dimensions")
     return header
 
 
@@ -356,6 +367,8 @@ def _load_pickle(path: Path, *, mapped: bool) -> object:
             f"pip install 'torch>=2.10'"
         )
     try:
+        if mapped:
+            _check_zip(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of pickle protocols: read or refused, nothing between
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
@@ -365,6 +378,8 @@ def _load_pickle(path: Path, *, mapped: bool) -> object:
         raise CheckpointError(
             f"{path} holds more than tensors{detail}: refused, since it could run code"
         ) from None
+    except CheckpointError:
+        raise
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from None
     except Exception as error:  # torch's readers raise many kinds for damaged files
@@ -372,6 +387,17 @@ def _load_pickle(path: Path, *, mapped: bool) -> object:
         raise CheckpointError(
             f"{path} is damaged or cut short ({first:.160}): download it again"
         ) from None
+
+
+def _check_zip(path: Path) -> None:
+    """Raises CheckpointError for a zip that torch did not write: it compresses nothing."""
+    with zipfile.ZipFile(path) as file:
+        for entry in file.infolist():
+            if entry.file_size != entry.compress_size:
+                raise CheckpointError(
+                    f"{path}: {entry.filename!a:.80} is compressed, and could unfold to any size: "
+                    f"expected a file as torch.save writes it"
+                )
 
 
 def _check_state(path: Path, state: object) -> dict[str, Tensor]:
@@ -392,9 +418,16 @@ def _check_state(path: Path, state: object) -> dict[str, Tensor]:
             raise CheckpointError(f"{path}: {name} is not a plain tensor")
         if tensor.dtype not in _DTYPE_NAMES:
             raise CheckpointError(f"{path}: {name} is {tensor.dtype}, expected floating point")
-        if not bool(torch.isfinite(tensor).all()):
-            raise CheckpointError(f"{path}: {name} holds NaN or infinite values")
+        check_finite(path, name, tensor)
     return state
+
+
+def check_finite(path: Path, name: str, tensor: Tensor) -> None:
+    """Raises CheckpointError if a tensor holds NaN or infinite values."""
+    if tensor.numel():  # one pass and no mask as large as the tensor; NaN shows in either
+        low, high = torch.aminmax(tensor)
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise CheckpointError(f"{path}: {name} holds NaN or infinite values")
 
 
 def _expanded(tensor: Tensor) -> bool:

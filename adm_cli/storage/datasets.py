@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+import stat
 import tarfile
 import zipfile
 from collections import Counter
@@ -31,6 +32,7 @@ LABELS = ("auto", "folders", "names", "none")  # or the path of a CSV file
 _WNID = re.compile(r"n\d{8}")
 _WHOLE = re.compile(r"-?\d{1,99}")
 _MOST_CLASSES = 10**6
+_LABEL_BYTES = 100_000  # of a .cls or .json beside a picture
 _ENOUGH = 10  # pictures of a class that can spare one for validation
 _FILE_COLUMNS = ("file", "filename", "file_name", "path", "image", "name")
 _LABEL_COLUMNS = ("label", "class", "class_name", "class_id", "category")
@@ -43,7 +45,7 @@ class Source(Protocol):
 
     def names(self) -> list[str]: ...  # relative, with "/"
 
-    def read(self, name: str) -> bytes: ...  # at most a byte more than a picture may have
+    def read(self, name: str, most: int) -> bytes: ...  # at most a byte more than ``most``
 
 
 @dataclass(frozen=True)
@@ -114,9 +116,11 @@ class FolderSource:
             found += [(below / name).as_posix() for name in files]
         return found
 
-    def read(self, name: str) -> bytes:
+    def read(self, name: str, most: int) -> bytes:
+        if not stat.S_ISREG(os.stat(self.path / name).st_mode):
+            raise OSError("not a regular file")  # a pipe would be waited for, a device has no end
         with (self.path / name).open("rb") as file:
-            return file.read(MOST_BYTES + 1)
+            return file.read(most + 1)
 
 
 class _OpenZip(NamedTuple):
@@ -144,10 +148,13 @@ class ZipSource:
     def names(self) -> list[str]:
         return list(self._open().entries)
 
-    def read(self, name: str) -> bytes:
+    def read(self, name: str, most: int) -> bytes:
         opened = self._open()
-        with opened.file.open(opened.entries[name]) as file:
-            return file.read(MOST_BYTES + 1)
+        entry = opened.entries[name]
+        if entry.file_size > most:  # before anything unfolds
+            raise OSError(f"{entry.file_size:,} bytes are too many")
+        with opened.file.open(entry) as file:
+            return file.read(most + 1)
 
     def __getstate__(self) -> Path:
         return self.path
@@ -175,9 +182,9 @@ class TarSource:
     def names(self) -> list[str]:
         return list(self.places)
 
-    def read(self, name: str) -> bytes:
+    def read(self, name: str, most: int) -> bytes:
         offset, size = self.places[name]
-        size = min(size, MOST_BYTES + 1)
+        size = min(size, most + 1)
         with self.path.open("rb") as file:
             file.seek(offset)
             data = file.read(size)
@@ -314,9 +321,9 @@ def _tidy(name: str) -> str:
     return "/".join(part for part in parts if part not in ("", "."))
 
 
-def _read(source: Source, name: str) -> bytes:
+def _read(source: Source, name: str, most: int = MOST_BYTES) -> bytes:
     try:
-        return source.read(name)
+        return source.read(name, most)
     except Exception as error:  # damaged archives raise many kinds
         reason = str(error) or type(error).__name__
         raise AdmError(f"cannot read {source.path}/{name}: {reason}") from None
@@ -416,7 +423,7 @@ def _labels_beside(
         path = sources[number].path
         if label_name is None:
             raise UsageError(f"{path}/{name} has no label beside it, unlike others: {advice}")
-        text = _read(sources[number], label_name)[:100_000].decode("utf-8", "replace").strip()
+        text = _read(sources[number], label_name, _LABEL_BYTES).decode("utf-8", "replace").strip()
         if label_name.lower().endswith("json"):
             text = _json_label(text)
         if not text:

@@ -14,6 +14,8 @@ from typing import IO
 
 from adm_cli.errors import OutputError
 
+_MOST_TEXT = 16 * 2**20  # nobody writes a larger list; a device has no end
+
 
 def weights_folder() -> Path:
     """The embedded weights: inside an installed package, or at the top of a checkout."""
@@ -143,6 +145,15 @@ def check_writable(folder: Path) -> None:
             pass
     except OSError as error:
         raise OutputError(explain_os_error(f"cannot write to {folder}", error)) from error
+
+
+def read_text(path: Path) -> str:
+    """A UTF-8 file; raises OSError, or ValueError if it is no text or has no end in sight."""
+    with path.open("rb") as file:
+        data = file.read(_MOST_TEXT + 1)
+    if len(data) > _MOST_TEXT:
+        raise ValueError(f"over {_MOST_TEXT / 1e6:.0f} MB are too many for a text")
+    return data.decode("utf-8")
 
 
 def refuse_existing(paths: Sequence[Path]) -> None:

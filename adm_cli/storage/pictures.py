@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from adm_cli.errors import AdmError
 from adm_cli.storage.images import BOMBS, Pixels
@@ -57,6 +57,8 @@ def decode_picture(data: bytes, name: str) -> Image.Image:
             _check_size(image.size)
             image.load()
             return _to_rgb(_upright(image))
+    except UnidentifiedImageError:  # whose text is a memory address
+        raise BadPictureError(f"{name}: not a picture, or damaged") from None
     except (OSError, ValueError, SyntaxError, EOFError, MemoryError, *BOMBS) as error:
         raise BadPictureError(f"{name}: {str(error) or type(error).__name__}") from None
     except Exception as error:  # Pillow's plugins raise many kinds for damaged files

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from adm_cli.errors import CheckpointError, OutputError
 from adm_cli.storage.checkpoints import read_tensors, write_tensors
-from adm_cli.storage.files import atomic_write, explain_os_error
+from adm_cli.storage.files import atomic_write, explain_os_error, read_text
 from adm_cli.storage.tables import Panel, draw_panels
 
 _STATE = re.compile(r"state-(\d{8,})\.safetensors")
@@ -62,7 +62,7 @@ class RunFolder:
         """Raises CheckpointError if they are damaged."""
         path = self.path / "settings.json"
         try:
-            settings = json.loads(path.read_text(encoding="utf-8"))
+            settings = json.loads(read_text(path))
         except (OSError, ValueError, RecursionError) as error:
             raise CheckpointError(f"cannot read {path}: {error}") from None
         if not isinstance(settings, dict):

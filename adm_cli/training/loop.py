@@ -17,7 +17,7 @@ from torch import Tensor
 
 from adm_cli.devices import peak_bytes
 from adm_cli.diffusion.guidance import ClassifierFn
-from adm_cli.errors import AdmError
+from adm_cli.errors import AdmError, CheckpointError
 from adm_cli.storage.checkpoints import ModelInfo, save_model
 from adm_cli.storage.images import make_grid, save_image, to_model_range, to_uint8
 from adm_cli.storage.training_runs import MetricsFile, RunFolder, draw_plot
@@ -265,11 +265,18 @@ class Run:
     def _load(self) -> None:
         tensors, facts, wrong = self.job.folder.load_state()
         self.notes += [f"passed over a damaged state: {text}" for text in wrong]
-        self.trainer.load_state(tensors, facts)
-        self.returns = int(facts["returns"])
-        loss, step, metrics = facts["best"]
-        self.best = _Best(float(loss), int(step), dict(metrics))
-        self.clock.before = float(facts["seconds"])
+        try:
+            self.trainer.load_state(tensors, facts)
+            self.returns = int(facts["returns"])
+            loss, step, metrics = facts["best"]
+            self.best = _Best(float(loss), int(step), dict(metrics))
+            self.clock.before = float(facts["seconds"])
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            first = (str(error).splitlines() or [""])[0]
+            raise CheckpointError(
+                f"the newest state in {self.job.folder.path} is not one of this run "
+                f"({type(error).__name__}: {first:.160}): remove it, and an older one is taken"
+            ) from error
 
     def _skip(self, result: StepResult) -> Iterator[Event]:
         """A step without a finite loss or gradient: pass over it, or go back and slow down."""

@@ -39,7 +39,7 @@ from adm_cli.presets import (
     starter_diffusion,
     starter_unet,
 )
-from adm_cli.storage.checkpoints import ModelFile, read_tensors
+from adm_cli.storage.checkpoints import ModelFile, check_finite, read_tensors
 from adm_cli.storage.datasets import (
     ImageSet,
     class_counts,
@@ -388,6 +388,8 @@ def initial_weights(
         return None, []
     file = find_weights(settings.options["init"])
     tensors, _ = read_tensors(file.path)
+    for name, value in tensors.items():
+        check_finite(file.path, name, value)
     tensors = {name: value.float() for name, value in tensors.items()}
     expected = expected_shapes(settings.config)
     theirs = file.info.classes

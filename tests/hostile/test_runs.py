@@ -1,0 +1,216 @@
+"""Hostile files of training runs, and lists of classes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from adm_cli.storage.checkpoints import read_tensors, write_tensors
+from tests.hostile.sandbox import Arguments, harmless, refused
+from tests.hostile.test_pictures import labelled
+from tests.hostile.test_weights import FLAGS
+
+BEGIN: Arguments = [
+    "train-classifier", "set", "--size", 8, "--channels", 32, "--device", "cpu", "--steps", 2,
+    "--batch-size", 2, "--val-split", 0, "--save-every", 1, "--quiet", "--out", "run",
+]  # fmt: skip
+RESUME: Arguments = ["train-classifier", "--resume", "--out", "run", "--quiet", "--steps", 3]
+
+
+@pytest.fixture
+def run(folder: Path) -> Path:
+    """A training run of two steps."""
+    labelled(folder / "set")
+    (done,) = harmless(folder, BEGIN, codes=(0,))
+    assert done.out.split() == ["run/model.safetensors"]
+    return folder / "run"
+
+
+PASSED_OVER = ("a tensor more", "scaler text", "scaler a list", "no scaler")
+
+
+def resumed_refuses(folder: Path, damage: dict[str, Callable[[Path], object]]) -> None:
+    shutil.copytree(folder / "run", folder / "good")
+    for name, change in damage.items():
+        shutil.rmtree(folder / "run")
+        shutil.copytree(folder / "good", folder / "run")
+        change(folder / "run")
+        (done,) = harmless(folder, RESUME)
+        errors = [line for line in done.err.splitlines() if line.startswith("adm: error: ")]
+        assert len(errors) == bool(done.code), (name, done)
+        assert done.code or name in PASSED_OVER, name
+        assert len(done.err) < 4000, name
+        assert not list((folder / "run").glob(".adm-*")), name
+
+
+def edit(*path: str, value: Any) -> Callable[[Path], object]:
+    """Sets a value of settings.json."""
+
+    def change(run: Path) -> None:
+        settings = json.loads((run / "settings.json").read_text())
+        inner = settings
+        for key in path[:-1]:
+            inner = inner[key]
+        inner[path[-1]] = value
+        (run / "settings.json").write_text(json.dumps(settings))
+
+    return change
+
+
+def text(value: bytes) -> Callable[[Path], object]:
+    return lambda run: (run / "settings.json").write_bytes(value)
+
+
+def test_settings(folder: Path, run: Path) -> None:
+    whole = (run / "settings.json").read_bytes()
+    damage: dict[str, Callable[[Path], object]] = {
+        **{f"cut at {i}": text(whole[:i]) for i in range(0, len(whole) - 3, len(whole) // 12)},
+        "a list": text(b"[]"),
+        "a number": text(b"7"),
+        "not UTF-8": text(b"\xff\xfe{}"),
+        "deep": text(b"[" * 10**5),
+        "5,000 digits": text(b'{"a": ' + b"9" * 5000 + b"}"),
+        "empty": text(b"{}"),
+        "options a list": edit("options", value=["data"]),
+        "options a number": edit("options", value=7),
+        "options null": edit("options", value=None),
+        "data a number": edit("options", "data", value=7),
+        "data of numbers": edit("options", "data", value=[7]),
+        "data elsewhere": edit("options", "data", value=["/etc"]),
+        "data with NUL": edit("options", "data", value=["a\0b"]),
+        "size a list": edit("options", "size", value=[8]),
+        "channels text": edit("options", "channels", value="many"),
+        "channels 10^9": edit("options", "channels", value=10**9),
+        "batch size text": edit("options", "batch_size", value="2"),
+        "batch size null": edit("options", "batch_size", value=None),
+        "batch size -1": edit("options", "batch_size", value=-1),
+        "learning rate text": edit("options", "lr", value="fast"),
+        "seed a list": edit("options", "seed", value=[1]),
+        "init a pickle": edit("options", "init", value="/etc/passwd"),
+        "init a number": edit("options", "init", value=3),
+        "set a text": edit("options", "set", value="x"),
+        "set code": edit("options", "set", value=["__class__=1"]),
+        "validation a number": edit("options", "val_split", value="most"),
+        "unknown option": edit("options", "exec", value="touch canary"),
+        "workers -5": edit("options", "workers", value="many"),
+        "config other": edit("config", "model_channels", value=64),
+        "config a list": edit("config", value=[]),
+        "training deep": edit("training", "lr", value=[[[[]]]]),
+    }
+    resumed_refuses(folder, damage)
+
+
+def facts(**changes: Any) -> Callable[[Path], object]:
+    """States whose hash is right and whose facts lie; None leaves one out."""
+
+    def change(run: Path) -> None:
+        for path in run.glob("state-*"):
+            tensors, metadata = read_tensors(path)
+            merged = {**json.loads(metadata["facts"]), **changes}
+            kept = {k: v for k, v in merged.items() if v is not None}
+            metadata = {"format": "adm-training", "facts": json.dumps(kept)}
+            write_tensors(path, {n: t.clone() for n, t in tensors.items()}, metadata)
+
+    return change
+
+
+def tensors(change: Callable[[dict[str, torch.Tensor]], object]) -> Callable[[Path], object]:
+    def apply(run: Path) -> None:
+        for path in run.glob("state-*"):
+            values, metadata = read_tensors(path)
+            values = {name: value.clone() for name, value in values.items()}
+            change(values)
+            metadata.pop("content_sha256")
+            write_tensors(path, values, metadata)
+
+    return apply
+
+
+def each_state(change: Callable[[bytes], bytes]) -> Callable[[Path], object]:
+    def apply(run: Path) -> None:
+        for path in run.glob("state-*"):
+            path.write_bytes(change(path.read_bytes()))
+
+    return apply
+
+
+def test_states(folder: Path, run: Path) -> None:
+    path = next(run.glob("state-*"))
+    _, metadata = read_tensors(path)
+    known = json.loads(metadata["facts"])
+    damage: dict[str, Callable[[Path], object]] = {
+        "empty": each_state(lambda data: b""),
+        "half": each_state(lambda data: data[: len(data) // 2]),
+        "flipped": each_state(lambda data: data[:-1] + bytes([data[-1] ^ 1])),
+        "pickles": each_state(lambda data: b"\x80\x02cos\nsystem\n(X\x0c\0\0\0touch canarytR."),
+        "another model": lambda run: [
+            shutil.copy(run / "model.safetensors", p) for p in run.glob("state-*")],
+        **{f"no {name}": facts(**{name: None}) for name in known},
+        **{f"{name} text": facts(**{name: "many"}) for name in known},
+        "step 10^12": facts(step=10**12),
+        "step -1": facts(step=-1),
+        "no tensors": tensors(lambda values: values.clear()),
+        "a tensor less": tensors(lambda values: values.popitem()),
+        "a tensor more": tensors(lambda values: values.update(more=torch.zeros(3))),
+        "a shape": tensors(lambda values: values.update(
+            {name: torch.zeros(3, 3, 3) for name in list(values)[:1]})),
+    }  # fmt: skip
+    resumed_refuses(folder, damage)
+
+
+CLASSES: dict[str, bytes] = {
+    "binary": bytes(range(256)),
+    "not UTF-8": b"\xff\xfe1 x\n",
+    "no ids": b"cat\ndog\n",
+    "no names": b"1\n2\n",
+    "twice": b"1 a\n1 b\n",
+    "out of range": b"1000000 a\n",
+    "negative": b"-1 a\n",
+    "5,000 digits": b"9" * 5000 + b" a\n",
+    "clears the screen": b"1 \x1b[2J\n",
+    "right to left": "1 \u202ea\n".encode(),
+    "NUL": b"1 a\0b\n",
+    "nothing": b"",
+    "blank": b"\n\n\n",
+    "a long name": b"1 " + b"\x07" * 10**6 + b"\n",
+}
+
+
+def test_lists_of_classes(folder: Path) -> None:
+    from adm_cli.loading import build_model
+    from adm_cli.openai_flags import openai_flags
+
+    flags = f"{FLAGS} --class_cond True --num_classes 5"
+    torch.save(build_model(openai_flags(flags)[0]).state_dict(), folder / "m.pt")
+    (folder / "folder").mkdir()
+    (folder / "zero").symlink_to("/dev/zero")
+    for i, data in enumerate(CLASSES.values()):
+        (folder / f"{i}.txt").write_bytes(data)
+    names = ["@gone", "@folder", "@zero", "@", "@\x1b[2J", "@" + "x" * 5000, "zebra\x1b", "9" * 99]
+    names += [f"@{i}.txt" for i in range(len(CLASSES))]
+    convert = ["convert", "m.pt", "--flags", flags, "--output", "x.safetensors", "--classes"]
+    refused(folder, *([*convert, name] for name in names))
+
+
+SPECS = [
+    "", ",", "-", "--", "9" * 5000, "0-" + "9" * 20, "0-99999999999", "5-1", "-1", "1e9", "٣", "²",
+    "\x1b[2J", "a\nb", "x" * 10**5, "0," * 10**5 + "q", "all,all", "none", "random,1", "$(id)",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("option", ["--class", "--seeds", "--steps", "--num", "--scale", "--eta",
+                                    "--seed", "--batch-size", "--sampler", "--format", "--dtype",
+                                    "--device", "--animate"])  # fmt: skip
+def test_options(folder: Path, option: str) -> None:
+    values = [spec for spec in SPECS if (option, spec) != ("--class", "all,all")]
+    for done in harmless(
+        folder, *(["sample", "--dry-run", f"{option}={value}"] for value in values)
+    ):
+        assert len(done.err.splitlines()) == bool(done.code), done
+        assert len(done.err) < 4000
