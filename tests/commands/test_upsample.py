@@ -262,7 +262,10 @@ def test_a_model_that_also_enlarges_without_a_class(enlarge: Run) -> None:
         (["a.png", "--class", "0", "--eta", "0.5"], "no meaning for the ddpm"),
         (["a.png", "--class", "0", "--steps", "101"], "cannot take 101 steps"),
         (["a.png", "--model", "imagenet256"], "not on this machine"),
-        (["a.png", "--model", "tiny"], "holds a diffusion model, expected an upsampler"),
+        (
+            ["a.png", "--model", "tiny_classifier"],
+            "holds a classifier model, expected an upsampler",
+        ),
         (["a.png", "--format", "gif"], "unknown --format"),
         (["a.png", "a.png", "--class", "0"], "would both become a.png"),
     ],
