@@ -264,7 +264,7 @@ def test_a_model_that_also_enlarges_without_a_class(enlarge: Run) -> None:
         (["a.png", "--model", "imagenet256"], "not on this machine"),
         (
             ["a.png", "--model", "tiny_classifier"],
-            "holds a classifier model, expected an upsampler",
+            "holds a classifier model, expected",
         ),
         (["a.png", "--format", "gif"], "unknown --format"),
         (["a.png", "a.png", "--class", "0"], "would both become a.png"),
