@@ -120,7 +120,7 @@ def find_items(names: Sequence[str]) -> list[Item]:
             words = [*presets, *published, "all", INCEPTION.name]
             raise UsageError(
                 f"nothing is published as {name!r}{did_you_mean(name, words)} "
-                f"(adm models lists the presets)"
+                f"(adm models lists the presets, adm fetch all --dry-run the files)"
             )
         for row in map(find_checkpoint, members):
             if not row.embedded:
@@ -215,7 +215,7 @@ def missing_bytes(items: Sequence[Item], how: How) -> int:
         if item.place.is_file() and not how.overwrite:
             continue
         size = size_of(item)
-        here = partial_bytes(item.original)
+        here = size if item.original.is_file() else partial_bytes(item.original)
         original = 0 if how.local else max(0, size - here)
         originals = originals + original if how.keep_original else max(originals, original)
         needed += size
@@ -261,8 +261,11 @@ def fetch(item: Item, how: How, watch: Watch) -> Fetched:
 
     Raises DownloadError, CheckpointError or OutputError; whatever is good of the download stays.
     """
+    before = _stamp(item.place)
+    if not how.overwrite and present(item, watch):
+        return Fetched(item.name, item.place, was_here=True)
     with one_at_a_time(item.original, watch.tell):
-        if not how.overwrite and present(item, watch):
+        if not how.overwrite and _stamp(item.place) != before and present(item, watch):
             return _found(item)
         for _ in range(_LOOKS):
             try:
@@ -286,7 +289,7 @@ def _fetch(item: Item, how: How, watch: Watch) -> Fetched:
             raise DownloadError(f"{source} is not there: expected {item.file} in {how.source}")
         digests = check_file(source, want)
     else:
-        digests = _whole_original(item, want, watch) or _download(item, want, how, watch)
+        digests = _whole_original(item, want, how, watch) or _download(item, want, how, watch)
     size, before = source.stat().st_size, _stamp(item.place)
     try:
         verified = _verified(source, want, digests)
@@ -299,10 +302,10 @@ def _fetch(item: Item, how: How, watch: Watch) -> Fetched:
         refused = refused_path(source)
         move_into_place(source, refused)
         raise CheckpointError(f"{error}; it is kept as {refused}") from None
-    origin = str(source.resolve()) if how.local else shown(want.url)
-    write_pin(item.name, Pin(digests["sha256"], size, origin, date.today().isoformat()))
     keep = how.keep_original or (how.local and source.resolve() == item.original.resolve())
     clean_up(item.original, item.place.parent, keep_original=keep)
+    origin = str(source.resolve()) if how.local else shown(want.url)
+    write_pin(item.name, Pin(digests["sha256"], size, origin, date.today().isoformat()))
     return Fetched(item.name, item.place, False, size, digests["sha256"], verified)
 
 
@@ -315,14 +318,17 @@ def _stamp(path: Path) -> tuple[int, int] | None:
     return status.st_ino, status.st_mtime_ns
 
 
-def _whole_original(item: Item, want: Wanted, watch: Watch) -> dict[str, str] | None:
-    """Of a download that is whole: kept on purpose, or by a failure after it."""
+def _whole_original(item: Item, want: Wanted, how: How, watch: Watch) -> dict[str, str] | None:
+    """Of a download that is whole: kept on purpose, by a failure after it, or refused before."""
+    refused = refused_path(item.original)
+    if how.accept_changed and refused.is_file() and not item.original.is_file():
+        move_into_place(refused, item.original)
     if not item.original.is_file():
         return None
     try:
         return check_file(item.original, want)
     except DownloadError as error:
-        move_into_place(item.original, refused_path(item.original))
+        move_into_place(item.original, refused)
         watch.tell(str(error))
         return None
 

@@ -219,3 +219,6 @@ MISBEHAVIOURS: dict[str, Behaviour] = {
     "416 with a range": says("416 Range Not Satisfiable", "Content-Range: bytes */1000"),
     "416 of a shorter file": says("416 Range Not Satisfiable", "Content-Range: bytes */7"),
 }
+
+# Those that only time ends.
+SILENCES = {name for name in MISBEHAVIOURS if "silent" in name or "a byte at a time" in name}

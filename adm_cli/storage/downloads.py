@@ -305,9 +305,9 @@ class _Transfer:
     def finish(self) -> dict[str, str]:
         """Hash what is on disk; fetch again what was damaged there; give the file its name."""
         assert self.partial is not None
-        known = list(self.wanted.known)
-        if (md5 := self.partial.version.md5) is not None:
-            known.append(Known("md5", md5, "as the server itself says"))
+        known, md5 = self.wanted.known, self.partial.version.md5
+        if not known and md5 is not None:
+            known = (Known("md5", md5, "as the server itself says"),)
         digests = self.partial.digests(_algorithms(known))
         wrong = find_wrong(digests, known)
         if wrong is not None and self.partial.verify():

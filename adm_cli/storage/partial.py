@@ -28,7 +28,6 @@ PIECE = 1 << 20  # bytes
 _SAVE_SECONDS = 1.0  # between records: what a killed process fetches again
 _BLOCK = 1 << 22
 
-
 Pieces = Mapping[int, tuple[int, str]]  # index: bytes from its start, their SHA-256
 
 
@@ -61,11 +60,7 @@ class Partial:
     """
 
     def __init__(
-        self,
-        target: Path,
-        version: Version,
-        url: str,
-        pieces: Mapping[int, tuple[int, str]] | None = None,
+        self, target: Path, version: Version, url: str, pieces: Pieces | None = None
     ) -> None:
         self.version, self.url = version, url
         self.path = target.with_name(f"{target.name}.{version.id}.partial")
@@ -234,10 +229,11 @@ def find_partial(target: Path) -> Partial | None:
         found = _open_recorded(target, record)
         if found is None:
             continue
-        if best is None or found.here > best.here:
-            best, found = found, best
-        if found is not None:
-            found.close()
+        if best is not None:
+            fuller, other = (found, best) if found.here > best.here else (best, found)
+            other.close()
+            found = fuller
+        best = found
     return best
 
 

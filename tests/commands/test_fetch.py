@@ -300,8 +300,10 @@ def test_the_first_hash_is_remembered(adm: Run, site: Site) -> None:
     old, new = (hashlib.sha256(d).hexdigest() for d in (data, other))
     refused(adm("fetch", "toy"), 1, old, new, "as fetched", "--accept-changed")
     refused(adm("fetch", "toy", "--from", site.folder()), 1, old, new, "--accept-changed")
-    assert site.models == []
+    assert (site.models, site.downloads) == ([], ["toy.pt.refused"])
+    site.server.forget()
     assert adm("fetch", "toy", "--accept-changed").code == 0
+    assert not site.server.requests  # the file that was refused is the one that is taken
     pin = read_pin("toy")
     assert pin is not None
     assert pin.sha256 == new
@@ -521,6 +523,21 @@ def test_disk_full_while_converting(adm: Run, site: Site, monkeypatch: pytest.Mo
     assert adm("fetch", "toy").code == 0
     assert not site.server.requests
     assert site.downloads == []
+
+
+def test_a_home_that_cannot_be_written(
+    adm: Run, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is there is found all the same: models may be shared."""
+    assert adm("fetch", "toy").code == 0
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(30, os.strerror(30))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    monkeypatch.setattr(filelock.FileLock, "acquire", refuse)
+    assert "is here already" in adm("fetch", "toy").err
+    refused(adm("fetch", "toy", "--overwrite"), 1, "choose a folder you may write to")
 
 
 def test_a_home_that_is_a_file(adm: Run, site: Site) -> None:

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 from pathlib import Path
@@ -43,6 +44,7 @@ from tests.misbehaviours import (
     MISBEHAVIOURS,
     MODIFIED,
     OTHER,
+    SILENCES,
     TAG,
     part,
     stall,
@@ -51,7 +53,8 @@ from tests.misbehaviours import (
 
 PIECE = 64  # bytes, for these tests: DATA is 15 pieces and 40 bytes
 SHA = hashlib.sha256(DATA).hexdigest()
-QUICK = Patience(timeout=0.15, retries=1, pause=0.0)
+PATIENT = Patience(timeout=20.0, retries=1, pause=0.0)
+HASTY = replace(PATIENT, timeout=0.15)  # where the server is silent
 SILENT = Watch()
 
 
@@ -79,8 +82,14 @@ def wanted(server: Server, sha: str | None = SHA, **sizes: int) -> Wanted:
     return Wanted(server.url("/x.pt"), known=known, **size)
 
 
-def fetch(server: Server, target: Path, sha: str | None = SHA, **sizes: int) -> dict[str, str]:
-    return download(wanted(server, sha, **sizes), target, patience=QUICK, watch=SILENT)
+def fetch(
+    server: Server,
+    target: Path,
+    sha: str | None = SHA,
+    patience: Patience = PATIENT,
+    **sizes: int,
+) -> dict[str, str]:
+    return download(wanted(server, sha, **sizes), target, patience=patience, watch=SILENT)
 
 
 def left(folder: Path) -> list[str]:
@@ -122,7 +131,7 @@ def test_misbehaviour(server: Server, tmp_path: Path, name: str, kept: int) -> N
         begin(server, target, kept)
     server.script += [MISBEHAVIOURS[name]] * 2
     try:
-        fetch(server, target)
+        fetch(server, target, patience=HASTY if name in SILENCES else PATIENT)
     except DownloadError as error:
         message = str(error)
     else:
@@ -196,6 +205,12 @@ def test_no_flipped_bit_is_installed(server: Server, tmp_path: Path, vouched: st
     assert target.read_bytes() == DATA
 
 
+def test_a_published_hash_counts_more_than_the_servers(server: Server, tmp_path: Path) -> None:
+    server.default = good(DATA, md5=base64.b64encode(bytes(16)).decode())
+    fetch(server, tmp_path / "x.pt")
+    check_whole(tmp_path / "x.pt")
+
+
 def test_only_the_damaged_part_is_fetched_again(server: Server, tmp_path: Path) -> None:
     """A flipped byte of what is here costs a piece, wherever it is."""
     target = tmp_path / "x.pt"
@@ -207,7 +222,7 @@ def test_only_the_damaged_part_is_fetched_again(server: Server, tmp_path: Path) 
         path.write_bytes(damaged)
         notes: list[str] = []
         watch = Watch(tell=notes.append)
-        download(wanted(server), target, patience=QUICK, watch=watch)
+        download(wanted(server), target, patience=PATIENT, watch=watch)
         start = at - at % PIECE
         end = start + PIECE
         if start == 896:  # the last, unfinished piece
@@ -279,7 +294,7 @@ def test_a_file_that_changes_all_the_time(server: Server, tmp_path: Path) -> Non
         download(
             wanted(server),
             tmp_path / "x.pt",
-            patience=Patience(timeout=0.2, retries=20, pause=0.0),
+            patience=replace(PATIENT, retries=20),
             watch=SILENT,
         )
 
@@ -440,7 +455,7 @@ def test_secrets_are_not_shown(server: Server, tmp_path: Path) -> None:
     server.script += [good(DATA, cut=300), says("403 Forbidden")]
     want = Wanted(url, len(DATA), len(DATA))
     with pytest.raises(DownloadError, match="403 Forbidden") as failed:
-        download(want, tmp_path / "x.pt", patience=QUICK, watch=SILENT)
+        download(want, tmp_path / "x.pt", patience=PATIENT, watch=SILENT)
     (record,) = tmp_path.glob("*.json")
     for text in (str(failed.value), record.read_text()):
         assert "secret" not in text
@@ -452,7 +467,7 @@ def test_progress(server: Server, tmp_path: Path) -> None:
     begin(server, tmp_path / "x.pt", 300)
     seen: list[tuple[int, int]] = []
     watch = Watch(advance=lambda here, length: seen.append((here, length)))
-    download(wanted(server), tmp_path / "x.pt", patience=QUICK, watch=watch)
+    download(wanted(server), tmp_path / "x.pt", patience=PATIENT, watch=watch)
     assert seen[0] == (300, 1000)
     assert seen[-1] == (1000, 1000)
 
@@ -609,7 +624,7 @@ def test_interrupted(server: Server, tmp_path: Path, error: type[BaseException])
 
     server.default = stall_after(DATA[:333])
     with pytest.raises(error):
-        download(wanted(server), target, patience=QUICK, watch=Watch(advance=stop))
+        download(wanted(server), target, patience=PATIENT, watch=Watch(advance=stop))
     assert kept_bytes(target) == 333
     server.forget()
     server.default = good(DATA)
