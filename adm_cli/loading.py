@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -113,12 +114,14 @@ def load_model(
     expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     if dict(file.shapes) != expected:
         raise CheckpointError(f"{file.path}: {describe_mismatch(expected, file.shapes)}")
-    verify_content(file)
     torso = set(model.torso_parameters())
     rest = torch.float64 if dtype == torch.float64 else torch.float32
     wanted = {key: dtype if key in torso else rest for key in expected}
     try:
-        state = _read_state(file, wanted, torch.device(device))
+        with ThreadPoolExecutor(1) as beside:  # the hash takes about as long as a change of type
+            verified = beside.submit(verify_content, file)
+            state = _read_state(file, wanted, torch.device(device))
+            verified.result()
     except (torch.OutOfMemoryError, MemoryError):
         raise DeviceError(
             f"not enough memory on {device} for the weights of {file.path}: "

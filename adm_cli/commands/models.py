@@ -69,7 +69,7 @@ def _print_table(title: str, rows: list[dict[str, Any]]) -> None:
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     shown = [name for name in rows[0] if name not in _HIDDEN]
     for name in shown:
-        table.add_column(name, no_wrap=True)
+        table.add_column("here" if name == "present" else name, no_wrap=True)
     for row in rows:
         table.add_row(*(_cell(name, row) for name in shown))
     console.out.print(table)

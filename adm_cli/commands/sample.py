@@ -36,6 +36,7 @@ def sample(
         typer.Option(
             "--class",
             "-c",
+            autocompletion=options.complete_class,
             help="Id, range (0-9), name, all, random or none; repeat or separate by commas. "
             "Default: random, chosen by each image's seed.",
         ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import zipfile
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from adm_cli.errors import AdmError, UsageError
-from adm_cli.storage.images import Pixels, save_image, save_npz
+from adm_cli.storage.images import Pixels, save_image
 from adm_cli.storage.inputs import open_inputs, pixels_sha256
 from adm_cli.storage.pictures import fit_picture
 
@@ -58,7 +59,9 @@ def test_npz_of_the_original_and_of_ours(tmp_path: Path, save: Any) -> None:
     plain = open_inputs([tmp_path / "theirs"])
     assert [item.seed for item in plain.items] == [None] * 3
     assert np.array_equal([plain[i] for i in range(3)], images)
-    save_npz(tmp_path / "ours.npz", images, [1, 2, 2], [7, 2**64 - 1, 0], RECIPE)
+    seeds = np.array([7, 2**64 - 1, 0], np.uint64)
+    ours_too = {"arr_1": np.array([1, 2, 2]), "seeds": seeds, "adm": np.array(json.dumps(RECIPE))}
+    save(tmp_path / "ours.npz", arr_0=images, **ours_too)
     ours = open_inputs([tmp_path / "ours.npz"])
     assert [(item.label, item.seed) for item in ours.items] == [(1, 7), (2, 2**64 - 1), (2, 0)]
     assert ours.items[1].recipe == {**RECIPE, "class": 2, "seed": 2**64 - 1}
