@@ -73,6 +73,7 @@ def sample(
         typer.Option(
             "--class",
             "-c",
+            autocompletion=options.complete_class,
             help="Id, range (0-9), name, all, random or none; repeat or separate by commas. "
             "Default: random, chosen by each image's seed.",
         ),
@@ -237,7 +238,7 @@ def sampling_settings(
         guided = guided and any(image.class_id is not None for image in images)
         scale = (preset.scale if preset else 1.0) if guided else 0.0
     used = scale or next((image.scale for image in images if image.scale), 0.0)
-    if used != 0 and not guided:
+    if used != 0 and sources.classifier is None:
         raise UsageError(
             f"--scale {used:g} needs a classifier, and {sources.model_name} has none: "
             f"pass --classifier, or --scale 0"
