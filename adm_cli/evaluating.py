@@ -11,6 +11,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from adm_cli.evaluation.metrics import (
     Gaussian,
     InceptionScore,
     Moments,
+    OnPart,
     frechet_estimate,
     kernel_distance,
 )
@@ -35,7 +37,7 @@ from adm_cli.evaluation.neighbours import (
     density_coverage,
     precision_recall,
 )
-from adm_cli.loading import find_weights, load_inception, load_model
+from adm_cli.loading import find_weights, inception_begins, load_inception, load_model
 from adm_cli.models.classifier import NoisyClassifier
 from adm_cli.storage.images import Pixels, to_model_range
 from adm_cli.storage.pixels import PixelSet, read_npz_statistics
@@ -47,10 +49,11 @@ LEAST_IMAGES = DC_NEIGHBOURS + 1
 EMBEDDED_CLASSIFIER = "tiny_classifier"
 
 _NEED_FEATURES = ("kid", "pr", "dc")
+_BOTH = {"pr": "precision and recall", "dc": "density and coverage"}
 _BATCH = 64  # the original evaluator's
 
 OnImages = Callable[[int], None]  # images done
-OnStep = Callable[[str], None]  # what is being computed
+OnStep = Callable[[str, int, int], None]  # what is being computed, parts done, parts in all
 
 
 @dataclass(frozen=True)
@@ -160,8 +163,7 @@ def measure(
     differ or do not suit the network, for features that are not finite, and for fewer than 6
     images; DeviceError where a batch does not fit into memory.
     """
-    if count < LEAST_IMAGES:
-        raise AdmError(f"{count} images are too few to measure: at least {LEAST_IMAGES} are needed")
+    check_count(count)
     wanted = _kept_indices(count, keep)
     pool, spatial, score = Moments(), Moments(), InceptionScore()
     digest, kept, done, size = hashlib.sha256(), [], 0, None
@@ -186,6 +188,12 @@ def measure(
         extractor, size, pool, spatial if spatial.count else None, score, torch.cat(kept),
         digest.hexdigest(),
     )  # fmt: skip
+
+
+def check_count(count: int) -> None:
+    """Raises AdmError for too few images to measure."""
+    if count < LEAST_IMAGES:
+        raise AdmError(f"{count} images are too few to measure: at least {LEAST_IMAGES} are needed")
 
 
 def _writable(batch: Pixels) -> Tensor:
@@ -353,31 +361,27 @@ def evaluate(
     device = samples.extractor.device if samples.extractor.device.type == "cuda" else "cpu"
     kept = [features.to(device) for features in (samples.kept, reference.kept)]
     scores: list[Score] = []
-
-    def add(**found: Estimate) -> None:
-        scores.extend(
-            Score(name, estimate.value, estimate.error) for name, estimate in found.items()
-        )
-
     for metric in metrics:
-        if on_step is not None:
-            on_step(names.get(metric, "precision and recall" if metric == "pr" else "density"))
+        name = names.get(metric, _BOTH.get(metric, metric))
+        part = None if on_step is None else partial(on_step, name)
+        if part is not None:
+            part(0, 1)
+        if metric in _NEED_FEATURES:
+            _need_features(reference, metric)
         if metric == "fid":
-            add(**{names["fid"]: frechet_estimate(
-                samples.pool, Gaussian(reference.mu, reference.sigma))})  # fmt: skip
+            against = Gaussian(reference.mu, reference.sigma)
+            found = {name: frechet_estimate(samples.pool, against, part)}
         elif metric == "sfid":
-            add(**{names["sfid"]: _spatial_distance(samples, reference)})
+            found = {name: _spatial_distance(samples, reference, part)}
         elif metric == "is":
-            add(**{names["is"]: samples.score.estimate()})
+            found = {name: samples.score.estimate()}
         elif metric == "kid":
-            _need_features(reference, 1)
-            add(**{names["kid"]: kernel_distance(*kept)})
+            found = {name: kernel_distance(*kept)}
         elif metric == "pr":
-            _need_features(reference, PR_NEIGHBOURS)
-            add(**precision_recall(*kept, half=half)._asdict())
-        elif metric == "dc":
-            _need_features(reference, DC_NEIGHBOURS)
-            add(**density_coverage(*kept)._asdict())
+            found = precision_recall(*kept, half=half, on_block=part)._asdict()
+        else:
+            found = density_coverage(*kept, on_block=part)._asdict()
+        scores += [Score(key, estimate.value, estimate.error) for key, estimate in found.items()]
     return scores
 
 
@@ -403,17 +407,18 @@ def _fewest(samples: Measured, reference: Reference) -> int:
     return samples.count if reference.images is None else min(samples.count, reference.images)
 
 
-def _spatial_distance(samples: Measured, reference: Reference) -> Estimate:
+def _spatial_distance(samples: Measured, reference: Reference, on_group: OnPart | None) -> Estimate:
     if samples.spatial is None or reference.mu_s is None or reference.sigma_s is None:
         raise UsageError(f"{reference.source} has no spatial statistics: leave out sfid")
-    return frechet_estimate(samples.spatial, Gaussian(reference.mu_s, reference.sigma_s))
+    return frechet_estimate(samples.spatial, Gaussian(reference.mu_s, reference.sigma_s), on_group)
 
 
-def _need_features(reference: Reference, more_than: int) -> None:
-    if len(reference.kept) <= more_than:
+def _need_features(reference: Reference, metric: str) -> None:
+    least = {"kid": 2, "pr": PR_NEIGHBOURS + 1, "dc": DC_NEIGHBOURS + 1}[metric]
+    if len(reference.kept) < least:
         raise UsageError(
-            f"{reference.source} has the features of {len(reference.kept)} images, more than "
-            f"{more_than} are needed: leave out kid, pr and dc"
+            f"{reference.source} has the features of {len(reference.kept)} images, {metric} needs "
+            f"{least}: leave out {metric}"
         )
 
 
@@ -430,6 +435,12 @@ def notes(samples: Measured, reference: Reference) -> list[str]:
         found.append(
             f"{few:,} images: Fréchet distances are biased upwards; compare only equal numbers of "
             f"images (published values have 50,000)"
+        )
+    extractor = samples.extractor
+    if extractor.name == "inception" and not extractor.sha256.startswith(inception_begins()):
+        found.append(
+            f"{extractor.weights} is not the published file of Inception's weights, whose SHA-256 "
+            f"begins with {inception_begins()}: compare with nothing published"
         )
     if few <= dim:
         found.append(f"fewer images than features ({few:,} of {dim:,}): covariances are singular")

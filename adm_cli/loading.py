@@ -147,11 +147,10 @@ def load_inception(
     counters = "num_batches_tracked"  # of the batch norms' training; some copies have none
     state = read_original(file, ignore=counters)
     digest = file_sha256(file)
-    begins = inception_path().stem.rpartition("-")[2]  # the published name says how
-    if path is None and not digest.startswith(begins):
+    if path is None and not digest.startswith(inception_begins()):
         raise CheckpointError(
-            f"{file} is damaged: its SHA-256 begins with {digest[:8]}, expected {begins}; "
-            f"run adm fetch inception again"
+            f"{file} is damaged: its SHA-256 begins with {digest[:8]}, expected "
+            f"{inception_begins()}; run adm fetch inception again"
         )
     with torch.device("meta"):
         model = InceptionV3()
@@ -168,6 +167,11 @@ def load_inception(
         if isinstance(module, torch.nn.BatchNorm2d):
             module.num_batches_tracked = None  # never read, and still on the meta device
     return model, digest
+
+
+def inception_begins() -> str:
+    """How the SHA-256 of the published Inception weights begins: their file's name says it."""
+    return inception_path().stem.rpartition("-")[2]
 
 
 def describe_mismatch(expected: Shapes, found: Shapes, limit: int = 4) -> str:

@@ -54,75 +54,84 @@ def main() -> None:
     print(f"peak {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB")
 
 
+class Clock:
+    """Seconds on the wall, and of all processors together, which a busy machine disturbs less."""
+
+    def __init__(self) -> None:
+        self.wall, self.cpu = time.perf_counter(), time.process_time()
+
+    def read(self) -> tuple[float, float]:
+        return time.perf_counter() - self.wall, time.process_time() - self.cpu
+
+    def __str__(self) -> str:
+        wall, cpu = self.read()
+        return f"{wall:.2f} s ({cpu:.2f} s of CPU)"
+
+
 def extraction(count: int, size: int, device: torch.device) -> None:
-    """Interleaved, so that both see the same load of the machine."""
+    """Interleaved, so that both see the same load of the machine; the best of three each."""
     model = InceptionV3().to(device).eval().requires_grad_(False)
 
     def network(images: torch.Tensor) -> Features:
         found: Features = model(images.permute(0, 3, 1, 2))
         return found
 
+    def bare(images: torch.Tensor) -> tuple[float, float]:
+        clock = Clock()
+        with torch.no_grad(), reproducible_kernels():
+            for begin in range(0, len(images), 64):
+                network(images[begin : begin + 64].to(device)).pool.cpu()
+        return clock.read()
+
     extractor = Extractor("inception", "random", "0" * 64, None, device, network, 64)
     data = np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
-    bare, whole = [], []
+    alone, whole = [], []
     with tempfile.TemporaryDirectory() as folder:
         for i, pixels in enumerate(data):
             Image.fromarray(pixels).save(Path(folder, f"{i:06}.png"))
         images = open_pixels(Path(folder))
-        bare_seconds(network, data[:64], device)  # warm
+        bare(torch.from_numpy(data[:64]))  # warm
         for _ in range(3):
-            bare.append(bare_seconds(network, data, device))
-            started = time.perf_counter()
+            alone.append(bare(torch.from_numpy(data)))
+            clock = Clock()
             measure(images.batches(64), extractor, count=count, keep=None)
-            whole.append(time.perf_counter() - started)
-    print(
-        f"extraction  network alone {count / min(bare):8.1f} images/s, PNG files to statistics "
-        f"{count / min(whole):8.1f} images/s: {min(bare) / min(whole):.1%}",
-        flush=True,
-    )
-
-
-def bare_seconds(network: object, data: np.ndarray, device: torch.device) -> float:
-    assert callable(network)
-    images = torch.from_numpy(data)
-    started = time.perf_counter()
-    with torch.no_grad(), reproducible_kernels():
-        for begin in range(0, len(images), 64):
-            found = network(images[begin : begin + 64].to(device))
-    found.pool.cpu()
-    return time.perf_counter() - started
+            whole.append(clock.read())
+    for i, kind in enumerate(("wall", "CPU")):
+        one, other = min(times[i] for times in alone), min(times[i] for times in whole)
+        print(
+            f"extraction  {kind:4}: network alone {count / one:7.2f} images/s, PNG files to "
+            f"statistics {count / other:7.2f} images/s: {one / other:.1%}",
+            flush=True,
+        )
 
 
 def root() -> None:
     x = torch.randn(4 * DIM, DIM, dtype=torch.float64)
     half = 2 * DIM
     one, other = (Gaussian(part.mean(0), part.T.cov()) for part in (x[:half], x[half:]))
-    started = time.perf_counter()
-    distance = FrechetTo(one)
-    factored = time.perf_counter() - started
-    distance(other)
-    seconds = time.perf_counter() - started
-    print(f"root        {DIM}x{DIM}: {seconds:.2f} s, of which the reference's {factored:.2f} s")
+    clock = Clock()
+    FrechetTo(one)(other)
+    print(f"root        {DIM}x{DIM}: {clock}", flush=True)
     moments = Moments()
     for begin in range(0, half, 512):
         moments.add(x[begin : begin + 512])
-    started = time.perf_counter()
+    clock = Clock()
     frechet_estimate(moments, other)
-    print(f"            with its error ({GROUPS} more): {time.perf_counter() - started:.2f} s")
+    print(f"            with its error ({GROUPS} more): {clock}", flush=True)
     low = x[:300].T.cov()
-    started = time.perf_counter()
+    clock = Clock()
     FrechetTo(Gaussian(one.mean, low))(other)
-    print(f"            to a singular reference: {time.perf_counter() - started:.2f} s", flush=True)
+    print(f"            to a singular reference: {clock}", flush=True)
 
 
 def neighbours(samples: int, reference: int, device: torch.device) -> None:
     generator = torch.Generator().manual_seed(0)
     x, y = (torch.rand(n, DIM, generator=generator).to(device) for n in (samples, reference))
-    started = time.perf_counter()
+    clock = Clock()
     found = precision_recall(x, y)
     print(
-        f"neighbours  {samples:,} against {reference:,} of {DIM}: "
-        f"{time.perf_counter() - started:.1f} s (precision {found.precision.value:.3f})",
+        f"neighbours  {samples:,} against {reference:,} of {DIM}: {clock}, "
+        f"precision {found.precision.value:.3f}",
         flush=True,
     )
 

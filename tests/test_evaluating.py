@@ -44,7 +44,7 @@ def network(images: Tensor) -> Features:
 
 
 def extractor(name: str = "inception") -> Extractor:
-    return Extractor(name, "made-up", "ab" * 32, None, torch.device("cpu"), network, 8)
+    return Extractor(name, "made-up", "6726825d" * 8, None, torch.device("cpu"), network, 8)
 
 
 def images(count: int = 40, seed: int = 0, size: int = 5) -> Pixels:
@@ -121,6 +121,8 @@ def test_notes_say_what_a_reader_must_know() -> None:
     many = measured(images(2500, size=2))
     (note,) = notes(many, make_reference(many, "x"))
     assert note.startswith("2,500 images: Fréchet distances are biased upwards")
+    other = replace(many, extractor=replace(extractor(), sha256="ab" * 32))
+    assert "made-up is not the published file" in notes(other, make_reference(many, "x"))[-1]
     blank = measured(np.zeros((40, 5, 5, 3), dtype=np.uint8))
     assert notes(blank, make_reference(few, "x"))[-1].startswith("all samples look the same")
     tiny = measured(images(6))
@@ -170,7 +172,7 @@ def test_other_sizes_and_features_are_refused(tmp_path: Path) -> None:
         evaluate(measured(images(size=4)), reference, ("is",))
     save_reference(tmp_path / "a.safetensors", reference)
     other = replace(extractor("classifier"), sha256="cd" * 32)
-    with pytest.raises(UsageError, match=r"made with the features of inception \(abababab\)"):
+    with pytest.raises(UsageError, match=r"made with the features of inception \(6726825d\)"):
         open_reference(tmp_path / "a.safetensors", other)
     same = open_reference(tmp_path / "a.safetensors", extractor())
     assert torch.equal(same.kept, reference.kept)
@@ -179,8 +181,9 @@ def test_other_sizes_and_features_are_refused(tmp_path: Path) -> None:
 def test_a_reference_without_what_a_metric_needs() -> None:
     samples = measured(images())
     reference = make_reference(measured(images(), keep=0), "photos")
-    for metric in ("pr", "dc", "kid"):
-        with pytest.raises(UsageError, match="photos has the features of 0 images"):
+    for metric, least in (("kid", 2), ("pr", 4), ("dc", 6)):
+        message = f"photos has the features of 0 images, {metric} needs {least}: leave out {metric}"
+        with pytest.raises(UsageError, match=message):
             evaluate(samples, reference, (metric,))
     plain = replace(reference, mu_s=None, sigma_s=None)
     with pytest.raises(UsageError, match="no spatial statistics"):

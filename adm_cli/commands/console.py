@@ -144,11 +144,17 @@ class Counter:
             yield
         self._bar = None
 
+    def restart(self, what: str, total: int) -> None:
+        """Counts something else from here on."""
+        self.what, self.total, self.started = what, total, time.monotonic()
+        if self._bar is not None:
+            self._bar.reset(self._task, description=what, total=total)
+
     def update(self, done: int) -> None:
         now = time.monotonic()
         if self._bar is not None:
             self._bar.update(self._task, completed=done)
-        elif not self.quiet and now - self.printed >= _PLAIN_SECONDS:
+        elif done and not self.quiet and now - self.printed >= _PLAIN_SECONDS:
             self.printed = now
             left = (now - self.started) * (self.total / done - 1)
             note(f"{done}/{self.total} {self.what}, about {left:.0f} s left")

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 DEFAULT_NUM = 1000  # images drawn with --model
 
+_ROUNDING = 1e-12  # shown as 0
+
 
 @dataclass(frozen=True)
 class Drawing:
@@ -124,7 +126,7 @@ def evaluate(
 
     adm evaluate samples --ref photos --features classifier --resize 32 --metrics fid,pr
     """
-    from adm_cli.evaluating import choose_metrics, load_extractor, notes
+    from adm_cli.evaluating import check_count, choose_metrics, load_extractor, notes
     from adm_cli.evaluating import evaluate as compute
     from adm_cli.storage.files import check_writable
 
@@ -137,6 +139,7 @@ def evaluate(
     extractor = load_extractor(features, inception=inception, device=device, batch_size=batch_size)
     wanted = choose_metrics(metrics, extractor)
     source = _drawn(drawing, device) if samples is None else _stored(samples, size)
+    check_count(source.count)
     reference = find_reference(ref, size, extractor, wanted, source.size, quiet=quiet)
     if isinstance(source, Stored):
         measured = _measure(source.images, extractor, wanted, quiet=quiet)
@@ -213,6 +216,10 @@ class Stored:
     def size(self) -> tuple[int, int]:
         return self.images.size
 
+    @property
+    def count(self) -> int:
+        return len(self.images)
+
 
 @dataclass(frozen=True)
 class Drawn:
@@ -226,6 +233,10 @@ class Drawn:
     @property
     def size(self) -> tuple[int, int]:
         return self.pipeline.model.config.image_size
+
+    @property
+    def count(self) -> int:
+        return len(self.config.seeds)
 
 
 def _stored(path: Path, resize: tuple[int, int] | None) -> Stored:
@@ -290,13 +301,17 @@ def _draw(drawn: Drawn, extractor: Extractor, metrics: tuple[str, ...], *, quiet
 
 
 @contextmanager
-def _working(*, quiet: bool) -> Iterator[OnStep | None]:
+def _working(*, quiet: bool) -> Iterator[OnStep]:
     """What is being computed, for a person who waits."""
-    if quiet or not console.err.is_terminal:
-        yield None
-        return
-    with console.err.status("") as status:
-        yield lambda name: status.update(f"computing {name}")
+    counter = console.Counter("", 1, quiet=quiet)
+
+    def on_step(name: str, done: int, total: int) -> None:
+        if (name, total) != (counter.what, counter.total):
+            counter.restart(name, total)
+        counter.update(done)
+
+    with counter.show():
+        yield on_step
 
 
 def _facts(
@@ -365,5 +380,6 @@ def _show(facts: dict[str, Any], *, json: bool, quiet: bool) -> None:
         table.add_column(column, no_wrap=True, justify="left" if column == "metric" else "right")
     for name, found in facts["metrics"].items():
         error = "-" if found["error"] is None else f"{found['error']:.2g}"
-        table.add_row(name, f"{found['value']:.6g}", error)
+        value = 0.0 if abs(found["value"]) < _ROUNDING else found["value"]
+        table.add_row(name, f"{value:.6g}", error)
     console.out.print(table)

@@ -107,8 +107,8 @@ def evaluate_classifier(
             _show(report, summary, json=json)
             _write(report, summary, out, say)
             told = f"{report.images} pictures" if report.images > 1 else "1 picture"
-            part = "" if complete else f"only a part, of {len(images)}: "
-            say(f"{part}{told} in {progress.elapsed():.1f} s")
+            rest = "" if complete else f"only a part, of {len(images)}: "
+            say(f"{rest}{told} in {progress.elapsed():.1f} s")
     if not report.images:
         raise AdmError(f"none of the {len(images)} pictures can be read")
 

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 
 def info(
-    file: Annotated[str, typer.Argument(help="A weights file, preset, or picture made by adm.")],
+    file: Annotated[
+        str, typer.Argument(help="A weights file, preset, reference, or picture made by adm.")
+    ],
     verify: Annotated[
         bool, typer.Option("--verify", help="Also hash a weights file against its own record.")
     ] = False,
@@ -33,15 +35,7 @@ def info(
     elif path.suffix.lower() == ".npz":
         raise UsageError(f"{path}: adm info shows weights files and pictures, not npz")
     else:
-        from adm_cli.loading import find_weights
-        from adm_cli.storage.checkpoints import verify_content
-
-        model_file = find_weights(file)
-        if verify:
-            verify_content(model_file)
-        facts = _model_facts(model_file)
-        if verify:
-            facts["content_verified"] = True
+        facts = _file_facts(file, verify=verify)
     if json:
         console.print_json(facts)
         return
@@ -49,6 +43,21 @@ def info(
         text = f"{value:,}" if name == "parameters" and isinstance(value, int) else _text(value)
         line = f"{console.one_line(name):22} {console.one_line(text)}"
         console.out.print(line, markup=False)
+
+
+def _file_facts(name: str, *, verify: bool) -> dict[str, Any]:
+    from adm_cli.loading import find_weights
+    from adm_cli.storage.checkpoints import verify_content
+    from adm_cli.storage.references import describe_reference, is_reference, read_reference
+
+    path = Path(name)
+    if is_reference(path):
+        return {"file": name, "kind": "reference", **describe_reference(read_reference(path))}
+    model_file = find_weights(name)
+    if verify:
+        verify_content(model_file)
+    facts = _model_facts(model_file)
+    return facts | {"content_verified": True} if verify else facts
 
 
 def _model_facts(file: ModelFile) -> dict[str, Any]:

@@ -106,8 +106,8 @@ def nll(
             _show(report, settings, json=json)
             _write(report, out, say)
             told = f"{report.images} pictures" if report.images > 1 else "1 picture"
-            part = "" if complete else f"only a part, of {len(images)}: "
-            say(f"{part}{told} in {progress.elapsed():.1f} s")
+            rest = "" if complete else f"only a part, of {len(images)}: "
+            say(f"{rest}{told} in {progress.elapsed():.1f} s")
     if not report.images:
         raise AdmError(f"none of the {len(images)} pictures can be read")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -38,7 +38,7 @@ def reference(
     from adm_cli.evaluating import load_extractor, published_reference, reference_from_images
     from adm_cli.storage.files import check_writable
     from adm_cli.storage.pixels import open_pixels
-    from adm_cli.storage.references import save_reference
+    from adm_cli.storage.references import describe_reference, save_reference
 
     if out.suffix != ".safetensors":
         raise UsageError(f"--out {out}: expected a name that ends in .safetensors")
@@ -57,18 +57,8 @@ def reference(
     digest = save_reference(out, found)
     if published and not quiet:
         console.note(f"the statistics that {data.name} holds were kept, not those of its images")
-    facts: dict[str, Any] = {
-        "path": str(out),
-        "source": found.source,
-        "images": found.images,
-        "kept": len(found.kept),
-        "size": list(found.size),
-        "features": found.features,
-        "features_sha256": found.features_sha256,
-        "pixels_sha256": found.pixels_sha256,
-        "content_sha256": digest,
-    }
     if json:
-        console.print_json(facts)
+        facts = describe_reference(found)
+        console.print_json({"path": str(out), **facts, "content_sha256": digest})
     else:
         print(out)

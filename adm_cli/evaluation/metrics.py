@@ -19,6 +19,9 @@ _KERNEL_ROWS = 1024
 _EPS = torch.finfo(torch.float64).eps  # times D, of the largest eigenvalue: below it is rounding
 
 
+OnPart = Callable[[int, int], None]  # parts done, parts in all
+
+
 class Estimate(NamedTuple):
     """A number and its standard error; NaN where one cannot be had."""
 
@@ -33,6 +36,23 @@ class Gaussian(NamedTuple):
     covariance: Tensor
 
 
+class _Dealer:
+    """Puts images into groups of equal size, at random by a fixed seed, in whatever batches."""
+
+    def __init__(self, groups: int) -> None:
+        self.groups = groups
+        self._generator = torch.Generator().manual_seed(0)
+        self._left = torch.zeros(0, dtype=torch.int64)
+
+    def deal(self, count: int) -> Tensor:
+        """The groups of the next ``count`` images."""
+        rounds = max(0, -(-(count - len(self._left)) // self.groups))
+        dealt = [torch.randperm(self.groups, generator=self._generator) for _ in range(rounds)]
+        members = torch.cat([self._left, *dealt])
+        self._left = members[count:]
+        return members[:count]
+
+
 class Moments:
     """Mean and covariance of features that come in batches, for all and without each group.
 
@@ -44,10 +64,10 @@ class Moments:
         self.groups = groups
         self.shift: Tensor | None = None  # [D]
         self.counts = torch.zeros(groups, dtype=torch.int64)
-        self._generator = torch.Generator().manual_seed(0)
+        self._dealer = _Dealer(groups)
 
     def add(self, features: Tensor) -> None:
-        """``features`` [n, D]. Every image falls into a group at random, by a fixed seed."""
+        """``features`` [n, D] of the next images."""
         x = features.to(_double_device(features), torch.float64)
         if self.shift is None:
             dim = x.shape[1]
@@ -55,7 +75,7 @@ class Moments:
             self.sums = x.new_zeros(self.groups, dim)
             self.products = x.new_zeros(self.groups, dim, dim)
         x = x - self.shift
-        member = torch.randint(self.groups, (len(x),), generator=self._generator)
+        member = self._dealer.deal(len(x))
         for group in set(member.tolist()):
             rows = x[(member == group).nonzero()[:, 0].to(x.device)]
             self.counts[group] += len(rows)
@@ -133,7 +153,7 @@ def _factor(covariance: Tensor) -> Tensor:
 
 
 def frechet_estimate(
-    samples: Moments, reference: Gaussian, on_group: Callable[[int], None] | None = None
+    samples: Moments, reference: Gaussian, on_group: OnPart | None = None
 ) -> Estimate:
     """The distance and its error by the delete-a-group jackknife.
 
@@ -147,7 +167,7 @@ def frechet_estimate(
 
 
 def jackknife(
-    without: Callable[[int], float], counts: Tensor, on_group: Callable[[int], None] | None = None
+    without: Callable[[int], float], counts: Tensor, on_group: OnPart | None = None
 ) -> float:
     """Standard error of a statistic from its values ``without(g)`` each group (Efron, 1982).
 
@@ -160,7 +180,7 @@ def jackknife(
     for group in range(groups):
         values.append(without(group))
         if on_group is not None:
-            on_group(group)
+            on_group(group + 1, groups)
     spread = torch.tensor(values, dtype=torch.float64)
     spread = (spread - spread.mean()).square().sum()
     return float((spread * (groups - 1) / groups).sqrt())
@@ -177,7 +197,7 @@ class InceptionScore:
         self.split, self.groups = split, groups
         self.counts = torch.zeros(groups, dtype=torch.int64)
         self._parts: list[tuple[Tensor, Tensor, Tensor]] = []  # [G], [G], [G, K]
-        self._generator = torch.Generator().manual_seed(0)
+        self._dealer = _Dealer(groups)
 
     @property
     def count(self) -> int:
@@ -197,7 +217,7 @@ class InceptionScore:
             empty = logits.new_zeros(self.groups, logits.shape[1])
             self._parts.append((zeros, zeros.clone(), empty))
         counts, entropies, totals = self._parts[-1]
-        member = torch.randint(self.groups, (len(logits),), generator=self._generator)
+        member = self._dealer.deal(len(logits))
         log_p = logits.log_softmax(dim=1)
         p = log_p.exp()
         self.counts += member.bincount(minlength=self.groups)

@@ -7,21 +7,19 @@ N samples, M reference images, D features.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from adm_cli.evaluation.metrics import Estimate
+from adm_cli.evaluation.metrics import Estimate, OnPart
 
 PR_NEIGHBOURS, DC_NEIGHBOURS = 3, 5  # as published
 
 _BLOCK = 2048
 _HALF_BLOCK = 10_000  # the original evaluator's, which decides where float16 overflows
 _ROUNDING = 1e-6  # of |u|^2 + |v|^2: float32 cannot tell a smaller squared distance from 0
-
-OnBlock = Callable[[int, int], None]  # blocks done, blocks in all
 
 
 class PrecisionRecall(NamedTuple):
@@ -36,7 +34,7 @@ class DensityCoverage(NamedTuple):
 
 def precision_recall(
     samples: Tensor, reference: Tensor, *, k: int = PR_NEIGHBOURS, half: bool = False,
-    block: int | None = None, on_block: OnBlock | None = None,
+    block: int | None = None, on_block: OnPart | None = None,
 ) -> PrecisionRecall:  # fmt: skip
     """Improved precision and recall (arXiv 1904.06991) of [N, D] against [M, D].
 
@@ -57,7 +55,7 @@ def precision_recall(
 
 def density_coverage(
     samples: Tensor, reference: Tensor, *, k: int = DC_NEIGHBOURS, block: int | None = None,
-    on_block: OnBlock | None = None,
+    on_block: OnPart | None = None,
 ) -> DensityCoverage:  # fmt: skip
     """Density and coverage (arXiv 2002.09797, section 3) of [N, D] against [M, D].
 
@@ -79,7 +77,7 @@ def density_coverage(
 
 def nearest_radii(
     features: Tensor, k: int, *, half: bool = False, block: int | None = None,
-    on_block: OnBlock | None = None,
+    on_block: OnPart | None = None,
 ) -> Tensor:  # fmt: skip
     """Squared distance [N] of each of [N, D] to its k-th nearest other.
 
@@ -96,7 +94,7 @@ def nearest_radii(
 
 
 def _pairs(
-    u: Tensor, v: Tensor, half: bool, block: int | None, on_block: OnBlock | None, *,
+    u: Tensor, v: Tensor, half: bool, block: int | None, on_block: OnPart | None, *,
     once: bool = False,
 ) -> Iterator[tuple[slice, slice, Tensor]]:  # fmt: skip
     """Distances of every block of rows of ``u`` to every one of ``v``; ``once``: not both ways."""

@@ -63,7 +63,9 @@ def _of_run(images: ImageSet, folder: Path) -> ImageSet:
     for manifest in sorted(folder.glob("manifest*.jsonl")):
         for line in manifest.read_text("utf-8", "replace").splitlines():
             try:
-                listed[str(json.loads(line)["file"])] = None
+                record = json.loads(line)
+                if "seed" in record:  # contact sheets and animations have none
+                    listed[str(record["file"])] = None
             except (ValueError, KeyError, TypeError, RecursionError):
                 continue  # a line torn by a crash: its image counts as not drawn
     mine = [places[name] for name in listed if name in places]

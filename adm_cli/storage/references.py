@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import safetensors
 import torch
 from torch import Tensor
 
@@ -50,6 +51,15 @@ def save_reference(path: Path, reference: Reference) -> str:
     return write_tensors(path, tensors, metadata)
 
 
+def is_reference(path: Path) -> bool:
+    """Whether a file says that it is a reference; False for anything that cannot be read."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as handle:
+            return (handle.metadata() or {}).get("format") == FORMAT
+    except (OSError, safetensors.SafetensorError):
+        return False
+
+
 def read_reference(path: Path) -> Reference:
     """Raises CheckpointError for anything but a whole reference file of ours."""
     tensors, metadata = read_tensors(path)
@@ -67,6 +77,12 @@ def read_reference(path: Path) -> Reference:
     except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{path}: damaged reference ({error})") from None
     return reference
+
+
+def describe_reference(reference: Reference) -> dict[str, Any]:
+    """What it says of itself, without its numbers."""
+    facts = {name: getattr(reference, name) for name in _FACTS}
+    return facts | {"size": list(reference.size), "kept": len(reference.kept)}
 
 
 def _parse(facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Reference:

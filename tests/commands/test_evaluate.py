@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from adm_cli.commands import console
 from tests.conftest import Result, Toys
 from tests.evaluation.rule import rule_weights
 
@@ -187,12 +188,40 @@ def test_a_reference_is_not_replaced_unasked(run: Run) -> None:
     assert (shown["images"], shown["kept"], shown["size"]) == (24, 24, [8, 8])
 
 
+def test_info_shows_a_reference(run: Run, adm: Run) -> None:
+    assert run("reference", "photos", "-o", "ref.safetensors").code == 0
+    found = facts(adm("info", "ref.safetensors", "--json"))
+    assert (found["kind"], found["source"], found["images"]) == ("reference", "photos", 24)
+    assert (found["features"], found["size"], found["kept"]) == ("classifier", [8, 8], 24)
+
+
+def test_too_few_samples_are_refused_before_any_work(run: Run) -> None:
+    save_pictures(Path("few"), 5)
+    done = run("evaluate", "few", "--ref", "photos")
+    assert done.code == 1
+    assert "5 images are too few to measure: at least 6 are needed" in done.err
+
+
 def test_a_reference_made_with_other_features_is_refused(run: Run, adm: Run) -> None:
     assert run("reference", "photos", "-o", "ref.safetensors").code == 0
     other = ("--features", "classifier", "--resize", 32, "--device", "cpu")
     done = adm("evaluate", "samples", "--ref", "ref.safetensors", *other)
     assert done.code == 2
     assert "ref.safetensors was made with the features of classifier (" in done.err
+
+
+def test_progress_is_lines_where_there_is_no_terminal(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "_PLAIN_SECONDS", 0.0)
+    done = run("evaluate", "samples", "--ref", "photos", "--metrics", "fid,pr", "-b", 10)
+    lines = [line.split(", about")[0] for line in done.err.splitlines()]
+    assert lines[:3] == [f"adm: {n}/24 reference images" for n in (10, 20, 24)]
+    assert lines[3:6] == [f"adm: {n}/24 images" for n in (10, 20, 24)]
+    assert "adm: 10/10 fd_adm" in lines
+    assert "adm: 1/1 precision and recall" in lines
+    quiet = run("evaluate", "samples", "--ref", "photos", "--metrics", "fid,pr", "--quiet")
+    assert quiet.err == ""
 
 
 def test_without_inceptions_weights(adm: Run) -> None:
@@ -210,3 +239,4 @@ def test_inception_from_a_file(adm: Run) -> None:
     assert list(found["metrics"]) == ["is", "precision", "recall"]
     assert found["features_weights"] == "inception.pth"
     assert found["notes"][0].startswith("6 images are too few for a number called FID")
+    assert "inception.pth is not the published file" in found["notes"][1]

@@ -121,8 +121,9 @@ def test_a_run_is_what_its_manifests_list(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text("{}")
     with pytest.raises(UsageError, match="no finished images"):
         open_pixels(tmp_path)
-    lines = [json.dumps({"file": f"{i}.png"}) for i in (2, 0, 9)]
-    (tmp_path / "manifest.jsonl").write_text("\n".join([*lines, "[1", "7", '{"file": "1.p']))
+    lines = [json.dumps({"file": f"{i}.png", "seed": i}) for i in (2, 0, 9)]
+    lines += [json.dumps({"file": "grid.png", "images": 3}), "[1", "7", '{"file": "1.p']
+    (tmp_path / "manifest.jsonl").write_text("\n".join(lines))
     assert np.array_equal(read(open_pixels(tmp_path)), images[[2, 0]])
 
 
