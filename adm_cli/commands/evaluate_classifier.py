@@ -106,8 +106,9 @@ def evaluate_classifier(
             }
             _show(report, summary, json=json)
             _write(report, summary, out, say)
-            part_of = "" if complete else f" of {len(images)}: a part"
-            say(f"{report.images}{part_of} pictures in {progress.elapsed():.1f} s")
+            told = f"{report.images} pictures" if report.images > 1 else "1 picture"
+            rest = "" if complete else f"only a part, of {len(images)}: "
+            say(f"{rest}{told} in {progress.elapsed():.1f} s")
     if not report.images:
         raise AdmError(f"none of the {len(images)} pictures can be read")
 

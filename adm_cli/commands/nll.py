@@ -105,8 +105,9 @@ def nll(
             }
             _show(report, settings, json=json)
             _write(report, out, say)
-            part_of = "" if complete else f" of {len(images)}: a part"
-            say(f"{report.images}{part_of} pictures in {progress.elapsed():.1f} s")
+            told = f"{report.images} pictures" if report.images > 1 else "1 picture"
+            rest = "" if complete else f"only a part, of {len(images)}: "
+            say(f"{rest}{told} in {progress.elapsed():.1f} s")
     if not report.images:
         raise AdmError(f"none of the {len(images)} pictures can be read")
 

@@ -116,13 +116,9 @@ def open_judge(
 ) -> Judge:
     """The reference, measured if it is of images; raises UsageError where sizes do not fit."""
     from adm_cli.commands.evaluate import find_reference
-    from adm_cli.evaluating import LEAST_IMAGES, choose_metrics, load_extractor
+    from adm_cli.evaluating import check_count, choose_metrics, load_extractor
 
-    if len(cells[0].plan.items) < LEAST_IMAGES:
-        raise UsageError(
-            f"{len(cells[0].plan.items)} images in a cell are too few to measure: at least "
-            f"{LEAST_IMAGES} are needed (--num, --total)"
-        )
+    check_count(len(cells[0].plan.items))
     size = cells[0].sources.model.info.config.image_size
     extractor = load_extractor(features, inception=inception, device=device)
     wanted = choose_metrics(metrics, extractor)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from adm_cli.storage.tables import Panel, Points
+from adm_cli.storage.tables import Panel
 
 AXES = ("model", "sampler", "steps", "scale")
 # Drawn together where each is a single line: the two halves of one question.
@@ -63,10 +64,10 @@ def spread(count: int, most: int) -> list[int]:
 
 
 def curves(rows: Sequence[Row], metrics: Sequence[str]) -> list[Panel]:
-    """The metrics over the scale, or over the number of steps where the scale is one.
+    """The metrics over the scale, or over the number of steps where there is one scale only.
 
-    ``rows`` have the axes, "num_steps", and the metrics as far as they are known. A line for each
-    combination of the other axes; none if there is nothing to draw a line along.
+    ``rows`` have the axes, "num_steps", and the metrics and their errors as far as they are known.
+    A line for each combination of the other axes; none if there is nothing to draw a line along.
     """
     x = next((a for a in ("scale", "num_steps") if len({row[a] for row in rows}) > 1), None)
     if x is None or not metrics:
@@ -74,23 +75,27 @@ def curves(rows: Sequence[Row], metrics: Sequence[str]) -> list[Panel]:
     others = [a for a in AXES if a != x and not (x == "num_steps" and a == "steps")]
     told = [a for a in others if len({row[a] for row in rows}) > 1]
 
-    def lines(metric: str) -> dict[str, Points]:
-        found: dict[str, tuple[list[float], list[float]]] = {}
-        for row in sorted(rows, key=lambda row: float(row[x])):
-            if row.get(metric) is not None:
-                name = ", ".join(str(row[a]) for a in told) or metric
-                points = found.setdefault(name, ([], []))
-                points[0].append(row[x])
-                points[1].append(row[metric])
-        return dict(found)
+    def panel(title: str, *names: str) -> Panel:
+        lines: dict[str, tuple[list[float], list[float]]] = {}
+        errors: dict[str, list[float]] = {}
+        for metric in names:
+            for row in sorted(rows, key=lambda row: float(row[x])):
+                if row.get(metric) is not None:
+                    name = ", ".join(str(row[a]) for a in told) or metric
+                    points = lines.setdefault(name, ([], []))
+                    points[0].append(row[x])
+                    points[1].append(row[metric])
+                    error = row.get(f"{metric}_error")
+                    errors.setdefault(name, []).append(math.nan if error is None else error)
+        axis = "guidance scale" if x == "scale" else "steps"
+        return Panel(axis, title, dict(lines), errors=errors)
 
-    title = "guidance scale" if x == "scale" else "steps"
     panels = []
     for metric in metrics:
         pairs = [] if told else [p for p in _PAIRS if metric in p and set(p) <= set(metrics)]
         pair = next(iter(pairs), None)
         if pair is None:
-            panels.append(Panel(title, metric, lines(metric)))
+            panels.append(panel(metric, metric))
         elif metric == pair[0]:
-            panels.append(Panel(title, " and ".join(pair), {**lines(pair[0]), **lines(pair[1])}))
+            panels.append(panel(" and ".join(pair), *pair))
     return panels

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ class Panel:
     lines: Mapping[str, Points]
     diagonal: bool = False  # also y = x, as in reliability diagrams
     log: bool = False  # of y
+    errors: Mapping[str, Sequence[float]] = field(default_factory=dict)  # of lines by name
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -54,7 +55,9 @@ def draw_panels(path: Path, panels: Sequence[Panel]) -> bool:
         if panel.diagonal:
             axis.plot([0, 1], [0, 1], color="0.7", linestyle="--")
         for name, (x, y) in panel.lines.items():
-            axis.plot(x, y, label=name, marker="." if len(x) <= _MARKED else None)
+            marker = "." if len(x) <= _MARKED else None
+            error = panel.errors.get(name)
+            axis.errorbar(x, y, error, label=name, marker=marker, capsize=2, elinewidth=0.8)
         axis.set_xlabel(panel.x)
         axis.set_ylabel(panel.y)
         axis.grid(alpha=0.3)

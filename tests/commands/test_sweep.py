@@ -329,7 +329,7 @@ def test_wrong_references(sweep: Adm, toys: Toys, tmp_path: Path) -> None:
     judge = ("--features", toys.classifier)
     refused(sweep("--steps", 2, "--num", 6, "--ref", "gone", *judge), 2, "gone")
     few = sweep("--steps", 2, "--class", "0", "--num", 5, "--ref", "gone", *judge)
-    refused(few, 2, "5 images in a cell are too few", "--total")
+    refused(few, 1, "5 images are too few to measure")
     (tmp_path / "empty").mkdir()
     refused(sweep("--steps", 2, "--num", 6, "--ref", "empty", *judge), 2, "no pictures")
     (tmp_path / "damaged").mkdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -44,11 +45,16 @@ def test_spread(count: int, most: int, wanted: list[int]) -> None:
 
 
 def test_curves_over_the_scale() -> None:
-    rows = [row(4, fid=2.0, precision=0.9, recall=0.1), row(0, fid=3.0, precision=0.5, recall=0.6)]
+    rows = [
+        row(4, fid=2.0, fid_error=0.5, precision=0.9, recall=0.1),
+        row(0, fid=3.0, precision=0.5, recall=0.6),
+    ]
     distance, trade = curves(rows, ["fid", "precision", "recall"])
     assert (distance.x, distance.y, distance.lines) == (
         "guidance scale", "fid", {"fid": ([0, 4], [3.0, 2.0])},
     )  # fmt: skip
+    assert distance.errors["fid"][1] == 0.5
+    assert math.isnan(distance.errors["fid"][0])
     assert trade.lines == {"precision": ([0, 4], [0.5, 0.9]), "recall": ([0, 4], [0.6, 0.1])}
 
 

@@ -32,7 +32,13 @@ def test_json(tmp_path: Path) -> None:
 
 def test_panels_stand_side_by_side(tmp_path: Path) -> None:
     one = Panel("x", "y", {"y": ([0, 1], [1, 2])})
-    two = Panel("x", "z", {"a": ([0, 1], [1, 10]), "b": ([0], [3])}, log=True)
+    two = Panel(
+        "x",
+        "z",
+        {"a": ([0, 1], [1, 10]), "b": ([0], [3])},
+        log=True,
+        errors={"a": [0.5, float("nan")]},
+    )
     assert draw_panels(tmp_path / "1.png", [one])
     assert draw_panels(tmp_path / "2.png", [one, two])
     with Image.open(tmp_path / "1.png") as a, Image.open(tmp_path / "2.png") as b:
