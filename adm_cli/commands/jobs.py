@@ -58,6 +58,7 @@ class Loaded:
 
     batch_size: int
     draw: Callable[[RunFolder, Plan], Draw]
+    steps: int | None = None  # that `draw` makes for a batch; None: all that the plan has
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,10 @@ def run_job(job: Job) -> None:
         if changes:
             job.tell.note(f"since {run.path} was begun, this has changed: {', '.join(changes)}")
         draw = nothing if loaded is None else loaded.draw(run, plan)
-        _draw_images(draw, run, plan, outputs, job.tell)
+        steps = plan.settings["num_steps"]
+        if loaded is not None and loaded.steps is not None:
+            steps = loaded.steps
+        _draw_images(draw, steps, run, plan, outputs, job.tell)
         job.finish(run, plan)
     finally:
         if fresh and not any((run.path / name).exists() for name in (BASE, HIDDEN_BASE)):
@@ -141,10 +145,12 @@ def _automatic(plan: Plan) -> list[str]:
     return ["batch_size"] if plan.settings["batch_size"] is None else []
 
 
-def _draw_images(draw: Draw, run: RunFolder, plan: Plan, outputs: Outputs, tell: Telling) -> None:
+def _draw_images(
+    draw: Draw, steps: int, run: RunFolder, plan: Plan, outputs: Outputs, tell: Telling
+) -> None:
     from adm_cli.storage.outputs import Film
 
-    steps, items = plan.settings["num_steps"], plan.items
+    items = plan.items
     closing = []
     if outputs.format == "npz":
         closing.append(lambda: write_npz(run, outputs.shard, tell))

@@ -129,7 +129,7 @@ def load_stack(
     nothing is lost when it is stopped; so it is too where they are to be kept.
     """
     from adm_cli.devices import choose_device, choose_dtype
-    from adm_cli.pipeline import choose_batch_size, fit_together, load_pipeline
+    from adm_cli.pipeline import choose_batch_size, choose_schedule, fit_together, load_pipeline
     from adm_cli.storage.checkpoints import verify_content
 
     where = choose_device(device)
@@ -157,7 +157,8 @@ def load_stack(
         return _enlarged_base(large, stage.config, plan, folder, missing, tell)
 
     del base
-    return Loaded(size, draw)
+    schedule = choose_schedule(stage.sources.model.info.diffusion, stage.config.steps)
+    return Loaded(size, draw, len(schedule))
 
 
 def _draw_together(

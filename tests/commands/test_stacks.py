@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import adm_cli.loading as loading_module
 import adm_cli.pipeline as pipeline_module
@@ -205,8 +206,6 @@ def test_a_scale_of_its_own_for_an_image(stack: Run, draw: Run, toys: Toys) -> N
 
 
 def test_grid_and_animation_show_the_large_pictures(stack: Run) -> None:
-    from PIL import Image
-
     done = stack("--num", 1, "--grid", "--animate", "f.webp", "--format", "webp", "--out", "o")
     assert done.code == 0, done.err
     grid, _ = open_picture(Path("o/grid.png"))
@@ -215,6 +214,14 @@ def test_grid_and_animation_show_the_large_pictures(stack: Run) -> None:
         assert getattr(film, "n_frames", 1) == 4  # both stages
         film.seek(3)
         assert np.array_equal(np.asarray(film.convert("RGB")), grid)
+
+
+def test_a_film_of_the_second_stage_alone(stack: Run) -> None:
+    """Where the small pictures were drawn before."""
+    done = stack("--num", 1, "--keep-base", "--animate", "f.webp", "--out", "o")
+    assert done.code == 0, done.err
+    with Image.open("f.webp") as film:
+        assert getattr(film, "n_frames", 1) == 2
 
 
 def test_npz_of_a_stack(stack: Run) -> None:
