@@ -104,10 +104,15 @@ def test_ways_to_arrange_the_work_agree(stack: Run, monkeypatch: pytest.MonkeyPa
 
 
 def test_no_upsample_and_what_it_rules_out(adm: Run, toys: Toys) -> None:
-    for wrong in (["--upsampler", toys.upsampler], ["--keep-base"]):
+    options = (["--upsampler", toys.upsampler], ["--keep-base"], ["--upsample-steps", 3])
+    for wrong in (*options, ["--upsample-sampler", "ddim"]):
         done = adm("sample", "--no-upsample", *wrong)
         assert (done.code, done.out) == (2, "")
-        assert "leaves nothing for" in done.err
+        assert "--no-upsample stands alone" in done.err
+    for wrong in options[1:]:
+        done = adm("sample", "--model", toys.model, *wrong)
+        assert (done.code, done.out) == (2, "")
+        assert "pass --upsampler" in done.err
 
 
 def fail_at(call: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -251,7 +256,6 @@ def test_stages_that_do_not_belong_together(draw: Run, toys: Toys) -> None:
     done = draw("--upsampler", fewer, "--class", "star")
     assert "fewer was not trained on class 3" in done.err
     assert "expected an upsampler" in draw("--upsampler", toys.classifier).err
-    assert "has no upsampler: pass --upsampler" in draw("--keep-base").err
     assert not Path("out").exists()
 
 
