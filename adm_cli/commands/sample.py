@@ -10,7 +10,8 @@ import typer
 
 from adm_cli.commands import console, options
 from adm_cli.commands.drawing import Telling, sampled
-from adm_cli.commands.jobs import Job, Loaded, Outputs, find_outputs, run_job
+from adm_cli.commands.jobs import Job, Loaded, run_job
+from adm_cli.commands.sample_outputs import Outputs, automatic, choose_outputs
 from adm_cli.commands.selection import (
     DEFAULT_NUM,
     ClassLine,
@@ -185,7 +186,7 @@ def sample(
     if not no_upsample:
         stage = find_stage(sources, config, upsampler, upsample_sampler, upsample_steps)
     _check_used(stage, no_upsample, upsampler, keep_base, upsample_sampler, upsample_steps)
-    outputs = find_outputs(out, format, grid, animate, overwrite, part.shard)
+    outputs = choose_outputs(out, format, grid, animate, overwrite, part.shard)
     where = choose_device(part.device)
     compute = choose_dtype(dtype, where, use_fp16=sources.model.info.config.use_fp16)
     items = [image_item(i.class_id, i.seed, outputs.suffix, i.scale) for i in images]
@@ -295,7 +296,9 @@ def _show_plan(
 
     classes = list(dict.fromkeys(config.classes))
     mine = outputs.shard.share(plan.items)
-    there = [] if outputs.overwrite else RunFolder(outputs.folder).kept(mine)
+    run = RunFolder(outputs.folder)
+    run.check(plan, automatic=automatic(plan), overwrite=outputs.overwrite)
+    there = [] if outputs.overwrite else run.kept(mine)
     facts: dict[str, Any] = {
         "model": sources.model_name,
         "model_sha256": sources.model.content_sha256,

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from adm_cli.commands.drawing import Draw, Telling, draw_into, sampled
 from adm_cli.commands.enlarging import enlarged, stacked
-from adm_cli.commands.jobs import BASE, HIDDEN_BASE, Loaded, Outputs
+from adm_cli.commands.jobs import BASE, HIDDEN_BASE, Loaded
+from adm_cli.commands.sample_outputs import Outputs
 
 if TYPE_CHECKING:
     import torch

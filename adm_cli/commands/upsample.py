@@ -14,8 +14,9 @@ import typer
 from adm_cli.commands import console, options
 from adm_cli.commands.drawing import Telling
 from adm_cli.commands.enlarging import enlarged
-from adm_cli.commands.jobs import Job, Loaded, Outputs, find_outputs, run_job
+from adm_cli.commands.jobs import Job, Loaded, run_job
 from adm_cli.commands.labelling import choose_images
+from adm_cli.commands.sample_outputs import Outputs, automatic, choose_outputs
 from adm_cli.commands.stacks import enlarging_config
 from adm_cli.errors import RunError, UsageError
 
@@ -135,7 +136,7 @@ def upsample(
     pictures = _read(inputs, sources, resize, tell)
     sources = sources or _upsampler_for(pictures)
     _check_sizes(pictures, sources)
-    outputs = find_outputs(out, format, grid, animate, overwrite, part.shard)
+    outputs = choose_outputs(out, format, grid, animate, overwrite, part.shard)
     items, index = choose_images(pictures, sources, class_, seed, seeds, outputs.suffix)
     images = [(item.facts["class"], item.facts["seed"]) for item in items]
     config = enlarging_config(
@@ -252,8 +253,9 @@ def _show_plan(
 ) -> None:
     from adm_cli.storage.runs import RunFolder
 
-    mine = outputs.shard.share(plan.items)
-    there = [] if outputs.overwrite else RunFolder(outputs.folder).kept(mine)
+    mine, run = outputs.shard.share(plan.items), RunFolder(outputs.folder)
+    run.check(plan, automatic=automatic(plan), overwrite=outputs.overwrite)
+    there = [] if outputs.overwrite else run.kept(mine)
     facts: dict[str, Any] = {
         "model": sources.model_name,
         "model_sha256": sources.model.content_sha256,
