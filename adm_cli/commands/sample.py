@@ -10,7 +10,8 @@ import typer
 
 from adm_cli.commands import console, options
 from adm_cli.commands.drawing import Telling, sampled
-from adm_cli.commands.jobs import Job, Loaded, Outputs, find_outputs, run_job
+from adm_cli.commands.jobs import Job, Loaded, run_job
+from adm_cli.commands.sample_outputs import Outputs, automatic, choose_outputs
 from adm_cli.commands.selection import (
     DEFAULT_NUM,
     ClassLine,
@@ -181,14 +182,11 @@ def sample(
     choose_sampler(config)
     check_classes(sources, config.classes)
     schedule = choose_schedule(sources.model.info.diffusion, config.steps)
-    if no_upsample and (upsampler is not None or keep_base):
-        raise UsageError("--no-upsample leaves nothing for --upsampler and --keep-base to do")
     stage = None
     if not no_upsample:
         stage = find_stage(sources, config, upsampler, upsample_sampler, upsample_steps)
-    if stage is None and (keep_base or upsample_sampler or upsample_steps) and not no_upsample:
-        raise UsageError(f"{sources.model_name} has no upsampler: pass --upsampler")
-    outputs = find_outputs(out, format, grid, animate, overwrite, part.shard)
+    _check_used(stage, no_upsample, upsampler, keep_base, upsample_sampler, upsample_steps)
+    outputs = choose_outputs(out, format, grid, animate, overwrite, part.shard)
     where = choose_device(part.device)
     compute = choose_dtype(dtype, where, use_fp16=sources.model.info.config.use_fp16)
     items = [image_item(i.class_id, i.seed, outputs.suffix, i.scale) for i in images]
@@ -218,6 +216,15 @@ def sample(
         )
 
     run_job(Job(plan, outputs, tell, load, drop_base))
+
+
+def _check_used(stage: Stage | None, no_upsample: bool, *later: str | bool | None) -> None:
+    """Raises UsageError for settings of an upsampler where there is none."""
+    if stage is not None or all(value in (None, False) for value in later):
+        return
+    if no_upsample:
+        raise UsageError("--no-upsample stands alone: leave out what is about the upsampler")
+    raise UsageError("there is no upsampler to set or to keep pictures of: pass --upsampler")
 
 
 def _class_list(
@@ -290,7 +297,9 @@ def _show_plan(
 
     classes = list(dict.fromkeys(config.classes))
     mine = outputs.shard.share(plan.items)
-    there = [] if outputs.overwrite else RunFolder(outputs.folder).kept(mine)
+    run = RunFolder(outputs.folder)
+    run.check(plan, automatic=automatic(plan), overwrite=outputs.overwrite)
+    there = [] if outputs.overwrite else run.kept(mine)
     facts: dict[str, Any] = {
         "model": sources.model_name,
         "model_sha256": sources.model.content_sha256,

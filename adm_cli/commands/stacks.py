@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from adm_cli.commands.drawing import Draw, Telling, draw_into, sampled
 from adm_cli.commands.enlarging import enlarged, stacked
-from adm_cli.commands.jobs import BASE, HIDDEN_BASE, Loaded, Outputs
+from adm_cli.commands.jobs import BASE, HIDDEN_BASE, Loaded
+from adm_cli.commands.sample_outputs import Outputs
 
 if TYPE_CHECKING:
     import torch
@@ -129,7 +130,7 @@ def load_stack(
     nothing is lost when it is stopped; so it is too where they are to be kept.
     """
     from adm_cli.devices import choose_device, choose_dtype
-    from adm_cli.pipeline import choose_batch_size, fit_together, load_pipeline
+    from adm_cli.pipeline import choose_batch_size, choose_schedule, fit_together, load_pipeline
     from adm_cli.storage.checkpoints import verify_content
 
     where = choose_device(device)
@@ -157,7 +158,8 @@ def load_stack(
         return _enlarged_base(large, stage.config, plan, folder, missing, tell)
 
     del base
-    return Loaded(size, draw)
+    schedule = choose_schedule(stage.sources.model.info.diffusion, stage.config.steps)
+    return Loaded(size, draw, len(schedule))
 
 
 def _draw_together(

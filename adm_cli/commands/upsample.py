@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,17 +14,17 @@ import typer
 from adm_cli.commands import console, options
 from adm_cli.commands.drawing import Telling
 from adm_cli.commands.enlarging import enlarged
-from adm_cli.commands.jobs import Job, Loaded, Outputs, find_outputs, run_job
-from adm_cli.commands.selection import parse_seeds
+from adm_cli.commands.jobs import Job, Loaded, run_job
+from adm_cli.commands.labelling import choose_images
+from adm_cli.commands.sample_outputs import Outputs, automatic, choose_outputs
 from adm_cli.commands.stacks import enlarging_config
 from adm_cli.errors import RunError, UsageError
-from adm_cli.imagenet import select_classes
 
 if TYPE_CHECKING:
     from adm_cli.config import SamplingConfig
     from adm_cli.pipeline import Sources
-    from adm_cli.storage.inputs import InputPicture, InputPictures
-    from adm_cli.storage.plans import Item, Plan
+    from adm_cli.storage.inputs import InputPictures
+    from adm_cli.storage.plans import Plan
 
 
 def upsample(
@@ -137,8 +136,8 @@ def upsample(
     pictures = _read(inputs, sources, resize, tell)
     sources = sources or _upsampler_for(pictures)
     _check_sizes(pictures, sources)
-    outputs = find_outputs(out, format, grid, animate, overwrite, part.shard)
-    items, index = _choose(pictures, sources, class_, seed, seeds, outputs.suffix)
+    outputs = choose_outputs(out, format, grid, animate, overwrite, part.shard)
+    items, index = choose_images(pictures, sources, class_, seed, seeds, outputs.suffix)
     images = [(item.facts["class"], item.facts["seed"]) for item in items]
     config = enlarging_config(
         sources, images, sampler=sampler, steps=steps, eta=eta, batch_size=batch_size, clip=clip
@@ -231,113 +230,6 @@ def _check_sizes(pictures: InputPictures, sources: Sources) -> None:
         )
 
 
-def _choose(
-    pictures: InputPictures,
-    sources: Sources,
-    class_: str | None,
-    seed: int | None,
-    seeds: str | None,
-    suffix: str,
-) -> tuple[list[Item], dict[str, int]]:
-    """The images to make, in the order of the inputs, and which picture each is made from."""
-    from adm_cli.storage.plans import Item
-
-    if seed is not None and seeds is not None:
-        raise UsageError("--seeds lists every seed: leave out --seed")
-    each = None if seeds is None else parse_seeds(seeds)
-    given = _given_class(class_, sources)
-    items: list[Item] = []
-    index: dict[str, int] = {}
-    for i, picture in enumerate(pictures.items):
-        label, own_seed = _label_and_seed(picture)
-        label = label if given is None else given[0]
-        own_seed = own_seed if seed is None else seed + i
-        if label is None:
-            _check_unlabelled(picture, sources, given)
-        elif given is None:
-            _check_name(picture, sources, label)
-        for number in each or [own_seed]:
-            stem = _tidy(picture.stem) + ("" if each is None else f"_seed{number:06d}")
-            item = Item(f"{stem}{suffix}", _facts(picture, label, number))
-            if item.file in index:
-                other = pictures.items[index[item.file]].where
-                raise UsageError(
-                    f"{other} and {picture.where} would both become {item.file}: "
-                    f"enlarge them in two runs"
-                )
-            items.append(item)
-            index[item.file] = i
-    return items, index
-
-
-def _facts(picture: InputPicture, label: int | None, seed: int) -> dict[str, Any]:
-    return {
-        "class": label,
-        "seed": seed,
-        "input": picture.where.encode(errors="replace").decode(),
-        "small_sha256": picture.pixels_sha256,
-    }
-
-
-def _given_class(spec: str | None, sources: Sources) -> tuple[int | None] | None:
-    if spec is None:
-        return None
-    if not sources.classes:
-        raise UsageError(
-            f"{sources.model_name} is unconditional: --class would change nothing, leave it out"
-        )
-    if spec.strip().lower() == "none":
-        return (None,)
-    chosen = select_classes(spec, sources.classes)
-    if len(chosen) != 1:
-        raise UsageError(f"--class {spec}: expected one class, for all pictures")
-    return (chosen[0],)
-
-
-def _label_and_seed(picture: InputPicture) -> tuple[int | None, int]:
-    """What comes with a picture; without a seed, one made of its pixels, not of its place."""
-    from adm_cli.recipes import whole_recipe
-
-    recipe = whole_recipe(picture.recipe) or {}
-    label = picture.label if picture.label is not None else recipe.get("class")
-    seed = picture.seed if picture.seed is not None else recipe.get("seed")
-    return label, int(picture.pixels_sha256[:8], 16) if seed is None else seed
-
-
-def _check_unlabelled(
-    picture: InputPicture, sources: Sources, given: tuple[int | None] | None
-) -> None:
-    from adm_cli.config import UNetConfig
-
-    config = sources.model.info.config
-    assert isinstance(config, UNetConfig)
-    if config.num_classes is None or (config.null_class and given is not None):
-        return
-    also = ", or --class none" if config.null_class else ""
-    raise UsageError(
-        f"{picture.where} says no class, and {sources.model_name} needs one for every picture: "
-        f"pass --class{also}"
-    )
-
-
-def _check_name(picture: InputPicture, sources: Sources, label: int) -> None:
-    """Raises UsageError where an id means one class to the picture's maker, another here."""
-    name, mine = (picture.recipe or {}).get("class_name"), sources.classes.get(label)
-    if isinstance(name, str) and mine is not None and name != mine:
-        raise UsageError(
-            f"{picture.where} is of class {label}, {name:.60}, which is {mine} to "
-            f"{sources.model_name}: pass --class"
-        )
-
-
-def _tidy(stem: str) -> str:
-    """A name that a run accepts."""
-    text = stem.encode(errors="replace").decode()
-    text = "".join(c if c.isprintable() else "_" for c in text)
-    text = re.sub(r'[/\\:*?"<>|]', "_", text).lstrip(".")
-    return text.encode()[:200].decode(errors="ignore") or "picture"
-
-
 def _check_same_inputs(plan: Plan, outputs: Outputs) -> None:
     """Raises RunError where images of the run were made from other pictures or with other seeds."""
     from adm_cli.storage.runs import RunFolder
@@ -361,8 +253,9 @@ def _show_plan(
 ) -> None:
     from adm_cli.storage.runs import RunFolder
 
-    mine = outputs.shard.share(plan.items)
-    there = [] if outputs.overwrite else RunFolder(outputs.folder).kept(mine)
+    mine, run = outputs.shard.share(plan.items), RunFolder(outputs.folder)
+    run.check(plan, automatic=automatic(plan), overwrite=outputs.overwrite)
+    there = [] if outputs.overwrite else run.kept(mine)
     facts: dict[str, Any] = {
         "model": sources.model_name,
         "model_sha256": sources.model.content_sha256,

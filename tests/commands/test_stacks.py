@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import adm_cli.loading as loading_module
 import adm_cli.pipeline as pipeline_module
@@ -103,10 +104,15 @@ def test_ways_to_arrange_the_work_agree(stack: Run, monkeypatch: pytest.MonkeyPa
 
 
 def test_no_upsample_and_what_it_rules_out(adm: Run, toys: Toys) -> None:
-    for wrong in (["--upsampler", toys.upsampler], ["--keep-base"]):
+    options = (["--upsampler", toys.upsampler], ["--keep-base"], ["--upsample-steps", 3])
+    for wrong in (*options, ["--upsample-sampler", "ddim"]):
         done = adm("sample", "--no-upsample", *wrong)
         assert (done.code, done.out) == (2, "")
-        assert "leaves nothing for" in done.err
+        assert "--no-upsample stands alone" in done.err
+    for wrong in options[1:]:
+        done = adm("sample", "--model", toys.model, *wrong)
+        assert (done.code, done.out) == (2, "")
+        assert "pass --upsampler" in done.err
 
 
 def fail_at(call: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,8 +211,6 @@ def test_a_scale_of_its_own_for_an_image(stack: Run, draw: Run, toys: Toys) -> N
 
 
 def test_grid_and_animation_show_the_large_pictures(stack: Run) -> None:
-    from PIL import Image
-
     done = stack("--num", 1, "--grid", "--animate", "f.webp", "--format", "webp", "--out", "o")
     assert done.code == 0, done.err
     grid, _ = open_picture(Path("o/grid.png"))
@@ -215,6 +219,14 @@ def test_grid_and_animation_show_the_large_pictures(stack: Run) -> None:
         assert getattr(film, "n_frames", 1) == 4  # both stages
         film.seek(3)
         assert np.array_equal(np.asarray(film.convert("RGB")), grid)
+
+
+def test_a_film_of_the_second_stage_alone(stack: Run) -> None:
+    """Where the small pictures were drawn before."""
+    done = stack("--num", 1, "--keep-base", "--animate", "f.webp", "--out", "o")
+    assert done.code == 0, done.err
+    with Image.open("f.webp") as film:
+        assert getattr(film, "n_frames", 1) == 2
 
 
 def test_npz_of_a_stack(stack: Run) -> None:
@@ -244,7 +256,6 @@ def test_stages_that_do_not_belong_together(draw: Run, toys: Toys) -> None:
     done = draw("--upsampler", fewer, "--class", "star")
     assert "fewer was not trained on class 3" in done.err
     assert "expected an upsampler" in draw("--upsampler", toys.classifier).err
-    assert "has no upsampler: pass --upsampler" in draw("--keep-base").err
     assert not Path("out").exists()
 
 
