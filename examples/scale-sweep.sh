@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The same seeds at five guidance scales: what does the scale do?
+# The same seeds at five guidance scales: what does the scale do? Interrupted, the same command goes on.
 #   examples/scale-sweep.sh [CLASS] [FOLDER]
 set -euo pipefail
 class=${1:-207}

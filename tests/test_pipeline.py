@@ -93,6 +93,17 @@ def test_seed_and_class_and_scale_all_matter(tiny: Pipeline) -> None:
         assert not any(torch.equal(one, other) for other in all_images[:i])
 
 
+@pytest.mark.parametrize("sampler", sorted(SAMPLERS))
+def test_an_image_does_not_depend_on_the_scales_beside_it(toy: Pipeline, sampler: str) -> None:
+    scales = (2.0, 0.0, 0.5, 2.0, 0.0, -1.0)
+    pairs: list[tuple[int, int | None]] = [(seed, (0, 1, 3)[seed % 3]) for seed in range(6)]
+    settings: dict[str, Any] = {"batch_size": 3, "sampler": sampler}
+    together = draw(toy, pairs, scales=scales, **settings)
+    for pair, scale in zip(pairs, scales, strict=True):
+        alone = draw(toy, [pair], scale=scale, **settings)
+        assert torch.equal(alone[pair], together[pair])
+
+
 def test_samples_of_the_original() -> None:
     """The embedded weights, from the original's own noise: its pictures."""
     golden = arrays_of_tiny()

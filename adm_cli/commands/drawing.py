@@ -108,8 +108,11 @@ def draw_into(
 
 
 def nothing(missing: Sequence[Item], on_step: OnStep) -> Iterator[Sequence[Finished]]:
-    """A `Draw` for a run that misses nothing."""
-    assert not missing, on_step
+    """A `Draw` for a run that missed nothing when it was looked at."""
+    from adm_cli.errors import RunError
+
+    if missing:
+        raise RunError(f"{missing[0].file} has vanished just now: run the same command again")
     return iter(())
 
 

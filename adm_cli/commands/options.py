@@ -11,12 +11,34 @@ import typer
 if TYPE_CHECKING:
     from adm_cli.storage.runs import Shard
 
+
+def complete_model(incomplete: str) -> list[tuple[str, str]]:
+    """Presets and checkpoints for the shell's completion; file names are the shell's own."""
+    from adm_cli.presets import CHECKPOINTS, PRESETS
+
+    names = {row.name: "checkpoint" for row in CHECKPOINTS}
+    names |= {row.name: "preset" for row in PRESETS}
+    return [(name, kind) for name, kind in names.items() if name.startswith(incomplete)]
+
+
+def complete_class(incomplete: str) -> list[tuple[str, str]]:
+    """ImageNet's ids, and names of one word, for the shell's completion."""
+    from adm_cli.imagenet import imagenet_classes
+
+    words = [("all", "every class"), ("random", "by each image's seed"), ("none", "no class")]
+    for row in imagenet_classes():
+        words += [(str(row.id), row.names[0])]
+        words += [(name, str(row.id)) for name in row.names[:1] if " " not in name]
+    return [(word, what) for word, what in words if word.startswith(incomplete)]
+
+
 Model = Annotated[
     str,
     typer.Option(
         "--model",
         "-m",
         envvar="ADM_MODEL",
+        autocompletion=complete_model,
         help="Preset, checkpoint name or weights file (adm models lists presets).",
     ),
 ]

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
 from adm_cli.commands import console, options
-from adm_cli.commands.drawing import (
-    Draw,
-    OnStep,
-    Telling,
-    draw_into,
-    nothing,
-    sampled,
-    write_grid_of,
-    write_npz,
-)
+from adm_cli.commands.drawing import Draw, Telling, draw_into, nothing, sampled
+from adm_cli.commands.sample_outputs import Outputs, automatic, choose_outputs, extras, prepare
 from adm_cli.commands.selection import (
     DEFAULT_NUM,
     ClassLine,
@@ -28,41 +19,12 @@ from adm_cli.commands.selection import (
     select_images,
     select_lines,
 )
-from adm_cli.errors import UsageError, did_you_mean
+from adm_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from adm_cli.config import SamplingConfig
-    from adm_cli.pipeline import Pipeline, Sources
-    from adm_cli.storage.outputs import Film
-    from adm_cli.storage.plans import Item, Plan
-    from adm_cli.storage.runs import RunFolder, Shard
-    from adm_cli.storage.writing import Finished
-
-FORMATS = ("png", "webp", "npz")
-FRESH = Path("out")  # holds the folders of runs without --out
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """Where the results of one run go, and in which form."""
-
-    out: Path | None  # None: a fresh folder
-    format: str
-    grid: bool
-    animation: Path | None
-    overwrite: bool
-    shard: Shard
-
-    @property
-    def suffix(self) -> str:
-        """Of the images: an npz is made of PNGs."""
-        return ".webp" if self.format == "webp" else ".png"
-
-    @property
-    def folder(self) -> Path:
-        from adm_cli.storage.outputs import fresh_folder
-
-        return fresh_folder(FRESH) if self.out is None else self.out
+    from adm_cli.pipeline import Sources
+    from adm_cli.storage.plans import Plan
 
 
 def sample(
@@ -73,6 +35,7 @@ def sample(
         typer.Option(
             "--class",
             "-c",
+            autocompletion=options.complete_class,
             help="Id, range (0-9), name, all, random or none; repeat or separate by commas. "
             "Default: random, chosen by each image's seed.",
         ),
@@ -193,7 +156,7 @@ def sample(
     choose_sampler(config)
     check_classes(sources, config.classes)
     schedule = choose_schedule(sources.model.info.diffusion, config.steps)
-    outputs = _outputs(out, format, grid, animate, overwrite, part.shard)
+    outputs = choose_outputs(out, format, grid, animate, overwrite, part.shard)
     where = choose_device(part.device)
     compute = choose_dtype(dtype, where, use_fp16=sources.model.info.config.use_fp16)
     items = [image_item(i.class_id, i.seed, outputs.suffix, i.scale) for i in images]
@@ -264,52 +227,6 @@ def _own_scales(images: list[Wanted], scale: float) -> tuple[float, ...] | None:
     return tuple(scale if image.scale is None else image.scale for image in images)
 
 
-def _outputs(
-    out: Path | None, format: str, grid: bool, animation: Path | None, overwrite: bool, shard: Shard
-) -> Outputs:
-    if format not in FORMATS:
-        hint = did_you_mean(format, FORMATS)
-        raise UsageError(f"unknown --format {format!r}{hint} (there are {', '.join(FORMATS)})")
-    if animation is not None and animation.suffix.lower() not in (".gif", ".webp"):
-        raise UsageError(f"--animate {animation}: expected a name that ends in .gif or .webp")
-    if shard.count > 1 and (overwrite or grid or animation is not None or format == "npz"):
-        raise UsageError(
-            f"shard {shard} sees a part of the run: draw every shard without --grid, --animate, "
-            f"--format npz and --overwrite, then run the same command without --shard, or adm merge"
-        )
-    return Outputs(out, format, grid, animation, overwrite, shard)
-
-
-def _prepare(outputs: Outputs, plan: Plan) -> Outputs:
-    """Everything that could go wrong with the output, before any work."""
-    from adm_cli.storage.files import check_writable, refuse_existing
-    from adm_cli.storage.outputs import make_fresh_folder
-    from adm_cli.storage.runs import RunFolder
-
-    if outputs.out is None:
-        outputs = replace(outputs, out=make_fresh_folder(FRESH))
-    check_writable(outputs.folder)
-    if outputs.animation is not None:
-        check_writable(outputs.animation.parent)
-    run = RunFolder(outputs.folder)
-    run.check(plan, automatic=_automatic(plan), overwrite=outputs.overwrite)
-    if outputs.overwrite:
-        return outputs
-    files = []
-    if not run.exists():
-        files += [outputs.folder / "grid.png"] if outputs.grid else []
-        files += sorted(outputs.folder.glob("samples_*.npz")) if outputs.format == "npz" else []
-    if outputs.animation is not None and not run.kept(plan.items[:1]):
-        files.append(outputs.animation)
-    refuse_existing(files)
-    return outputs
-
-
-def _automatic(plan: Plan) -> list[str]:
-    """Settings that were left to the program: a run that is there keeps its own."""
-    return ["batch_size"] if plan.settings["batch_size"] is None else []
-
-
 def _draw(
     sources: Sources,
     config: SamplingConfig,
@@ -323,89 +240,38 @@ def _draw(
     from adm_cli.storage.runs import RunFolder
 
     fresh = outputs.out is None
-    outputs = _prepare(outputs, plan)
+    outputs, chosen = prepare(outputs, plan), automatic(plan)
     run = RunFolder(outputs.folder)
     try:
-        pipeline, automatic = None, _automatic(plan)
+        draw: Draw = nothing
         mine = outputs.shard.share(plan.items)
         if outputs.overwrite or len(run.kept(mine)) < len(mine):  # else there is nothing to load
             pipeline = load_pipeline(sources, guided=config.guided, device=device, dtype=dtype)
             size = choose_batch_size(pipeline, config)
             plan = replace(plan, settings={**plan.settings, "batch_size": size})
-        plan, changes = run.begin(plan, automatic=automatic, overwrite=outputs.overwrite)
+        else:
+            pipeline = None
+        plan, changes = run.begin(plan, automatic=chosen, overwrite=outputs.overwrite)
         if changes:
             tell.note(f"since {run.path} was begun, this has changed: {', '.join(changes)}")
-        config = replace(config, batch_size=plan.settings["batch_size"])
-        _draw_images(pipeline, config, run, plan, outputs, tell)
+        if pipeline is not None:
+            config = replace(config, batch_size=plan.settings["batch_size"])
+            draw = sampled(pipeline, config, tell)
+        draw, closing = extras(outputs, run, plan, draw, tell)
+        height, width = plan.settings["size"]
+        draw_into(
+            run,
+            outputs.shard,
+            plan.items,
+            draw,
+            steps=plan.settings["num_steps"],
+            tell=tell,
+            image_bytes=height * width * 3 // 2,  # a PNG seldom has less
+            closing=closing,
+        )
     finally:
         if fresh:
             run.discard_if_empty()
-
-
-def _draw_images(
-    pipeline: Pipeline | None,
-    config: SamplingConfig,
-    run: RunFolder,
-    plan: Plan,
-    outputs: Outputs,
-    tell: Telling,
-) -> None:
-    from adm_cli.storage.outputs import Film
-
-    steps, items = plan.settings["num_steps"], plan.items
-    draw = nothing if pipeline is None else sampled(pipeline, config, tell)
-    closing = []
-    if outputs.format == "npz":
-        closing.append(lambda: write_npz(run, outputs.shard, tell))
-    if outputs.grid:
-        closing.append(lambda: write_grid_of(run, items, outputs.shard, tell))
-    if outputs.animation is not None:
-        if run.kept(items[:1]):
-            if not outputs.animation.exists():
-                tell.note(f"no {outputs.animation}: the first image was drawn before")
-        else:
-            film = Film(outputs.animation, steps, len(items))
-            draw = _filmed(draw, film)
-            closing.append(lambda: _write_film(run, film, outputs.shard, tell))
-    height, width = plan.settings["size"]
-    draw_into(
-        run,
-        outputs.shard,
-        items,
-        draw,
-        steps=steps,
-        tell=tell,
-        image_bytes=height * width * 3 // 2,  # a PNG seldom has less
-        closing=closing,
-    )
-
-
-def _filmed(draw: Draw, film: Film) -> Draw:
-    """``draw``, its first batch shown to ``film``."""
-
-    def filmed(missing: Sequence[Item], on_step: OnStep) -> Iterator[Sequence[Finished]]:
-        first = True
-
-        def on_filmed_step(step: Any) -> None:
-            if first:
-                film.add(step.i, step.x)
-            on_step(step)
-
-        for batch in draw(missing, on_filmed_step):
-            first = False
-            yield batch
-
-    return filmed
-
-
-def _write_film(run: RunFolder, film: Film, shard: Shard, tell: Telling) -> None:
-    from adm_cli.storage.writing import record_file
-
-    frames = film.close()
-    if frames:
-        if film.path.parent.resolve() == run.path.resolve():
-            record_file(run, shard, film.path.name, {"frames": frames})
-        tell.result({"path": str(film.path), "frames": frames})
 
 
 def _show_plan(
@@ -420,7 +286,9 @@ def _show_plan(
 
     classes = list(dict.fromkeys(config.classes))
     mine = outputs.shard.share(plan.items)
-    there = [] if outputs.overwrite else RunFolder(outputs.folder).kept(mine)
+    run = RunFolder(outputs.folder)
+    run.check(plan, automatic=automatic(plan), overwrite=outputs.overwrite)
+    there = [] if outputs.overwrite else run.kept(mine)
     facts: dict[str, Any] = {
         "model": sources.model_name,
         "model_sha256": sources.model.content_sha256,

@@ -1,5 +1,5 @@
-"""Pictures: uint8 conversion, PNG, WebP, grids, animations, the original's npz, and the recipe
-that each picture carries.
+"""Pictures: uint8 conversion, PNG, WebP, grids, animations, and the recipe that each picture
+carries.
 
 A recipe is a flat JSON object of everything that made the picture; PNG holds it in the text
 field "adm", beside a "parameters" text that other image tools show, WebP in its description.
@@ -152,23 +152,3 @@ def save_animation(path: Path, frames: Sequence[Pixels], *, seconds: float = 4.0
     )
     with atomic_write(path) as file:
         file.write(buffer.getvalue())
-
-
-def save_npz(
-    path: Path,
-    images: Pixels,
-    classes: Sequence[int | None],
-    seeds: Sequence[int],
-    recipe: Recipe,
-) -> None:
-    """The original's layout: arr_0 uint8 [N, H, W, 3], arr_1 int64 [N] if there are classes.
-
-    Adds seeds and the recipe, which the original's evaluator passes over.
-    """
-    arrays: dict[str, npt.NDArray[Any]] = {"arr_0": images}
-    if None not in classes:
-        arrays["arr_1"] = np.array(classes, dtype=np.int64)
-    arrays["seeds"] = np.array(seeds, dtype=np.uint64)
-    arrays["adm"] = np.array(json.dumps(recipe))
-    with atomic_write(path) as file:
-        np.savez(file, allow_pickle=False, **arrays)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -229,12 +229,19 @@ class RunFolder:
                 file.write(data)
 
     def _erase(self) -> None:
-        """Removes the run; manifests first, so that at no time an image is wrongly vouched for."""
-        with suppress(RunError):
-            names = {item.file for item in self.read().items} | set(self.records())
+        """Removes the run; manifests first, so that at no time an image is wrongly vouched for.
+
+        Raises RunError while another process draws into it.
+        """
+        with ExitStack() as stack:
+            for path in self.manifests():
+                stack.enter_context(self.lock(path.stem))
+            names = set(self.records())
+            with suppress(RunError):
+                names |= {item.file for item in self.read().items}
             self._remove(self.manifests())
             self._remove([self.path / name for name in names])
-        self._remove([*self.manifests(), self.copy, self.file])
+            self._remove([self.copy, self.file])
 
     def _remove(self, paths: Iterable[Path]) -> None:
         try:

@@ -127,6 +127,14 @@ def test_a_changed_setting_is_refused(
     assert not set(contents("o").items()) & set(before.items())
 
 
+def test_a_dry_run_of_a_run(draw: Run) -> None:
+    assert draw("--class", 0, "--seeds", "0-1", "--out", "o").code == 0
+    (shown,) = records(draw("--class", 0, "--seeds", "0-4", "--out", "o", "--dry-run", "--json"))
+    assert (shown["images"], shown["to_draw"], shown["shard"]) == (5, 3, "1/1")
+    refused = draw("--class", 0, "--seeds", "0-4", "--out", "o", "--dry-run", "--scale", 3)
+    assert (refused.code, "scale 1 -> 3" in refused.err) == (1, True)
+
+
 def test_another_environment_is_told(draw: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert draw("--seeds", "0", "--out", "o").code == 0
     monkeypatch.setattr("adm_cli.recipes.__version__", "9.9")

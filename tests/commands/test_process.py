@@ -54,6 +54,39 @@ def test_redirected_output_is_plain_text(toys: Toys, tmp_path: Path) -> None:
         assert not set(text) & set(b"\x1b\r\x08")
 
 
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("adm sample --model ti", {"tiny", "tiny_classifier"}),
+        ("adm sample --class gold", {"goldfish", "goldfinch"}),
+        ("adm sample --class 20", {"20", *(str(i) for i in range(200, 210))}),
+        ("adm veri", {"verify"}),
+        ("adm sample --sha", {"--shard"}),
+    ],
+)
+def test_shells_complete(words: str, offered: set[str]) -> None:
+    """Without torch, which takes seconds to import."""
+    code = (
+        "import sys, atexit\nfrom adm_cli.commands.main import main\n"
+        "atexit.register(lambda: print('torch' in sys.modules))\nmain()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={
+            **environment(),
+            "_ADM_COMPLETE": "complete_bash",
+            "COMP_WORDS": words,
+            "COMP_CWORD": str(len(words.split()) - 1),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    *found, torch = done.stdout.split()
+    assert (set(found) >= offered, torch) == (True, "False"), (found, done.stderr)
+    assert all(word.startswith(words.rsplit(maxsplit=1)[-1]) for word in found)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="needs resource usage of children")
 def test_help_needs_little_time() -> None:
     import resource

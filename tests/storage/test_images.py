@@ -22,7 +22,6 @@ from adm_cli.storage.images import (
     parameters_text,
     save_animation,
     save_image,
-    save_npz,
     to_model_range,
     to_uint8,
 )
@@ -220,28 +219,6 @@ def test_animation(tmp_path: Path, suffix: str, count: int) -> None:
         if count > 1:
             image.load()
             assert image.info["duration"] == 2000  # rests on the last one
-
-
-def test_npz_is_the_original_s(tmp_path: Path) -> None:
-    images = noise(3, 4, 4, 3)
-    path = tmp_path / "x.npz"
-    save_npz(path, images, [5, 0, 5], [1, 2, 2**64 - 1], RECIPE)
-    with np.load(path, allow_pickle=False) as arrays:
-        assert arrays.files[:2] == ["arr_0", "arr_1"]
-        assert np.array_equal(arrays["arr_0"], images)
-        assert (arrays["arr_0"].dtype, arrays["arr_1"].dtype) == (np.uint8, np.int64)
-        assert arrays["arr_1"].tolist() == [5, 0, 5]
-        assert arrays["seeds"].tolist() == [1, 2, 2**64 - 1]
-        assert json.loads(str(arrays["adm"])) == RECIPE
-    # the original's evaluator reads arr_0 in place, so it is stored as it is
-    assert path.read_bytes().count(images.tobytes()) == 1
-
-
-def test_npz_without_classes(tmp_path: Path) -> None:
-    save_npz(tmp_path / "x.npz", noise(2, 4, 4, 3), [None, None], [0, 1], RECIPE)
-    with np.load(tmp_path / "x.npz", allow_pickle=False) as arrays:
-        assert "arr_1" not in arrays.files
-        assert arrays["arr_0"].shape == (2, 4, 4, 3)
 
 
 def test_a_folder_in_the_way(tmp_path: Path) -> None:

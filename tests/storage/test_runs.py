@@ -230,8 +230,17 @@ def test_overwriting_begins_anew(tmp_path: Path) -> None:
     run.begin(other, overwrite=True)
     assert run.read() == other
     assert not run.records()
-    left = {p.name for p in tmp_path.iterdir()}
-    assert left == {"run.json", ".run.json.copy", ".run.lock", "notes.txt"}
+    left = {p.name for p in tmp_path.iterdir() if p.suffix != ".lock"}
+    assert left == {"run.json", ".run.json.copy", "notes.txt"}
+
+
+def test_a_run_that_is_drawn_is_not_overwritten(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    run.begin(PLAN)
+    keep(run, ITEMS[0], manifest="manifest-2-of-3.jsonl")
+    with run.lock("manifest-2-of-3"), pytest.raises(RunError, match="another process"):
+        run.begin(PLAN, overwrite=True)
+    assert list(run.kept(ITEMS)) == [ITEMS[0].file]
 
 
 def test_foreign_files_are_not_replaced(tmp_path: Path) -> None:

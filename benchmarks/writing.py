@@ -1,0 +1,65 @@
+"""How many images a second can be written safely, beside what a plain save would take.
+
+    python benchmarks/writing.py [--images 2000] [--size 64] [--batch 16] [--folder .]
+
+Pictures are noise (the worst case for PNG) or a smooth gradient. The figure of a run includes
+encoding, hashing, syncing every file, and the manifest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from adm_cli.storage.images import Pixels, encode_image
+from adm_cli.storage.outputs import image_item
+from adm_cli.storage.plans import Plan
+from adm_cli.storage.runs import RunFolder, Shard
+from adm_cli.storage.writing import Finished, ImageWriter
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=int, default=2000)
+    parser.add_argument("--size", type=int, default=64)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--folder", type=Path, default=Path())
+    options = parser.parse_args()
+    print(f"{platform.machine()}, {options.images} images of {options.size}x{options.size}")
+    ramp = np.linspace(0, 255, options.size).astype(np.uint8)
+    smooth = np.broadcast_to(ramp[:, None, None], (options.size, options.size, 3)).copy()
+    noise = np.random.default_rng(0).integers(0, 256, smooth.shape).astype(np.uint8)
+    for name, pixels in (("noise", noise), ("smooth", smooth)):
+        started = time.perf_counter()
+        for _ in range(options.images):
+            encode_image(pixels, ".png", None)
+        encoding = options.images / (time.perf_counter() - started)
+        folder = Path(tempfile.mkdtemp(dir=options.folder))
+        try:
+            rate = options.images / _write(folder, pixels, options.images, options.batch)
+        finally:
+            shutil.rmtree(folder)
+        print(
+            f"{name:7} encoded only {encoding:8.0f} images/s   safely written {rate:8.0f} images/s"
+        )
+
+
+def _write(folder: Path, pixels: Pixels, count: int, batch: int) -> float:
+    items = [image_item(0, seed, ".png") for seed in range(count)]
+    run = RunFolder(folder)
+    run.begin(Plan("sample", {}, {}, items))
+    started = time.perf_counter()
+    with ImageWriter(run, Shard(), lambda _record: None) as writer:
+        for start in range(0, count, batch):
+            writer.add([Finished(item, pixels, None) for item in items[start : start + batch]])
+    return time.perf_counter() - started
+
+
+if __name__ == "__main__":
+    main()
