@@ -10,7 +10,7 @@ import typer
 
 from adm_cli.commands import console, options
 from adm_cli.commands.drawing import Telling
-from adm_cli.commands.sample import FRESH
+from adm_cli.commands.sample_outputs import FRESH
 from adm_cli.commands.selection import DEFAULT_NUM, Wanted, select_images
 from adm_cli.commands.sweep_cells import Grid, Prepared, open_judge, prepare_cells
 from adm_cli.commands.sweep_run import Sweep
