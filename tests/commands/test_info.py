@@ -90,7 +90,7 @@ def test_nothing_in_a_picture_reaches_the_terminal_raw(adm: Run) -> None:
         ("folder.safetensors", 2, "not a file: folder.safetensors"),
         ("imagenet25", 2, "neither a preset nor a file; did you mean imagenet256"),
         ("256x256_difusion", 2, "did you mean 256x256_diffusion"),
-        ("imagenet256", 1, "adm convert 256x256_diffusion.pt --preset 256x256_diffusion"),
+        ("imagenet256", 1, "adm fetch imagenet256 brings 256x256_diffusion and"),
         ("a" * 5000, 2, "is neither a preset nor a file"),
         ("", 2, "'' is neither a preset nor a file"),
     ],
