@@ -90,7 +90,11 @@ def _strays(run: RunFolder, plan: Plan, records: dict[str, Record]) -> Iterator[
     wanted = {item.file for item in plan.items}
     for path in sorted(run.path.iterdir()):
         if path.name.startswith(".adm-") and path.suffix == ".tmp":
-            yield Finding("temporary", path.name, f"{path} was left behind by a killed process")
+            yield Finding(
+                "temporary",
+                path.name,
+                f"{path} was left behind by a killed process, or is being written",
+            )
         elif path.name in records:
             continue
         elif path.name in wanted or path.name == "grid.png" or path.match("samples_*.npz"):
