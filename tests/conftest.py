@@ -106,6 +106,10 @@ def save_toy(
     return path
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="the long versions of the fault tests")
+
+
 @pytest.fixture(scope="session")
 def toys(tmp_path_factory: pytest.TempPathFactory) -> Toys:
     folder = tmp_path_factory.mktemp("toys")

@@ -106,7 +106,7 @@ def extras(
             tell.note(f"no {outputs.animation}: the first image was drawn before")
         return draw, closing
     film = Film(outputs.animation, plan.settings["num_steps"], len(plan.items))
-    closing.append(lambda: _write_film(run, film, outputs.shard, tell))
+    closing.append(lambda: _write_film(run, plan, film, outputs.shard, tell))
     return _filmed(draw, film), closing
 
 
@@ -128,9 +128,11 @@ def _filmed(draw: Draw, film: Film) -> Draw:
     return filmed
 
 
-def _write_film(run: RunFolder, film: Film, shard: Shard, tell: Telling) -> None:
+def _write_film(run: RunFolder, plan: Plan, film: Film, shard: Shard, tell: Telling) -> None:
     from adm_cli.storage.writing import record_file
 
+    if not run.kept(plan.items[:1]):
+        return  # to be drawn again, and filmed then: the film must not stand in the way
     frames = film.close()
     if frames:
         if film.path.parent.resolve() == run.path.resolve():

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -83,12 +84,15 @@ def read_plan(path: Path) -> Plan:
         value = json.loads(data)
         if value["format"] != FORMAT:
             raise RunError(f"{path} has format {value['format']!r:.20}: made by another adm")
-        items = [item for row in value["items"] for item in _expand(row)]
+        rows = (item for row in value["items"] for item in _expand(row))
+        items = list(islice(rows, MAX_IMAGES + 1))  # a few rows could stand for any number
+        if len(items) > MAX_IMAGES:
+            raise ValueError(f"over {MAX_IMAGES:,} images")
         plan = Plan(str(value["kind"]), value["settings"], value["environment"], items)
         if not isinstance(plan.settings, dict) or not isinstance(plan.environment, dict):
             raise ValueError("settings and environment must be objects")
         check_items(items)
-    except (ValueError, KeyError, TypeError, RecursionError, UsageError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, UsageError) as error:
         raise RunError(f"{path} is no run of adm: {error}") from None
     return plan
 

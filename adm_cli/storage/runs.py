@@ -25,6 +25,7 @@ from adm_cli.errors import OutputError, RunError, UsageError
 from adm_cli.storage.files import (
     atomic_write,
     explain_os_error,
+    leftovers,
     make_folder,
     refuse_existing,
     sync_folder,
@@ -112,8 +113,10 @@ class RunFolder:
         would replace files; ``overwrite`` removes the old run and replaces them instead.
         """
         make_folder(self.path)
-        with self.lock("run", seconds=_LOCK_SECONDS):
+        with self.lock("run", seconds=_LOCK_SECONDS) as alone:
             self.check(plan, automatic=automatic, overwrite=overwrite)
+            if alone:
+                self._clean()
             if overwrite and self.exists():
                 self._erase()
             if not self.exists():
@@ -227,6 +230,13 @@ class RunFolder:
         with self.lock("run", seconds=_LOCK_SECONDS):
             self._erase()
         self.discard_if_empty()
+
+    def _clean(self) -> None:
+        """Removes what killed writers left behind; a shard may be at work on images."""
+        for path in leftovers(self.path):
+            if not path.name.startswith(".adm-manifest"):
+                with suppress(OSError):
+                    path.unlink()
 
     def _write(self, plan: Plan) -> None:
         data = render_plan(plan)

@@ -11,8 +11,11 @@ from typing import Any
 import pytest
 import torch
 
+from adm_cli.storage import plans
 from adm_cli.storage.checkpoints import read_tensors, write_tensors
-from tests.hostile.sandbox import Arguments, harmless, refused
+from adm_cli.storage.manifests import render_line
+from tests.conftest import Toys
+from tests.hostile.sandbox import Arguments, harmless, listing, refused
 from tests.hostile.test_pictures import labelled
 from tests.hostile.test_weights import FLAGS
 
@@ -194,8 +197,17 @@ def test_lists_of_classes(folder: Path) -> None:
         (folder / f"{i}.txt").write_bytes(data)
     names = ["@gone", "@folder", "@zero", "@", "@\x1b[2J", "@" + "x" * 5000, "zebra\x1b", "9" * 99]
     names += [f"@{i}.txt" for i in range(len(CLASSES))]
-    convert = ["convert", "m.pt", "--flags", flags, "--output", "x.safetensors", "--classes"]
-    refused(folder, *([*convert, name] for name in names))
+    convert: Arguments = [
+        "convert",
+        "m.pt",
+        "--flags",
+        flags,
+        "--output",
+        "x.safetensors",
+        "--classes",
+    ]
+    commands: list[Arguments] = [[*convert, name] for name in names]
+    refused(folder, *commands)
 
 
 SPECS = [
@@ -209,8 +221,92 @@ SPECS = [
                                     "--device", "--animate"])  # fmt: skip
 def test_options(folder: Path, option: str) -> None:
     values = [spec for spec in SPECS if (option, spec) != ("--class", "all,all")]
-    for done in harmless(
-        folder, *(["sample", "--dry-run", f"{option}={value}"] for value in values)
-    ):
+    commands: list[Arguments] = [["sample", "--dry-run", f"{option}={value}"] for value in values]
+    for done in harmless(folder, *commands):
         assert len(done.err.splitlines()) == bool(done.code), done
         assert len(done.err) < 4000
+
+
+def sealed(text: str) -> bytes:
+    """A run.json of this text, its hash right."""
+    return (text + plans._seal(text.encode())).encode()
+
+
+def plan_of(*rows: object, **changes: Any) -> bytes:
+    facts = {"format": 1, "kind": "sample", "settings": {}, "environment": {}, "items": list(rows)}
+    return sealed(json.dumps({**facts, **changes})[:-1] + ",\n")
+
+
+ROW = {"file": "seed000000.png", "seed": 0}
+PLANS: dict[str, bytes] = {
+    "nothing": b"",
+    "zeros": bytes(5000),
+    "no hash": b'{"format": 1}',
+    "a list": sealed("[],"),
+    "deep": sealed("[" * 10**5),
+    "5,000 digits": plan_of({**ROW, "seed": 0}).replace(b'"seed": 0', b'"seed": ' + b"9" * 5000),
+    "format 2": plan_of(ROW, format=2),
+    "format a list": plan_of(ROW, format=[]),
+    "no items": plan_of(),
+    "items null": plan_of(items=None),
+    "items numbers": plan_of(1, 2),
+    "twice": plan_of(ROW, ROW),
+    "climbs": plan_of({"file": "../../precious.txt"}),
+    "absolute": plan_of({"file": "/etc/passwd"}),
+    "hidden": plan_of({"file": ".bashrc"}),
+    "control": plan_of({"file": "\x1b[2J.png"}),
+    "backslash": plan_of({"file": "..\\x.png"}),
+    "long": plan_of({"file": "x" * 10**6}),
+    "a number": plan_of({"file": 7}),
+    "seeds backwards": plan_of({"file": "seed*.png", "seeds": "5-1"}),
+    "seeds words": plan_of({"file": "seed*.png", "seeds": "a-b"}),
+    "seeds 10^30": plan_of({"file": "seed*.png", "seeds": "0-" + "9" * 30}),
+    "seeds climbs": plan_of({"file": "../seed*.png", "seeds": "0-3"}),
+    "settings a list": plan_of(ROW, settings=[]),
+    "environment text": plan_of(ROW, environment="x"),
+}
+WHOLE = plan_of(ROW, settings={"classifier_sha256": None, "model_sha256": "0" * 64},
+                environment={"model": "../../etc/passwd"})  # fmt: skip
+
+
+def test_run_folders(folder: Path, toys: Toys) -> None:
+    commands: list[Arguments] = []
+    for i, data in enumerate(PLANS.values()):
+        run = folder / str(i)
+        run.mkdir()
+        (run / "run.json").write_bytes(data)
+        commands += [
+            ["verify", run],
+            ["merge", run, "--output", "x.npz"],
+            ["sample", "--model", toys.model, "--scale", 0, "--num", 1, "--out", run, "--dry-run"],
+        ]
+    before = listing(folder.parent)
+    for command, done in zip(commands, harmless(folder, *commands, codes=(1, 2)), strict=True):
+        assert done.err.count("adm: error: ") == 1 or command[0] == "verify", (command, done)
+    assert listing(folder.parent) == before
+
+
+def test_manifests(folder: Path, toys: Toys) -> None:
+    """Lines with a right checksum that name other people's files, or nothing of sense."""
+    before = (folder.parent / "precious.txt").read_bytes()
+    lines: list[bytes] = [
+        *(render_line({"file": name, "bytes": 8, "sha256": "0" * 64})
+          for name in ("../../precious.txt", "../precious.txt", "/etc/passwd", "x/../../y", "..",
+                       ".", "", "a\0b", "\x1b[2J", "x" * 5000)),
+        *(render_line({"file": "seed000000.png", "bytes": size, "sha256": digest})
+          for size, digest in ((-1, "0"), (10**30, "0"), ("8", "0"), (8, 7), (8, "\x1b[2J"))),
+        bytes(10**6), b"\n" * 10**5, b"[" * 10**5 + b"\n", b"\xff\xfe\n",
+        render_line({"file": "seed000000.png", "bytes": 1, "sha256": "0" * 64, "again": 10**400}),
+    ]  # fmt: skip
+    commands: list[Arguments] = []
+    for i, line in enumerate(lines):
+        run = folder / str(i)
+        run.mkdir()
+        (run / "run.json").write_bytes(WHOLE)
+        (run / "manifest.jsonl").write_bytes(line)
+        commands += [["verify", run], ["merge", run, "--output", "x.npz"],
+                     ["verify", run, "--repair"]]  # fmt: skip
+    for done in harmless(folder, *commands):
+        assert done.code
+    assert (folder.parent / "precious.txt").read_bytes() == before
+    assert sorted(p.name for p in folder.parent.iterdir()) == ["inside", "precious.txt"]
