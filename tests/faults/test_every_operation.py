@@ -142,7 +142,7 @@ def commands(toys: Toys) -> dict[str, Command]:
     }  # fmt: skip
 
 
-NAMES = list(commands(Toys(Path(), Path())))
+NAMES = list(commands(Toys(Path(), Path(), Path(), Path())))
 
 
 @pytest.fixture(autouse=True)
