@@ -68,7 +68,7 @@ flags = st.lists(
 def test_flags(text: str) -> None:
     for kind in (None, "diffusion", "classifier", "upsampler"):
         with contextlib.suppress(AdmError):
-            openai_flags(text, kind)  # type: ignore[arg-type]
+            openai_flags(text, kind)
 
 
 @fuzz
@@ -224,7 +224,7 @@ def test_long_specs_end_soon(spec: str) -> None:
     for parse in (parse_seeds, lambda s: select_classes(s, TOY_CLASSES), Shard.parse,
                   lambda s: space_timesteps(100, s)):  # fmt: skip
         with contextlib.suppress(AdmError):
-            parse(spec)  # type: ignore[operator]
+            parse(spec)
 
 
 @pytest.mark.parametrize("mult", [[float("nan")], [float("inf"), 1], [1e308], [-1], [0]])
