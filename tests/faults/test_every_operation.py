@@ -28,7 +28,7 @@ from adm_cli.config import DiffusionConfig
 from adm_cli.errors import AdmError
 from adm_cli.loading import build_model
 from adm_cli.openai_flags import openai_flags
-from adm_cli.storage.checkpoints import ModelInfo, save_model
+from adm_cli.storage.checkpoints import ModelInfo, read_tensors, save_model
 from adm_cli.storage.files import make_folder
 from adm_cli.storage.runs import RunFolder
 from adm_cli.storage.training_runs import MetricsFile
@@ -37,7 +37,8 @@ from tests.conftest import TOY_CLASSES, TOY_UNET, Toys, randomise
 from tests.faults.shim import FAULTS, KILLED, Shim
 from tests.hostile.sandbox import COMMANDS as TYPER
 from tests.hostile.sandbox import fork
-from tests.hostile.test_weights import FLAGS
+
+FLAGS = "--image_size 8 --num_channels 32 --channel_mult 1 --num_res_blocks 1"
 
 LEAVES = ("merge", "convert", "repro")  # a temporary file where killed: others may be at work there
 POINTS: dict[str, int] = {}  # faults injected, by command
@@ -265,6 +266,9 @@ def check_strike(
     for file, digest in contents(folder).items():
         if file.endswith(".tmp"):
             continue
+        if "state-" in file:  # later ones replace earlier ones
+            read_tensors(folder / file)
+            continue
         if not file.endswith(
             ("grid.png", "o/samples_1x8x8x3.npz", "metrics.csv")
         ):  # of what is there
@@ -274,4 +278,5 @@ def check_strike(
 def test_there_were_a_thousand_points() -> None:
     """The promise of the README's table; run after the others."""
     if len(POINTS) == len(NAMES):
+        print(f"{sum(POINTS.values())} faults injected: {POINTS}")
         assert sum(POINTS.values()) >= 1000, POINTS
