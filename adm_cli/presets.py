@@ -90,7 +90,8 @@ class Ablation:
     fid_1200k: float | None = None
 
 
-_EMBEDDED_DIFFUSION = DiffusionConfig(noise_schedule="cosine")
+_EMBEDDED_DIFFUSION = DiffusionConfig(noise_schedule="cosine", prediction="v")
+_EMBEDDED_NOISE = DiffusionConfig(noise_schedule="cosine")
 _LINEAR = DiffusionConfig(noise_schedule="linear", respacing="250")
 _COSINE = DiffusionConfig(noise_schedule="cosine", respacing="250")
 _LSUN = DiffusionConfig(noise_schedule="linear", respacing="1000")
@@ -105,6 +106,19 @@ _TINY = UNetConfig(
     qkv_order="new",
     resblock_updown=True,
     num_classes=1000,
+    null_class=True,
+    out_channels=6,
+)
+_TINY_UPSAMPLER = UNetConfig(
+    image_size=(64, 64),
+    low_res_size=(32, 32),
+    model_channels=32,
+    num_res_blocks=1,
+    channel_mult=(1, 1, 2, 4),
+    attention_factors=(8,),
+    num_head_channels=32,
+    qkv_order="new",
+    resblock_updown=True,
     out_channels=6,
 )
 _TINY_CLASSIFIER = ClassifierConfig(
@@ -186,14 +200,21 @@ CHECKPOINTS: tuple[Checkpoint, ...] = (
         name="tiny",
         config=_TINY,
         diffusion=_EMBEDDED_DIFFUSION,
-        parameters=4_553_062,
+        parameters=4_553_190,
         embedded=True,
     ),
     Checkpoint(
         name="tiny_classifier",
         config=_TINY_CLASSIFIER,
-        diffusion=_EMBEDDED_DIFFUSION,
+        diffusion=_EMBEDDED_NOISE,
         parameters=1_480_552,
+        embedded=True,
+    ),
+    Checkpoint(
+        name="tiny_upsampler",
+        config=_TINY_UPSAMPLER,
+        diffusion=_EMBEDDED_DIFFUSION,
+        parameters=3_320_806,
         embedded=True,
     ),
     Checkpoint(name="64x64_diffusion", config=_64, diffusion=_COSINE, parameters=295_904_454),
@@ -270,9 +291,12 @@ PRESETS: tuple[Preset, ...] = (
         name="tiny",
         model="tiny",
         classifier="tiny_classifier",
+        upsampler="tiny_upsampler",
         sampler="ddpm",
         steps="50",
         scale=4.0,
+        upsampler_sampler="ddim",
+        upsampler_steps="ddim10",
     ),
     Preset(
         name="imagenet64",

@@ -21,11 +21,11 @@ cpu)
     adm train-classifier "${pictures[@]}" "${ten[@]}" --init tiny_classifier \
         --batch-size 32 --steps 3000 --eval-every 250 --out "$out/classifier"
     adm train-diffusion "${pictures[@]}" "${ten[@]}" "${v[@]}" "${fast[@]}" --init tiny \
-        --label-dropout 0.1 --lr 4e-4 --steps 8000 --eval-every 500 --save-every 500 \
+        --label-dropout 0.1 --lr 4e-4 --steps 4000 --eval-every 500 --save-every 500 \
         --classifier "$out/classifier/best.safetensors" --scale 4 --out "$out/base"
     adm train-upsampler "${pictures[@]}" "${v[@]}" "${fast[@]}" --unconditional --size 64 --low-size 32 \
         --channels 32 --set 'channel_mult=[1,1,2,4]' --set 'attention_factors=[8]' --set num_res_blocks=1 \
-        --lr 5e-4 --steps 6000 --eval-every 1000 --save-every 500 --val-images 512 --out "$out/upsampler"
+        --lr 5e-4 --steps 2400 --eval-every 1000 --save-every 500 --val-images 512 --out "$out/upsampler"
     ;;
 gpu) # 19.2 M parameters in all, 38 MB in float16
     adm train-classifier "${pictures[@]}" --size 32 --channels 64 --set 'channel_mult=[1,2,3]' \
