@@ -72,7 +72,7 @@ def find_weights(name: str | Path) -> ModelFile:
     models = {row.name: row.model for row in PRESETS}
     if text not in checkpoints and text not in models:
         raise UsageError(
-            f"{text!r} is neither a preset nor a file{did_you_mean(text, [*models, *checkpoints])} "
+            f"{text!r:.80} is neither a preset nor a file{did_you_mean(text, [*models, *checkpoints])} "
             f"(adm models lists the presets)"
         )
     row = find_checkpoint(text if text in checkpoints else models[text])

@@ -197,8 +197,10 @@ def _weights(report: Report, on_progress: Callable[[str], None]) -> None:
     for path in [*embedded, *sorted((adm_home() / "models").glob("*.safetensors"))]:
         mend = "install adm again: pip install --force-reinstall --no-deps adm-cli"
         if path not in embedded:
-            how = f"--preset {path.stem}" if path.stem in published else "--flags ..."
-            mend = f"adm convert {path.stem}.pt {how} --output {shlex.quote(str(path))} --overwrite"
+            place = shlex.quote(str(path))
+            mend = f"adm convert {path.stem}.pt --flags ... --output {place} --overwrite"
+        if path.stem in published:
+            mend = f"adm fetch {path.stem} --overwrite"
         on_progress(path.name)
         found.append(_weights_file(report, path, mend))
     for path in sorted(adm_home().rglob("*.pt*")):

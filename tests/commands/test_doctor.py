@@ -46,6 +46,7 @@ def test_all_is_well(adm: Run, report: Callable[..., Any]) -> None:
     assert [Path(w["path"]).name for w in found["weights"]] == [
         "tiny.safetensors",
         "tiny_classifier.safetensors",
+        "tiny_upsampler.safetensors",
     ]
     assert all(w["ok"] and len(w["content_sha256"]) == 64 for w in found["weights"])
     assert "float32" in found["devices"][0]["dtypes"]
@@ -69,16 +70,15 @@ def test_damaged_weights(report: Callable[..., Any], toys: Toys, tmp_path: Path)
     models.mkdir(parents=True)
     for name in ("lsun_cat", "mine"):
         shutil.copy(toys.model, models / f"{name}.safetensors")
-    assert len(report()["weights"]) == 4
+    assert len(report()["weights"]) == 5
     flip(models / "lsun_cat.safetensors")
     (models / "mine.safetensors").write_bytes(b"short")
     found = report(1)
     assert not found["ok"]
-    assert [w["ok"] for w in found["weights"]] == [True, True, False, False]
+    assert [w["ok"] for w in found["weights"]] == [True, True, True, False, False]
     first, second = findings(found).splitlines()
     assert "content hash" in first
-    assert "adm convert lsun_cat.pt --preset lsun_cat --output " in first
-    assert first.endswith("--overwrite")
+    assert first.endswith("adm fetch lsun_cat --overwrite")
     assert "cut short" in second
     assert "adm convert mine.pt --flags" in second
 
@@ -89,7 +89,7 @@ def test_embedded_weights_that_are_gone(
     shutil.copy(weights_folder() / "tiny_classifier.safetensors", tmp_path)
     monkeypatch.setattr(adm_cli.loading, "weights_folder", lambda: tmp_path)
     found = report(1)
-    assert [w["ok"] for w in found["weights"]] == [False, True]
+    assert [w["ok"] for w in found["weights"]] == [False, True, False]
     assert "pip install --force-reinstall" in findings(found)
 
 

@@ -37,7 +37,7 @@ def test_a_weights_file(adm: Run, toys: Toys) -> None:
 
 
 def test_presets_and_classifiers(adm: Run) -> None:
-    assert facts(adm("info", "tiny"))["parameters"] == "4,553,062"
+    assert facts(adm("info", "tiny"))["parameters"] == "4,553,190"
     shown = facts(adm("info", "tiny_classifier"))
     assert (shown["kind"], shown["pool"], shown["stored_as"]) == (
         "classifier",

@@ -206,7 +206,18 @@ def test_scale_0_needs_no_classifier(
     weights.mkdir()
     shutil.copy(weights_folder() / "tiny.safetensors", weights)
     monkeypatch.setattr(loading_module, "weights_folder", lambda: weights)
-    options = ("sample", "--class", 207, "--num", 1, "--steps", 1, "--device", "cpu")
+    options = (
+        "sample",
+        "--class",
+        207,
+        "--num",
+        1,
+        "--steps",
+        1,
+        "--device",
+        "cpu",
+        "--no-upsample",
+    )
     guided = adm(*options)
     assert guided.code == 1
     assert "tiny_classifier.safetensors are missing" in guided.err
