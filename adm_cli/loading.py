@@ -71,9 +71,9 @@ def find_weights(name: str | Path) -> ModelFile:
     checkpoints = [row.name for row in CHECKPOINTS]
     models = {row.name: row.model for row in PRESETS}
     if text not in checkpoints and text not in models:
+        hint = did_you_mean(text, [*models, *checkpoints])
         raise UsageError(
-            f"{text!r:.80} is neither a preset nor a file{did_you_mean(text, [*models, *checkpoints])} "
-            f"(adm models lists the presets)"
+            f"{text!r:.80} is neither a preset nor a file{hint} (adm models lists the presets)"
         )
     row = find_checkpoint(text if text in checkpoints else models[text])
     path = checkpoint_path(row)
