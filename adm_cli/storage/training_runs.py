@@ -14,6 +14,7 @@ import io
 import json
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,8 @@ class RunFolder:
     def clean(self) -> None:
         """Removes what killed writers left behind; nobody else writes here."""
         for path in [*self.path.glob(".adm-*.tmp"), *self.samples.glob(".adm-*.tmp")]:
-            path.unlink(missing_ok=True)
+            with suppress(OSError):
+                path.unlink()
 
     def save_settings(self, settings: Mapping[str, Any]) -> None:
         with atomic_write(self.path / "settings.json") as file:
@@ -76,7 +78,8 @@ class RunFolder:
         path = self.path / f"state-{step:08d}.safetensors"
         write_tensors(path, tensors, {"format": "adm-training", "facts": json.dumps(dict(facts))})
         for old in [p for p in self.states() if p.name <= path.name][_KEPT:]:
-            old.unlink(missing_ok=True)
+            with suppress(OSError):  # no reason to stop: it is tried again at the next one
+                old.unlink()
         return path
 
     def load_state(self) -> tuple[dict[str, Tensor], dict[str, Any], list[str]]:
