@@ -28,6 +28,7 @@ from adm_cli.evaluating import (
     reference_from_images,
 )
 from adm_cli.evaluation.inception import Features
+from adm_cli.presets import INCEPTION
 from adm_cli.storage.files import inception_path
 from adm_cli.storage.images import Pixels
 from adm_cli.storage.pixels import open_pixels
@@ -44,7 +45,7 @@ def network(images: Tensor) -> Features:
 
 
 def extractor(name: str = "inception") -> Extractor:
-    return Extractor(name, "made-up", "6726825d" * 8, None, torch.device("cpu"), network, 8)
+    return Extractor(name, "made-up", INCEPTION.sha256, None, torch.device("cpu"), network, 8)
 
 
 def images(count: int = 40, seed: int = 0, size: int = 5) -> Pixels:
@@ -246,9 +247,7 @@ def test_inception_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     path = inception_path()
     path.parent.mkdir()
     torch.save(weights, path)
-    with pytest.raises(
-        CheckpointError, match=r"is damaged: its SHA-256 begins .*expected 6726825d"
-    ):
+    with pytest.raises(CheckpointError, match=r"is damaged: its SHA-256 is .*expected 6726825d"):
         load_extractor("inception")
     found = load_extractor("inception", inception=path, device="cpu")
     assert found.label.startswith(f"inception {path.name} (")

@@ -425,7 +425,7 @@ def _check_state(path: Path, state: object) -> dict[str, Tensor]:
 def check_finite(path: Path, name: str, tensor: Tensor) -> None:
     """Raises CheckpointError if a tensor holds NaN or infinite values."""
     if tensor.numel():  # one pass and no mask as large as the tensor; NaN shows in either
-        low, high = torch.aminmax(tensor)
+        low, high = torch.aminmax(tensor.detach())
         if not (math.isfinite(low) and math.isfinite(high)):
             raise CheckpointError(f"{path}: {name} holds NaN or infinite values")
 

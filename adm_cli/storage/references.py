@@ -56,7 +56,7 @@ def is_reference(path: Path) -> bool:
     try:
         with safetensors.safe_open(path, framework="pt") as handle:
             return (handle.metadata() or {}).get("format") == FORMAT
-    except (OSError, safetensors.SafetensorError):
+    except (OSError, MemoryError, safetensors.SafetensorError):
         return False
 
 

@@ -500,7 +500,7 @@ def test_wrong_usage(adm: Run, site: Site, arguments: list[str], words: str) -> 
 
 def test_too_small_a_disk(adm: Run, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """Told before anything is asked for."""
-    monkeypatch.setattr(fetching, "free_bytes", lambda folder: 3_000_000)
+    monkeypatch.setattr(fetching, "free_disk", lambda folder: 3_000_000)
     refused(adm("fetch", "toy-preset"), 1, "0.0 GB are needed in", "make room", "ADM_HOME")
     assert not site.server.requests
     assert adm("fetch", "toy").code == 0

@@ -111,7 +111,7 @@ def test_any_file_name_can_be_printed(toys: Toys, tmp_path: Path) -> None:
 def test_interrupt(tmp_path: Path) -> None:
     """Ctrl-C keeps the images that are done, whole, and leaves nothing else."""
     command = subprocess.Popen(
-        [*ADM, *"sample --class 207 --scale 0 --steps 1 --num 500 --batch-size 1".split()],
+        [*ADM, *"sample --class 207 --scale 0 --no-upsample --steps 1 --num 500 -b 1".split()],
         env=environment(),
         cwd=tmp_path,
         stdout=subprocess.PIPE,
