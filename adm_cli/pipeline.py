@@ -480,9 +480,16 @@ def _sample_batch(
     return x
 
 
+def _generator_seed(seed: int) -> int:
+    """torch's CPU generator sees 32 bits: seeds beyond are hashed, so that none is its twin."""
+    if seed < 2**32:
+        return seed
+    return int.from_bytes(hashlib.blake2b(f"seed {seed}".encode(), digest_size=4).digest(), "big")
+
+
 def noise_source(seeds: Sequence[int], shape: tuple[int, ...]) -> Callable[[], Tensor]:
     """Standard normal noise [N, *shape] a call, each row from a generator of its own."""
-    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    generators = [torch.Generator().manual_seed(_generator_seed(seed)) for seed in seeds]
     return lambda: torch.stack([torch.randn(shape, generator=g) for g in generators])
 
 
