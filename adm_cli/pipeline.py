@@ -332,7 +332,7 @@ def upsampling_seed(seed: int) -> int:
 
     A hash, so that the two stages' noise is independent though one seed stands for both.
     """
-    digest = hashlib.blake2b(f"upsampler {seed}".encode(), digest_size=8).digest()
+    digest = hashlib.blake2b(f"upsampler {seed}".encode(), digest_size=4).digest()
     return int.from_bytes(digest, "big")
 
 
