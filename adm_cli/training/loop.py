@@ -268,6 +268,8 @@ class Run:
         try:
             self.trainer.load_state(tensors, facts)
             self.returns = int(facts["returns"])
+            if min(self.trainer.step, self.trainer.updates, self.returns) < 0:
+                raise ValueError(f"step {self.trainer.step}")
             loss, step, metrics = facts["best"]
             self.best = _Best(float(loss), int(step), dict(metrics))
             self.clock.before = float(facts["seconds"])

@@ -307,10 +307,10 @@ class Trainer:
         """The inverse of `state`."""
         for name, parameter in zip(self.names, self.parameters, strict=True):
             parameter.copy_(tensors[f"model.{name}"])
+            begun = f"exp_avg.{name}" in tensors or f"exp_avg_sq.{name}" in tensors
             moments = {
                 moment: torch.empty_like(parameter).copy_(tensors[f"{moment}.{name}"])
-                for moment in ("exp_avg", "exp_avg_sq")
-                if f"{moment}.{name}" in tensors
+                for moment in (("exp_avg", "exp_avg_sq") if begun else ())
             }
             self.optimizer.state.pop(parameter, None)
             if moments:
