@@ -45,7 +45,7 @@ def evaluate_classifier(
         typer.Option("--class", "-c", help="Only pictures of these classes. Repeatable."),
     ] = None,
     seed: options.NoiseSeed = 0,
-    batch_size: options.PictureBatch = None,
+    batch_size: options.Batch = None,
     skip_bad: options.SkipBad = False,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",

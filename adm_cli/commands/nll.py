@@ -36,7 +36,7 @@ def nll(
         ),
     ] = None,
     seed: options.NoiseSeed = 0,
-    batch_size: options.PictureBatch = None,
+    batch_size: options.Batch = None,
     skip_bad: options.SkipBad = False,
     clip: Annotated[
         bool, typer.Option("--clip/--no-clip", help="Clamp each predicted x_0 to [-1, 1].")

@@ -81,14 +81,6 @@ SomePictures = Annotated[
 NoiseSeed = Annotated[
     int, typer.Option("--seed", help="Of the noise and of the choice of pictures.")
 ]
-PictureBatch = Annotated[
-    Optional[int],
-    typer.Option(
-        "--batch-size",
-        "-b",
-        help="Pictures computed at once. Default: as many as fit, at most 16.",
-    ),
-]
 ShardOption = Annotated[
     Optional[str],
     typer.Option(
@@ -119,6 +111,37 @@ Resize = Annotated[
 FeatureBatch = Annotated[
     Optional[int],
     typer.Option("--batch-size", "-b", help="Images the network sees at once. Default: 64."),
+]
+Batch = Annotated[
+    Optional[int],
+    typer.Option(
+        "--batch-size",
+        "-b",
+        help="Images computed at once. Default: as many as fit, at most 16.",
+    ),
+]
+Clip = Annotated[
+    bool, typer.Option("--clip/--no-clip", help="Clamp each predicted x_0 to [-1, 1].")
+]
+RunOut = Annotated[
+    Optional[Path],
+    typer.Option(
+        "--out",
+        "-o",
+        help="Folder of the run: begun, or gone on with. Default: a new one under ./out.",
+    ),
+]
+Format = Annotated[
+    str,
+    typer.Option("--format", "-f", help="png, webp, or npz: PNGs, and a samples_*.npz of them."),
+]
+Grid = Annotated[bool, typer.Option("--grid", help="Also write grid.png, a contact sheet.")]
+Animate = Annotated[
+    Optional[Path],
+    typer.Option("--animate", help="Also write the first batch's denoising as GIF or WebP."),
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Show the resolved settings and draw nothing.")
 ]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace files that are there; begin a run anew.")

@@ -91,19 +91,10 @@ def sample(
             "--seeds", help="Exact seeds, such as 0-63,100; every class gets each of them."
         ),
     ] = None,
-    batch_size: Annotated[
-        Optional[int],
-        typer.Option(
-            "--batch-size",
-            "-b",
-            help="Images computed at once. Default: as many as fit, at most 16.",
-        ),
-    ] = None,
+    batch_size: options.Batch = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
-    clip: Annotated[
-        bool, typer.Option("--clip/--no-clip", help="Clamp each predicted x_0 to [-1, 1].")
-    ] = True,
+    clip: options.Clip = True,
     upsampler: Annotated[
         Optional[str],
         typer.Option("--upsampler", help="Enlarges what is drawn. Default: the preset's, if any."),
@@ -122,31 +113,12 @@ def sample(
         Optional[str], typer.Option("--upsample-steps", help="The upsampler's respacing.")
     ] = None,
     shard: options.ShardOption = None,
-    out: Annotated[
-        Optional[Path],
-        typer.Option(
-            "--out",
-            "-o",
-            help="Folder of the run: begun, or gone on with. Default: a new one under ./out.",
-        ),
-    ] = None,
-    format: Annotated[
-        str,
-        typer.Option(
-            "--format", "-f", help="png, webp, or npz: PNGs, and a samples_*.npz of them."
-        ),
-    ] = "png",
-    grid: Annotated[
-        bool, typer.Option("--grid", help="Also write grid.png, a contact sheet.")
-    ] = False,
-    animate: Annotated[
-        Optional[Path],
-        typer.Option("--animate", help="Also write the first batch's denoising as GIF or WebP."),
-    ] = None,
+    out: options.RunOut = None,
+    format: options.Format = "png",
+    grid: options.Grid = False,
+    animate: options.Animate = None,
     overwrite: options.Overwrite = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show the resolved settings and draw nothing.")
-    ] = False,
+    dry_run: options.DryRun = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:

@@ -80,9 +80,7 @@ def sweep(
     ] = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
-    clip: Annotated[
-        bool, typer.Option("--clip/--no-clip", help="Clamp each predicted x_0 to [-1, 1].")
-    ] = True,
+    clip: options.Clip = True,
     out: Annotated[
         Optional[Path],
         typer.Option(

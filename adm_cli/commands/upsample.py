@@ -74,49 +74,21 @@ def upsample(
         Optional[str],
         typer.Option("--seeds", help="Exact seeds; every picture is enlarged with each of them."),
     ] = None,
-    batch_size: Annotated[
-        Optional[int],
-        typer.Option(
-            "--batch-size",
-            "-b",
-            help="Images computed at once. Default: as many as fit, at most 16.",
-        ),
-    ] = None,
+    batch_size: options.Batch = None,
     resize: Annotated[
         bool,
         typer.Option("--resize", help="Fit pictures of another size: cut to shape, then averaged."),
     ] = False,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
-    clip: Annotated[
-        bool, typer.Option("--clip/--no-clip", help="Clamp each predicted x_0 to [-1, 1].")
-    ] = True,
+    clip: options.Clip = True,
     shard: options.ShardOption = None,
-    out: Annotated[
-        Optional[Path],
-        typer.Option(
-            "--out",
-            "-o",
-            help="Folder of the run: begun, or gone on with. Default: a new one under ./out.",
-        ),
-    ] = None,
-    format: Annotated[
-        str,
-        typer.Option(
-            "--format", "-f", help="png, webp, or npz: PNGs, and a samples_*.npz of them."
-        ),
-    ] = "png",
-    grid: Annotated[
-        bool, typer.Option("--grid", help="Also write grid.png, a contact sheet.")
-    ] = False,
-    animate: Annotated[
-        Optional[Path],
-        typer.Option("--animate", help="Also write the first batch's denoising as GIF or WebP."),
-    ] = None,
+    out: options.RunOut = None,
+    format: options.Format = "png",
+    grid: options.Grid = False,
+    animate: options.Animate = None,
     overwrite: options.Overwrite = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show the resolved settings and draw nothing.")
-    ] = False,
+    dry_run: options.DryRun = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:

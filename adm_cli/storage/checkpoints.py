@@ -34,7 +34,7 @@ from adm_cli.config import (
     config_to_json,
 )
 from adm_cli.errors import CheckpointError
-from adm_cli.storage.files import atomic_write
+from adm_cli.storage.files import atomic_write, file_digest
 
 FORMAT_VERSION = "1"
 KINDS = ("diffusion", "upsampler", "classifier")
@@ -323,11 +323,7 @@ def _metadata(info: ModelInfo) -> dict[str, str]:
 
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file as it is, as `sha256sum` prints it."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+    return file_digest(path)[1]
 
 
 def read_original(path: Path, *, ignore: str | None = None) -> dict[str, Tensor]:
