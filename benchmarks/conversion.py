@@ -32,7 +32,7 @@ def step(name: str, checkpoint: str, folder: Path) -> None:
         state = {key: torch.randn(shape) * 0.02 for key, shape in shapes.items()}
         torch.save(state, original, _use_new_zipfile_serialization="zip" in name)
     elif name.startswith("convert"):
-        convert(original, preset=checkpoint, output=converted)
+        convert(original, preset=checkpoint, output=converted, overwrite=True)
     elif name.startswith("load"):
         with converted.open("rb") as file:  # into the page cache: time what comes beyond reading
             while file.read(1 << 24):
