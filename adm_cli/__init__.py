@@ -30,6 +30,7 @@ _HOMES = {
     "SampleStep": "diffusion.samplers",
     "ddim_reverse": "diffusion.samplers",
     "ddim_sample": "diffusion.samplers",
+    "dpm_solver_sample": "diffusion.samplers",
     "ddpm_sample": "diffusion.samplers",
     "classifier_guidance": "diffusion.guidance",
     "density_coverage": "evaluation.neighbours",
@@ -67,6 +68,7 @@ __all__ = [
     "ddim_sample",
     "ddpm_sample",
     "density_coverage",
+    "dpm_solver_sample",
     "find_upsampler",
     "frechet_distance",
     "generate",
@@ -83,7 +85,13 @@ if TYPE_CHECKING:
     from adm_cli.config import ClassifierConfig, DiffusionConfig, SamplingConfig, UNetConfig
     from adm_cli.converting import convert
     from adm_cli.diffusion.guidance import classifier_guidance
-    from adm_cli.diffusion.samplers import SampleStep, ddim_reverse, ddim_sample, ddpm_sample
+    from adm_cli.diffusion.samplers import (
+        SampleStep,
+        ddim_reverse,
+        ddim_sample,
+        ddpm_sample,
+        dpm_solver_sample,
+    )
     from adm_cli.diffusion.schedule import NoiseSchedule
     from adm_cli.errors import AdmError
     from adm_cli.evaluation.metrics import frechet_distance, inception_score, kernel_distance

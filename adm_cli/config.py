@@ -219,7 +219,7 @@ class SamplingConfig:
     sampler: str = "ddim"
     steps: str | None = None  # respacing; None: the model's recommended steps
     scale: float = 0.0  # of classifier guidance; negative repels from the class
-    eta: float | None = None  # DDIM only: 0 deterministic (its default), 1 as noisy as DDPM
+    eta: float | None = None  # of ddim and dpm++2m: 0 deterministic (None), 1 as noisy as DDPM
     batch_size: int | None = None  # images computed at once; None: as many as fit, at most 16
     clip_denoised: bool = True
     scales: tuple[float, ...] | None = None  # a guidance scale for each image, instead of `scale`

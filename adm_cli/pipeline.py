@@ -223,6 +223,7 @@ def choose_schedule(diffusion: DiffusionConfig, steps: str | None) -> NoiseSched
 
 
 def choose_sampler(config: SamplingConfig) -> Sampler:
+    """The sampler, with its own options bound; raises UsageError or ConfigError."""
     if config.sampler not in SAMPLERS:
         hint = did_you_mean(config.sampler, SAMPLERS)
         raise UsageError(
@@ -232,7 +233,10 @@ def choose_sampler(config: SamplingConfig) -> Sampler:
     if config.eta is None:
         return sampler
     if config.sampler not in SAMPLERS_WITH_ETA:
-        raise ConfigError(f"--eta has no meaning for the {config.sampler} sampler, only for ddim")
+        raise ConfigError(
+            f"--eta has no meaning for the {config.sampler} sampler, "
+            f"only for {' and '.join(SAMPLERS_WITH_ETA)}"
+        )
     return partial(sampler, eta=config.eta)  # type: ignore[call-arg]
 
 

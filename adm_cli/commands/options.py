@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from adm_cli.storage.runs import Shard
 
 _MOST_SIDE = 8192
+SAMPLER_NAMES = ("ddpm", "ddim", "dpm++2m")  # here too, so that --help needs no torch
+SAMPLERS = "ddpm, ddim or dpm++2m"
 
 
 def complete_model(incomplete: str) -> list[tuple[str, str]]:
@@ -36,6 +38,10 @@ def complete_class(incomplete: str) -> list[tuple[str, str]]:
     return [(word, what) for word, what in words if word.startswith(incomplete)]
 
 
+def complete_sampler(incomplete: str) -> list[str]:
+    return [name for name in SAMPLER_NAMES if name.startswith(incomplete)]
+
+
 Model = Annotated[
     str,
     typer.Option(
@@ -49,6 +55,12 @@ Model = Annotated[
 Classifier = Annotated[
     Optional[str],
     typer.Option("--classifier", help="Classifier that guides; by default the preset's."),
+]
+Eta = Annotated[
+    Optional[float],
+    typer.Option(
+        "--eta", help="Noise of ddim and dpm++2m: 0 none, 1 as much as ddpm's. Default: 0."
+    ),
 ]
 Device = Annotated[
     str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps. auto: CUDA, MPS, CPU.")

@@ -65,7 +65,12 @@ def sample(
         ),
     ] = None,
     sampler: Annotated[
-        Optional[str], typer.Option("--sampler", help="ddpm or ddim. Default: the preset's.")
+        Optional[str],
+        typer.Option(
+            "--sampler",
+            autocompletion=options.complete_sampler,
+            help=f"{options.SAMPLERS}. Default: the preset's.",
+        ),
     ] = None,
     steps: Annotated[
         Optional[str],
@@ -75,12 +80,7 @@ def sample(
             "Default: the preset's.",
         ),
     ] = None,
-    eta: Annotated[
-        Optional[float],
-        typer.Option(
-            "--eta", help="Noise of DDIM, 0 to 1: 0 deterministic, 1 like DDPM. Default: 0."
-        ),
-    ] = None,
+    eta: options.Eta = None,
     seed: Annotated[
         Optional[int],
         typer.Option("--seed", help="Seed of the first image; each next one adds 1. Default: 0."),
@@ -107,7 +107,7 @@ def sample(
     ] = False,
     upsample_sampler: Annotated[
         Optional[str],
-        typer.Option("--upsample-sampler", help="The upsampler's: ddpm or ddim."),
+        typer.Option("--upsample-sampler", help=f"The upsampler's: {options.SAMPLERS}."),
     ] = None,
     upsample_steps: Annotated[
         Optional[str], typer.Option("--upsample-steps", help="The upsampler's respacing.")

@@ -33,7 +33,7 @@ def sweep(
         Optional[str], typer.Option("--steps", help="Respacings, such as 25,250,ddim25.")
     ] = None,
     sampler: Annotated[
-        Optional[str], typer.Option("--sampler", help="Samplers, such as ddpm,ddim.")
+        Optional[str], typer.Option("--sampler", help="Samplers, such as ddpm,ddim,dpm++2m.")
     ] = None,
     class_: Annotated[
         Optional[list[str]], typer.Option("--class", "-c", help="As in adm sample.")
@@ -54,9 +54,7 @@ def sweep(
     seeds: Annotated[
         Optional[str], typer.Option("--seeds", help="Exact seeds of every class, such as 0-63.")
     ] = None,
-    eta: Annotated[
-        Optional[float], typer.Option("--eta", help="Noise of the DDIM cells, 0 to 1. Default: 0.")
-    ] = None,
+    eta: options.Eta = None,
     ref: Annotated[
         Optional[Path],
         typer.Option(

@@ -170,7 +170,7 @@ def prepare_cells(
         found[cell.name] = Prepared(cell, sources, config, plan, RunFolder(folder / cell.name))
     cells = list(found.values())
     if grid.eta is not None and all(cell.config.eta is None for cell in cells):
-        able = ", ".join(sorted(SAMPLERS_WITH_ETA))
+        able = " and ".join(SAMPLERS_WITH_ETA)
         raise UsageError(f"--eta {grid.eta:g} has a meaning for {able} only")
     for one in cells:
         one.run.check(one.plan, automatic=one.automatic, overwrite=overwrite)

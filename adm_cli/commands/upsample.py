@@ -53,15 +53,18 @@ def upsample(
         ),
     ] = None,
     sampler: Annotated[
-        Optional[str], typer.Option("--sampler", help="ddpm or ddim. Default: ddpm.")
+        Optional[str],
+        typer.Option(
+            "--sampler",
+            autocompletion=options.complete_sampler,
+            help=f"{options.SAMPLERS}. Default: ddpm.",
+        ),
     ] = None,
     steps: Annotated[
         Optional[str],
         typer.Option("--steps", help="Respacing, as in adm sample. Default: the model's."),
     ] = None,
-    eta: Annotated[
-        Optional[float], typer.Option("--eta", help="Noise of DDIM, 0 to 1. Default: 0.")
-    ] = None,
+    eta: options.Eta = None,
     seed: Annotated[
         Optional[int],
         typer.Option(

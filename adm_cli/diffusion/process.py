@@ -213,6 +213,25 @@ def ddim_step(
     return mean + moving * sigma * noise
 
 
+def dpm_solver_xstart(
+    schedule: NoiseSchedule, x_start: Tensor, before: Tensor | None, t: Tensor
+) -> Tensor:
+    """The x_0 halfway to index t - 1, by a line through this one and that ``before`` it.
+
+    A line over half the logarithm of the signal-to-noise ratio (arXiv 2211.01095, algorithm 2;
+    ``before`` is of index t + 1, None at the first step). The last two steps take ``x_start`` as
+    it is, the paper's lower order at the end: that to index 0 is by far the longest, that to no
+    noise at all infinitely long.
+    """
+    if before is None:
+        return x_start
+    now = t.cpu()
+    last = schedule.half_log_snr[now] - schedule.half_log_snr[now + 1]
+    next_ = schedule.half_log_snr[(now - 1).clamp(min=0)] - schedule.half_log_snr[now]
+    weight = torch.where(now > 1, next_ / (2 * last), 0.0).to(x_start)  # [B]
+    return x_start + weight.reshape(-1, 1, 1, 1) * (x_start - before)
+
+
 def ddim_reverse_step(schedule: NoiseSchedule, p: Reverse, x_t: Tensor, t: Tensor) -> Tensor:
     """x_{t+1} by the deterministic DDIM run backwards (arXiv 2010.02502, section 4.3)."""
     eps = predict_eps_from_xstart(schedule, x_t, t, p.pred_xstart)

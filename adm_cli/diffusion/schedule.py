@@ -176,6 +176,11 @@ class NoiseSchedule:
         return (1 - self.alphas_cumprod).log()
 
     @cached_property
+    def half_log_snr(self) -> Tensor:
+        """log(sqrt(abar) / sqrt(1 - abar)), the lambda_t of DPM-Solver (arXiv 2206.00927)."""
+        return (self.alphas_cumprod.log() - self.log_one_minus_alphas_cumprod) / 2
+
+    @cached_property
     def sqrt_recip_alphas_cumprod(self) -> Tensor:
         return (1 / self.alphas_cumprod).sqrt()
 

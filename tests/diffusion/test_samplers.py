@@ -11,6 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from adm_cli.commands.options import SAMPLER_NAMES
+from adm_cli.commands.options import SAMPLERS as SAMPLER_HELP
 from adm_cli.diffusion.guidance import classifier_gradient, classifier_guidance
 from adm_cli.diffusion.process import rescaled
 from adm_cli.diffusion.samplers import (
@@ -19,6 +21,7 @@ from adm_cli.diffusion.samplers import (
     ddim_reverse,
     ddim_sample,
     ddpm_sample,
+    dpm_solver_sample,
 )
 from adm_cli.diffusion.schedule import NoiseSchedule
 from adm_cli.storage.images import to_uint8
@@ -194,7 +197,7 @@ def normal(shape: tuple[int, ...], seed: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-@pytest.mark.parametrize("name", ["ddpm", "ddim", "ddim_eta1"])
+@pytest.mark.parametrize("name", ["ddpm", "ddim", "ddim_eta1", "dpm_solver", "dpm_solver_eta1"])
 @pytest.mark.parametrize("schedule_name", ["linear", "cosine"])
 def test_true_score_gives_the_true_distribution(name: str, schedule_name: str) -> None:
     """A Gaussian with its exact score: every sampler must draw that Gaussian."""
@@ -209,6 +212,8 @@ def test_true_score_gives_the_true_distribution(name: str, schedule_name: str) -
         "ddpm": ddpm_sample,
         "ddim": ddim_sample,
         "ddim_eta1": partial(ddim_sample, eta=1.0),
+        "dpm_solver": dpm_solver_sample,
+        "dpm_solver_eta1": partial(dpm_solver_sample, eta=1.0),
     }[name]
     *_, last = sampler(
         gaussian_eps(schedule, mean, variance),
@@ -248,6 +253,74 @@ def test_guidance_shifts_a_gaussian_by_bayes() -> None:
     assert abs(last.x.var().item() / expected - 1) < 0.06
 
 
+def gaussian_path(x: Tensor, abar_from: float, abar_to: float, variance: float) -> Tensor:
+    """The exact solution of the probability flow where x_0 ~ N(0, variance): x / std stays."""
+    total_from, total_to = (a * variance + 1 - a for a in (abar_from, abar_to))
+    return x * math.sqrt(total_to / total_from)
+
+
+def path_error(sampler: Any, steps: int) -> float:
+    """How far from the exact path a sampler is at index 2, before the last, shorter orders."""
+    dense = NoiseSchedule.linear(10_000)
+    times = torch.linspace(math.log(100), math.log(8_000), steps).exp().round().long()
+    abar = dense.alphas_cumprod[times]
+    betas = 1 - abar / torch.cat([torch.ones(1, dtype=torch.float64), abar[:-1]])
+    schedule = NoiseSchedule(betas, times, 10_000)
+    x_T, variance = normal((1, 1, 8, 8), 5), 0.25
+    done = sampler(
+        gaussian_eps(schedule, 0.0, variance), schedule, x_T,
+        noise=lambda _i, like: torch.zeros_like(like),
+        variance="fixed_small", clip_denoised=False,
+    )  # fmt: skip
+    found = next(step.x for step in done if step.i == 2)  # its noise is that of index 1
+    exact = gaussian_path(x_T, float(abar[-1]), float(abar[1]), variance)
+    return float((found - exact).abs().max())
+
+
+def test_order_of_convergence() -> None:
+    """Twice the steps: DDIM's error halves, DPM-Solver++(2M)'s is a quarter, and far smaller."""
+    for sampler, order in ((ddim_sample, 1), (dpm_solver_sample, 2)):
+        few, twice = path_error(sampler, 40), path_error(sampler, 80)
+        assert abs(math.log2(few / twice) - order) < 0.25, (sampler, few, twice)
+    assert path_error(dpm_solver_sample, 40) < path_error(ddim_sample, 40) / 8
+
+
+def solver_by_the_paper(
+    schedule: NoiseSchedule, x_starts: list[Tensor], x_T: Tensor
+) -> Iterator[Tensor]:
+    """Algorithm 2 of arXiv 2211.01095, as written there, from given predictions of x_0."""
+    abar = schedule.alphas_cumprod
+    alpha, sigma = abar.sqrt(), (1 - abar).sqrt()
+    lambda_ = (alpha / sigma).log()
+    x, last = x_T, len(schedule) - 1
+    for n, i in enumerate(range(last, 1, -1)):
+        h = lambda_[i - 1] - lambda_[i]
+        data = x_starts[n]
+        if n > 0:
+            r = (lambda_[i] - lambda_[i + 1]) / h
+            data = (1 + 1 / (2 * r)) * x_starts[n] - x_starts[n - 1] / (2 * r)
+        x = sigma[i - 1] / sigma[i] * x - alpha[i - 1] * (torch.exp(-h) - 1) * data
+        yield x
+
+
+def test_dpm_solver_is_the_papers() -> None:
+    schedule = NoiseSchedule.cosine(1000).respace("12")
+    x_T = normal((2, 3, 4, 4), 0)
+    steps = list(
+        dpm_solver_sample(
+            lambda x, t: torch.tanh(x * (1 + t[0] / 1000)), schedule, x_T,
+            noise=lambda _i, like: torch.zeros_like(like),
+            guidance=lambda x, _t: 0.5 * torch.cos(x), variance="fixed_small",
+        )
+    )  # fmt: skip
+    for step, x in zip(
+        steps, solver_by_the_paper(schedule, [s.pred_xstart for s in steps], x_T), strict=False
+    ):
+        close(step.x, x, relative=1e-9)
+    assert torch.equal(steps[-1].x, steps[-1].pred_xstart)
+    assert all(bool((step.pred_xstart.abs() <= 1).all()) for step in steps)  # guided, too
+
+
 def test_ddim_round_trip() -> None:
     """Image to latent and back, on the exact score."""
     schedule = NoiseSchedule.cosine(1000)
@@ -259,6 +332,11 @@ def test_ddim_round_trip() -> None:
         model_fn, schedule, latent.x, noise=lambda _i, like: torch.zeros_like(like), **options
     )
     close(back.x, x_0, absolute=0.01)
+
+
+def test_names_in_the_help() -> None:
+    assert set(SAMPLER_NAMES) == set(SAMPLERS)
+    assert all(name in SAMPLER_HELP for name in SAMPLER_NAMES)
 
 
 @pytest.mark.parametrize("name", sorted(SAMPLERS))
