@@ -13,7 +13,11 @@ from torch import Tensor
 
 from adm_cli.commands.options import SAMPLER_NAMES
 from adm_cli.commands.options import SAMPLERS as SAMPLER_HELP
-from adm_cli.diffusion.guidance import classifier_gradient, classifier_guidance
+from adm_cli.diffusion.guidance import (
+    classifier_gradient,
+    classifier_guidance,
+    limited_guidance,
+)
 from adm_cli.diffusion.process import rescaled
 from adm_cli.diffusion.samplers import (
     SAMPLERS,
@@ -179,6 +183,50 @@ def test_gradient_leaves_no_graph_and_scales() -> None:
     assert not one.requires_grad
     assert not x.requires_grad
     close(minus_three, -3 * one, relative=1e-6)
+
+
+def test_entropy_scaling() -> None:
+    """Nothing changes where the classifier knows nothing; the surer it is, the stronger."""
+    x, y = normal((3, 1, 2, 2), 0), torch.tensor([0, 0, 0])
+    sureness = torch.tensor([0.0, 1.0, 20.0], dtype=torch.float64)
+
+    def classifier(x: Tensor, _t: Tensor) -> Tensor:
+        score = x.sum((1, 2, 3)) * 1e-9 + sureness
+        return torch.stack([score, *[torch.zeros_like(score)] * 3], dim=1)  # [3, 4]
+
+    t = torch.zeros(3, dtype=torch.int64)
+    plain = classifier_gradient(classifier, x, t, y)
+    scaled = classifier_gradient(classifier, x, t, y, entropy_scaling=True)
+    factor = scaled / plain
+    p = math.e / (math.e + 3)  # of the second image's class
+    entropy = -p * math.log(p) - (1 - p) * math.log((1 - p) / 3)
+    close(factor[0], torch.ones_like(factor[0]), relative=1e-6)
+    close(factor[1], torch.full_like(factor[1], math.log(4) / entropy), relative=1e-6)
+    assert bool((factor[2] > 1e6).all())
+
+
+def test_entropy_of_a_sure_classifier() -> None:
+    """Probabilities that are 0 and 1 to the last digit: no NaN, and nothing to scale."""
+    logits = torch.tensor([[1e6, 0.0]])
+    found = classifier_gradient(
+        lambda x, _t: logits * x.sum((1, 2, 3))[:, None],
+        torch.ones(1, 1, 1, 1), torch.zeros(1, dtype=torch.int64), torch.tensor([0]),
+        entropy_scaling=True,
+    )  # fmt: skip
+    assert found.item() == 0
+
+
+def test_limited_guidance() -> None:
+    called: list[int] = []
+
+    def guidance(x: Tensor, t: Tensor) -> Tensor:
+        called.append(int(t[0]))
+        return torch.ones_like(x)
+
+    limited, x = limited_guidance(guidance, 20, 60), torch.zeros(2, 1, 1, 1)
+    found = [int(limited(x, torch.full((2,), t)).sum()) for t in (0, 19, 20, 60, 61)]
+    assert found == [0, 0, 2, 2, 0]
+    assert called == [20, 60]
 
 
 def gaussian_eps(schedule: NoiseSchedule, mean: float, variance: float) -> Any:
