@@ -61,7 +61,8 @@ def sample(
         typer.Option(
             "--classes-file",
             allow_dash=True,
-            help="A list instead of --class, a line an image: class [seed [scale]]; - reads stdin.",
+            help="A list instead of --class, a line an image: class, seed, scale (the last two may be "
+            "left out); - reads stdin.",
         ),
     ] = None,
     sampler: Annotated[
