@@ -9,8 +9,11 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from rich.text import Text
+from typer.main import get_command
 
 from adm_cli import __version__
 from adm_cli.commands.main import app
@@ -50,6 +53,14 @@ def test_help_of_every_command(adm: Run, command: str) -> None:
     done = adm(command, "--help")
     assert (done.code, done.err) == (0, "")
     assert f"adm {command}" in done.out
+
+
+def test_no_help_is_taken_for_markup() -> None:
+    """``[scale]`` in a help text would vanish."""
+    group: Any = get_command(app)
+    for name, command in group.commands.items():
+        for text in [command.help, *(getattr(p, "help", None) for p in command.params)]:
+            assert Text.from_markup(text or "").plain == (text or ""), name
 
 
 @pytest.mark.parametrize(
