@@ -61,8 +61,8 @@ def sample(
         typer.Option(
             "--classes-file",
             allow_dash=True,
-            help="A list instead of --class, a line an image: class, seed, scale (the last two may be "
-            "left out); - reads stdin.",
+            help="A list instead of --class, a line an image: class, and if wanted seed and "
+            "scale; - reads stdin.",
         ),
     ] = None,
     sampler: Annotated[
