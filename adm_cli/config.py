@@ -223,6 +223,8 @@ class SamplingConfig:
     batch_size: int | None = None  # images computed at once; None: as many as fit, at most 16
     clip_denoised: bool = True
     scales: tuple[float, ...] | None = None  # a guidance scale for each image, instead of `scale`
+    guide_interval: tuple[float, float] | None = None  # only there; 0 no noise, 1 timestep T - 1
+    entropy_scaling: bool = False  # of the guidance: stronger where the classifier is sure
 
     def __post_init__(self) -> None:
         if not self.seeds or len(self.seeds) != len(self.classes):
@@ -242,6 +244,15 @@ class SamplingConfig:
             raise ConfigError("guidance needs a class for every image: pass --class, or --scale 0")
         if self.eta is not None and not 0 <= self.eta <= 1:
             raise ConfigError(f"eta must be in [0, 1], got {self.eta}")
+        if self.guide_interval is not None:
+            first, last = self.guide_interval
+            if not 0 <= first <= last <= 1:
+                raise ConfigError(
+                    f"the guidance interval must be two rising numbers in [0, 1], "
+                    f"got {first:g},{last:g}"
+                )
+        if type(self.entropy_scaling) is not bool:
+            raise ConfigError(f"entropy_scaling is on or off, got {self.entropy_scaling!r:.40}")
         if self.batch_size is not None:
             _in_range("the batch size", self.batch_size, 1, _MAX_BATCH)
 

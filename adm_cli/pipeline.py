@@ -23,7 +23,7 @@ from adm_cli.devices import (
     out_of_memory,
     reproducible_kernels,
 )
-from adm_cli.diffusion.guidance import Guidance, classifier_guidance
+from adm_cli.diffusion.guidance import Guidance, classifier_guidance, limited_guidance
 from adm_cli.diffusion.process import rescaled
 from adm_cli.diffusion.samplers import SAMPLERS, SAMPLERS_WITH_ETA, ModelFn, Sampler, SampleStep
 from adm_cli.diffusion.schedule import NoiseSchedule
@@ -457,7 +457,15 @@ def _sample_batch(
         if pipeline.classifier is None or y is None:
             raise UsageError("a guidance scale needs a classifier: pass --classifier, or --scale 0")
         guide = _sees_model_timesteps(pipeline.classifier, pipeline.diffusion)
-        guidance = classifier_guidance(guide, y, _column(scales, pipeline.device, real))
+        guidance = classifier_guidance(
+            guide,
+            y,
+            _column(scales, pipeline.device, real),
+            entropy_scaling=config.entropy_scaling,
+        )
+        if config.guide_interval is not None:
+            first, last = (f * (schedule.original_timesteps - 1) for f in config.guide_interval)
+            guidance = limited_guidance(guidance, first, last)
     labels = None
     if model.config.num_classes is not None:  # the row after the classes means none of them
         ids = [model.config.num_classes if c is None else c for c in classes]

@@ -30,6 +30,7 @@ _INPUTS = {
 }
 # What of a run may change between its images without being another run.
 _ENVIRONMENT = ("adm", "torch", "threads", "model", "classifier")
+MODIFIERS = ("guide_interval", "entropy_scaling")  # of guidance, where there are any
 # What is read back from a picture, which anyone may have written.
 _TYPES: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("model", "model_sha256", "dtype", "device", "sampler", "steps"), (str,)),
@@ -115,6 +116,11 @@ def _common(
     guide = sources.classifier if config.guided else None
     diffusion = sources.model.info.diffusion
     steps = config.steps if config.steps is not None else diffusion.respacing or ""
+    modifiers: dict[str, Any] = {}  # of guidance; most images have none
+    if config.guide_interval is not None:
+        modifiers["guide_interval"] = list(config.guide_interval)
+    if config.entropy_scaling:
+        modifiers["entropy_scaling"] = True
     return {
         "adm": __version__,
         "model": sources.model_name,
@@ -122,6 +128,7 @@ def _common(
         "classifier": None if guide is None else guide.name,
         "classifier_sha256": None if guide is None else guide.content_sha256,
         "scale": config.scale,
+        **modifiers,
         "sampler": config.sampler,
         "steps": steps,
         "num_steps": len(choose_schedule(diffusion, config.steps)),
@@ -142,7 +149,7 @@ def image_recipe(
     class_id, scale = batch.classes[i], batch.scales[i]
     unguided = {} if scale else {"classifier": None, "classifier_sha256": None}
     return {
-        **run,
+        **{name: value for name, value in run.items() if scale or name not in MODIFIERS},
         **unguided,
         "scale": scale,
         "class": class_id,
@@ -203,10 +210,12 @@ def config_from_recipe(recipe: Mapping[str, Any]) -> SamplingConfig:
                 raise TypeError(f"{name} is {recipe[name]!r:.60}")
         names = {field.name for field in dataclasses.fields(SamplingConfig)} & set(recipe)
         settings = {name: recipe[name] for name in names}
+        if settings.get("guide_interval") is not None:
+            settings["guide_interval"] = tuple(settings["guide_interval"])
         return SamplingConfig(seeds=(recipe["seed"],), classes=(recipe["class"],), **settings)
     except KeyError as error:
         raise AdmError(f"the picture's recipe is damaged: it has no {error}") from None
-    except (TypeError, ConfigError) as error:
+    except (TypeError, ValueError, ConfigError) as error:
         raise AdmError(f"the picture's recipe is damaged: {error}") from None
 
 

@@ -16,6 +16,7 @@ from adm_cli.devices import choose_device
 from adm_cli.diffusion.samplers import SAMPLERS, SampleStep
 from adm_cli.errors import CheckpointError, ConfigError, DeviceError, UsageError
 from adm_cli.loading import build_model, load_model
+from adm_cli.models.classifier import NoisyClassifier
 from adm_cli.models.unet import UNet
 from adm_cli.pipeline import (
     Pipeline,
@@ -258,6 +259,32 @@ def test_automatic_batch_size(toy: Pipeline, monkeypatch: pytest.MonkeyPatch) ->
     assert [size(n) for n in (1, 4, 16, 17, 32, 100)] == [1, 4, 16, 9, 16, 15]
     monkeypatch.setattr(pipeline_module, "free_bytes", lambda _device: 0)
     assert size(100) == 1
+
+
+def test_guidance_in_an_interval(toy: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At all steps it is guidance, at none it is none; outside the classifier is not called."""
+    asked: list[int] = []
+    real = NoisyClassifier.forward
+
+    def forward(self: NoisyClassifier, x: Tensor, t: Tensor) -> Tensor:
+        asked.append(int(t[0]))
+        return real(self, x, t)
+
+    monkeypatch.setattr(NoisyClassifier, "forward", forward)
+    options: dict[str, Any] = {"sampler": "ddpm", "steps": "5"}  # 0, 25, 50, 74, 99
+    whole = draw(toy, [(0, 3)], guide_interval=(0.0, 1.0), **options)
+    assert asked == [99, 74, 50, 25, 0]
+    asked.clear()
+    half = draw(toy, [(0, 3)], guide_interval=(0.25, 0.6), **options)
+    assert asked == [50, 25]
+    asked.clear()
+    never = draw(toy, [(0, 3)], guide_interval=(0.1, 0.2), **options)
+    assert asked == []
+    key = (0, 3)
+    assert torch.equal(whole[key], draw(toy, [key], **options)[key])
+    assert torch.equal(never[key], draw(toy, [key], scale=0.0, **options)[key])
+    assert not torch.equal(half[key], whole[key])
+    assert not torch.equal(half[key], never[key])
 
 
 @pytest.mark.parametrize(

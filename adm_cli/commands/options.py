@@ -42,6 +42,28 @@ def complete_sampler(incomplete: str) -> list[str]:
     return [name for name in SAMPLER_NAMES if name.startswith(incomplete)]
 
 
+def read_interval(text: str | None) -> tuple[float, float] | None:
+    """``0.2,0.8`` as numbers; raises UsageError for anything but two of them."""
+    if text is None:
+        return None
+    try:
+        first, last = (float(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(
+            f"--guide-interval {text!r:.60}: expected two numbers such as 0.2,0.8"
+        ) from None
+    return first, last
+
+
+def check_modifiers(guide_interval: tuple[float, float] | None, entropy_scaling: bool) -> None:
+    """To be called where there is no guidance; raises UsageError for what would change it."""
+    if guide_interval is not None or entropy_scaling:
+        raise UsageError(
+            "--guide-interval and --entropy-scaling change the guidance, and there is none: "
+            "pass a --scale"
+        )
+
+
 Model = Annotated[
     str,
     typer.Option(
@@ -61,6 +83,18 @@ Eta = Annotated[
     typer.Option(
         "--eta", help="Noise of ddim and dpm++2m: 0 none, 1 as much as ddpm's. Default: 0."
     ),
+]
+GuideInterval = Annotated[
+    Optional[str],
+    typer.Option(
+        "--guide-interval",
+        help="Guide only at these noise levels, such as 0.2,0.8: 0 is no noise, 1 the last "
+        "timestep. Default: at all of them.",
+    ),
+]
+EntropyScaling = Annotated[
+    bool,
+    typer.Option("--entropy-scaling", help="Guide more strongly where the classifier is sure."),
 ]
 Device = Annotated[
     str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps. auto: CUDA, MPS, CPU.")

@@ -56,6 +56,8 @@ def sample(
         Optional[int],
         typer.Option("--total", help="Images in all, shared out evenly over the classes."),
     ] = None,
+    guide_interval: options.GuideInterval = None,
+    entropy_scaling: options.EntropyScaling = False,
     classes_file: Annotated[
         Optional[Path],
         typer.Option(
@@ -151,7 +153,13 @@ def sample(
     else:
         pairs = select_images(sources, class_, seed=seed, seeds=seeds, num=num, total=total)
         images = [Wanted(class_id, own_seed) for class_id, own_seed in pairs]
-    config = sampling_settings(sources, images, scale, sampler, steps, eta, batch_size, clip)
+    interval = options.read_interval(guide_interval)
+    config = sampling_settings(
+        sources, images, scale, sampler, steps, eta, batch_size, clip,
+        guide_interval=interval, entropy_scaling=entropy_scaling,
+    )  # fmt: skip
+    if not config.guided:
+        options.check_modifiers(interval, entropy_scaling)
     choose_sampler(config)
     check_classes(sources, config.classes)
     schedule = choose_schedule(sources.model.info.diffusion, config.steps)
@@ -219,8 +227,14 @@ def sampling_settings(
     eta: float | None,
     batch_size: int | None,
     clip: bool,
+    *,
+    guide_interval: tuple[float, float] | None = None,
+    entropy_scaling: bool = False,
 ) -> SamplingConfig:
-    """What is drawn, as a preset recommends where nothing was said; raises UsageError."""
+    """What is drawn, as a preset recommends where nothing was said; raises UsageError.
+
+    Modifiers of the guidance are left out where there is none.
+    """
     from adm_cli.config import SamplingConfig
 
     preset = sources.preset
@@ -238,6 +252,8 @@ def sampling_settings(
         steps = preset.steps
     if sampler is None:
         sampler = preset.sampler if preset is not None else "ddpm"
+    own_scales = _own_scales(images, scale)
+    guided = any(own_scales or (scale,))
     return SamplingConfig(
         seeds=tuple(image.seed for image in images),
         classes=tuple(image.class_id for image in images),
@@ -247,7 +263,9 @@ def sampling_settings(
         eta=eta,
         batch_size=batch_size,
         clip_denoised=clip,
-        scales=_own_scales(images, scale),
+        scales=own_scales,
+        guide_interval=guide_interval if guided else None,
+        entropy_scaling=entropy_scaling and guided,
     )
 
 
@@ -266,6 +284,7 @@ def _show_plan(
     outputs: Outputs,
     json: bool,
 ) -> None:
+    from adm_cli.recipes import MODIFIERS
     from adm_cli.storage.runs import RunFolder
 
     classes = list(dict.fromkeys(config.classes))
@@ -278,6 +297,7 @@ def _show_plan(
         "model_sha256": sources.model.content_sha256,
         "classifier": sources.classifier_name if config.guided else None,
         "scale": config.scale,
+        **{name: plan.settings[name] for name in MODIFIERS if name in plan.settings},
         "sampler": config.sampler,
         "steps": config.steps,
         "num_steps": steps,

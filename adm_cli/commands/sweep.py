@@ -55,6 +55,8 @@ def sweep(
         Optional[str], typer.Option("--seeds", help="Exact seeds of every class, such as 0-63.")
     ] = None,
     eta: options.Eta = None,
+    guide_interval: options.GuideInterval = None,
+    entropy_scaling: options.EntropyScaling = False,
     ref: Annotated[
         Optional[Path],
         typer.Option(
@@ -106,7 +108,10 @@ def sweep(
     if ref is None and not (metrics is None and inception is None and features == "inception"):
         raise UsageError("--metrics, --features and --inception are for measuring: pass --ref")
     samplers, respacings = _words("sampler", sampler), _words("steps", steps)
-    grid = Grid(samplers, respacings, _scales(scale), eta, batch_size, clip)
+    grid = Grid(
+        samplers, respacings, _scales(scale), eta, batch_size, clip,
+        options.read_interval(guide_interval), entropy_scaling,
+    )  # fmt: skip
     guided = any(value is None or value != 0 for value in grid.scales)
     models = _find_models(model, classifier, guided=guided)
     pairs = select_images(models[0][1], class_, seed=seed, seeds=seeds, num=num, total=total)

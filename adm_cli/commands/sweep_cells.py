@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from adm_cli.commands import options
 from adm_cli.commands.drawing import Telling, draw_into, sampled
 from adm_cli.commands.sample import sampling_settings
 from adm_cli.commands.selection import Wanted
@@ -41,6 +42,8 @@ class Grid:
     eta: float | None
     batch_size: int | None
     clip: bool
+    guide_interval: tuple[float, float] | None
+    entropy_scaling: bool
 
 
 @dataclass(frozen=True)
@@ -158,8 +161,9 @@ def prepare_cells(
         for scale in grid.scales
     ):
         config = sampling_settings(
-            sources, images, scale, sampler, steps, None, grid.batch_size, grid.clip
-        )
+            sources, images, scale, sampler, steps, None, grid.batch_size, grid.clip,
+            guide_interval=grid.guide_interval, entropy_scaling=grid.entropy_scaling,
+        )  # fmt: skip
         if grid.eta is not None and config.sampler in SAMPLERS_WITH_ETA:
             config = replace(config, eta=grid.eta)
         choose_sampler(config)
@@ -172,6 +176,8 @@ def prepare_cells(
     if grid.eta is not None and all(cell.config.eta is None for cell in cells):
         able = " and ".join(SAMPLERS_WITH_ETA)
         raise UsageError(f"--eta {grid.eta:g} has a meaning for {able} only")
+    if not any(cell.config.guided for cell in cells):
+        options.check_modifiers(grid.guide_interval, grid.entropy_scaling)
     for one in cells:
         one.run.check(one.plan, automatic=one.automatic, overwrite=overwrite)
     return cells

@@ -272,21 +272,49 @@ def test_settings_reach_the_sampler_and_the_recipe(draw: Run) -> None:
         {"seed": 7},
         {"class": 0, "class_name": "circle"},
         {"dtype": "bfloat16"},
+        {"sampler": "dpm++2m", "steps": "4", "num_steps": 4},
+        {"guide-interval": "0,0.5", "guide_interval": [0.0, 0.5], "scale": 30.0},
+        {"entropy_scaling": True, "scale": 30.0},
     ]
     seen = set()
     for change in changes:
         wanted = {**BASE, **change}
         options = [
             f"--{name}={wanted[name]}"
-            for name in ("class", "seed", "scale", "sampler", "steps", "eta", "dtype")
-            if wanted[name] is not None
+            for name in "class seed scale sampler steps eta dtype guide-interval".split()
+            if wanted.get(name) is not None
         ]
+        wanted.pop("guide-interval", None)
         options += [] if wanted["clip_denoised"] else ["--no-clip"]
+        options += ["--entropy-scaling"] if "entropy_scaling" in wanted else []
         path = draw("--num", 1, *options).out.strip()
         made = recipe(path)
+        assert ("guide_interval" in made, "entropy_scaling" in made) == (
+            "guide_interval" in wanted,
+            "entropy_scaling" in wanted,
+        )
         assert {name: made[name] for name in wanted} == wanted
         seen.add(open_picture(Path(path))[0].tobytes())
     assert len(seen) == len(changes)
+
+
+def test_modifiers_of_the_guidance_in_a_list(draw: Run, adm: Run, toys: Toys) -> None:
+    """Only the guided pictures have them; each can be made again; another run is refused."""
+    Path("list.txt").write_text("0 1 0\n0 2 3\n")
+    modifiers = ("--guide-interval", "0,0.9", "--entropy-scaling", "--out", "o")
+    options = ("--classes-file", "list.txt", "--scale", 0)
+    guided, unguided = draw(*options, *modifiers).out.split()
+    assert "guide_interval" not in recipe(unguided)
+    assert recipe(guided)["guide_interval"] == [0.0, 0.9]
+    assert recipe(guided)["entropy_scaling"] is True
+    weights = ("--model", toys.model, "--classifier", toys.classifier)
+    for path in (unguided, guided):
+        assert "identical" in adm("repro", path, *weights).out
+    assert draw(*options, *modifiers).code == 0
+    changed = draw(*options, "--out", "o")
+    assert (changed.code, "guide_interval" in changed.err) == (1, True)
+    shown = plan(draw(*options, *modifiers, "--dry-run", "--json"))
+    assert shown["guide_interval"] == [0.0, 0.9]
 
 
 def test_other_tools_can_read_the_settings(draw: Run) -> None:
