@@ -240,6 +240,21 @@ def choose_sampler(config: SamplingConfig) -> Sampler:
     return partial(sampler, eta=config.eta)  # type: ignore[call-arg]
 
 
+def guidance_runs_away(config: SamplingConfig, schedule: NoiseSchedule) -> bool:
+    """Whether guidance acts at almost pure noise, by a sampler that multiplies it there.
+
+    All but DDPM turn the gradient into a shift of x_0, (1 - abar_t) / sqrt(abar_t) times as large
+    (`condition_score`): 20,000 times at the last timestep of a cosine schedule, where the
+    classifier knows nothing. A linear schedule ends at 157.
+    """
+    if not config.guided or config.sampler == "ddpm":
+        return False
+    first, last = config.guide_interval or (0.0, 1.0)
+    place = schedule.timesteps / (schedule.original_timesteps - 1)
+    abar = schedule.alphas_cumprod[(place >= first) & (place <= last)]
+    return bool(((1 - abar) / abar.sqrt() > 1000).any())
+
+
 def choose_batch_size(
     pipeline: Pipeline, config: SamplingConfig, upsampler: Sources | None = None
 ) -> int:

@@ -138,6 +138,7 @@ def sample(
         choose_sampler,
         choose_schedule,
         find_sources,
+        guidance_runs_away,
         load_pipeline,
     )
     from adm_cli.recipes import run_plan
@@ -178,6 +179,11 @@ def sample(
     if dry_run:
         _show_plan(sources, config, len(schedule), stage, plan, outputs, json)
         return
+    if guidance_runs_away(config, schedule):
+        tell.note(
+            f"{config.sampler} multiplies the guidance a thousandfold at almost pure noise: "
+            f"pass --guide-interval 0,0.95 for better images"
+        )
     if config.scale < 0:
         tell.note(f"scale {config.scale:g} is negative: images are repelled from their class")
 

@@ -235,6 +235,14 @@ def test_negative_scales_are_noted(draw: Run) -> None:
     assert recipe(done.out.strip())["scale"] == -1.5
 
 
+def test_guidance_that_runs_away_is_noted(adm: Run) -> None:
+    options = ("sample", "--class", 207, "--num", 1, "--steps", 2, "--no-upsample")
+    for more, noted in (((), True), (("--guide-interval", "0,0.95"), False)):
+        done = adm(*options, "--device", "cpu", "--sampler", "ddim", *more)
+        assert done.code == 0
+        assert ("pass --guide-interval 0,0.95" in done.err) is noted
+
+
 def test_adm_model_is_the_default(adm: Run, toys: Toys, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ADM_MODEL", str(toys.model))
     options = ("sample", "--dry-run", "--json", "--scale", 0)
