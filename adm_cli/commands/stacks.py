@@ -196,8 +196,8 @@ def _draw_base(
     from adm_cli.storage.runs import RunFolder
 
     base = RunFolder(folder)
-    size = plan.settings["batch_size"]
-    wanted = replace(base_plan, settings={**base_plan.settings, "batch_size": size})
+    settled = {name: plan.settings[name] for name in ("threads", "batch_size")}
+    wanted = replace(base_plan, settings={**base_plan.settings, **settled})
     base.begin(wanted, overwrite=outputs.overwrite)
     height, width = base_plan.settings["size"]
     draw_into(

@@ -30,7 +30,7 @@ class Plan:
 
     kind: str  # the command
     settings: Mapping[str, Any]  # all that decides an image's bytes: must not change
-    environment: Mapping[str, Any]  # versions, names, threads: a change is told
+    environment: Mapping[str, Any]  # versions and names: a change is told
     items: Sequence[Item]
 
 

@@ -127,7 +127,8 @@ class RunFolder:
             plan = replace(plan, settings={**plan.settings, **adopted})
             if old.items != plan.items or not self.whole():
                 self._write(replace(plan, environment=old.environment))
-            return plan, differences(old.environment, plan.environment)
+            noted = {name: old.environment.get(name) for name in plan.environment}
+            return plan, differences(noted, plan.environment)
 
     def records(self) -> dict[str, Record]:
         """What the manifests say of every image and other file, by file name.
