@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adm_cli.commands import console
+from adm_cli.commands import console, signals
 
 if TYPE_CHECKING:
     from adm_cli.config import SamplingConfig
@@ -94,6 +94,7 @@ def draw_into(
     writer = ImageWriter(run, shard, on_record)
 
     def on_step(step: SampleStep) -> None:
+        signals.check()
         progress.advance(step.x.shape[0], step.i)
         writer.poll()
 

@@ -87,14 +87,21 @@ class ImageWriter:
         trace: TracebackType | None,
     ) -> None:  # fmt: skip
         with self._closing:
-            if self._thread is not None:
-                self._todo.put(None)
-                self._thread.join()
+            try:
+                self._finish()
+            except KeyboardInterrupt:  # what is drawn is still kept, unless somebody insists
+                self._finish()
+                raise
         try:
             self.poll()
         except BaseException as failure:
             if error is None or isinstance(failure, OutputError):
                 raise failure from None
+
+    def _finish(self) -> None:
+        if self._thread is not None and self._thread.is_alive():
+            self._todo.put(None)
+            self._thread.join()
 
     def _work(self) -> None:
         while (images := self._todo.get()) is not None:
