@@ -89,6 +89,9 @@ def main() -> None:
     except KeyboardInterrupt:  # as the command began or ended
         signals.ignore_stop_signals()
         code = _interrupted()
+    # Python dies of SIGINT, whatever the exit code, if a KeyboardInterrupt ended the last string
+    # that was executed, as those of dataclasses and namedtuples are.
+    exec("")
     sys.exit(code)
 
 

@@ -56,8 +56,8 @@ class Shard:
         return cls(int(match[1]), int(match[2]))
 
     def within(self, outer: Shard) -> Shard:
-        """This part of a part."""
-        index = (outer.index - 1) * self.count + self.index
+        """This part of the part ``outer``, which others may divide in another way."""
+        index = (self.index - 1) * outer.count + outer.index
         return Shard(index, outer.count * self.count)
 
     def share(self, items: Sequence[_T]) -> Sequence[_T]:
