@@ -52,11 +52,28 @@ def run_job(job: Job) -> None:
         plan, changes = run.begin(plan, automatic=chosen, overwrite=outputs.overwrite)
         if changes:
             job.tell.note(f"since {run.path} was begun, this has changed: {', '.join(changes)}")
+        if loaded is not None:
+            take_threads(run, plan, job.tell)
         _draw_images(loaded, run, plan, outputs, job.tell)
         job.finish(run, plan)
     finally:
         if fresh and not any((run.path / name).exists() for name in (BASE, HIDDEN_BASE)):
             run.discard_if_empty()
+
+
+def take_threads(run: RunFolder, plan: Plan, tell: Telling) -> None:
+    """From here on the number of CPU threads computes with which the run was begun."""
+    import torch
+
+    from adm_cli.devices import use_threads
+
+    threads, mine = plan.settings["threads"], torch.get_num_threads()
+    if not use_threads(threads):
+        tell.note(
+            f"since {run.path} was begun, this has changed: threads {threads!r:.20} -> {mine}"
+        )
+    elif threads not in (None, mine):
+        tell.note(f"computing with {threads} CPU threads, as {run.path} was begun")
 
 
 def _draw_images(

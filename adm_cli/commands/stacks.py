@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adm_cli.commands.drawing import Draw, Telling, draw_into, sampled
-from adm_cli.commands.enlarging import enlarged, stacked
+from adm_cli.commands.enlarging import enlarged, of_base, stacked
 from adm_cli.commands.jobs import BASE, HIDDEN_BASE, Loaded
 from adm_cli.commands.sample_outputs import Outputs
 
@@ -151,8 +151,7 @@ def load_stack(
 
     def draw(run: RunFolder, plan: Plan) -> Draw:
         folder = run.path / (BASE if keep_base else HIDDEN_BASE)
-        kept = run.kept(plan.items)
-        missing = [i for i in outputs.shard.share(plan.items) if i.file not in kept]
+        missing = run.missing(outputs.shard, outputs.shard.share(plan.items))
         _draw_base(waiting.pop(), config, base_plan, plan, folder, missing, outputs, tell)
         large = load_pipeline(stage.sources, device=device, dtype=dtype)
         return _enlarged_base(large, stage.config, plan, folder, missing, tell)
@@ -196,19 +195,20 @@ def _draw_base(
     from adm_cli.storage.runs import RunFolder
 
     base = RunFolder(folder)
-    size = plan.settings["batch_size"]
-    wanted = replace(base_plan, settings={**base_plan.settings, "batch_size": size})
+    settled = {name: plan.settings[name] for name in ("threads", "batch_size")}
+    wanted = replace(base_plan, settings={**base_plan.settings, **settled})
     base.begin(wanted, overwrite=outputs.overwrite)
+    chosen = {item.file: item for item in of_base(missing)}
     height, width = base_plan.settings["size"]
     draw_into(
         base,
         outputs.shard,
-        wanted.items,
+        [chosen.get(item.file, item) for item in wanted.items],
         sampled(pipeline, _sized(config, plan), tell),
         steps=base_plan.settings["num_steps"],
         tell=replace(tell, images=False, folder=folder.parent),
         image_bytes=height * width * 3 // 2,
-        chosen={item.file for item in missing},
+        chosen=chosen,
     )
 
 

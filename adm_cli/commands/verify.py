@@ -149,17 +149,14 @@ def _draw_again(
     device: str | None,
     tell: Telling,
 ) -> None:
-    import torch
-
+    from adm_cli.devices import use_threads
     from adm_cli.pipeline import load_pipeline
     from adm_cli.recipes import plan_config
     from adm_cli.storage.runs import Shard
 
     plan = run.read()
     config = plan_config(plan, items)
-    threads = plan.environment.get("threads")
-    if threads is not None:
-        torch.set_num_threads(threads)  # else the recipe in the file would differ
+    use_threads(plan.settings.get("threads", plan.environment.get("threads")))
     pipeline = load_pipeline(
         sources,
         guided=config.guided,
