@@ -21,7 +21,13 @@ from pathlib import Path
 from typing import IO
 
 from adm_cli.errors import OutputError
-from adm_cli.storage.files import atomic_write, explain_os_error, make_folder
+from adm_cli.storage.files import (
+    atomic_write,
+    explain_os_error,
+    make_folder,
+    open_to_change,
+    read_text,
+)
 
 PIECE = 1 << 20  # bytes
 
@@ -71,8 +77,7 @@ class Partial:
         self._saved = time.monotonic()
         make_folder(target.parent)
         try:
-            handle = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
-            self._file = os.fdopen(handle, "r+b")
+            self._file = open_to_change(self.path)
         except OSError as error:
             raise self._refused(error) from error
 
@@ -242,7 +247,7 @@ def _open_recorded(target: Path, record: Path) -> Partial | None:
     if not record.with_suffix("").is_file():
         return None
     try:
-        facts = json.loads(record.read_bytes())
+        facts = json.loads(read_text(record))
         if facts["piece"] != PIECE:
             return None
         version = Version(**{name: facts[name] for name in Version.__dataclass_fields__})
