@@ -298,7 +298,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """
     from safetensors.torch import load_file
 
-    metadata = _read_header(path).get("__metadata__", {})
+    metadata = _read_header(path).get("__metadata__") or {}
     try:
         digest = _hash_blanked(path, str(metadata.get("content_sha256", "")))
         if digest != metadata.get("content_sha256"):

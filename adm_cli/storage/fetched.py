@@ -56,7 +56,7 @@ def read_pin(name: str) -> Pin | None:
         return None
     except OSError as error:
         raise DownloadError(f"cannot read {path}: {error.strerror or error}") from None
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, ArithmeticError, RecursionError):
         raise DownloadError(
             f"{path} is damaged; it recorded the hash of {name}: remove it to trust the next file"
         ) from None

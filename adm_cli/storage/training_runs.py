@@ -115,7 +115,7 @@ class MetricsFile:
         self.path = path
         self.rows: list[Row] = []
         if upto is not None and path.exists():
-            self.rows = [row for row in _read_rows(path) if row.get("step", 0) <= upto]
+            self.rows = [row for row in _read_rows(path) if 0 <= row["step"] <= upto]
         self.columns = list(dict.fromkeys(name for row in self.rows for name in row))
         if upto is not None:
             self._rewrite()

@@ -89,7 +89,7 @@ def npy(
     """An array whose header says what it is told to, and whose length may lie."""
     if header is None:
         fields = {"descr": descr, "fortran_order": fortran, "shape": shape}
-        header = f"{fields!r}".encode("latin-1").ljust(117) + b"\n"
+        header = f"{fields!r}".encode("utf-8", "surrogatepass").ljust(117) + b"\n"
     form = "<H" if version == 1 else "<I"
     said = len(header) if length is None else length
     return b"\x93NUMPY" + bytes([version, 0]) + struct.pack(form, said) + header + data
