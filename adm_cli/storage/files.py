@@ -156,7 +156,8 @@ def open_file(path: Path, *, pipe: bool = False) -> IO[bytes]:
     """
     file = open(path, "rb", opener=_without_waiting)  # noqa: SIM115  # the caller closes it
     if pipe:
-        os.set_blocking(file.fileno(), True)
+        if os.name == "posix":  # where opening did not wait, reading must
+            os.set_blocking(file.fileno(), True)
     elif not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
         raise OSError(errno.EINVAL, "not a regular file", str(path))

@@ -191,11 +191,10 @@ def test_pictures(folder: Path, toys: Toys, names: list[str]) -> None:
             ["evaluate", path, "--ref", "good.npz", *features],
             ["upsample", path, "--model", toys.upsampler, "--dry-run"],
         ]
-        if not name.endswith("deflated"):
-            commands += [
-                ["evaluate", "good.npz", "--ref", path, *features],
-                ["reference", path, "-o", "ref.safetensors", *features],
-            ]
+        if not name.endswith("deflated") and "cut at" not in name:
+            commands.append(["evaluate", "good.npz", "--ref", path, *features])
+        if i % 8 == 0:  # which opens it as they do
+            commands.append(["reference", path, "-o", "ref.safetensors", *features])
     refused(folder, *commands)
     assert not (folder / "canary").exists()
 

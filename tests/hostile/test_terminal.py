@@ -33,9 +33,10 @@ ESCAPES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("escape", ESCAPES, ids=ascii)
-def test_names_in_errors(folder: Path, toys: Toys, escape: str) -> None:
+@pytest.mark.parametrize("part", range(4))
+def test_names_in_errors(folder: Path, toys: Toys, part: int) -> None:
     """Of files that are not there, and of files that are no good."""
+    escape = "".join(ESCAPES[part::4])
     stem = os.fsencode(escape.replace("/", "|")).decode("utf-8", "surrogateescape")
     ends = (".png", ".npz", ".zip", ".safetensors", ".pt", "")
     for end in ends:
