@@ -358,6 +358,7 @@ def evaluate(
     of images of another size, or lacks what a metric needs.
     """
     check_sizes(samples.size, reference.source, reference.size)
+    _check_dims(samples, reference)
     names = metric_names(samples.extractor.name, _fewest(samples, reference))
     device = samples.extractor.device if samples.extractor.device.type == "cuda" else "cpu"
     kept = [features.to(device) for features in (samples.kept, reference.kept)]
@@ -383,6 +384,9 @@ def evaluate(
         else:
             found = density_coverage(*kept, on_block=part)._asdict()
         scores += [Score(key, estimate.value, estimate.error) for key, estimate in found.items()]
+    for score in scores:
+        if not math.isfinite(score.value):
+            raise AdmError(f"{score.name} is {score.value}: features or statistics are no numbers")
     return scores
 
 
@@ -393,6 +397,17 @@ def check_sizes(size: tuple[int, int], source: str, expected: tuple[int, int]) -
             f"the samples are {_text(size)}, the images of the reference {source} "
             f"{_text(expected)}: pass --resize {_text(expected)}"
         )
+
+
+def _check_dims(samples: Measured, reference: Reference) -> None:
+    """Raises AdmError for a reference of other features, whatever network it says made them."""
+    spatial = None if samples.spatial is None else samples.spatial.shift
+    for stored, mine in ((reference.mu, samples.pool.shift), (reference.mu_s, spatial)):
+        if stored is not None and mine is not None and len(stored) != len(mine):
+            raise AdmError(
+                f"the reference {reference.source} has {len(stored)} features, "
+                f"{samples.extractor.label} has {len(mine)}: make another with adm reference"
+            )
 
 
 def metric_names(features: str, fewest: int) -> dict[str, str]:

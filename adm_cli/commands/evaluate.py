@@ -372,7 +372,7 @@ def _show(facts: dict[str, Any], *, json: bool, quiet: bool) -> None:
     against = source if behind is None else f"{source} ({behind:,} images)"
     title = (
         f"{console.one_line(facts['samples'])} ({facts['images']:,} images) against {against}\n"
-        f"features: {facts['features']} {facts['features_weights']} "
+        f"features: {facts['features']} {console.one_line(facts['features_weights'])} "
         f"({facts['features_sha256'][:8]})"
     )
     table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False)

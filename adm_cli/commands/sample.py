@@ -331,4 +331,4 @@ def _show_plan(
     width = max(14, *map(len, facts))
     for name, value in facts.items():
         text = "auto" if name == "batch_size" and value is None else value
-        print(f"{name:{width}} {'-' if text in (None, '') else text}")
+        print(f"{name:{width}} {'-' if text in (None, '') else console.one_line(str(text))}")

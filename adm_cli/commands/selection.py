@@ -4,6 +4,7 @@ a list of classes, a line each.
 
 from __future__ import annotations
 
+import io
 import itertools
 import math
 import random
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 DEFAULT_NUM = 4
 MAX_LIST_BYTES = 2**28
+_MOST_LINE = 10_000  # characters
 
 
 def select_images(
@@ -144,28 +146,35 @@ def read_class_list(path: Path) -> list[ClassLine]:
     A class is an id, a name (in quotes if it has spaces), "random" or "none"; seeds may be a range.
     Empty lines and what follows a # are passed over. Raises UsageError, with the line's number.
     """
+    from adm_cli.storage.files import open_file
+
     name = "standard input" if str(path) == "-" else str(path)
     try:
         if str(path) == "-":
             data = sys.stdin.buffer.read(MAX_LIST_BYTES + 1)
         else:
-            with path.open("rb") as file:
+            with open_file(path, pipe=True) as file:
                 data = file.read(MAX_LIST_BYTES + 1)
-        text = data.decode("utf-8")
     except OSError as error:
         raise UsageError(f"--classes-file {name}: {error.strerror or error}") from None
-    except UnicodeDecodeError:
-        raise UsageError(f"--classes-file {name} is no text in UTF-8") from None
     if len(data) > MAX_LIST_BYTES:
         raise UsageError(f"--classes-file {name} has over {MAX_LIST_BYTES} bytes")
-    numbered = enumerate(text.splitlines(), 1)
-    lines = [line for i, row in numbered if (line := _class_line(f"{name}, line {i}", row))]
+    lines: list[ClassLine] = []
+    try:
+        for i, row in enumerate(io.TextIOWrapper(io.BytesIO(data), "utf-8"), 1):
+            if line := _class_line(f"{name}, line {i}", row):
+                lines.append(line)
+                _check_total(len(lines))
+    except UnicodeDecodeError:
+        raise UsageError(f"--classes-file {name} is no text in UTF-8") from None
     if not lines:
         raise UsageError(f"--classes-file {name} names no class")
     return lines
 
 
 def _class_line(place: str, row: str) -> ClassLine | None:
+    if len(row) > _MOST_LINE:
+        raise UsageError(f"{place}: over {_MOST_LINE:,} characters are too many for a line")
     try:
         words = shlex.split(row, comments=True)
     except ValueError as error:

@@ -257,7 +257,7 @@ def _show_plan(
     facts["size"] = "x".join(map(str, facts["size"]))
     for name, value in facts.items():
         text = "auto" if name == "batch_size" and value is None else value
-        print(f"{name:14} {'-' if text in (None, '') else text}")
+        print(f"{name:14} {'-' if text in (None, '') else console.one_line(str(text))}")
 
 
 def _size(size: tuple[int, int]) -> str:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from adm_cli import __version__
-from adm_cli.storage.files import adm_home, free_disk, leftovers, writable
+from adm_cli.storage.files import adm_home, explain_os_error, free_disk, leftovers, writable
 
 # Import names by package name.
 PACKAGES = {
@@ -243,7 +243,11 @@ def _hash_named_file(report: Report, path: Path, digits: str) -> dict[str, Any]:
     """A file that carries the first digits of its SHA-256 in its name."""
     from adm_cli.storage.checkpoints import file_sha256
 
-    good = file_sha256(path).startswith(digits)
+    try:
+        good = file_sha256(path).startswith(digits)
+    except OSError as error:
+        report.broken(explain_os_error(f"cannot read {short_path(path)}", error), "remove it")
+        return {"path": short_path(path), "ok": False, "kind": "evaluation"}
     if not good:
         report.broken(
             f"{short_path(path)} is damaged: its SHA-256 does not begin with {digits}",

@@ -11,13 +11,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from adm_cli.errors import AdmError
+
 GROUPS = 10  # of the jackknife
 IS_SPLIT = 5000  # images a split of the original evaluator's Inception Score
 KID_MOST = 10_000  # images of a set that are compared each with each
 _KERNEL_ROWS = 1024
 
 _EPS = torch.finfo(torch.float64).eps  # times D, of the largest eigenvalue: below it is rounding
-
+_NEGATIVE = 1e-3  # likewise, of matrices that were stored in half precision
 
 OnPart = Callable[[int, int], None]  # parts done, parts in all
 
@@ -126,7 +128,7 @@ class FrechetTo:
         eigenvalues = torch.linalg.eigvalsh((inner + inner.T) / 2)
         overlap = eigenvalues.clamp(min=0).sqrt().sum()
         distance = gap @ gap + covariance.trace() + target.trace() - 2 * overlap
-        return max(0.0, float(distance))
+        return max(float(distance), 0.0)  # NaN stays
 
 
 def frechet_distance(samples: Gaussian, reference: Gaussian) -> float:
@@ -138,6 +140,7 @@ def _factor(covariance: Tensor) -> Tensor:
     """R [D, R] with R R' = covariance; directions of no variance are left out.
 
     Cholesky where the matrix has full rank, the eigenvectors otherwise, which take far longer.
+    Raises AdmError for a matrix that is no covariance.
     """
     lower: Tensor
     info: Tensor
@@ -148,6 +151,11 @@ def _factor(covariance: Tensor) -> Tensor:
     eigenvalues: Tensor
     vectors: Tensor
     eigenvalues, vectors = torch.linalg.eigh(covariance)
+    if bool(eigenvalues[0] < -_NEGATIVE * eigenvalues[-1].abs()):
+        raise AdmError(
+            f"not a covariance: its eigenvalues go from {float(eigenvalues[0]):.3g} to "
+            f"{float(eigenvalues[-1]):.3g}, expected none below 0"
+        )
     kept = eigenvalues > rounding * eigenvalues.max().clamp(min=0)
     return vectors[:, kept] * eigenvalues[kept].sqrt()
 

@@ -34,7 +34,7 @@ from adm_cli.config import (
     config_to_json,
 )
 from adm_cli.errors import CheckpointError
-from adm_cli.storage.files import atomic_write, file_digest
+from adm_cli.storage.files import atomic_write, file_digest, open_file
 
 FORMAT_VERSION = "1"
 KINDS = ("diffusion", "upsampler", "classifier")
@@ -159,7 +159,7 @@ def _object(text: str) -> dict[str, Any]:
 def _read_header(path: Path) -> dict[str, Any]:
     """The JSON header, after checks of our own and all of the library's."""
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             size = path.stat().st_size
             start = file.read(_MAGIC)
             length = struct.unpack_from("<Q", start)[0] if len(start) >= 8 else 0
@@ -298,7 +298,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """
     from safetensors.torch import load_file
 
-    metadata = _read_header(path).get("__metadata__", {})
+    metadata = _read_header(path).get("__metadata__") or {}
     try:
         digest = _hash_blanked(path, str(metadata.get("content_sha256", "")))
         if digest != metadata.get("content_sha256"):
@@ -335,7 +335,7 @@ def read_original(path: Path, *, ignore: str | None = None) -> dict[str, Tensor]
     dictionary of finite floating-point tensors.
     """
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             magic = file.read(_MAGIC)
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from None

@@ -334,6 +334,8 @@ def _open_source(path: Path) -> Source:
         return FolderSource(path)
     if not os.path.exists(path):
         raise UsageError(f"no such folder or file of pictures: {path}")
+    if not os.path.isfile(path):  # a pipe would be waited for
+        raise UsageError(f"{path} is not a regular file: expected a folder, a .zip or a .tar")
     try:
         if path.suffix.lower() == ".zip" or zipfile.is_zipfile(path):
             return ZipSource(path)

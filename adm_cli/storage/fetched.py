@@ -15,7 +15,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from adm_cli.errors import CheckpointError, DownloadError, OutputError
-from adm_cli.storage.files import adm_home, atomic_write, explain_os_error, make_folder
+from adm_cli.storage.files import (
+    adm_home,
+    atomic_write,
+    explain_os_error,
+    make_folder,
+    read_text,
+)
 from adm_cli.storage.partial import remove_partials
 
 _STALE = 86_400  # seconds after which what a killed process left is nobody's
@@ -44,13 +50,13 @@ def read_pin(name: str) -> Pin | None:
     """Raises DownloadError for a record that cannot be read."""
     path = pin_path(name)
     try:
-        facts = json.loads(path.read_bytes())
+        facts = json.loads(read_text(path))
         return Pin(str(facts["sha256"]), int(facts["bytes"]), facts["source"], facts["date"])
     except FileNotFoundError:
         return None
     except OSError as error:
         raise DownloadError(f"cannot read {path}: {error.strerror or error}") from None
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, ArithmeticError, RecursionError):
         raise DownloadError(
             f"{path} is damaged; it recorded the hash of {name}: remove it to trust the next file"
         ) from None

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -148,9 +149,57 @@ def check_writable(folder: Path) -> None:
         raise OutputError(explain_os_error(f"cannot write to {folder}", error)) from error
 
 
+def open_file(path: Path, *, pipe: bool = False) -> IO[bytes]:
+    """A file to read, which must be a regular one: a device has no end, a pipe may never begin.
+
+    ``pipe`` takes these too, as the shell makes them for ``<(command)``; one that nothing writes to
+    is then empty. Raises OSError, and never waits.
+    """
+    file = open(path, "rb", opener=_without_waiting)  # noqa: SIM115  # the caller closes it
+    if pipe:
+        if os.name == "posix":  # where opening did not wait, reading must
+            os.set_blocking(file.fileno(), True)
+    elif not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return file
+
+
+def open_to_append(path: Path) -> IO[bytes]:
+    """An unbuffered file of a folder that may be anyone's: never one elsewhere, by a link."""
+    return open(path, "ab", buffering=0, opener=_in_its_folder)
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def open_to_change(path: Path) -> IO[bytes]:
+    """A file to read and write at any place, made if there is none; likewise never elsewhere."""
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
+    file = os.fdopen(_in_its_folder(str(path), flags), "r+b")
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return file
+
+
+def _in_its_folder(path: str, flags: int) -> int:
+    alone = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
+    return os.open(path, flags | alone, 0o666)
+
+
+def read_file(path: Path, most: int) -> bytes:
+    """A regular file of at most ``most`` bytes; raises OSError."""
+    with open_file(path) as file:
+        if os.fstat(file.fileno()).st_size > most:  # before any memory is taken
+            raise OSError(errno.EFBIG, f"over {most / 1e6:,.0f} MB are too many", str(path))
+        return file.read(most)
+
+
 def read_text(path: Path) -> str:
     """A UTF-8 file; raises OSError, or ValueError if it is no text or has no end in sight."""
-    with path.open("rb") as file:
+    with open_file(path, pipe=True) as file:
         data = file.read(_MOST_TEXT + 1)
     if len(data) > _MOST_TEXT:
         raise ValueError(f"over {_MOST_TEXT / 1e6:.0f} MB are too many for a text")
@@ -185,7 +234,7 @@ def refuse_existing(paths: Sequence[Path]) -> None:
 def file_digest(path: Path) -> tuple[int, str]:
     """Length and SHA-256 of a file of any size; raises OSError."""
     digest, size = hashlib.sha256(), 0
-    with path.open("rb") as file:
+    with open_file(path) as file:
         while block := file.read(2**20):
             digest.update(block)
             size += len(block)

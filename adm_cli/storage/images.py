@@ -23,7 +23,7 @@ from PIL import Image, PngImagePlugin
 from torch import Tensor
 
 from adm_cli.errors import AdmError
-from adm_cli.storage.files import atomic_write
+from adm_cli.storage.files import atomic_write, open_file
 
 Recipe = Mapping[str, Any]
 Pixels = npt.NDArray[np.uint8]
@@ -98,7 +98,7 @@ def open_picture(path: Path) -> tuple[Pixels, dict[str, Any] | None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # damaged EXIF holds no recipe, and that is said
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=("PNG", "WEBP")) as image:
+            with open_file(path) as file, Image.open(file, formats=("PNG", "WEBP")) as image:
                 recipe = _recipe_of(image)
                 pixels = np.asarray(image.convert("RGB"))
     except OSError as error:

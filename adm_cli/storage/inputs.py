@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from adm_cli.errors import AdmError, UsageError
+from adm_cli.storage.files import open_file
 from adm_cli.storage.images import Pixels, recipe_in
 from adm_cli.storage.merging import Entry, open_runs
 from adm_cli.storage.npz import ImageArrays, read_image_arrays
@@ -100,6 +101,8 @@ def _open(path: Path, resize: Size | None) -> Iterator[InputPicture]:
         yield from (_picture(file, resize) for file in _files(path))
     elif not os.path.exists(path):
         raise UsageError(f"no such picture, folder or npz: {path}")
+    elif not os.path.isfile(path):  # a pipe would be waited for
+        raise UsageError(f"{path} is not a regular file: expected a picture, folder or npz")
     elif path.suffix.lower() == ".npz" or zipfile.is_zipfile(path):
         yield from _array_pictures(read_image_arrays(path), resize)
     else:
@@ -161,7 +164,7 @@ def _read_picture(path: Path) -> Pixels:
 
 def _read_file(path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             return file.read(MOST_BYTES + 1)
     except OSError as error:
         raise AdmError(f"cannot read {path}: {error.strerror or error}") from None
@@ -169,7 +172,7 @@ def _read_file(path: Path) -> bytes:
 
 def _array_pictures(arrays: ImageArrays, resize: Size | None) -> Iterator[InputPicture]:
     for i in range(len(arrays.images)):
-        pixels = np.asarray(arrays.images[i])
+        pixels = arrays.image(i)
         label = None if arrays.labels is None else int(arrays.labels[i])
         seed = None if arrays.seeds is None else int(arrays.seeds[i])
         recipe = arrays.recipe
@@ -183,12 +186,8 @@ def _array_pictures(arrays: ImageArrays, resize: Size | None) -> Iterator[InputP
             recipe,
             label,
             seed,
-            partial(_read_array, arrays, i),
+            partial(arrays.image, i),
         )
-
-
-def _read_array(arrays: ImageArrays, index: int) -> Pixels:
-    return np.asarray(arrays.images[index])
 
 
 def _fitted(pixels: Pixels, size: Size | None) -> Pixels:

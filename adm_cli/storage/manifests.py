@@ -11,16 +11,24 @@ import os
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from adm_cli.errors import OutputError, RunError, UsageError
-from adm_cli.storage.files import atomic_write, explain_os_error, sync_folder
+from adm_cli.storage.files import (
+    atomic_write,
+    explain_os_error,
+    open_file,
+    open_to_append,
+    sync_folder,
+)
 from adm_cli.storage.plans import check_name
 
 Record = dict[str, Any]  # file, bytes, sha256, and the facts of the image
 
 _MARK = b', "crc": "'
+_MOST_LINE = 2**20  # bytes; what is longer is damaged, and counts as several
 
 
 @dataclass
@@ -61,8 +69,9 @@ def read_manifest(path: Path) -> Manifest:
     """Every whole line of a manifest; raises RunError if the file cannot be read."""
     found = Manifest()
     try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, 1):
+        with open_file(path) as file:
+            lines = iter(partial(file.readline, _MOST_LINE), b"")
+            for number, line in enumerate(lines, 1):
                 record = parse_line(line)
                 if record is not None:
                     found.records.append(record)
@@ -91,7 +100,7 @@ class ManifestWriter:
         """``alone``: no other process writes to it. Otherwise a torn line is ended, not cut off."""
         self.path = path
         try:
-            self._file = path.open("ab", buffering=0)
+            self._file = open_to_append(path)
             size = _whole_bytes(path)
             if size < self._file.tell():
                 if alone:

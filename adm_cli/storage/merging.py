@@ -21,9 +21,10 @@ import numpy as np
 from numpy.lib import format as npy
 
 from adm_cli.errors import RunError
-from adm_cli.storage.files import atomic_write, explain_os_error
+from adm_cli.storage.files import atomic_write, explain_os_error, read_file
 from adm_cli.storage.images import decode_picture
 from adm_cli.storage.manifests import Record
+from adm_cli.storage.pictures import MOST_BYTES
 from adm_cli.storage.plans import Plan
 from adm_cli.storage.runs import RunFolder
 
@@ -41,7 +42,7 @@ class Entry:
     def read(self) -> bytes:
         """The file's bytes; raises RunError if they are not those that were written."""
         try:
-            data = self.path.read_bytes()
+            data = read_file(self.path, MOST_BYTES)
         except OSError as error:
             raise RunError(explain_os_error(f"cannot read {self.path}", error)) from error
         if hashlib.sha256(data).hexdigest() != self.record["sha256"]:

@@ -1,118 +1,232 @@
-"""The original's npz: ``arr_0`` uint8 [N, H, W, 3], ``arr_1`` int64 [N] labels where there are any.
+"""npz files, whoever wrote them: the arrays in them, read in their order and never held whole.
 
-Ours adds ``seeds`` and ``adm``, the recipe of the run. Nothing is ever unpickled.
+The original's layout: ``arr_0`` uint8 [N, H, W, 3], ``arr_1`` int64 [N] labels where there are any;
+reference batches have statistics too. Ours adds ``seeds`` and ``adm``, the recipe of the run.
+
+Nothing is ever unpickled. No header is believed: neither numpy's nor the archive's may promise more
+than the file holds, and what is read to its end has the archive's checksum.
 """
 
 from __future__ import annotations
 
+import io
 import json
-import struct
+import math
+import os
+import threading
+import warnings
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from adm_cli.errors import AdmError, UsageError
 from adm_cli.storage.images import Pixels
+from adm_cli.storage.pictures import MOST_PIXELS
 
-_MOST_COMPRESSED = 4 * 2**30  # bytes to unpack into memory
-_LOCAL_HEADER = 30  # of a zip member, before its name
+_MOST_LIST = 2**28  # bytes of an array that is read whole
+_MOST_HEADER = 2**16  # of an array; numpy takes no more than 10,000
+_BLOCK = 1 << 24
+_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+
+Array = npt.NDArray[Any]
+
+
+class Npz:
+    """The names and arrays of an npz; they can be read until it is closed.
+
+    Raises UsageError where there is no file, AdmError for what is no npz.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        if not os.path.isfile(path):  # a pipe would be waited for
+            raise UsageError(
+                f"{'not a regular' if os.path.exists(path) else 'no such'} file: {path}"
+            )
+        try:
+            self._archive = zipfile.ZipFile(path)
+        except Exception as error:  # damaged archives raise many kinds
+            raise _unreadable(path, error) from None
+        self.names = [name.removesuffix(".npy") for name in self._archive.namelist()]
+        self._arrays: list[NpzArray] = []
+
+    def __enter__(self) -> Npz:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        for array in self._arrays:
+            array.close()
+        self._archive.close()
+
+    def array(self, name: str) -> NpzArray:
+        """Raises AdmError for anything but a plain array whose size is what its header says."""
+        if name not in self.names:
+            there = ", ".join(self.names[:5]) or "nothing"
+            raise UsageError(f"{self.path} has no array {name}: it holds {there}")
+        if self.names.count(name) > 1:
+            raise AdmError(f"{self.path} is damaged: it has {name} twice")
+        self._arrays.append(NpzArray(self.path, name, self._archive))
+        return self._arrays[-1]
+
+    def values(self, name: str, most: int = _MOST_LIST) -> Array | None:
+        """A whole small array; None where there is none. Raises AdmError if it is not small."""
+        if name not in self.names:
+            return None
+        array = self.array(name)
+        if array.dtype.itemsize * math.prod(array.shape) > most:
+            raise AdmError(f"{self.path}: {array} is too large, expected {most:,} bytes at most")
+        rows = array.read(0, array.shape[0]) if array.shape else array.read(0, 1)
+        return rows.reshape(array.shape)
+
+
+class NpzArray:
+    """An array, read row by row: going on costs nothing, going back begins anew."""
+
+    def __init__(self, path: Path, name: str, archive: zipfile.ZipFile) -> None:
+        self.path, self.name, self._archive = path, name, archive
+        self._entry = archive.getinfo(f"{name}.npy")
+        self._lock = threading.Lock()
+        self._position = 0  # rows read
+        try:
+            self.shape, self.dtype, self._start = self._read_header()
+            self._begin()
+        except AdmError:
+            raise
+        except Exception as error:  # damaged archives raise many kinds
+            raise _unreadable(path, error) from None
+        self._row = self.dtype.itemsize * math.prod(self.shape[1:])  # bytes
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __str__(self) -> str:
+        return f"{self.name} is {self.dtype} {list(self.shape)}"
+
+    def read(self, begin: int, count: int) -> Array:
+        """Rows [count, ...] from ``begin`` on; raises AdmError for damage. Threads may share it."""
+        with self._lock:
+            try:
+                if begin < self._position:
+                    self._begin()
+                self._pass_over((begin - self._position) * self._row)
+                data = self._file.read(count * self._row)
+            except Exception as error:  # damaged archives raise many kinds
+                self.close()
+                raise _unreadable(self.path, error) from None
+            self._position = begin + count
+        if len(data) != count * self._row:
+            raise AdmError(f"cannot read {self.path} as npz: it is cut short")
+        return np.frombuffer(data, self.dtype).reshape(count, *self.shape[1:])
+
+    def close(self) -> None:
+        self._file.close()
+        self._archive.close()
+
+    def _begin(self) -> None:
+        """What is read next are the values, from the first."""
+        self._file: IO[bytes] = self._archive.open(self._entry)
+        self._position = 0
+        self._pass_over(self._start)
+
+    def _pass_over(self, count: int) -> None:
+        while count and (data := self._file.read(min(count, _BLOCK))):
+            count -= len(data)
+
+    def _read_header(self) -> tuple[tuple[int, ...], np.dtype[Any], int]:
+        """Shape, type, and where the values begin."""
+        with self._archive.open(self._entry) as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of headers as Python 2 wrote them
+            head = io.BytesIO(file.read(_MOST_HEADER))  # which says itself how long it is
+            version = np.lib.format.read_magic(head)
+            if version not in _HEADERS:
+                raise ValueError(f"npy format {version}")
+            shape, fortran, dtype = _HEADERS[version](head)
+        entry, where, start = self._entry, f"{self.path}: {self.name}", head.tell()
+        if dtype.hasobject:
+            raise AdmError(f"{where} holds pickled objects: refused, since they could run code")
+        if fortran and len(shape) > 1:
+            raise AdmError(
+                f"{where} is stored column by column, expected row by row: "
+                f"numpy.ascontiguousarray makes it so"
+            )
+        if (
+            any(type(side) is not int or side < 0 for side in shape)
+            or dtype.itemsize * math.prod(shape) != entry.file_size - start
+            or (
+                entry.compress_type == zipfile.ZIP_STORED and entry.compress_size != entry.file_size
+            )
+        ):
+            raise AdmError(
+                f"{where} is damaged: {dtype} {list(shape)} in {entry.file_size - start} bytes, "
+                f"its size is not what its header says"
+            )
+        return tuple(shape), dtype, start
 
 
 @dataclass(frozen=True)
 class ImageArrays:
-    """What an npz holds; ``images`` stay in the file where they are not compressed."""
+    """What an npz of pictures holds; ``images`` stay in the file."""
 
     path: Path
-    images: Pixels  # [N, H, W, 3]
+    images: NpzArray  # uint8 [N, H, W, 3]
     labels: npt.NDArray[np.int64] | None
     seeds: npt.NDArray[np.uint64] | None
     recipe: dict[str, Any] | None  # of the run, if ours
 
+    def image(self, index: int) -> Pixels:
+        """uint8 [H, W, 3]"""
+        pixels: Pixels = self.images.read(index, 1)[0]
+        return pixels
+
+
+def image_array(npz: Npz) -> NpzArray:
+    """``arr_0``, uint8 [N, H, W, 3]; raises UsageError for anything else."""
+    images = npz.array("arr_0")
+    shape = images.shape
+    if images.dtype != np.uint8 or len(shape) != 4 or shape[3] != 3 or 0 in shape:
+        raise UsageError(f"{npz.path}: {images}, expected uint8 images [N, H, W, 3]")
+    if shape[1] * shape[2] > MOST_PIXELS:
+        raise UsageError(f"{npz.path}: {images}, which are too many pixels for an image")
+    return images
+
 
 def read_image_arrays(path: Path) -> ImageArrays:
     """Opens an npz of pictures; raises AdmError for anything else."""
+    npz = Npz(path)
     try:
-        with zipfile.ZipFile(path) as archive:
-            images = _array(path, archive, "arr_0")
-            if images is None:
-                raise UsageError(
-                    f"{path}: expected pictures under arr_0, "
-                    f"it holds {', '.join(archive.namelist()[:5]) or 'nothing'}"
-                )
-            labels, seeds = _array(path, archive, "arr_1"), _array(path, archive, "seeds")
-            text = _array(path, archive, "adm")
-    except (OSError, zipfile.BadZipFile) as error:
-        raise AdmError(f"cannot read {path} as npz: {error}") from None
-    except (ValueError, EOFError, KeyError, struct.error, NotImplementedError) as error:
-        raise AdmError(f"{path} is a damaged npz: {error}") from None
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or not images.size:
-        raise UsageError(
-            f"{path}: arr_0 is {images.dtype} {list(images.shape)}, expected uint8 [N, H, W, 3]"
-        )
+        return _image_arrays(npz)
+    except AdmError:
+        npz.close()
+        raise
+
+
+def _image_arrays(npz: Npz) -> ImageArrays:
+    path, images = npz.path, image_array(npz)
+    labels, seeds = npz.values("arr_1"), npz.values("seeds")
     for name, array in (("arr_1", labels), ("seeds", seeds)):
         if array is not None and (array.shape != images.shape[:1] or array.dtype.kind not in "iu"):
             raise UsageError(
                 f"{path}: {name} is {array.dtype} {list(array.shape)}, "
                 f"expected a whole number for each of {len(images)} pictures"
             )
-    return ImageArrays(path, images, labels, seeds, _recipe(text))
+    return ImageArrays(path, images, labels, seeds, _recipe(npz.values("adm")))
 
 
-def _array(path: Path, archive: zipfile.ZipFile, name: str) -> npt.NDArray[Any] | None:
-    """A member, mapped from the file if it is not compressed; its size is checked first."""
-    try:
-        info = archive.getinfo(f"{name}.npy")
-    except KeyError:
-        return None
-    with archive.open(info) as file:
-        shape, fortran, dtype = _read_header(file)
-        start = file.tell()
-        if dtype.hasobject or dtype.itemsize * _count(shape) != info.file_size - start:
-            raise ValueError(f"{name} is {dtype} {list(shape)} in {info.file_size - start} bytes")
-        if info.compress_type != zipfile.ZIP_STORED or not shape or not _count(shape):
-            if info.file_size > _MOST_COMPRESSED:
-                raise UsageError(
-                    f"{path}: {name} is compressed, and {info.file_size / 1e9:.1f} GB are too "
-                    f"much to unpack at once: save it with numpy.savez"
-                )
-            data = file.read()
-            order: Any = "F" if fortran else "C"
-            return np.frombuffer(data, dtype).reshape(shape, order=order)
-        while file.read(1 << 24):
-            pass  # the archive's own checksum is compared at the end
-    offset = _data_offset(path, info) + start
-    return np.memmap(path, dtype, "r", offset, shape, "F" if fortran else "C")
+def _unreadable(path: Path, error: Exception) -> AdmError:
+    return AdmError(f"cannot read {path} as npz: {str(error) or type(error).__name__}")
 
 
-def _read_header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    version = np.lib.format.read_magic(file)
-    if version == (1, 0):
-        return np.lib.format.read_array_header_1_0(file)
-    if version != (2, 0):
-        raise ValueError(f"npy format {version}")
-    return np.lib.format.read_array_header_2_0(file)
-
-
-def _count(shape: tuple[int, ...]) -> int:
-    count = 1
-    for side in shape:
-        count *= int(side)
-    return count
-
-
-def _data_offset(path: Path, info: zipfile.ZipInfo) -> int:
-    with path.open("rb") as file:
-        file.seek(info.header_offset)
-        header = file.read(_LOCAL_HEADER)
-    name, extra = struct.unpack("<26x2H", header)
-    return info.header_offset + _LOCAL_HEADER + int(name) + int(extra)
-
-
-def _recipe(text: npt.NDArray[Any] | None) -> dict[str, Any] | None:
+def _recipe(text: Array | None) -> dict[str, Any] | None:
     if text is None or text.dtype.kind != "U" or text.ndim:
         return None
     try:

@@ -21,12 +21,19 @@ from pathlib import Path
 from typing import IO
 
 from adm_cli.errors import OutputError
-from adm_cli.storage.files import atomic_write, explain_os_error, make_folder
+from adm_cli.storage.files import (
+    atomic_write,
+    explain_os_error,
+    make_folder,
+    open_to_change,
+    read_text,
+)
 
 PIECE = 1 << 20  # bytes
 
 _SAVE_SECONDS = 1.0  # between records: what a killed process fetches again
 _BLOCK = 1 << 22
+_MOST_LENGTH = 1 << 50  # of a file
 
 Pieces = Mapping[int, tuple[int, str]]  # index: bytes from its start, their SHA-256
 
@@ -71,8 +78,7 @@ class Partial:
         self._saved = time.monotonic()
         make_folder(target.parent)
         try:
-            handle = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
-            self._file = os.fdopen(handle, "r+b")
+            self._file = open_to_change(self.path)
         except OSError as error:
             raise self._refused(error) from error
 
@@ -242,13 +248,17 @@ def _open_recorded(target: Path, record: Path) -> Partial | None:
     if not record.with_suffix("").is_file():
         return None
     try:
-        facts = json.loads(record.read_bytes())
+        facts = json.loads(read_text(record))
         if facts["piece"] != PIECE:
             return None
         version = Version(**{name: facts[name] for name in Version.__dataclass_fields__})
         pieces = {int(i): (int(f), str(digest)) for i, (f, digest) in facts["pieces"].items()}
         url = str(facts["url"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (
+        OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError,
+    ):  # fmt: skip
+        return None
+    if not _sensible(version):
         return None
     if record.name != f"{target.name}.{version.id}.partial.json":
         return None
@@ -256,6 +266,13 @@ def _open_recorded(target: Path, record: Path) -> Partial | None:
         if not (index >= 0 and 0 < filled <= min(PIECE, version.length - index * PIECE)):
             return None
     return Partial(target, version, url, pieces)
+
+
+def _sensible(version: Version) -> bool:
+    """Whether a record's values are of the types that they should be."""
+    words = (version.etag, version.modified, version.md5)
+    length = type(version.length) is int and 0 <= version.length <= _MOST_LENGTH
+    return length and all(word is None or isinstance(word, str) for word in words)
 
 
 def partial_bytes(target: Path) -> int:

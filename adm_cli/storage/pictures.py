@@ -16,7 +16,7 @@ from adm_cli.errors import AdmError
 from adm_cli.storage.images import BOMBS, Pixels
 
 MOST_BYTES = 512 * 2**20  # no picture file is this large; a mislabelled archive may be
-_MOST_PIXELS = 2**28 // 3  # from here on Pillow warns of a trap
+MOST_PIXELS = 2**28 // 3  # from here on Pillow warns of a trap
 _MOST_RATIO = 200  # of the sides: to crop a hair, all its length would have to be enlarged
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".ppm")
@@ -66,7 +66,7 @@ def decode_picture(data: bytes, name: str) -> Image.Image:
 
 
 def _check_size(size: tuple[int, int]) -> None:
-    if size[0] * size[1] > _MOST_PIXELS:
+    if size[0] * size[1] > MOST_PIXELS:
         raise ValueError(f"{size[0]}x{size[1]} pixels are too many for a picture")
     if max(size) > _MOST_RATIO * min(size):
         raise ValueError(f"{size[0]}x{size[1]} pixels are too narrow to crop")

@@ -5,27 +5,27 @@ Nothing is held in memory but the batches under way, which are read ahead of who
 
 from __future__ import annotations
 
-import json
-import math
 import os
-import zipfile
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from adm_cli.errors import AdmError, UsageError
 from adm_cli.storage.datasets import ImageSet, open_images
 from adm_cli.storage.images import Pixels
+from adm_cli.storage.npz import Npz, image_array
 from adm_cli.storage.pictures import center_crop, decode_picture
+from adm_cli.storage.references import check_statistics
+from adm_cli.storage.runs import RunFolder
 
 _MOST_BATCH_BYTES = 2**28
-_MOST_DIM = 8192  # of stored statistics
-_MOST_SIDE = 2**15
+_MOST_DIM = 2048  # of stored statistics, which are Inception's
 _STATISTICS = ("mu", "sigma", "mu_s", "sigma_s")  # the original's names
 
 Array = npt.NDArray[Any]
@@ -59,15 +59,8 @@ def open_pixels(path: Path, resize: tuple[int, int] | None = None) -> PixelSet:
 def _of_run(images: ImageSet, folder: Path) -> ImageSet:
     """The images of a run in the order of its manifests, without contact sheets and the like."""
     places = {picture.name: i for i, picture in enumerate(images.pictures)}
-    listed: dict[str, None] = {}
-    for manifest in sorted(folder.glob("manifest*.jsonl")):
-        for line in manifest.read_text("utf-8", "replace").splitlines():
-            try:
-                record = json.loads(line)
-                if "seed" in record:  # contact sheets and animations have none
-                    listed[str(record["file"])] = None
-            except (ValueError, KeyError, TypeError, RecursionError):
-                continue  # a line torn by a crash: its image counts as not drawn
+    records = RunFolder(folder).records()
+    listed = [name for name, record in records.items() if "seed" in record]  # sheets have none
     mine = [places[name] for name in listed if name in places]
     if not mine:
         raise UsageError(f"the run in {folder} has no finished images yet")
@@ -129,17 +122,10 @@ class NpzPixels:
 
     def __init__(self, path: Path, resize: tuple[int, int] | None) -> None:
         self.path, self.resize = path, resize
-        with _open_npz(path) as archive, _open_member(archive, path, "arr_0") as member:
-            shape, dtype = member.shape, member.dtype
-        if dtype != np.uint8 or len(shape) != 4 or shape[3] != 3:
-            raise UsageError(
-                f"{path}: arr_0 is {dtype} {list(shape)}, expected uint8 images [N, H, W, 3]"
-            )
-        if 0 in shape or max(shape[1:3]) > _MOST_SIDE:
-            raise UsageError(f"{path}: arr_0 has shape {list(shape)}: no images to measure")
-        self.stored = (shape[1], shape[2])
+        with Npz(path) as npz:
+            self.count, height, width, _ = image_array(npz).shape
+        self.stored = (height, width)
         self.size = self.stored if resize is None else resize
-        self.count = shape[0]
 
     def __len__(self) -> int:
         return self.count
@@ -148,12 +134,10 @@ class NpzPixels:
         return _ahead(self._batches(_fitting(batch_size, self.stored)))
 
     def _batches(self, batch_size: int) -> Iterator[Pixels]:
-        shape = (*self.stored, 3)
-        with _open_npz(self.path) as archive, _open_member(archive, self.path, "arr_0") as member:
+        with Npz(self.path) as npz:
+            images = image_array(npz)
             for begin in range(0, self.count, batch_size):
-                n = min(batch_size, self.count - begin)
-                data = _read_exactly(member.file, n * math.prod(shape), self.path)
-                batch = np.frombuffer(data, dtype=np.uint8).reshape(n, *shape)
+                batch = images.read(begin, min(batch_size, self.count - begin))
                 yield batch if self.resize is None else self._resized(batch, self.resize)
 
     @staticmethod
@@ -168,17 +152,19 @@ def read_npz_statistics(path: Path) -> dict[str, Array] | None:
 
     As the original stores them, float64; None where there are none. Raises AdmError for damage.
     """
-    found: dict[str, Array] = {}
-    with _open_npz(path) as archive:
-        names = set(archive.namelist())
-        for name in _STATISTICS:
-            if f"{name}.npy" in names:
-                found[name] = _read_statistic(archive, path, name)
+    with Npz(path) as npz:
+        there = [name for name in _STATISTICS if name in npz.names]
+        found = {name: _read_statistic(npz, name) for name in there}
     for mean, covariance in (("mu", "sigma"), ("mu_s", "sigma_s")):
-        if (mean in found) != (covariance in found) or (
-            mean in found and found[covariance].shape != (len(found[mean]),) * 2
-        ):
+        if (mean in found) != (covariance in found):
             raise AdmError(f"{path}: {mean} and {covariance} do not belong together")
+        if mean in found:
+            try:
+                check_statistics(*(torch.from_numpy(found[name]) for name in (mean, covariance)))
+            except ValueError as error:
+                raise AdmError(
+                    f"{path}: {mean} and {covariance} do not belong together: {error}"
+                ) from None
     return found if "mu" in found else None
 
 
@@ -186,79 +172,18 @@ def holds_statistics(path: Path) -> bool:
     """Whether a file is one of the original's reference batches, not samples."""
     if path.suffix.lower() != ".npz":
         return False
-    with _open_npz(path) as archive:
-        return "mu.npy" in archive.namelist()
+    with Npz(path) as npz:
+        return "mu" in npz.names
 
 
-def _read_statistic(archive: zipfile.ZipFile, path: Path, name: str) -> Array:
-    with _open_member(archive, path, name) as member:
-        sizes = member.shape
-        if member.dtype.kind != "f" or len(sizes) not in (1, 2) or max(sizes) > _MOST_DIM:
-            raise AdmError(f"{path}: {name} is {member.dtype} {list(sizes)}, expected statistics")
-        data = _read_exactly(member.file, math.prod(sizes) * member.dtype.itemsize, path)
-    values = np.frombuffer(data, dtype=member.dtype).reshape(sizes).astype(np.float64)
+def _read_statistic(npz: Npz, name: str) -> Array:
+    stored = npz.array(name)
+    if stored.dtype.kind != "f" or len(stored.shape) not in (1, 2) or max(stored.shape) > _MOST_DIM:
+        raise AdmError(f"{npz.path}: {stored}, expected statistics")
+    values = stored.read(0, len(stored)).astype(np.float64)
     if not np.isfinite(values).all():
-        raise AdmError(f"{path}: {name} holds NaN or infinite values")
+        raise AdmError(f"{npz.path}: {name} holds NaN or infinite values")
     return values
-
-
-class _Member:
-    """An array of an npz, its header read and its data to come."""
-
-    def __init__(self, file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        self.file, self.shape, self.dtype = file, shape, dtype
-
-    def __enter__(self) -> _Member:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.file.close()
-
-
-def _open_npz(path: Path) -> zipfile.ZipFile:
-    try:
-        return zipfile.ZipFile(path)
-    except FileNotFoundError:
-        raise UsageError(f"no such file: {path}") from None
-    except Exception as error:  # damaged archives raise many kinds
-        raise UsageError(f"cannot read {path} as npz: {error or type(error).__name__}") from None
-
-
-def _open_member(archive: zipfile.ZipFile, path: Path, name: str) -> _Member:
-    """Raises AdmError for anything but a plain array whose size is what its header says."""
-    if f"{name}.npy" not in archive.namelist():
-        raise UsageError(f"{path} has no array {name}: expected an npz of images [N, H, W, 3]")
-    entry = archive.getinfo(f"{name}.npy")
-    try:
-        file = archive.open(entry)
-        version = np.lib.format.read_magic(file)
-        read = {
-            (1, 0): np.lib.format.read_array_header_1_0,
-            (2, 0): np.lib.format.read_array_header_2_0,
-        }[version]
-        shape, fortran, dtype = read(file)
-        header = file.tell()
-    except Exception as error:  # damaged archives raise many kinds
-        raise AdmError(
-            f"cannot read {name} of {path}: {str(error) or type(error).__name__}"
-        ) from None
-    if dtype.hasobject:
-        raise AdmError(f"{path}: {name} holds pickled objects: refused, since they could run code")
-    if fortran and len(shape) > 1:
-        raise AdmError(f"{path}: {name} is stored column by column, expected row by row")
-    if entry.file_size != header + math.prod(shape) * dtype.itemsize:
-        raise AdmError(f"{path}: {name} is damaged: its size is not what its header says")
-    return _Member(file, tuple(shape), dtype)
-
-
-def _read_exactly(file: IO[bytes], count: int, path: Path) -> bytes:
-    try:
-        data = file.read(count)
-    except Exception as error:  # damaged archives raise many kinds
-        raise AdmError(f"cannot read {path}: {str(error) or type(error).__name__}") from None
-    if len(data) != count:
-        raise AdmError(f"{path} is cut short")
-    return data
 
 
 def _fitting(batch_size: int, size: Sequence[int]) -> int:

@@ -12,10 +12,11 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from adm_cli.errors import RunError, UsageError
-from adm_cli.storage.files import explain_os_error
+from adm_cli.storage.files import explain_os_error, read_file
 
 FORMAT = 1
 MAX_IMAGES = 10**7
+_MOST_BYTES = 2**31  # of run.json: so many rows at 200 bytes each
 
 
 class Item(NamedTuple):
@@ -72,7 +73,7 @@ def _seal(body: bytes) -> str:
 def read_plan(path: Path) -> Plan:
     """Reads ``run.json``, to the last byte; raises RunError if it is damaged or missing."""
     try:
-        data = path.read_bytes()
+        data = read_file(path, _MOST_BYTES)
     except FileNotFoundError:
         raise RunError(f"{path.parent} is no run: it has no {path.name}") from None
     except OSError as error:

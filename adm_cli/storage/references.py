@@ -6,6 +6,7 @@ Safetensors that describe themselves and hold a hash of their own content, as we
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ from adm_cli.storage.checkpoints import read_tensors, write_tensors
 
 FORMAT, FORMAT_VERSION = "adm-reference", "1"
 MOST_FEATURES = 10_000  # of the published reference batches
+_LARGEST = 1e12  # of a network's features and their products, so that no distance overflows
+_ROUNDING = 1e-4  # of the largest value: half precision, if that is what it was stored in
 
 _FACTS = ("features", "features_sha256", "images", "size", "source", "pixels_sha256")
 
@@ -54,6 +57,8 @@ def save_reference(path: Path, reference: Reference) -> str:
 def is_reference(path: Path) -> bool:
     """Whether a file says that it is a reference; False for anything that cannot be read."""
     try:
+        if not os.path.isfile(path):  # a pipe would be waited for
+            return False
         with safetensors.safe_open(path, framework="pt") as handle:
             return (handle.metadata() or {}).get("format") == FORMAT
     except (OSError, MemoryError, safetensors.SafetensorError):
@@ -74,7 +79,7 @@ def read_reference(path: Path) -> Reference:
         )
     try:
         reference = _parse(json.loads(metadata["reference"]), tensors)
-    except (KeyError, ValueError, TypeError, RecursionError) as error:
+    except (KeyError, ValueError, TypeError, ArithmeticError, RecursionError) as error:
         raise CheckpointError(f"{path}: damaged reference ({error})") from None
     return reference
 
@@ -86,13 +91,13 @@ def describe_reference(reference: Reference) -> dict[str, Any]:
 
 
 def _parse(facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Reference:
-    height, width = facts["size"]
-    images = facts["images"]
+    height, width = map(int, facts["size"])
+    images = None if facts["images"] is None else int(facts["images"])
     reference = Reference(
         features=str(facts["features"]),
         features_sha256=str(facts["features_sha256"]),
-        images=None if images is None else int(images),
-        size=(int(height), int(width)),
+        images=images,
+        size=(height, width),
         source=str(facts["source"]),
         pixels_sha256=str(facts["pixels_sha256"]),
         mu=tensors["mu"],
@@ -105,14 +110,32 @@ def _parse(facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Reference
         if (mean is None) != (covariance is None):
             raise ValueError("statistics without their other half")
         if mean is not None and covariance is not None:
-            _check(mean, (len(mean),), torch.float64)
-            _check(covariance, (len(mean), len(mean)), torch.float64)
+            check_statistics(mean, covariance)
     _check(reference.kept, (len(reference.kept), len(reference.mu)), torch.float32)
+    if height < 1 or width < 1 or (images is not None and images < 2):
+        raise ValueError(f"{images} images of {height}x{width}")
     return reference
+
+
+def check_statistics(mean: Tensor, covariance: Tensor) -> None:
+    """Raises ValueError unless they are float64 [D] and [D, D] and could be of numbers.
+
+    That no variance is negative in any direction is seen when the root is taken.
+    """
+    dim = len(mean) if mean.ndim else 0
+    _check(mean, (dim,), torch.float64)
+    _check(covariance, (dim, dim), torch.float64)
+    if not dim:
+        raise ValueError("no numbers")
+    largest = covariance.abs().max()
+    if not bool((covariance - covariance.T).abs().max() <= _ROUNDING * largest):
+        raise ValueError("the covariance is not symmetric")
+    if bool(covariance.diagonal().min() < -_ROUNDING * largest):
+        raise ValueError("a variance is negative")
 
 
 def _check(tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> None:
     if tuple(tensor.shape) != shape or tensor.dtype != dtype:
         raise ValueError(f"{tensor.dtype} {list(tensor.shape)}, expected {dtype} {list(shape)}")
-    if not bool(tensor.isfinite().all()):
-        raise ValueError("NaN or infinite values")
+    if not bool((tensor.abs() <= _LARGEST).all()):
+        raise ValueError(f"NaN, infinite, or values above {_LARGEST:g}")

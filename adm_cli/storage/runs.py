@@ -25,6 +25,7 @@ from adm_cli.errors import OutputError, RunError, UsageError
 from adm_cli.storage.files import (
     atomic_write,
     explain_os_error,
+    file_digest,
     leftovers,
     make_folder,
     refuse_existing,
@@ -187,7 +188,7 @@ class RunFolder:
     def whole(self) -> bool:
         """Whether both copies of ``run.json`` are there and equal."""
         try:
-            return self.file.read_bytes() == self.copy.read_bytes()
+            return file_digest(self.file) == file_digest(self.copy)
         except OSError:
             return False
 

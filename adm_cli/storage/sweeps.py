@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from adm_cli.errors import AdmError
-from adm_cli.storage.files import explain_os_error
+from adm_cli.storage.files import explain_os_error, read_text
 from adm_cli.storage.tables import Panel, draw_panels, write_csv, write_json
 
 FORMAT = 1
 _HIDDEN = ("scores_of", "metrics")  # of the program, not of whoever reads the table
+_LARGEST = 1e30  # of a number in a row
 Row = dict[str, Any]
 
 
@@ -33,7 +34,7 @@ class SweepFolder:
     def read(self) -> tuple[dict[str, list[Any]], dict[str, Row]]:
         """The axes, and the rows by cell; both empty for a new folder. Raises AdmError."""
         try:
-            value = json.loads(self.file.read_text(encoding="utf-8"))
+            value = json.loads(read_text(self.file))
             if value["format"] != FORMAT:
                 raise ValueError(f"format {value['format']!r:.20}, made by another adm")
             axes = {str(name): list(values) for name, values in value["axes"].items()}
@@ -67,9 +68,17 @@ class SweepFolder:
 
 def _checked(row: Row) -> Row:
     """A row that the program can go on with; raises ValueError or TypeError."""
-    for name, types in (("drawn", int), ("seconds", (int, float)), ("metrics", list)):
-        if name in row and not isinstance(row[name], types):
-            raise ValueError(f"{name} is {row[name]!r:.40}")
+    metrics = row.get("metrics", [])
+    if not isinstance(metrics, list) or not all(isinstance(name, str) for name in metrics):
+        raise ValueError(f"metrics is {metrics!r:.40}")
+    scores = [f"{name}{end}" for name in metrics for end in ("", "_error")]
+    for name in ("drawn", "seconds", "images_per_second", *scores):
+        value = row.get(name, 0)
+        number = type(value) in (int, float) and abs(value) < _LARGEST
+        if not number and not (name in scores and value is None):
+            raise ValueError(f"{name} is {value!r:.40}")
+    if type(row.get("drawn", 0)) is not int or min(row.get("drawn", 0), row.get("seconds", 0)) < 0:
+        raise ValueError(f"{row.get('drawn')} images in {row.get('seconds')} s")
     return dict(row)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 from adm_cli.storage.files import atomic_write
 
+_LARGEST = 1e30  # what is larger has no place in a plot
 _MARKED = 60  # more points than that are a line
 Points = tuple[Sequence[float], Sequence[float]]  # x and y
 
@@ -57,6 +59,7 @@ def draw_panels(path: Path, panels: Sequence[Panel]) -> bool:
         for name, (x, y) in panel.lines.items():
             marker = "." if len(x) <= _MARKED else None
             error = panel.errors.get(name)
+            y = [value if abs(value) < _LARGEST else math.nan for value in y]
             axis.errorbar(x, y, error, label=name, marker=marker, capsize=2, elinewidth=0.8)
         axis.set_xlabel(panel.x)
         axis.set_ylabel(panel.y)

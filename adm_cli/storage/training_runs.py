@@ -22,7 +22,13 @@ from torch import Tensor
 
 from adm_cli.errors import CheckpointError, OutputError
 from adm_cli.storage.checkpoints import read_tensors, write_tensors
-from adm_cli.storage.files import atomic_write, explain_os_error, read_text
+from adm_cli.storage.files import (
+    atomic_write,
+    explain_os_error,
+    open_file,
+    open_to_append,
+    read_text,
+)
 from adm_cli.storage.tables import Panel, draw_panels
 
 _STATE = re.compile(r"state-(\d{8,})\.safetensors")
@@ -109,7 +115,7 @@ class MetricsFile:
         self.path = path
         self.rows: list[Row] = []
         if upto is not None and path.exists():
-            self.rows = [row for row in _read_rows(path) if row.get("step", 0) <= upto]
+            self.rows = [row for row in _read_rows(path) if 0 <= row["step"] <= upto]
         self.columns = list(dict.fromkeys(name for row in self.rows for name in row))
         if upto is not None:
             self._rewrite()
@@ -123,8 +129,10 @@ class MetricsFile:
             self._rewrite()
             return
         try:
-            with self.path.open("a", newline="", encoding="utf-8") as file:
-                csv.writer(file).writerow(self._cells(row))
+            line = io.StringIO(newline="")
+            csv.writer(line).writerow(self._cells(row))
+            with open_to_append(self.path) as file:
+                file.write(line.getvalue().encode())
         except OSError as error:
             raise OutputError(explain_os_error(f"cannot write {self.path}", error)) from error
 
@@ -150,14 +158,18 @@ def _cell(value: float) -> str:
 
 
 def _read_rows(path: Path) -> list[Row]:
-    """Rows of numbers; a row that was cut short by a crash is dropped."""
+    """Rows of numbers; a row that was cut short by a crash is dropped. Raises CheckpointError."""
     rows = []
-    with path.open(newline="", encoding="utf-8", errors="replace") as file:
-        for row in csv.DictReader(file):
-            try:
-                rows.append({name: float(text) for name, text in row.items() if text})
-            except (ValueError, TypeError):
-                continue
+    try:
+        with io.TextIOWrapper(open_file(path), "utf-8", "replace", newline="") as file:
+            for row in csv.DictReader(file):
+                with suppress(ValueError, TypeError):
+                    rows.append({name: float(text) for name, text in row.items() if text})
+    except (OSError, csv.Error) as error:
+        raise CheckpointError(
+            f"cannot read {path}: {getattr(error, 'strerror', None) or error}; remove it: training "
+            f"goes on without its rows"
+        ) from None
     return [row for row in rows if "step" in row]
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import struct
+import warnings
+import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -72,3 +74,56 @@ def zeros_deflated(count: int) -> bytes:
         out.write(packer.compress(block))
     out.write(packer.flush())
     return out.getvalue()
+
+
+def npy(
+    data: bytes = b"",
+    descr: object = "|u1",
+    shape: object = (8, 8, 8, 3),
+    *,
+    fortran: object = False,
+    header: bytes | None = None,
+    length: int | None = None,
+    version: int = 1,
+) -> bytes:
+    """An array whose header says what it is told to, and whose length may lie."""
+    if header is None:
+        fields = {"descr": descr, "fortran_order": fortran, "shape": shape}
+        header = f"{fields!r}".encode("utf-8", "surrogatepass").ljust(117) + b"\n"
+    form = "<H" if version == 1 else "<I"
+    said = len(header) if length is None else length
+    return b"\x93NUMPY" + bytes([version, 0]) + struct.pack(form, said) + header + data
+
+
+def npz(*members: tuple[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes:
+    """A zip of these, also of two that have one name."""
+    buffer = io.BytesIO()
+    with warnings.catch_warnings(), zipfile.ZipFile(buffer, "w", method) as file:
+        warnings.simplefilter("ignore")  # of names that are there twice
+        for name, data in members:
+            file.writestr(name, data)
+    return buffer.getvalue()
+
+
+def zeros_in_zip(name: str, start: bytes, megabytes: int) -> bytes:
+    """A member that begins so, and unfolds to a thousand times its size."""
+    packer, zeros = zlib.compressobj(9, wbits=-15), bytes(1 << 20)
+    body = packer.compress(start) + packer.flush(zlib.Z_FULL_FLUSH)
+    body += (packer.compress(zeros) + packer.flush(zlib.Z_FULL_FLUSH)) * megabytes + packer.flush()
+    crc = zlib.crc32(start)
+    for _ in range(megabytes):
+        crc = zlib.crc32(zeros, crc)
+    data = patched_headers(npz((name, body)), 8, struct.pack("<H", 8))
+    data = patched_headers(data, 14, struct.pack("<I", crc))
+    return patched_headers(data, 22, struct.pack("<I", len(start) + (megabytes << 20)))
+
+
+def patched_headers(data: bytes, place: int, value: bytes) -> bytes:
+    """A field of every local and central zip header, at its place in the local one."""
+    changed = bytearray(data)
+    for magic, offset in ((b"PK\x03\x04", place), (b"PK\x01\x02", place + 2)):
+        start = data.find(magic)
+        while start >= 0:
+            changed[start + offset : start + offset + len(value)] = value
+            start = data.find(magic, start + 4)
+    return bytes(changed)

@@ -5,13 +5,18 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from adm_cli.commands.console import one_line
+from adm_cli.commands.info import _lines, _text
 from adm_cli.commands.selection import parse_seeds
 from adm_cli.config import (
     ClassifierConfig,
@@ -28,12 +33,26 @@ from adm_cli.errors import AdmError
 from adm_cli.imagenet import imagenet_names, search_classes, select_classes
 from adm_cli.openai_flags import _DEFAULTS, openai_flags
 from adm_cli.recipes import config_from_recipe
-from adm_cli.storage.images import encode_image, open_picture, parameters_text
+from adm_cli.storage import plans
+from adm_cli.storage.checkpoints import (
+    ModelInfo,
+    read_model_file,
+    read_original,
+    read_tensors,
+    save_model,
+    verify_content,
+)
+from adm_cli.storage.images import encode_image, open_picture, parameters_text, recipe_in
+from adm_cli.storage.inputs import open_inputs
 from adm_cli.storage.manifests import parse_line, read_manifest, render_line
+from adm_cli.storage.pixels import holds_statistics, open_pixels, read_npz_statistics
 from adm_cli.storage.plans import Item, Plan, read_plan, render_plan
+from adm_cli.storage.references import is_reference, read_reference
 from adm_cli.storage.runs import Shard
+from adm_cli.storage.sweeps import SweepFolder
 from adm_cli.training.setup import parse_size
 from tests.conftest import TOY_CLASSES, TOY_CLASSIFIER, TOY_DIFFUSION, TOY_UNET
+from tests.hostile.files import npy, npz, png, png_chunk
 
 EXAMPLES = 2000 if os.environ.get("ADM_FUZZ") else 120
 fuzz = settings(
@@ -198,8 +217,6 @@ def test_lines_of_anything(line: bytes) -> None:
 @given(values, st.binary(max_size=100))
 def test_plans(tmp_path: Path, value: Any, junk: bytes) -> None:
     """A run.json of anything, sealed as ours are, is refused or read."""
-    from adm_cli.storage import plans
-
     path = tmp_path / "run.json"
     plan = Plan("sample", {"a": 1}, {}, [Item("x0.png", {"seed": 0}), Item("x1.png", {"seed": 1})])
     good = render_plan(plan)
@@ -231,3 +248,158 @@ def test_long_specs_end_soon(spec: str) -> None:
 def test_multipliers_that_are_no_numbers(mult: list[float]) -> None:
     with pytest.raises(AdmError, match="channel_mult must be above 0 and finite"):
         with_settings(TOY_UNET, {"channel_mult": mult})
+
+
+@fuzz
+@given(st.data())
+def test_step_specs_and_flags_of_many_parts(data: st.DataObject) -> None:
+    """Specs that look right: sections, DDIM strides, and original flags with odd values."""
+    part = st.integers(-2, 70).map(str) | numbers
+    spec = ",".join(data.draw(st.lists(part, min_size=1, max_size=5)))
+    for text in (spec, f"ddim{spec}", f" {spec} ", spec.replace(",", ", ")):
+        with contextlib.suppress(AdmError):
+            kept = space_timesteps(data.draw(st.integers(1, 60)), text)
+            assert kept == sorted(set(kept))
+    names = st.sampled_from(list(_DEFAULTS))
+    value = numbers | st.sampled_from(["True", "False", "", "None", "1,2", "1,,2", "0.5,1", "--x"])
+    pairs = data.draw(st.lists(st.tuples(names, value), max_size=6))
+    join = data.draw(st.sampled_from([" ", "=", "  ", "\n", "\t"]))
+    for kind in ("diffusion", "classifier", "upsampler"):
+        with contextlib.suppress(AdmError):
+            openai_flags(" ".join(f"--{name}{join}{v}" for name, v in pairs), kind)
+
+
+@fuzz
+@given(st.dictionaries(words, values, max_size=4), st.data())
+def test_records_of_the_right_kind(
+    tmp_path: Path, more: dict[str, Any], data: st.DataObject
+) -> None:
+    """JSON objects whose values are of the wrong shape, sealed as the program seals its own."""
+    record = {"file": "x.png", "bytes": 1, "sha256": "0", "class": 1, "seed": 0, "again": 0, **more}
+    record[data.draw(st.sampled_from(sorted(record)))] = data.draw(values)
+    found = parse_line(render_line(record))
+    assert found is None or json.dumps(found) == json.dumps(record)
+    rows = data.draw(st.lists(st.just(record) | values.filter(lambda v: v is not None), max_size=3))
+    plan = {"format": 1, "kind": "sample", "settings": {}, "environment": {}, "items": rows, **more}
+    body = json.dumps(plan, indent=2)[:-2] + ",\n"
+    path = tmp_path / "run.json"
+    path.write_text(body + plans._seal(body.encode()))
+    with contextlib.suppress(AdmError):
+        read_plan(path)
+    cells = [{"cell": "x", **more}, data.draw(values)]
+    (tmp_path / "sweep.json").write_text(json.dumps({"format": 1, "axes": more, "cells": cells}))
+    with contextlib.suppress(AdmError):
+        SweepFolder(tmp_path).read()
+
+
+def mutated(data: st.DataObject, value: Any) -> Any:
+    """A JSON value with one part of it replaced, left out, or there twice."""
+    if isinstance(value, dict) and value and data.draw(st.booleans()):
+        key = data.draw(st.sampled_from(sorted(value)))
+        return {**value, key: mutated(data, value[key])}
+    if isinstance(value, list) and value and data.draw(st.booleans()):
+        i = data.draw(st.integers(0, len(value) - 1))
+        return [*value[:i], mutated(data, value[i]), *value[i + data.draw(st.integers(0, 1)) :]]
+    if isinstance(value, int) and data.draw(st.booleans()):
+        return value + data.draw(st.sampled_from([-1, 1, 2**31, 2**32, -(2**63), 10**30, -value]))
+    return data.draw(values)
+
+
+@fuzz
+@given(st.data())
+def test_headers_of_weights(tmp_path: Path, data: st.DataObject) -> None:
+    """A whole file of ours, its header changed in places and still JSON, its length perhaps not."""
+    path = tmp_path / "x.safetensors"
+    if not (whole := _WHOLE.get("weights")):
+        info = ModelInfo(TOY_CLASSIFIER, TOY_DIFFUSION, TOY_CLASSES)
+        save_model(path, {"a": torch.ones(4), "b": torch.ones(2, 3)}, info)
+        whole = _WHOLE["weights"] = path.read_bytes()
+    length = int.from_bytes(whole[:8], "little")
+    header = json.loads(whole[8 : 8 + length])
+    for _ in range(data.draw(st.integers(1, 3))):
+        header = mutated(data, header)
+    raw = json.dumps(header).encode()
+    said = len(raw) + data.draw(st.sampled_from([0, 0, 0, -1, 1, 2**40]))
+    path.write_bytes(said.to_bytes(8, "little") + raw + whole[8 + length :])
+    with contextlib.suppress(AdmError):
+        verify_content(read_model_file(path))
+    for read in (read_tensors, read_original, read_reference):
+        with contextlib.suppress(AdmError):
+            read(path)
+    is_reference(path)
+
+
+_WHOLE: dict[str, bytes] = {}
+shapes = st.lists(
+    st.integers(-2, 9) | st.sampled_from([2**31, 2**63, 2**64, 10**30, True]), max_size=5
+)
+descrs = words | st.sampled_from(
+    ["|u1", "<i8", ">f8", "<f2", "|O", "|V0", "<U3", "|S5", "|b1", "<c8", "<M8[s]", "x", 7, None,
+     [("a", "|u1")], [("a", "|O")], [("a", "<f4", (2, 2))]]
+)  # fmt: skip
+
+
+@fuzz
+@given(st.data())
+def test_headers_of_arrays(tmp_path: Path, data: st.DataObject) -> None:
+    """npz of lying headers, and of a byte changed anywhere: refused, or what they say."""
+    shape, descr = tuple(data.draw(shapes)), data.draw(descrs)
+    fortran = data.draw(st.booleans() | scalars)
+    count = 1
+    for side in shape:
+        count *= max(0, min(side, 10))
+    body = bytes(data.draw(st.sampled_from([count, 8 * count, 0, 5])) % 2**16)
+    junk = data.draw(st.binary(max_size=150))
+    header = data.draw(st.sampled_from([None, None, None, junk, repr(junk).encode()]))
+    array = npy(body, descr, shape, fortran=fortran, header=header)
+    method = data.draw(st.sampled_from([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED]))
+    whole = bytearray(
+        npz(*((f"{name}.npy", array) for name in ("arr_0", "mu", "adm")), method=method)
+    )
+    if data.draw(st.booleans()):
+        whole[data.draw(st.integers(0, len(whole) - 1))] ^= data.draw(st.integers(1, 255))
+    path = tmp_path / "x.npz"
+    path.write_bytes(whole)
+    for read in (lambda p: list(open_pixels(p).batches(2)), lambda p: len(open_inputs([p])),
+                 read_npz_statistics, holds_statistics):  # fmt: skip
+        with contextlib.suppress(AdmError):
+            read(path)
+
+
+HEADS = {
+    b"tEXt": b"adm\0", b"zTXt": b"adm\0\0", b"iTXt": b"adm\0\1\0\0\0", b"eXIf": b"MM\0*",
+}  # fmt: skip
+anything = st.binary(max_size=60) | words.map(lambda t: t.encode("utf-8", "surrogatepass"))
+
+
+@fuzz
+@given(anything, values.map(json.dumps), st.sampled_from(sorted(HEADS)), st.data())
+def test_chunks_of_pictures(
+    tmp_path: Path, junk: bytes, text: str, kind: bytes, data: st.DataObject
+) -> None:
+    """What a PNG may say of itself, right or not: shown, refused or passed over."""
+    said = data.draw(st.sampled_from([junk, text.encode()]))
+    packed = zlib.compress(said)
+    body = HEADS[kind] + data.draw(st.sampled_from([said, packed, packed[:-3]]))
+    path = tmp_path / "x.png"
+    path.write_bytes(png(8, 8, extra=png_chunk(kind, body)))
+    recipe_in(path.read_bytes())
+    with contextlib.suppress(AdmError):
+        open_inputs([path])
+    with contextlib.suppress(AdmError):
+        recipe = open_picture(path)[1]
+        if recipe is not None:
+            for name, value in _lines(recipe):
+                assert "\n" not in one_line(name) + one_line(_text(value))
+            with contextlib.suppress(AdmError):
+                config_from_recipe(recipe)
+
+
+@fuzz
+@given(st.text(max_size=60))
+def test_one_line_is_one_line(text: str) -> None:
+    """Nothing that a terminal obeys is left, and what a person can read stays."""
+    line = one_line(text)
+    assert line.isprintable()
+    assert one_line(line) == line
+    assert not text.isprintable() or line == " ".join(text.split())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import pickle
 import tarfile
 import threading
@@ -17,6 +16,7 @@ import pytest
 from PIL import Image
 
 from adm_cli.errors import AdmError, UsageError
+from adm_cli.storage.manifests import render_line
 from adm_cli.storage.pixels import PixelSet, holds_statistics, open_pixels, read_npz_statistics
 
 Pixels = npt.NDArray[np.uint8]
@@ -121,9 +121,10 @@ def test_a_run_is_what_its_manifests_list(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text("{}")
     with pytest.raises(UsageError, match="no finished images"):
         open_pixels(tmp_path)
-    lines = [json.dumps({"file": f"{i}.png", "seed": i}) for i in (2, 0, 9)]
-    lines += [json.dumps({"file": "grid.png", "images": 3}), "[1", "7", '{"file": "1.p']
-    (tmp_path / "manifest.jsonl").write_text("\n".join(lines))
+    known = {"bytes": 1, "sha256": ""}
+    lines = [render_line({"file": f"{i}.png", **known, "seed": i}) for i in (2, 0, 9)]
+    lines += [render_line({"file": "grid.png", **known}), b"[1\n", b"7\n", b'{"file": "1.p']
+    (tmp_path / "manifest.jsonl").write_bytes(b"".join(lines))
     assert np.array_equal(read(open_pixels(tmp_path)), images[[2, 0]])
 
 
@@ -133,7 +134,7 @@ def test_a_run_is_what_its_manifests_list(tmp_path: Path) -> None:
         ({"images": pixels()}, "no array arr_0"),
         ({"arr_0": pixels().astype(np.float32)}, "float32 .*expected uint8 images"),
         ({"arr_0": pixels()[..., 0]}, r"uint8 \[7, 6, 9\], expected"),
-        ({"arr_0": pixels()[:0]}, "no images to measure"),
+        ({"arr_0": pixels()[:0]}, r"uint8 \[0, 6, 9, 3\], expected"),
         ({"arr_0": np.asfortranarray(pixels())}, "column by column"),
         ({"arr_0": np.array([{}], dtype=object)}, "pickled objects: refused"),
     ],
@@ -182,7 +183,7 @@ def test_an_npz_that_promises_more_than_it_holds(tmp_path: Path) -> None:
 def test_the_statistics_of_a_reference_batch(tmp_path: Path) -> None:
     path = tmp_path / "VIRTUAL_a.npz"
     rng = np.random.default_rng(0)
-    mu, sigma = rng.normal(size=5).astype(np.float32), rng.normal(size=(5, 5))
+    mu, sigma = rng.normal(size=5).astype(np.float32), np.cov(rng.normal(size=(5, 9)))
     np.savez(path, arr_0=pixels(), mu=mu, sigma=sigma, mu_s=mu[:3], sigma_s=sigma[:3, :3])
     found = read_npz_statistics(path)
     assert found is not None

@@ -49,3 +49,8 @@ def test_no_plot_without_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     assert not draw_panels(tmp_path / "1.png", [Panel("x", "y", {})])
     assert not list(tmp_path.iterdir())
+
+
+def test_values_that_no_plot_can_hold_are_left_out(tmp_path: Path) -> None:
+    values = [1.0, float("inf"), -1e308, float("nan"), 1e308, 2.0]
+    assert draw_panels(tmp_path / "1.png", [Panel("x", "y", {"y": (range(6), values)})])

@@ -1,0 +1,329 @@
+"""What is not a regular file where one is expected: pipes, devices, sockets, folders, links.
+
+None is waited for or read without end, by any reader of files; and `test_every_reader` lists these.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import shutil
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import adm_cli
+from tests.conftest import Toys
+from tests.hostile.sandbox import Arguments, harmless, refused
+from tests.hostile.test_arrays import WHOLE
+from tests.hostile.test_pictures import GOOD_ZIP, TRAIN, labelled
+from tests.hostile.test_runs import BEGIN, RESUME
+from tests.hostile.test_weights import FLAGS
+
+
+@pytest.fixture
+def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They take longer than all the rest."""
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+
+
+def bind(path: Path) -> None:
+    here = os.getcwd()
+    os.chdir(path.parent)  # the name of a socket must be short
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(path.name)
+    os.chdir(here)
+
+
+MAKERS: dict[str, Callable[[Path], None]] = {
+    "pipe": os.mkfifo,
+    "socket": bind,
+    "zero": lambda path: path.symlink_to("/dev/zero"),
+    "full": lambda path: path.symlink_to("/dev/full"),
+    "random": lambda path: path.symlink_to("/dev/urandom"),
+    "memory": lambda path: path.symlink_to("/proc/self/mem"),
+    "circle": lambda path: path.symlink_to(path.name),
+    "nowhere": lambda path: path.symlink_to("nowhere"),
+    "folder": Path.mkdir,
+}
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_named_on_the_command_line(folder: Path, toys: Toys, kind: str) -> None:
+    for name in ("x", "x.png", "x.webp", "x.npz", "x.zip", "x.tar", "x.pt", "x.safetensors"):
+        MAKERS[kind](folder / name)
+    (folder / "x.csv").mkdir() if kind == "folder" else MAKERS[kind](folder / "x.csv")
+    (folder / "good.npz").write_bytes(WHOLE)
+    (folder / "good.zip").write_bytes(GOOD_ZIP)
+    judge: Arguments = ["--features", toys.classifier, "--device", "cpu", "--quiet"]
+    enlarge: Arguments = ["--model", toys.upsampler, "--dry-run"]
+    refused(
+        folder,
+        ["info", "x.safetensors"], ["info", "x.png"], ["info", "x.webp"], ["info", "x"],
+        ["repro", "x.png"],
+        ["sample", "--model", "x.safetensors"],
+        ["sample", "--model", toys.model, "--classifier", "x.safetensors"],
+        ["sample", "--model", toys.model, "--scale", 0, "--classes-file", "x", "--dry-run"],
+        ["convert", "x.pt", "--flags", FLAGS, "-o", "new.safetensors"],
+        ["convert", "x.safetensors", "--flags", FLAGS, "-o", "new.safetensors"],
+        ["convert", toys.model, "--flags", FLAGS, "--classes", "@x", "-o", "new.safetensors"],
+        ["upsample", "x.png", *enlarge], ["upsample", "x.npz", *enlarge],
+        ["upsample", "x", *enlarge],
+        *(["evaluate", name, "--ref", "good.npz", *judge] for name in ("x.npz", "x.zip", "x.tar")),
+        *(["evaluate", "good.npz", "--ref", name, *judge]
+          for name in ("x.npz", "x.zip", "x.safetensors")),
+        ["evaluate", "good.npz", "--ref", "good.npz", "--inception", "x.pt"],
+        ["reference", "x.npz", "-o", "new.safetensors", *judge],
+        ["nll", "x.tar", "--model", toys.model], ["nll", "x.zip", "--model", toys.model],
+        ["evaluate-classifier", "x.zip", "--classifier", toys.classifier],
+        ["evaluate-classifier", "good.zip", "--labels", "x.csv", "--classifier", toys.classifier],
+        ["train-classifier", "x.zip", *TRAIN[2:]], ["train-classifier", "x.tar", *TRAIN[2:]],
+        ["train-classifier", "good.zip", *TRAIN[2:], "--labels", "x.csv", "--dry-run"],
+        ["train-classifier", "good.zip", *TRAIN[2:], "--init", "x.safetensors", "--dry-run"],
+        ["merge", "x", "--output", "new.zip"],
+    )  # fmt: skip
+    (done,) = harmless(folder, ["verify", "x"], codes=(1, 2))
+    assert done.err.count("adm: error: ") == 1
+
+
+def test_lists_that_a_shell_pipes_in(folder: Path, toys: Toys) -> None:
+    """As ``<(command)`` does: a pipe that something writes to is read."""
+    reading, writing = os.pipe()
+    os.write(writing, b"1\n0\n")
+    os.close(writing)
+    sample: Arguments = ["sample", "--model", toys.model, "--scale", 0, "--dry-run"]
+    (done,) = harmless(folder, [*sample, "--classes-file", f"/dev/fd/{reading}"], codes=(0,))
+    os.close(reading)
+    assert "1 square" in done.out
+
+
+LISTS: dict[str, bytes] = {
+    "nothing": b"",
+    "NUL": b"1\0\n",
+    "NULs": bytes(10**6),
+    "binary": bytes(range(256)),
+    "not UTF-8": b"\xff\xfe1\n",
+    "a line of 4 MB": b"1 " * 2 * 10**6,
+    "a word of 4 MB": b"x" * 4 * 10**6,
+    "an open quote": b'"1\n2\n',
+    "an open quote of 4 MB": b'"' + b"\\" * 4 * 10**6,
+    "clears the screen": b"\x1b[2J\n",
+    "seeds 10^20": b"1 0-99999999999999999999\n",
+    "seeds of 5,000 digits": b"1 " + b"9" * 5000 + b"\n",
+    "seeds for ever": b"1 0-99999999\n",
+    "scale of nothing": b"1 0 nan\n",
+    "scale text": b"1 0 \x1b]0;x\x07\n",
+    "twice": b"1 0\n1 0\n",
+    "four words": b"1 0 1 1\n",
+    "no class": b"[red]zebra[/red]\n",
+}
+
+
+def test_lists_of_classes(folder: Path, toys: Toys) -> None:
+    for i, data in enumerate(LISTS.values()):
+        (folder / str(i)).write_bytes(data)
+    sample: Arguments = ["sample", "--model", toys.model, "--scale", 0, "--dry-run"]
+    refused(folder, *([*sample, "--classes-file", str(i)] for i in range(len(LISTS))))
+    with (folder / "sparse").open("wb") as file:
+        file.truncate(10**12)
+    refused(folder, [*sample, "--classes-file", "sparse"])
+
+
+def test_inside_a_run(folder: Path, toys: Toys) -> None:
+    """In place of what the program wrote: settings, lines, an image."""
+    sample: Arguments = [
+        "sample", "--model", toys.model, "--scale", 0, "--num", 1, "--class", "1", "--steps", 1,
+        "--device", "cpu", "--quiet",
+    ]  # fmt: skip
+    harmless(folder, [*sample, "--out", "run"], codes=(0,))
+    image = next((folder / "run").glob("*.png")).name
+    commands: list[Arguments] = []
+    for kind, make in MAKERS.items():
+        for name in ("run.json", ".run.json.copy", "manifest.jsonl", image):
+            run = Path(f"{kind}-{name}")
+            shutil.copytree(folder / "run", folder / run)
+            (folder / run / name).unlink()
+            make(folder / run / name)
+            commands += [
+                ["verify", run],
+                ["merge", run, "--output", "new.zip"],
+                ["upsample", run, "--model", toys.upsampler, "--dry-run"],
+                [*sample, "--out", run],
+                ["verify", run, "--repair", "--model", toys.model],
+            ]
+    for command, done in zip(commands, harmless(folder, *commands), strict=True):
+        assert done.err.count("adm: error: ") == 0 or done.code, (command, done)
+    assert sorted(p.name for p in folder.parent.iterdir()) == ["inside", "precious.txt"]
+
+
+def test_nothing_is_written_through_a_link(folder: Path, toys: Toys) -> None:
+    """A run that someone else made may not add to, cut or replace a file outside it."""
+    precious = folder.parent / "precious.txt"
+    sample: Arguments = [
+        "sample", "--model", toys.model, "--scale", 0, "--num", 1, "--class", "1", "--steps", 1,
+        "--device", "cpu", "--quiet", "--grid", "--out",
+    ]  # fmt: skip
+    harmless(folder, [*sample, "run"], codes=(0,))
+    names = [p.name for p in (folder / "run").iterdir()]
+    commands: list[Arguments] = []
+    for i, name in enumerate(names):
+        shutil.copytree(folder / "run", folder / str(i))
+        (folder / str(i) / name).unlink()
+        (folder / str(i) / name).symlink_to(precious)
+        commands += [[*sample, str(i)], [*sample, str(i), "--num", 2], ["verify", str(i)],
+                     ["verify", str(i), "--repair", "--model", toys.model],
+                     [*sample, str(i), "--overwrite"]]  # fmt: skip
+    harmless(folder, *commands)
+    assert precious.read_text() == "precious"
+    assert sorted(p.name for p in folder.parent.iterdir()) == ["inside", "precious.txt"]
+
+
+def test_inside_a_training_run(folder: Path, no_plots: None) -> None:
+    labelled(folder / "set")
+    harmless(folder, BEGIN, codes=(0,))
+    states = sorted(p.name for p in (folder / "run").glob("state-*"))
+    commands: list[Arguments] = []
+    for kind in ("pipe", "zero", "circle", "nowhere", "folder"):
+        for names in (["settings.json"], ["metrics.csv"], states):
+            run = Path(f"{kind}-{names[0]}")
+            shutil.copytree(folder / "run", folder / run)
+            for name in names:
+                (folder / run / name).unlink()
+                MAKERS[kind](folder / run / name)
+            commands.append([*RESUME, "--out", run])
+    gone = ("circle-metrics.csv", "nowhere-metrics.csv")  # as if it were not there
+    for command, done in zip(commands, harmless(folder, *commands), strict=True):
+        errors = done.err.count("adm: error: ")
+        assert errors == bool(done.code) == (str(command[-1]) not in gone), (command, done)
+
+
+CSVS: dict[str, bytes] = {
+    "binary": bytes(range(256)) * 9,
+    "NUL": b"step,loss\n1,\0\n",
+    "a field of 1 MB": b"step,loss\n1," + b"9" * 10**6 + b"\n",
+    "an open quote": b'step,loss\n1,"2\n' * 9,
+    "an open quote of 1 MB": b'step,"loss' + b"x" * 10**6,
+    "names of escapes": b"step,\x1b[2J,\x1b]0;x\x07,[red]\n1,1,1,1\n",
+    "twice": b"step,step,loss,loss\n1,2,3,4\n",
+    "more than named": b"step\n1,2,3,4\n",
+    "steps not numbers": b"step,loss\nnan,1\ninf,1\n-inf,1\n1e308,1\n-1e308,1\n",
+    "losses not numbers": b"step,loss\n1,nan\n1,inf\n1,1e400\n1,-1e308\n",
+    "10,000 columns": b"c," * 10**4 + b"step\n" + b"1," * 10**4 + b"1\n",
+    "UTF-16": "step,loss\n1,1\n".encode("utf-16"),
+}
+
+
+def test_metrics_of_a_training_run(folder: Path, no_plots: None) -> None:
+    labelled(folder / "set")
+    harmless(folder, BEGIN, codes=(0,))
+    shutil.copytree(folder / "run", folder / "good")
+    commands: list[Arguments] = []
+    for i, data in enumerate(CSVS.values()):
+        shutil.copytree(folder / "good", folder / f"run{i}")
+        (folder / f"run{i}" / "metrics.csv").write_bytes(data)
+        commands.append([*RESUME, "--out", f"run{i}"])
+    for done in harmless(folder, *commands):
+        assert done.err.count("adm: error: ") == bool(done.code), done
+    shutil.rmtree(folder / "run")
+    shutil.copytree(folder / "good", folder / "run")
+    (folder / "run" / "metrics.csv").unlink()
+    (folder / "run" / "metrics.csv").symlink_to(folder.parent / "precious.txt")
+    harmless(folder, RESUME)
+    assert (folder.parent / "precious.txt").read_text() == "precious"
+
+
+# Every function that reads a file which it did not just write, and the tests of hostile ones.
+READERS: dict[str, str] = {
+    "storage/checkpoints.py _read_header": "test_weights, test_references",
+    "storage/checkpoints.py _hash_blanked": "test_weights, test_references",
+    "storage/checkpoints.py open_tensors": "test_weights",
+    "storage/checkpoints.py read_tensors": "test_runs, test_references",
+    "storage/checkpoints.py read_original": "test_pickles, test_weights",
+    "storage/checkpoints.py _load_pickle": "test_pickles, test_references",
+    "storage/checkpoints.py _check_zip": "test_pickles, test_references",
+    "storage/datasets.py FolderSource.read": "test_pictures",
+    "storage/datasets.py ZipSource._open": "test_pictures, test_places",
+    "storage/datasets.py ZipSource.read": "test_pictures",
+    "storage/datasets.py TarSource.__init__": "test_pictures, test_places",
+    "storage/datasets.py TarSource.read": "test_pictures",
+    "storage/datasets.py _csv_labels": "test_pictures, test_places",
+    "storage/fetched.py read_pin": "test_homes",
+    "storage/fetched.py copy_file": "test_homes",  # of a file whose hash is known
+    "storage/fetched.py zip_is_intact": "test_homes",  # likewise
+    "storage/files.py read_file": "test_runs, test_places",
+    "storage/files.py read_text": "test_runs, test_references, test_homes, test_places",
+    "storage/files.py file_digest": "test_places, test_homes",
+    "storage/images.py open_picture": "test_pictures, test_places",
+    "storage/images.py recipe_in": "test_pictures",
+    "storage/images.py decode_picture": "test_pictures",
+    "storage/inputs.py _read_file": "test_pictures, test_places",
+    "storage/manifests.py read_manifest": "test_runs, test_places",
+    "storage/manifests.py _whole_bytes": "test_places",
+    "storage/merging.py Entry.read": "test_runs, test_places",
+    "storage/npz.py Npz.__init__": "test_arrays, test_places",
+    "storage/npz.py NpzArray._begin": "test_arrays",
+    "storage/npz.py NpzArray._read_header": "test_arrays",
+    "storage/partial.py Partial.__init__": "test_homes",
+    "storage/partial.py _open_recorded": "test_homes",
+    "storage/partial.py file_digests": "test_homes",
+    "storage/pictures.py decode_picture": "test_pictures",
+    "storage/plans.py read_plan": "test_runs, test_places",
+    "storage/references.py is_reference": "test_references, test_places",
+    "storage/sweeps.py SweepFolder.read": "test_references",
+    "storage/training_runs.py RunFolder.load_settings": "test_runs, test_places",
+    "storage/training_runs.py _read_rows": "test_places",
+    "commands/selection.py read_class_list": "test_places",
+    "commands/convert.py _classes": "test_runs, test_places",
+}
+# What the system says of the machine, the program's own table, opening itself, and other "load"s.
+OTHERS = {
+    "devices.py free_bytes", "devices.py device_name", "imagenet.py imagenet_classes",
+    "storage/files.py open_file", "commands/jobs.py run_job",
+    "training/trainer.py Trainer.load_state",
+}  # fmt: skip
+OPENERS = {
+    "open", "open_file", "open_to_change", "read_file", "read_text", "read_bytes", "ZipFile",
+    "safe_open", "load_file", "load", "memmap", "fromfile", "DictReader",
+}  # fmt: skip
+
+
+def functions(tree: ast.AST, inside: str = "") -> list[tuple[str, ast.AST]]:
+    found: list[tuple[str, ast.AST]] = []
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
+            name = f"{inside}{node.name}"
+            found += [(name, node)] if isinstance(node, ast.FunctionDef) else []
+            found += functions(node, f"{name}.") if isinstance(node, ast.ClassDef) else []
+    return found
+
+
+def opens(function: ast.AST) -> bool:
+    """Whether it reads by a call of one of these; a mode "w" or "a" is for writing."""
+    for node in ast.walk(function):
+        if not isinstance(node, ast.Call):
+            continue
+        name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+        owner = getattr(getattr(node.func, "value", None), "id", "")
+        modes = [a.value for a in node.args if isinstance(a, ast.Constant)]
+        modes += [k.value.value for k in node.keywords if isinstance(k.value, ast.Constant)]
+        if name in OPENERS and owner not in ("os", "self", "writer") and not {"w", "ab"} & {*modes}:
+            return True
+    return False
+
+
+def test_every_reader() -> None:
+    """A new one is a row of READERS, with its cases in the files that it names."""
+    root = Path(adm_cli.__file__).parent
+    found = {
+        f"{path.relative_to(root).as_posix()} {name}"
+        for path in root.rglob("*.py")
+        for name, function in functions(ast.parse(path.read_text()))
+        if opens(function)
+    }
+    assert found == set(READERS) | OTHERS
+    for tests in READERS.values():
+        for name in tests.split(", "):
+            assert Path(__file__).with_name(f"{name}.py").is_file(), name
