@@ -28,6 +28,7 @@ from adm_cli.storage.files import (
     leftovers,
     make_folder,
     refuse_existing,
+    remove_leftover,
     sync_folder,
 )
 from adm_cli.storage.manifests import Record, read_manifest
@@ -235,8 +236,7 @@ class RunFolder:
         """Removes what killed writers left behind; a shard may be at work on images."""
         for path in leftovers(self.path):
             if not path.name.startswith(".adm-manifest"):
-                with suppress(OSError):
-                    path.unlink()
+                remove_leftover(path)
 
     def _write(self, plan: Plan) -> None:
         data = render_plan(plan)
