@@ -36,25 +36,25 @@ def filmed(draw: Draw, film: Film, kind: str) -> Draw:
     return watched
 
 
-def write_film(run: RunFolder, film: Film, shard: Shard, tell: Telling) -> bool:
+def write_film(run: RunFolder, film: Film, shard: Shard, tell: Telling) -> None:
     """Writes a film that is whole, and notes it if it lies in the run's folder."""
     from adm_cli.storage.writing import record_file
 
     frames = film.close()
     if not frames:
-        return False
+        return
     if film.path.parent.resolve() == run.path.resolve():
         record_file(run, shard, film.path.name, film.facts())
     tell.result({"path": str(film.path), "frames": frames})
-    return True
 
 
 def film_again(
     run: RunFolder, plan: Plan, name: str, facts: Mapping[str, Any], loaded: Loaded, tell: Telling
-) -> bool:
-    """Draws a film's images once more, for the film alone; False if it is not what it was.
+) -> None:
+    """Draws a film's images once more, for the film alone.
 
-    That is where both stages of a stack were filmed and no longer fit into memory together.
+    Writes nothing if it would not be what it was: where both stages of a stack were filmed and no
+    longer fit into memory together.
     """
     from adm_cli.storage.outputs import Film
     from adm_cli.storage.runs import Shard
@@ -68,4 +68,5 @@ def film_again(
     progress = console.SamplingProgress(len(items), steps, quiet=tell.quiet)
     with progress.show():
         next(draw(items, lambda step: progress.advance(step.x.shape[0], step.i)))
-    return film.facts() == facts and write_film(run, film, Shard(), tell)
+    if film.facts() == facts:
+        write_film(run, film, Shard(), tell)

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from adm_cli.storage.plans import Item, Plan
     from adm_cli.storage.runs import RunFolder
 
-BASE, HIDDEN_BASE = "base", ".base"  # in a run's folder: small pictures, kept or in passing
-
 
 @dataclass(frozen=True)
 class Loaded:
@@ -60,7 +58,7 @@ def run_job(job: Job) -> None:
         draw_images(loaded, run, plan, plan.items, outputs, job.tell)
         job.finish(run, plan)
     finally:
-        if fresh and not any((run.path / name).exists() for name in (BASE, HIDDEN_BASE)):
+        if fresh and not run.bases():
             run.discard_if_empty()
 
 

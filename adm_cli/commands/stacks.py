@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from adm_cli.commands.drawing import Draw, Telling, draw_into, sampled
 from adm_cli.commands.enlarging import enlarged, stacked
-from adm_cli.commands.jobs import BASE, HIDDEN_BASE, Loaded, sized
+from adm_cli.commands.jobs import Loaded, sized
 from adm_cli.commands.sample_outputs import Outputs
+from adm_cli.storage.runs import BASE, HIDDEN_BASE
 
 if TYPE_CHECKING:
     import torch

@@ -5,6 +5,7 @@ run.json                  kind, settings, environment and every image asked for;
 manifest.jsonl            a line an image, written after the image is safely on disk
 manifest-3-of-8.jsonl     the same of one shard; all manifests of a folder count together
 class0207_seed000000.png  an image
+base/, .base/             of a stack: the run of the small pictures, kept or in passing
 
 Every line carries a checksum, so a torn or damaged one is passed over and its image drawn again.
 """
@@ -23,7 +24,6 @@ from filelock import FileLock, Timeout
 
 from adm_cli.errors import OutputError, RunError, UsageError
 from adm_cli.storage.files import (
-    atomic_write,
     explain_os_error,
     leftovers,
     make_folder,
@@ -33,7 +33,9 @@ from adm_cli.storage.files import (
 )
 from adm_cli.storage.manifests import Record, read_manifest
 from adm_cli.storage.plans import Item, Plan, check_items, differences, read_plan, render_plan
+from adm_cli.storage.sealed import both_copies, copies_agree, write_copies
 
+BASE, HIDDEN_BASE = "base", ".base"
 _LOCK_SECONDS = 60.0  # for the others to write their few lines
 _T = TypeVar("_T")
 
@@ -76,7 +78,7 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.file, self.copy = path / "run.json", path / ".run.json.copy"
+        self.file, self.copy = both_copies(path / "run.json")
 
     def exists(self) -> bool:
         """Whether a run was begun here."""
@@ -130,6 +132,11 @@ class RunFolder:
                 self._write(replace(plan, environment=old.environment))
             return plan, differences(old.environment, plan.environment)
 
+    def bases(self) -> list[RunFolder]:
+        """The runs of small pictures within a stack's, as far as there are any."""
+        inner = [RunFolder(self.path / name) for name in (BASE, HIDDEN_BASE)]
+        return [run for run in inner if run.exists()]
+
     def records(self) -> dict[str, Record]:
         """What the manifests say of every image and other file, by file name.
 
@@ -156,10 +163,7 @@ class RunFolder:
 
     def whole(self) -> bool:
         """Whether both copies of ``run.json`` are there and equal."""
-        try:
-            return self.file.read_bytes() == self.copy.read_bytes()
-        except OSError:
-            return False
+        return copies_agree(self.file)
 
     def restore(self) -> None:
         """Writes both copies of ``run.json`` anew from the one that can be read."""
@@ -239,10 +243,7 @@ class RunFolder:
                 remove_leftover(path)
 
     def _write(self, plan: Plan) -> None:
-        data = render_plan(plan)
-        for path in (self.file, self.copy):
-            with atomic_write(path) as file:
-                file.write(data)
+        write_copies(self.file, render_plan(plan))
 
     def _erase(self) -> None:
         """Removes the run; manifests first, so that at no time an image is wrongly vouched for.

@@ -32,6 +32,7 @@ from adm_cli.storage.images import encode_image, open_picture, parameters_text
 from adm_cli.storage.manifests import parse_line, read_manifest, render_line
 from adm_cli.storage.plans import Item, Plan, read_plan, render_plan
 from adm_cli.storage.runs import Shard
+from adm_cli.storage.sealed import seal
 from adm_cli.training.setup import parse_size
 from tests.conftest import TOY_CLASSES, TOY_CLASSIFIER, TOY_DIFFUSION, TOY_UNET
 
@@ -198,8 +199,6 @@ def test_lines_of_anything(line: bytes) -> None:
 @given(values, st.binary(max_size=100))
 def test_plans(tmp_path: Path, value: Any, junk: bytes) -> None:
     """A run.json of anything, sealed as ours are, is refused or read."""
-    from adm_cli.storage import plans
-
     path = tmp_path / "run.json"
     plan = Plan("sample", {"a": 1}, {}, [Item("x0.png", {"seed": 0}), Item("x1.png", {"seed": 1})])
     good = render_plan(plan)
@@ -208,7 +207,7 @@ def test_plans(tmp_path: Path, value: Any, junk: bytes) -> None:
         facts.pop("sha256")
         facts[part.strip('"')] = value
         body = json.dumps(facts, indent=2)[:-2] + ",\n"
-        path.write_bytes((body + plans._seal(body.encode())).encode())
+        path.write_bytes(seal(body.encode()))
         with contextlib.suppress(AdmError):
             read_plan(path)
     for data in (junk, good + junk, good[: len(junk)], json.dumps(value).encode()):
