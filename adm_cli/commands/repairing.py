@@ -92,9 +92,19 @@ def find_loader(
 
     Raises UsageError or RunError where the weights of the run are not found.
     """
+    try:
+        return _find_loader(run, plan, lost.items(plan), given, tell)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise RunError(f"the settings of {run.path} are damaged: {error}") from error
+
+
+def _find_loader(
+    run: RunFolder, plan: Plan, items: Sequence[Item], given: Given, tell: Telling
+) -> tuple[Load, dict[str, str]]:
     from adm_cli.recipes import plan_config
 
-    items = lost.items(plan)
+    if plan.kind not in ("sample", "stack", "upsample"):
+        raise RunError(f"{run.path} is a run of adm {plan.kind:.40}, which draws no images")
     where = {"device": given.device or plan.settings["device"]}
     if plan.kind == "stack":
         return _stack_loader(run, plan, items, given, tell), {}
@@ -103,8 +113,6 @@ def find_loader(
         sources = _sampling_sources(run, plan, given)
         config = plan_config(plan, items)
         return partial(load_sampling, sources, config, tell, **where, dtype=dtype), {}
-    if plan.kind != "upsample":
-        raise RunError(f"{run.path} is a run of adm {plan.kind:.40}, which draws no images")
     from adm_cli.commands.enlarging import load_enlarging
 
     sources = _upsampler(run, plan, "model", "--model", given)
