@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sized
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
@@ -142,8 +143,8 @@ def _mend(run: RunFolder, findings: list[Finding], given: Given, tell: Telling) 
         if without:
             name, where = next(iter(without.items()))
             tell.note(
-                f"{len(without)} images stay as they are, e.g. {name}: {where}, which was "
-                f"enlarged, is gone or has changed: pass what holds that picture with --input"
+                f"{name}{_and_more(without)} cannot be made again: {where}, which was enlarged, "
+                f"is gone or has changed: pass what holds that picture with --input"
             )
             wanted = {item.file for item in plan.items} - set(without)
             findings = [f for f in findings if f.kind not in LOST or f.file in wanted]
@@ -181,20 +182,22 @@ def _draw_again(run: RunFolder, lost: Lost, load: Load, tell: Telling) -> None:
 
 
 def _make_again(run: RunFolder, lost: Lost, tell: Telling) -> None:
-    """What is made of the images."""
+    """What is made of the images; what cannot be is forgotten."""
     from adm_cli.storage.runs import Shard
+    from adm_cli.storage.verifying import forget
 
-    plan, there = run.read(), run.records()
-    if "grid.png" in lost.names:
+    plan = run.read()
+    beside = lost.names - {item.file for item in plan.items}
+    if "grid.png" in beside:
         write_grid_of(run, plan.items, Shard(), tell)
-    if any(name.endswith(".npz") for name in lost.names):
+    if any(name.endswith(".npz") for name in beside):
         write_npz(run, Shard(), tell)
-    for name in lost.films:
-        if name not in there:
-            tell.note(
-                f"{name} cannot be made again with what is known of it and fits into memory: "
-                f"the command that began the run makes it with --overwrite"
-            )
+    gone = beside - set(run.present())
+    for name in sorted(gone):
+        how = " with --overwrite" if name in lost.films else ""
+        tell.note(f"{name} cannot be made again: the command that began the run makes it{how}")
+    if gone:
+        forget(run, gone)
 
 
 def _compare(run: RunFolder, lost: Lost, tell: Telling) -> None:
@@ -204,9 +207,13 @@ def _compare(run: RunFolder, lost: Lost, tell: Telling) -> None:
     other = [name for name in both if before[name]["sha256"] != now[name]["sha256"]]
     if other:
         tell.note(
-            f"{len(other)} files are not byte for byte what they were, e.g. {other[0]}: another "
-            f"version of adm or torch, or another machine, made them"
+            f"{other[0]}{_and_more(other)} is not byte for byte what it was: another version of "
+            f"adm or torch, or another machine, made it"
         )
+
+
+def _and_more(names: Sized) -> str:
+    return f" (and {len(names) - 1:,} more)" if len(names) > 1 else ""
 
 
 def _verify_sweep(sweep: SweepFolder, given: Given | None, tell: Telling) -> int:

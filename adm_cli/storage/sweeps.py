@@ -104,7 +104,8 @@ class SweepFolder:
             yield Finding("temporary", path.name, f"{path} was left behind by a killed process")
         gone = sorted(set(found.rows) - {run.path.name for run in self.cells()})
         if gone:
-            text = f"{len(gone)} cells of {self.path} are not there, e.g. {gone[0]}"
+            count = f"{len(gone)} of {len(found.rows)}"
+            text = f"{count} cells of {self.path} are not there, e.g. {gone[0]}"
             yield Finding("unfinished", gone[0], text)
 
     def results(self) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -121,18 +121,15 @@ def _is_extra(path: Path, wanted: set[str]) -> bool:
     return film is not None and wanted.issuperset(film["images"])
 
 
-def repair_run(run: RunFolder, findings: Sequence[Finding]) -> set[str]:
-    """Takes out of a run what is not right, and returns the names of files that are to be remade.
+def repair_run(run: RunFolder, findings: Sequence[Finding]) -> None:
+    """Takes out of a run what is not right.
 
     Damaged files, lines and temporaries go; ``run.json`` is written anew from its other copy.
-    Pictures that never belonged to the run stay. Raises RunError while another process draws.
+    Whole lines of lost files stay until these are made again: they say how. Pictures that never
+    belonged to the run stay too. Raises RunError while another process draws.
     """
-    with ExitStack() as stack:
-        for path in run.manifests():
-            stack.enter_context(run.lock(path.stem))
-        stack.enter_context(run.lock("run"))
+    with _alone(run):
         run.restore()
-        lost = {finding.file for finding in findings if finding.kind in LOST}
         try:
             for finding in findings:
                 if finding.kind in ("damaged", "temporary"):
@@ -141,7 +138,23 @@ def repair_run(run: RunFolder, findings: Sequence[Finding]) -> set[str]:
             raise OutputError(explain_os_error(f"cannot repair {run.path}", error)) from error
         for path in run.manifests():
             manifest = read_manifest(path)
-            good = [record for record in manifest.records if record["file"] not in lost]
-            if len(good) < len(manifest.records) or manifest.damaged or manifest.torn:
-                rewrite_manifest(path, good)
-    return lost
+            if manifest.damaged or manifest.torn:
+                rewrite_manifest(path, manifest.records)
+
+
+def forget(run: RunFolder, names: set[str]) -> None:
+    """Takes files that are gone for good out of the manifests. Raises as `repair_run`."""
+    with _alone(run):
+        for path in run.manifests():
+            records = read_manifest(path).records
+            if any(record["file"] in names for record in records):
+                rewrite_manifest(path, [r for r in records if r["file"] not in names])
+
+
+@contextmanager
+def _alone(run: RunFolder) -> Iterator[None]:
+    with ExitStack() as stack:
+        for path in run.manifests():
+            stack.enter_context(run.lock(path.stem))
+        stack.enter_context(run.lock("run"))
+        yield
