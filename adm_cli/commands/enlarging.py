@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from adm_cli.commands.drawing import Draw, OnStep, Telling, sampled
-from adm_cli.commands.jobs import Loaded, sized
+from adm_cli.commands.jobs import Loaded, planned
 
 if TYPE_CHECKING:
     from adm_cli.config import SamplingConfig
@@ -46,7 +46,7 @@ def load_enlarging(
     pipeline = load_pipeline(sources, device=device, dtype=dtype)
     return Loaded(
         choose_batch_size(pipeline, config),
-        lambda _run, plan, _items: enlarged(pipeline, sized(config, plan), pictures, index, tell),
+        lambda _run, plan, _items: enlarged(pipeline, planned(config, plan), pictures, index, tell),
     )
 
 

@@ -101,11 +101,11 @@ def load_sampling(
     pipeline = load_pipeline(sources, guided=config.guided, device=device, dtype=dtype)
     return Loaded(
         choose_batch_size(pipeline, config),
-        lambda _run, plan, _items: sampled(pipeline, sized(config, plan), tell),
+        lambda _run, plan, _items: sampled(pipeline, planned(config, plan), tell),
     )
 
 
-def sized(config: SamplingConfig, plan: Plan, name: str = "batch_size") -> SamplingConfig:
+def planned(config: SamplingConfig, plan: Plan, name: str = "batch_size") -> SamplingConfig:
     """``config`` with the batch size that a plan has under ``name``, if of its own, or at all."""
     settings = plan.settings
     return replace(config, batch_size=settings.get(name, settings["batch_size"]))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from adm_cli.commands.drawing import Draw, Telling, draw_into, sampled
 from adm_cli.commands.enlarging import enlarged, stacked
-from adm_cli.commands.jobs import Loaded, sized
+from adm_cli.commands.jobs import Loaded, planned
 from adm_cli.commands.sample_outputs import Outputs
 from adm_cli.storage.runs import BASE, HIDDEN_BASE
 
@@ -178,8 +178,8 @@ def _draw_together(
     plan: Plan,
     _items: Sequence[Item],
 ) -> Draw:
-    first = sized(config, plan, "base_batch_size")
-    return stacked(base, first, large, sized(enlarging, plan), tell)
+    first = planned(config, plan, "base_batch_size")
+    return stacked(base, first, large, planned(enlarging, plan), tell)
 
 
 def drop_base(run: RunFolder, plan: Plan) -> None:
@@ -212,7 +212,7 @@ def _draw_base(
         base,
         outputs.shard,
         wanted.items,
-        sampled(pipeline, sized(config, plan, "base_batch_size"), tell),
+        sampled(pipeline, planned(config, plan, "base_batch_size"), tell),
         steps=base_plan.settings["num_steps"],
         tell=replace(tell, images=False, folder=folder.parent),
         image_bytes=height * width * 3 // 2,
@@ -232,4 +232,4 @@ def _enlarged_base(
 
     pictures = run_pictures(folder, [item.file for item in items])
     index = {item.file: i for i, item in enumerate(items)}
-    return enlarged(pipeline, sized(config, plan), pictures, index, tell)
+    return enlarged(pipeline, planned(config, plan), pictures, index, tell)
