@@ -68,35 +68,39 @@ def verify(
     given = Given(model or (), classifier, upsampler, inputs or (), device) if repair else None
     sweep = SweepFolder(folder)
     runs = sweep.cells() if sweep.exists() else [RunFolder(folder)]
-    wrong = 0
+    left: list[Finding] = []
     for run in runs:
         for inner in run.bases():
-            wrong += _verify_run(inner, given, tell, within=run)
-        wrong += _verify_run(run, given, tell)
+            left += _verify_run(inner, given, tell, inner=True)
+        left += _verify_run(run, given, tell)
     if sweep.exists():
-        wrong += _verify_sweep(sweep, given, tell)
-    if wrong:
+        left += _verify_sweep(sweep, given, tell)
+    if {finding.kind for finding in left} == {"unfinished"}:
+        what = "sweep" if sweep.exists() else "run"
+        tell.note(f"the same command that began the {what} goes on with it")
+    elif left and not repair:
+        tell.note(f"adm verify {folder} --repair mends it; so does the same command again")
+    if left:
         raise typer.Exit(1)
 
 
 def _verify_run(
-    run: RunFolder, given: Given | None, tell: Telling, within: RunFolder | None = None
-) -> int:
-    """How many things are wrong at the end, after mending where ``given`` is.
+    run: RunFolder, given: Given | None, tell: Telling, *, inner: bool = False
+) -> list[Finding]:
+    """What is wrong at the end, after mending where ``given`` is.
 
-    Of a run ``within`` another one, what is not drawn yet is the other's to tell.
+    Of an ``inner`` run, what is not drawn yet is for the outer one to tell.
     """
-    findings = _look(run, tell, within)
-    mendable = [f for f in findings if f.kind not in ("foreign", "unfinished")]
-    if given is not None and mendable:
+    findings = _look(run, tell, inner=inner)
+    if given is not None and any(finding.kind != "unfinished" for finding in findings):
         _mend(run, findings, given, tell)
         tell.note(f"repaired; looking at {run.path} once more")
-        findings = _look(run, tell, within)
-    return sum(finding.kind != "foreign" for finding in findings)
+        findings = _look(run, tell, inner=inner)
+    return findings
 
 
-def _look(run: RunFolder, tell: Telling, within: RunFolder | None) -> list[Finding]:
-    """Reports and returns what is wrong."""
+def _look(run: RunFolder, tell: Telling, *, inner: bool) -> list[Finding]:
+    """Reports what there is to say, and returns what is wrong."""
     from adm_cli.storage.verifying import verify_run
 
     printed = time.monotonic()
@@ -109,18 +113,14 @@ def _look(run: RunFolder, tell: Telling, within: RunFolder | None) -> list[Findi
 
     findings = []
     for finding in verify_run(run, on_file):
-        if within is None or finding.kind != "unfinished":
+        if inner and finding.kind == "unfinished":
+            continue
+        _tell_of(finding, tell)
+        if finding.kind != "foreign":
             findings.append(finding)
-            _tell_of(finding, tell)
-    kinds = {finding.kind for finding in findings} - {"foreign"}
-    if not kinds:
+    if not findings:
         count = len(run.kept(run.read().items))
         tell.note(f"{run.path}: all {count:,} images are there and right")
-    elif kinds == {"unfinished"}:
-        tell.note("the same command that began the run goes on with it")
-    else:
-        path = run.path if within is None else within.path
-        tell.note(f"adm verify {path} --repair mends it; so does the same command again")
     return findings
 
 
@@ -216,23 +216,20 @@ def _and_more(names: Sized) -> str:
     return f" (and {len(names) - 1:,} more)" if len(names) > 1 else ""
 
 
-def _verify_sweep(sweep: SweepFolder, given: Given | None, tell: Telling) -> int:
+def _verify_sweep(sweep: SweepFolder, given: Given | None, tell: Telling) -> list[Finding]:
     """As `_verify_run`, of what is beside a sweep's cells."""
     from adm_cli.commands.sweep_results import mend_sweep
 
-    findings = list(sweep.verify())
-    for finding in findings:
-        _tell_of(finding, tell)
-    lost = [finding for finding in findings if finding.kind != "unfinished"]
-    if lost and given is not None:
-        mend_sweep(sweep, lost, tell)
+    def look() -> list[Finding]:
         findings = list(sweep.verify())
         for finding in findings:
             _tell_of(finding, tell)
+        return findings
+
+    findings = look()
+    if given is not None and any(finding.kind != "unfinished" for finding in findings):
+        mend_sweep(sweep, findings, tell)
+        findings = look()
     if not findings:
-        tell.note(f"{sweep.path}: its {len(sweep.cells())} cells, tables and sheet are right")
-    elif all(finding.kind == "unfinished" for finding in findings):
-        tell.note("the same command that began the sweep goes on with it")
-    else:
-        tell.note(f"adm verify {sweep.path} --repair mends it; so does the same command again")
-    return len(findings)
+        tell.note(f"{sweep.path}: its tables and its sheet are right")
+    return findings
