@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from adm_cli import __version__
 from adm_cli.commands import console
+from adm_cli.errors import AdmError
 from adm_cli.reports.sweeps import Cell, axes_of, curves, spread, varied_axes
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def draw_sheet(
     from adm_cli.storage.images import open_picture, save_image
     from adm_cli.storage.sheets import contact_sheet
 
-    items = next(run for run in runs if run.exists()).read().items
+    items = next((run.read().items for run in runs if run.exists()), ())
     picked = [items[i] for i in spread(len(items), sheet_rows)]
     there = [run.kept(picked) for run in runs]
     pictures, labels = [], []
@@ -60,24 +61,29 @@ def draw_curves(folder: SweepFolder, rows: Sequence[Row], tell: Telling) -> list
 
 
 def mend_sweep(folder: SweepFolder, findings: Sequence[Finding], tell: Telling) -> None:
-    """Makes again what is wrong beside the cells, which are right."""
+    """Makes again what is wrong beside the cells, which are right. Raises AdmError for damage."""
     from adm_cli.storage.files import remove_leftover
     from adm_cli.storage.runs import RunFolder
 
     found = folder.read()
     rows = list(found.rows.values())
-    cells = [Cell(row["model"], row["sampler"], row["steps"], row["scale"]) for row in rows]
-    runs = [RunFolder(folder.path / row["cell"]) for row in rows]
+    try:
+        cells = [Cell(row["model"], row["sampler"], row["steps"], row["scale"]) for row in rows]
+        images, sheet_rows = [row["images"] for row in rows], found.facts["sheet_rows"]
+    except KeyError as error:
+        raise AdmError(f"{folder.file} is no sweep of adm: a cell has no {error}") from None
+    there = {run.path.name: run for run in folder.cells()}
+    runs = [there.get(row["cell"], RunFolder(folder.path / "gone")) for row in rows]
     for finding in findings:
         if finding.kind == "temporary":
             remove_leftover(folder.path / finding.file)
     names = {finding.file for finding in findings}
     if folder.sheet.name in names:
-        draw_sheet(folder, cells, runs, found.facts["sheet_rows"])
+        folder.sheet.unlink(missing_ok=True)
+        draw_sheet(folder, cells, runs, sheet_rows)
     if folder.plot.name in names:
-        finished = [
-            row for row, run in zip(rows, runs, strict=True)
-            if run.exists() and len(run.kept(run.read().items)) == row["images"]
-        ]  # fmt: skip
+        folder.plot.unlink(missing_ok=True)
+        whole = [len(run.kept(run.read().items)) if run.exists() else 0 for run in runs]
+        finished = [row for row, n, of in zip(rows, whole, images, strict=True) if n == of]
         draw_curves(folder, finished, tell)
-    write_rows(folder, cells, rows, found.facts["sheet_rows"])
+    write_rows(folder, cells, rows, sheet_rows)

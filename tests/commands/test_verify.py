@@ -440,6 +440,19 @@ def test_cells_are_mended_and_the_sheet_stays(sweep: Run, adm: Run, mend: Run) -
     assert (adm("verify", "o").code, contents("o").keys()) == (0, before.keys())
 
 
+def test_what_is_left_of_a_sweep(sweep: Run, adm: Run, mend: Run) -> None:
+    """Without any cell no sheet can be drawn: the damaged one is not taken for good."""
+    assert sweep().code == 0
+    for path in Path("o").glob("toy*"):
+        shutil.rmtree(path)
+    damage("o/sheet.png")
+    done = mend("o")
+    assert (done.code, Path("o/sheet.png").exists()) == (1, False)
+    assert "2 of 2 cells of o are not there" in done.out
+    assert sweep().code == 0
+    assert adm("verify", "o").code == 0
+
+
 def test_a_sweep_of_several_models(adm: Run, tmp_path: Path) -> None:
     names = [save_toy(tmp_path / f"{n}.safetensors", TOY_UNET, seed=n) for n in (1, 2)]
     models = ("--model", ",".join(map(str, names)), "--scale", 0, "--class", 0, "--num", 1)
