@@ -1,4 +1,4 @@
-"""The machine: which device and precision, how much memory, and kernels that repeat themselves."""
+"""The machine: device and precision, memory, threads, and kernels that repeat themselves."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from contextlib import contextmanager, suppress
 import torch
 
 from adm_cli.errors import DeviceError, UsageError
+
+_MOST_THREADS = 4  # for a CPU: more are in each other's way
 
 DTYPES = {
     "float32": torch.float32,
@@ -52,6 +54,26 @@ def choose_dtype(name: str, device: torch.device, *, use_fp16: bool) -> torch.dt
     if name == "float64" and device.type == "mps":
         raise DeviceError("MPS has no float64: use --device cpu")
     return DTYPES[name]
+
+
+def cpu_threads(device: torch.device) -> int | None:
+    """The number of threads that computes on a CPU, on which rounding depends; None elsewhere."""
+    return torch.get_num_threads() if device.type == "cpu" else None
+
+
+def use_threads(count: object) -> bool:
+    """Computes with that many CPU threads, as `cpu_threads` gave it once; None leaves all as it is.
+
+    False where it is no number, or too large for this machine, and nothing was done: ``count``
+    may come from a file that anyone wrote.
+    """
+    if count is None:
+        return True
+    if type(count) is not int or not 1 <= count <= _MOST_THREADS * (os.cpu_count() or 1):
+        return False
+    if count != torch.get_num_threads():
+        torch.set_num_threads(count)
+    return True
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import torch
 
 from adm_cli import __version__
 from adm_cli.config import SamplingConfig
+from adm_cli.devices import cpu_threads
 from adm_cli.errors import AdmError, ConfigError
 from adm_cli.pipeline import ImageBatch, Pipeline, Sources, choose_schedule
 from adm_cli.storage.plans import Item, Plan
@@ -25,11 +26,10 @@ _INPUTS = {
     "torch": "the version of torch",
     "device": "the device",
     "dtype": "the precision",
-    "threads": "the number of CPU threads",
     "batch_size": "the batch size",
 }
 # What of a run may change between its images without being another run.
-_ENVIRONMENT = ("adm", "torch", "threads", "model", "classifier")
+_ENVIRONMENT = ("adm", "torch", "model", "classifier")
 # What is read back from a picture, which anyone may have written.
 _TYPES: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("model", "model_sha256", "dtype", "device", "sampler", "steps"), (str,)),
@@ -69,7 +69,12 @@ def run_plan(
     """
     common = _common(sources, config, device, dtype)
     environment = {name: common.pop(name) for name in _ENVIRONMENT}
-    settings = {**common, "batch_size": config.batch_size, "format": format}
+    settings = {
+        **common,
+        "threads": cpu_threads(device),
+        "batch_size": config.batch_size,
+        "format": format,
+    }
     return Plan(kind, settings, environment, items)
 
 
@@ -165,7 +170,6 @@ def _common(
         "size": list(sources.model.info.config.image_size),
         "device": device.type,
         "dtype": str(dtype).removeprefix("torch."),
-        "threads": torch.get_num_threads() if device.type == "cpu" else None,
         "torch": torch.__version__,
     }
 

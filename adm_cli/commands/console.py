@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -44,7 +45,10 @@ def print_table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 def fail(error: BaseException) -> None:
     """One line on stderr, without a traceback; what a file or name of megabytes says is cut."""
-    text = one_line(str(error)[: 2 * _LONGEST])
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        text = f"{error.strerror}: {error.filename or 'the output cannot be written'}"
+    text = one_line(text[: 2 * _LONGEST])
     if len(text) > _LONGEST:
         text = f"{text[: _LONGEST - 4]} ..."
     err.print(f"adm: error: {text}", markup=False, style="red")
@@ -164,7 +168,55 @@ class Counter:
             note(f"{done}/{self.total} {self.what}, about {left:.0f} s left")
 
 
-def hush() -> None:
-    """After a broken pipe: nothing more can be printed, so nothing may complain either."""
+class _Patient(io.FileIO):
+    """What cannot be written is lost: a full disk or a closed pipe for messages stops no work."""
+
+    def write(self, data: Any, /) -> int:
+        try:
+            return super().write(data)
+        except OSError:
+            return len(data)
+
+
+def prepare_streams() -> None:
+    """The standard streams, fit for any caller and any file name.
+
+    One that the caller closed leads nowhere; else a picture's file could get its number, and
+    whatever a library prints.
+    """
+    for handle, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(handle)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free: this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(handle, mode, closefd=False))  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")
+    if isinstance(sys.stderr, io.TextIOWrapper):
+        sys.stderr = io.TextIOWrapper(
+            io.BufferedWriter(_Patient(2, "wb", closefd=False)),
+            encoding=sys.stderr.encoding,
+            errors=sys.stderr.errors,
+            line_buffering=True,
+        )
+
+
+def flush(*, quiet: bool) -> int:
+    """Writes out what was printed; returns an exit code."""
+    try:
+        sys.stdout.flush()
+        return 0
+    except BrokenPipeError:  # whoever read it had enough
+        _hush()
+    except OSError as error:
+        _hush()
+        if not quiet:
+            fail(error)
+    return 1
+
+
+def _hush() -> None:
+    """Nothing more can be printed, so nothing may complain either."""
     devnull = os.open(os.devnull, os.O_WRONLY)
     os.dup2(devnull, sys.stdout.fileno())

@@ -8,18 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adm_cli.commands import console
+from adm_cli.commands import console, signals
 
 if TYPE_CHECKING:
     from adm_cli.config import SamplingConfig
     from adm_cli.diffusion.samplers import SampleStep
     from adm_cli.pipeline import Pipeline
-    from adm_cli.storage.plans import Item
+    from adm_cli.storage.plans import Item, Plan
     from adm_cli.storage.runs import RunFolder, Shard
     from adm_cli.storage.writing import Finished
 
 OnStep = Callable[["SampleStep"], None]
-Draw = Callable[[Sequence["Item"], OnStep], Iterator[Sequence["Finished"]]]
+Batch = Sequence["Finished"]  # images that were computed at once
+Draw = Callable[[Sequence["Item"], OnStep], Iterator[Batch]]
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def draw_into(
 
     items = [i for i in shard.share(items) if chosen is None or i.file in chosen]
     kept = run.kept(items)
-    missing = [item for item in items if item.file not in kept]
+    missing = run.missing(shard, [item for item in items if item.file not in kept])
     progress = console.SamplingProgress(len(missing), steps, quiet=tell.quiet)
     drawn = 0
 
@@ -93,12 +94,15 @@ def draw_into(
     writer = ImageWriter(run, shard, on_record)
 
     def on_step(step: SampleStep) -> None:
+        signals.check()
         progress.advance(step.x.shape[0], step.i)
         writer.poll()
 
     if missing:
         check_room(run.path, len(missing) * image_bytes)
         writer.open()  # refused before anything is told, if another process draws these
+    if any(item.batch_sizes for item in missing):
+        tell.note("memory ran out here before: the batches stay as small as they were then")
     with ExitStack() as stack:
         stack.callback(summary)
         for call in reversed(closing):
@@ -108,9 +112,57 @@ def draw_into(
             on_record(record, new=False)
         if missing:
             with progress.show():
+                plan = run.read()
                 for batch in draw(missing, on_step):
-                    writer.add(batch)
+                    writer.add([_with_batch_sizes(finished, plan) for finished in batch])
                     progress.finish_batch(len(batch))
+
+
+def _with_batch_sizes(finished: Finished, plan: Plan) -> Finished:
+    """For its line: how many were computed at once, where that is not the run's setting."""
+    from dataclasses import replace
+
+    recipe = finished.recipe or {}
+    sizes = {"batch_size": recipe.get("batch_size")}
+    if plan.kind == "stack":
+        sizes["base_batch_size"] = recipe["base"]["batch_size"]
+    usual = plan.settings.get("batch_size")
+    return replace(finished, facts={k: v for k, v in sizes.items() if v not in (None, usual)})
+
+
+def by_batch_size(
+    items: Sequence[Item], most: int, *names: str
+) -> Iterator[tuple[tuple[int, ...], list[Item]]]:
+    """``items`` together that are computed at the same batch sizes, the larger ones first.
+
+    ``names`` are those of `runs.BATCH_SIZES` to go by; an item without one takes ``most``.
+    """
+    groups: dict[tuple[int, ...], list[Item]] = {}
+    for item in items:
+        sizes = tuple(min(most, item.batch_sizes.get(name, most)) for name in names)
+        groups.setdefault(sizes, []).append(item)
+    for sizes in sorted(groups, reverse=True):
+        yield sizes, groups[sizes]
+
+
+def sized(most: int, draw: Callable[[Sequence[Item], int, OnStep], Iterator[Batch]]) -> Draw:
+    """A `Draw` that gives each item its batch size, at most ``most``, to ``draw``."""
+
+    def draw_by_size(missing: Sequence[Item], on_step: OnStep) -> Iterator[Batch]:
+        least = most
+        for (size,), items in by_batch_size(missing, most, "batch_size"):
+            for images in draw(items, min(size, least), on_step):
+                least = computed_at(images)  # smaller than asked for, once memory ran out
+                yield images
+
+    return draw_by_size
+
+
+def computed_at(images: Batch) -> int:
+    """The batch size of images that were drawn together."""
+    recipe = images[0].recipe
+    assert recipe is not None
+    return int(recipe["batch_size"])
 
 
 def nothing(missing: Sequence[Item], on_step: OnStep) -> Iterator[Sequence[Finished]]:
@@ -126,13 +178,13 @@ def sampled(pipeline: Pipeline, config: SamplingConfig, tell: Telling) -> Draw:
     """A `Draw` that samples: the images of `pipeline.generate`, each with its recipe."""
     from dataclasses import replace
 
-    from adm_cli.pipeline import generate
+    from adm_cli.pipeline import choose_batch_size, generate
     from adm_cli.recipes import image_recipe, run_recipe
     from adm_cli.storage.writing import Finished
 
     common = run_recipe(pipeline, config)
 
-    def draw(missing: Sequence[Item], on_step: OnStep) -> Iterator[Sequence[Finished]]:
+    def draw(missing: Sequence[Item], size: int, on_step: OnStep) -> Iterator[Batch]:
         # Guided and unguided images share no batch: all of one kind, then all of the other.
         scales = [item.facts.get("scale", config.scale) for item in missing]
         order = sorted(range(len(missing)), key=lambda i: scales[i] == 0)
@@ -142,6 +194,7 @@ def sampled(pipeline: Pipeline, config: SamplingConfig, tell: Telling) -> Draw:
             seeds=tuple(item.facts["seed"] for item in items),
             classes=tuple(item.facts["class"] for item in items),
             scales=tuple(scales[i] for i in order),
+            batch_size=size,
         )
         done = 0
         for batch in generate(pipeline, chosen, on_step=on_step, on_note=tell.note):
@@ -152,7 +205,7 @@ def sampled(pipeline: Pipeline, config: SamplingConfig, tell: Telling) -> Draw:
             ]
             done += len(pixels)
 
-    return draw
+    return sized(choose_batch_size(pipeline, config), draw)
 
 
 def write_grid_of(run: RunFolder, items: Sequence[Item], shard: Shard, tell: Telling) -> None:

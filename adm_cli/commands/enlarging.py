@@ -6,7 +6,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from adm_cli.commands.drawing import Draw, OnStep, Telling, sampled
+from adm_cli.commands.drawing import (
+    Batch,
+    Draw,
+    OnStep,
+    Telling,
+    by_batch_size,
+    computed_at,
+    sampled,
+    sized,
+)
 from adm_cli.commands.jobs import Loaded, planned
 
 if TYPE_CHECKING:
@@ -58,14 +67,14 @@ def enlarged(
     tell: Telling,
 ) -> Draw:
     """A `Draw` that enlarges pictures; see `load_enlarging`."""
-    from adm_cli.pipeline import upsample
+    from adm_cli.pipeline import choose_batch_size, upsample
     from adm_cli.recipes import enlarged_recipe, image_recipe, run_recipe, whole_recipe
     from adm_cli.storage.writing import Finished
 
     common = run_recipe(pipeline, config)
 
-    def draw(missing: Sequence[Item], on_step: OnStep) -> Iterator[Sequence[Finished]]:
-        chosen = _for_items(config, missing)
+    def draw(missing: Sequence[Item], size: int, on_step: OnStep) -> Iterator[Batch]:
+        chosen = _for_items(config, missing, size)
         small = _Chosen(pictures, [index[item.file] for item in missing])
         done = 0
         for batch in upsample(pipeline, small, chosen, on_step=on_step, on_note=tell.note):
@@ -83,7 +92,7 @@ def enlarged(
             yield images
             done += len(items)
 
-    return draw
+    return sized(choose_batch_size(pipeline, config), draw)
 
 
 def stacked(
@@ -97,7 +106,7 @@ def stacked(
     import numpy as np
     import torch
 
-    from adm_cli.pipeline import choose_schedule, upsample
+    from adm_cli.pipeline import choose_batch_size, choose_schedule, upsample
     from adm_cli.recipes import enlarged_recipe, image_recipe, run_recipe
     from adm_cli.storage.inputs import pixels_sha256
     from adm_cli.storage.writing import Finished
@@ -106,40 +115,59 @@ def stacked(
     later = len(choose_schedule(upsampler.diffusion, enlarging.steps))
     size = upsampler.model.config.image_size
 
-    def draw(missing: Sequence[Item], on_step: OnStep) -> Iterator[Sequence[Finished]]:
+    draw_first = sampled(base, config, tell)
+
+    def draw_second(small: Batch, most: int, on_step: OnStep) -> Iterator[Batch]:
+        chosen = _for_items(enlarging, [f.item for f in small], most)
+        images = np.stack([finished.pixels for finished in small])
+        done = 0
+        for batch in upsample(upsampler, images, chosen, on_step=on_step, on_note=tell.note):
+            part = small[done : done + len(batch.seeds)]
+            yield [
+                Finished(
+                    first.item,
+                    batch.images[i].numpy(),
+                    enlarged_recipe(
+                        image_recipe(common, upsampler, batch, i),
+                        small_sha256=pixels_sha256(first.pixels),
+                        base=first.recipe,
+                    ),
+                )
+                for i, first in enumerate(part)
+            ]
+            done += len(part)
+
+    def draw(missing: Sequence[Item], on_step: OnStep) -> Iterator[Batch]:
         def on_base_step(step: Any) -> None:
             shown = torch.nn.functional.interpolate(step.x, size)  # for whoever films it
             on_step(step._replace(i=step.i + later, x=shown))
 
-        most = enlarging.batch_size
-        for small in sampled(base, config, tell)(missing, on_base_step):
-            chosen = replace(_for_items(enlarging, [f.item for f in small]), batch_size=most)
-            images = np.stack([finished.pixels for finished in small])
-            done = 0
-            for batch in upsample(upsampler, images, chosen, on_step=on_step, on_note=tell.note):
-                most = batch.batch_size  # smaller, once memory ran out
-                part = small[done : done + len(batch.seeds)]
-                yield [
-                    Finished(
-                        first.item,
-                        batch.images[i].numpy(),
-                        enlarged_recipe(
-                            image_recipe(common, upsampler, batch, i),
-                            small_sha256=pixels_sha256(first.pixels),
-                            base=first.recipe,
-                        ),
-                    )
-                    for i, first in enumerate(part)
-                ]
-                done += len(part)
+        least = most = choose_batch_size(upsampler, enlarging)
+        for (_, own), items in by_batch_size(missing, most, "base_batch_size", "batch_size"):
+            for small in draw_first(of_base(items), on_base_step):
+                large: list[Finished] = []
+                for images in draw_second(small, min(own, least), on_step):
+                    least = computed_at(images)  # smaller than asked for, once memory ran out
+                    large += images
+                yield large  # all of a batch, so that one gone on with draws the same ones together
 
     return draw
 
 
-def _for_items(config: SamplingConfig, items: Sequence[Item]) -> SamplingConfig:
-    """``config`` for some of a run's images."""
+def of_base(items: Sequence[Item]) -> list[Item]:
+    """A stack's images as those of its first stage."""
+    sizes = [item.batch_sizes.get("base_batch_size") for item in items]
+    return [
+        item._replace(batch_sizes={} if size is None else {"batch_size": size})
+        for item, size in zip(items, sizes, strict=True)
+    ]
+
+
+def _for_items(config: SamplingConfig, items: Sequence[Item], size: int) -> SamplingConfig:
+    """``config`` for some of a run's images, ``size`` at once."""
     return replace(
         config,
         seeds=tuple(item.facts["seed"] for item in items),
         classes=tuple(item.facts["class"] for item in items),
+        batch_size=size,
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from adm_cli.commands import console
@@ -61,8 +60,8 @@ def film_again(
 
     film = Film.again(run.path / name, facts)
     sizes = {k: v for k, v in facts.items() if k.endswith("batch_size")}
-    plan = replace(plan, settings={**plan.settings, **sizes})
-    items = [item for item in plan.items if item.file in set(facts["images"])]
+    images = set(facts["images"])
+    items = [item._replace(batch_sizes=sizes) for item in plan.items if item.file in images]
     draw = filmed(loaded.draw(run, plan, items), film, plan.kind)
     steps = plan.settings["num_steps"] if loaded.steps is None else loaded.steps
     progress = console.SamplingProgress(len(items), steps, quiet=tell.quiet)

@@ -18,10 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Loaded:
-    """Weights in memory, and what is to be done with them.
-
-    ``draw`` makes the `Draw` of some items of a run, with the batch sizes of the plan it is given.
-    """
+    """Weights in memory, and what is to be done with them: ``draw`` some items of a run."""
 
     batch_size: int
     draw: Callable[[RunFolder, Plan, Sequence[Item]], Draw]
@@ -55,11 +52,28 @@ def run_job(job: Job) -> None:
         plan, changes = run.begin(plan, automatic=chosen, overwrite=outputs.overwrite)
         if changes:
             job.tell.note(f"since {run.path} was begun, this has changed: {', '.join(changes)}")
+        if loaded is not None:
+            take_threads(run, plan, job.tell)
         draw_images(loaded, run, plan, plan.items, outputs, job.tell)
         job.finish(run, plan)
     finally:
         if fresh and not run.bases():
             run.discard_if_empty()
+
+
+def take_threads(run: RunFolder, plan: Plan, tell: Telling) -> None:
+    """From here on the number of CPU threads computes with which the run was begun."""
+    import torch
+
+    from adm_cli.devices import use_threads
+
+    threads, mine = plan.settings["threads"], torch.get_num_threads()
+    if not use_threads(threads):
+        tell.note(
+            f"since {run.path} was begun, this has changed: threads {threads!r:.20} -> {mine}"
+        )
+    elif threads not in (None, mine):
+        tell.note(f"computing with {threads} CPU threads, as {run.path} was begun")
 
 
 def draw_images(
@@ -75,9 +89,8 @@ def draw_images(
     draw: Draw = nothing
     if loaded is not None:
         steps = steps if loaded.steps is None else loaded.steps
-        mine = outputs.shard.share(items)
-        kept = run.kept(mine)
-        draw = loaded.draw(run, plan, [item for item in mine if item.file not in kept])
+        missing = run.missing(outputs.shard, outputs.shard.share(items))
+        draw = loaded.draw(run, plan, missing)
     draw, closing = extras(outputs, run, plan, draw, steps, tell)
     height, width = plan.settings["size"]
     draw_into(
@@ -105,7 +118,6 @@ def load_sampling(
     )
 
 
-def planned(config: SamplingConfig, plan: Plan, name: str = "batch_size") -> SamplingConfig:
-    """``config`` with the batch size that a plan has under ``name``, if of its own, or at all."""
-    settings = plan.settings
-    return replace(config, batch_size=settings.get(name, settings["batch_size"]))
+def planned(config: SamplingConfig, plan: Plan) -> SamplingConfig:
+    """``config`` with the batch size of a plan."""
+    return replace(config, batch_size=plan.settings["batch_size"])

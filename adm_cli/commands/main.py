@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import signal
 import sys
 from typing import Annotated
@@ -80,16 +79,19 @@ def _program(
 
 
 def main() -> None:
-    """Entry point of ``adm``: runs a command and exits."""
+    """Runs the command line and exits; `adm_cli.__main__` is the entry point."""
     signals.catch_stop_signals()
-    if isinstance(sys.stdout, io.TextIOWrapper):  # any file name can be printed
-        sys.stdout.reconfigure(errors="surrogateescape")
-    code = run(sys.argv[1:])
     try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        console.hush()
-        code = 1
+        console.prepare_streams()
+        code = run(sys.argv[1:])
+        code = console.flush(quiet=code != 0) or code
+        signals.ignore_stop_signals()
+    except KeyboardInterrupt:  # as the command began or ended
+        signals.ignore_stop_signals()
+        code = _interrupted()
+    # Python dies of SIGINT, whatever the exit code, if a KeyboardInterrupt ended the last string
+    # that was executed, as those of dataclasses and namedtuples are.
+    exec("")
     sys.exit(code)
 
 
@@ -97,21 +99,36 @@ def run(arguments: list[str]) -> int:
     """Runs a command line and returns the exit code."""
     try:
         code = int(app(arguments, prog_name="adm", standalone_mode=False) or 0)
-    except (AdmError, typer.TyperException) as error:
-        if console.debugging():
-            raise
-        if isinstance(error, typer.TyperException):
-            message = error.format_message()
-            if message:  # empty where the help was shown instead
-                console.fail(Exception(message))
-        else:
-            console.fail(error)
-        return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
         code = console.INTERRUPTED
-    if code == console.INTERRUPTED:  # Typer makes this code of Ctrl-C itself
-        number = signals.stopped_by()
-        how = "interrupted" if number == signal.SIGINT else f"stopped by {number.name}"
-        console.note(how)
-        code = 128 + number
+    except Exception as error:
+        if console.debugging():
+            raise
+        code = _explain(error)
+    if code == console.INTERRUPTED or (code and signals.stopped()):  # Typer, too, makes that code
+        code = _interrupted()
     return code
+
+
+def _explain(error: Exception) -> int:
+    """What went wrong, in one line; returns the exit code. Raises what nobody foresaw."""
+    if isinstance(error, typer.TyperException):
+        message = error.format_message()
+        if message:  # empty where the help was shown instead
+            console.fail(Exception(message))
+        return error.exit_code
+    if isinstance(error, AdmError):
+        console.fail(error)
+        return error.exit_code
+    if signals.stopped():
+        return console.INTERRUPTED  # a library's answer to the KeyboardInterrupt
+    if isinstance(error, OSError):
+        console.fail(error)
+        return 1
+    raise error
+
+
+def _interrupted() -> int:
+    number = signals.stopped_by()
+    console.note("interrupted" if number == signal.SIGINT else f"stopped by {number.name}")
+    return 128 + number

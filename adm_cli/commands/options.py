@@ -25,15 +25,35 @@ def complete_model(incomplete: str) -> list[tuple[str, str]]:
     return [(name, kind) for name, kind in names.items() if name.startswith(incomplete)]
 
 
-def complete_class(incomplete: str) -> list[tuple[str, str]]:
-    """ImageNet's ids, and names of one word, for the shell's completion."""
+def complete_class(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    """Ids of the model's classes, and names of one word, for the shell's completion.
+
+    ImageNet's, where the model's file is not here or cannot be read.
+    """
     from adm_cli.imagenet import imagenet_classes
 
+    names = _model_classes(str(context.params.get("model") or "tiny"))
+    if not names:
+        names = {row.id: row.names[0] for row in imagenet_classes()}
     words = [("all", "every class"), ("random", "by each image's seed"), ("none", "no class")]
-    for row in imagenet_classes():
-        words += [(str(row.id), row.names[0])]
-        words += [(name, str(row.id)) for name in row.names[:1] if " " not in name]
+    for class_id, name in names.items():
+        first = name.split(",")[0].strip()
+        words += [(str(class_id), first)]
+        words += [(first, str(class_id))] if first and " " not in first else []
     return [(word, what) for word, what in words if word.startswith(incomplete)]
+
+
+def _model_classes(name: str) -> dict[int, str]:
+    """What a preset, checkpoint or file was trained on, by its header, without torch."""
+    from adm_cli.presets import CHECKPOINTS, PRESETS
+    from adm_cli.storage.files import models_folder, peek_classes, weights_folder
+
+    checkpoint = next((row.model for row in PRESETS if row.name == name), name)
+    row = next((row for row in CHECKPOINTS if row.name == checkpoint), None)
+    if row is None:
+        return peek_classes(Path(name))
+    folder = weights_folder() if row.embedded else models_folder()
+    return peek_classes(folder / f"{row.name}.safetensors")
 
 
 Model = Annotated[

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from adm_cli.storage.runs import RunFolder
     from adm_cli.storage.verifying import Finding
 
-_SIZES = ("batch_size", "base_batch_size")
 Load = Callable[[], Loaded]
 
 
@@ -42,30 +41,32 @@ class Lost:
     """What is to be made again, and all that must be known of it before it is removed."""
 
     names: set[str]
-    images: Mapping[tuple[tuple[str, int], ...], list[Item]]  # by the sizes of their batches
+    images: Sequence[Item]  # with the batch sizes of those whose line is lost too
     films: Mapping[str, Mapping[str, Any] | None]  # None: not known how it was made
     records: Mapping[str, Record]  # of everything, as it was
     without: Mapping[str, str] = field(default_factory=dict)  # images, and what they lack
 
     def items(self, plan: Plan) -> list[Item]:
         """Of the images to draw, those for films included."""
-        files = {item.file for items in self.images.values() for item in items}
+        files = {item.file for item in self.images}
         files |= {name for film in self.films.values() if film for name in film["images"]}
         return [item for item in plan.items if item.file in files]
 
 
 def find_lost(run: RunFolder, plan: Plan, findings: Sequence[Finding]) -> Lost:
     """Looks at what was found to be wrong, while it is there."""
+    from adm_cli.recipes import batch_sizes
+    from adm_cli.storage.images import read_description
     from adm_cli.storage.outputs import film_facts, film_in
     from adm_cli.storage.verifying import LOST
 
     names = {finding.file for finding in findings if finding.kind in LOST}
     records = run.records()
-    images: dict[tuple[tuple[str, int], ...], list[Item]] = {}
-    for item in plan.items:
-        if item.file in names:
-            sizes = _batch_sizes(run.path / item.file, plan, records.get(item.file))
-            images.setdefault(tuple(sizes.items()), []).append(item)
+    images = [item for item in plan.items if item.file in names]
+    for i, item in enumerate(images):
+        if item.file not in records:  # if it is whole, it says itself
+            recipe = read_description(run.path / item.file)
+            images[i] = item._replace(batch_sizes=batch_sizes(plan.kind, recipe))
     films: dict[str, Mapping[str, Any] | None] = {}
     wanted = {item.file for item in plan.items}
     for name in sorted(names - wanted):
@@ -73,16 +74,6 @@ def find_lost(run: RunFolder, plan: Plan, findings: Sequence[Finding]) -> Lost:
             facts = film_facts(records.get(name)) or film_in(run.path / name)
             films[name] = facts if facts and wanted.issuperset(facts["images"]) else None
     return Lost(names, images, films, records)
-
-
-def _batch_sizes(path: Path, plan: Plan, record: Record | None) -> dict[str, int]:
-    """Those of its line in the manifest, or if that is what was lost, of its recipe."""
-    from adm_cli.recipes import batch_sizes
-    from adm_cli.storage.images import read_description
-
-    if record is None:
-        return batch_sizes(plan.kind, read_description(path))
-    return {name: record[name] for name in _SIZES if type(record.get(name)) is int}
 
 
 def find_loader(

@@ -48,6 +48,7 @@ def repro(
     """
     import numpy as np
 
+    from adm_cli.devices import use_threads
     from adm_cli.recipes import config_from_recipe, differing_inputs
     from adm_cli.storage.images import open_picture, save_image
 
@@ -58,6 +59,8 @@ def repro(
     if output is not None:
         _check_output(output)
     given = Given(picture, model, classifier, upsampler, small, device)
+    threads = _recorded_threads(picture, recipe)
+    differing = [] if use_threads(threads) else [_threads_differ(threads)]
     new, new_recipe = _remake(recipe, given)
     if new.shape != pixels.shape:
         sizes = [f"{shape[1]}x{shape[0]}" for shape in (pixels.shape, new.shape)]
@@ -65,7 +68,8 @@ def repro(
     if output is not None:
         save_image(output, new, new_recipe)
     gap = np.abs(new.astype(int) - pixels.astype(int))
-    _report(gap, differing_inputs(recipe, new_recipe), json)
+    differing += differing_inputs(recipe, new_recipe)
+    _report(gap, differing, threads is not None, json)
     if gap.any():
         raise typer.Exit(1)
 
@@ -155,7 +159,29 @@ def _small_picture(
     return (fit_picture(pixels, size) if recipe["resized"] else pixels), base
 
 
-def _report(gap: Any, differing: list[str], json: bool) -> None:
+def _recorded_threads(picture: Path, recipe: Mapping[str, Any]) -> Any:
+    """The number of CPU threads that drew a picture, if its run is beside it, else None.
+
+    Pictures that were made before runs noted it carry it themselves.
+    """
+    from adm_cli.errors import RunError
+    from adm_cli.storage.runs import RunFolder
+
+    try:
+        plan = RunFolder(picture.parent).read()
+    except RunError:
+        return recipe.get("threads")
+    mine = any(item.file == picture.name for item in plan.items)
+    return recipe.get("threads", plan.settings.get("threads") if mine else None)
+
+
+def _threads_differ(recorded: object) -> str:
+    import torch
+
+    return f"the number of CPU threads ({recorded!r:.20}, now {torch.get_num_threads()})"
+
+
+def _report(gap: Any, differing: list[str], threads_known: bool, json: bool) -> None:
     """Say how far the pictures are apart, ``gap`` value by value, and what may be behind it."""
     values, most = int((gap > 0).sum()), int(gap.max())
     if json:
@@ -177,9 +203,10 @@ def _report(gap: Any, differing: list[str], json: bool) -> None:
     if differing:
         console.note(f"inputs that differ: {'; '.join(differing)}")
     else:
+        threads = "" if threads_known else ", or another number of CPU threads,"
         console.note(
-            "every recorded input is the same: this machine's arithmetic rounds differently, "
-            "or the picture was edited"
+            f"every recorded input is the same: this machine's arithmetic{threads} rounds "
+            f"differently, or the picture was edited"
         )
 
 

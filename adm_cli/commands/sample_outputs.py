@@ -84,7 +84,7 @@ def prepare(outputs: Outputs, plan: Plan) -> Outputs:
 
 def automatic(plan: Plan) -> list[str]:
     """Settings that were left to the program: a run that is there keeps its own."""
-    return ["batch_size"] if plan.settings["batch_size"] is None else []
+    return ["threads"] + (["batch_size"] if plan.settings["batch_size"] is None else [])
 
 
 def extras(

@@ -1,26 +1,74 @@
-"""SIGTERM and SIGHUP stop a command as Ctrl-C does: what is done is kept, and the exit code says
+"""SIGINT (Ctrl-C), SIGTERM and SIGHUP stop a command: what is done is kept, and the exit code says
 which it was.
+
+They raise KeyboardInterrupt, but not where Python or a library would swallow it or take it for
+another error.
 """
 
 from __future__ import annotations
 
 import signal
+from types import FrameType
+
+_NAMES = ("SIGINT", "SIGTERM", "SIGHUP")  # the last is not on Windows
+_WAIT, _MOST_WAITS = 0.05, 200  # seconds, at most ten, for an import to end
+# Code from which an exception does not come out as it was.
+_SWALLOWING = ("<frozen importlib", "weakref.py", "_weakrefset.py")
 
 _received: list[int] = []
+_waits: list[int] = []
 
 
 def catch_stop_signals() -> None:
-    """Lets SIGTERM and SIGHUP raise KeyboardInterrupt, unless they are ignored, as under nohup."""
-    for name in ("SIGTERM", "SIGHUP"):  # the second is not on Windows
-        number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+    """Lets them raise KeyboardInterrupt, unless they are ignored, as under nohup."""
+    for number in _numbers():
+        if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _stop)
 
 
-def _stop(number: int, _frame: object) -> None:
+def ignore_stop_signals() -> None:
+    """For the last moments, when all is said and done."""
+    for number in _numbers():
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _numbers() -> list[signal.Signals]:
+    return [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    if _swallows(frame) and len(_waits) < _MOST_WAITS and hasattr(signal, "setitimer"):
+        _waits.append(number)
+        signal.signal(signal.SIGALRM, lambda _alarm, later: _stop(number, later))
+        signal.setitimer(signal.ITIMER_REAL, _WAIT)
+        return
+    # The end may take a moment, and is not cut short but by somebody who insists.
+    insists = number == signal.SIGINT
     _received.append(number)
-    if len(_received) == 1:  # the end may take a moment, and must not be cut short by a second
+    if len(_received) == 1 or insists:
         raise KeyboardInterrupt
+
+
+def _swallows(frame: FrameType | None) -> bool:
+    while frame is not None:
+        code = frame.f_code
+        if code.co_name == "__del__" or code.co_filename.startswith(_SWALLOWING[0]):
+            return True
+        if code.co_filename.endswith(_SWALLOWING[1:]):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def check() -> None:
+    """Raises KeyboardInterrupt if a signal came and the command goes on: its own was swallowed."""
+    if _received:
+        raise KeyboardInterrupt
+
+
+def stopped() -> bool:
+    """Whether a signal came."""
+    return bool(_received)
 
 
 def stopped_by() -> signal.Signals:

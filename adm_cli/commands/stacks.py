@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adm_cli.commands.drawing import Draw, Telling, draw_into, sampled
-from adm_cli.commands.enlarging import enlarged, stacked
+from adm_cli.commands.enlarging import enlarged, of_base, stacked
 from adm_cli.commands.jobs import Loaded, planned
 from adm_cli.commands.sample_outputs import Outputs
 from adm_cli.storage.runs import BASE, HIDDEN_BASE
@@ -178,8 +178,7 @@ def _draw_together(
     plan: Plan,
     _items: Sequence[Item],
 ) -> Draw:
-    first = planned(config, plan, "base_batch_size")
-    return stacked(base, first, large, planned(enlarging, plan), tell)
+    return stacked(base, planned(config, plan), large, planned(enlarging, plan), tell)
 
 
 def drop_base(run: RunFolder, plan: Plan) -> None:
@@ -204,19 +203,20 @@ def _draw_base(
     from adm_cli.storage.runs import RunFolder
 
     base = RunFolder(folder)
-    size = plan.settings["batch_size"]
-    wanted = replace(base_plan, settings={**base_plan.settings, "batch_size": size})
-    base.begin(wanted, automatic=["batch_size"], overwrite=outputs.overwrite)
+    settled = {name: plan.settings[name] for name in ("threads", "batch_size")}
+    wanted = replace(base_plan, settings={**base_plan.settings, **settled})
+    base.begin(wanted, overwrite=outputs.overwrite)
+    chosen = {item.file: item for item in of_base(items)}
     height, width = base_plan.settings["size"]
     draw_into(
         base,
         outputs.shard,
-        wanted.items,
-        sampled(pipeline, planned(config, plan, "base_batch_size"), tell),
+        [chosen.get(item.file, item) for item in wanted.items],
+        sampled(pipeline, planned(config, plan), tell),
         steps=base_plan.settings["num_steps"],
         tell=replace(tell, images=False, folder=folder.parent),
         image_bytes=height * width * 3 // 2,
-        chosen={item.file for item in items},
+        chosen=chosen,
     )
 
 

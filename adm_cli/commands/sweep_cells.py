@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adm_cli.commands.drawing import Telling, draw_into, sampled
+from adm_cli.commands.jobs import take_threads
 from adm_cli.commands.sample import sampling_settings
+from adm_cli.commands.sample_outputs import automatic
 from adm_cli.commands.selection import Wanted
 from adm_cli.errors import UsageError
 
@@ -60,7 +62,7 @@ class Prepared:
     @property
     def automatic(self) -> list[str]:
         """Settings left to the program: a run that is there keeps its own."""
-        return ["batch_size"] if self.config.batch_size is None else []
+        return automatic(self.plan)
 
     def gflop_a_step(self) -> float:
         """Of one image: the model, and for guidance the classifier there and back."""
@@ -197,6 +199,7 @@ def draw_cell(
     plan, changes = run.begin(plan, automatic=prepared.automatic, overwrite=overwrite)
     if changes:
         tell.note(f"since {run.path} was begun, this has changed: {', '.join(changes)}")
+    take_threads(run, plan, tell)
     config = replace(prepared.config, batch_size=plan.settings["batch_size"])
     _forget_scores(row)  # they were of fewer images
     before, started = len(run.kept(plan.items)), time.monotonic()

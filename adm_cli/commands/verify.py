@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sized
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
@@ -157,24 +156,20 @@ def _mend(run: RunFolder, findings: list[Finding], given: Given, tell: Telling) 
 
 
 def _draw_again(run: RunFolder, lost: Lost, load: Load, tell: Telling) -> None:
-    """Images and films, in batches of the size they had."""
-    import torch
-
+    """Images and films."""
     from adm_cli.commands.films import film_again
     from adm_cli.commands.jobs import draw_images
     from adm_cli.commands.sample_outputs import Outputs
     from adm_cli.commands.stacks import drop_base
+    from adm_cli.devices import use_threads
     from adm_cli.storage.runs import Shard
 
     plan = run.read()
-    threads = plan.environment.get("threads")
-    if threads is not None:
-        torch.set_num_threads(threads)  # else the recipe in the file would differ
+    use_threads(plan.settings.get("threads", plan.environment.get("threads")))
     loaded = load()
     outputs = Outputs(run.path, plan.settings["format"], False, None, False, Shard())
-    for sizes, items in lost.images.items():
-        sized = replace(plan, settings={**plan.settings, **dict(sizes)})
-        draw_images(loaded, run, sized, items, outputs, tell)
+    if lost.images:
+        draw_images(loaded, run, plan, lost.images, outputs, tell)
     for name, film in lost.films.items():
         if film is not None:
             film_again(run, plan, name, film, loaded, tell)

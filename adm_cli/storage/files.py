@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import shutil
 import sys
@@ -189,6 +190,21 @@ def read_text(path: Path) -> str:
     if len(data) > _MOST_TEXT:
         raise ValueError(f"over {_MOST_TEXT / 1e6:.0f} MB are too many for a text")
     return data.decode("utf-8")
+
+
+def peek_classes(path: Path) -> dict[int, str]:
+    """The classes in a weights file's header, quickly and unchecked; empty where there are none.
+
+    For a shell's completion: whoever loads the file uses `checkpoints.read_model_file`.
+    """
+    try:
+        with path.open("rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(size)) if size <= _MOST_TEXT else {}
+        classes = json.loads(header["__metadata__"]["classes"])
+        return {int(class_id): str(name) for class_id, name in classes.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}
 
 
 def refuse_existing(paths: Sequence[Path]) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from adm_cli.errors import RunError, UsageError
@@ -22,6 +23,7 @@ class Item(NamedTuple):
 
     file: str
     facts: Mapping[str, Any]  # class, seed, and whatever else tells it from the others
+    batch_sizes: Mapping[str, int] = MappingProxyType({})  # to compute it at, if not the run's
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Plan:
 
     kind: str  # the command
     settings: Mapping[str, Any]  # all that decides an image's bytes: must not change
-    environment: Mapping[str, Any]  # versions, names, threads: a change is told
+    environment: Mapping[str, Any]  # versions and names: a change is told
     items: Sequence[Item]
 
 

@@ -36,6 +36,9 @@ from adm_cli.storage.plans import Item, Plan, check_items, differences, read_pla
 from adm_cli.storage.sealed import both_copies, copies_agree, write_copies
 
 BASE, HIDDEN_BASE = "base", ".base"
+# Of a line: how many images were computed at once, where it was not the run's setting; in a stack
+# also for the small picture.
+BATCH_SIZES = ("batch_size", "base_batch_size")
 _LOCK_SECONDS = 60.0  # for the others to write their few lines
 _T = TypeVar("_T")
 
@@ -56,8 +59,8 @@ class Shard:
         return cls(int(match[1]), int(match[2]))
 
     def within(self, outer: Shard) -> Shard:
-        """This part of a part."""
-        index = (outer.index - 1) * self.count + self.index
+        """This part of the part ``outer``, which others may divide in another way."""
+        index = (self.index - 1) * outer.count + outer.index
         return Shard(index, outer.count * self.count)
 
     def share(self, items: Sequence[_T]) -> Sequence[_T]:
@@ -130,7 +133,8 @@ class RunFolder:
             plan = replace(plan, settings={**plan.settings, **adopted})
             if old.items != plan.items or not self.whole():
                 self._write(replace(plan, environment=old.environment))
-            return plan, differences(old.environment, plan.environment)
+            noted = {name: old.environment.get(name) for name in plan.environment}
+            return plan, differences(noted, plan.environment)
 
     def bases(self) -> list[RunFolder]:
         """The runs of small pictures within a stack's, as far as there are any."""
@@ -157,6 +161,33 @@ class RunFolder:
         """The records of those items that are `present`, in the items' order."""
         present = self.present()
         return {item.file: present[item.file] for item in items if item.file in present}
+
+    def missing(self, shard: Shard, items: Iterable[Item]) -> list[Item]:
+        """Those items that are not `present`, each with the batch sizes to compute it at.
+
+        One that was lost: as it was drawn before. Else, so that a run that is gone on with equals
+        one that was not interrupted: what the item says, or the smallest of the shard's own lines,
+        to which it came down when memory ran out.
+        """
+        known = self.records()
+        own = [_sizes(record) for record in read_manifest(self.manifest(shard)).records]
+        least = {
+            name: min(sizes[name] for sizes in own if name in sizes)
+            for name in BATCH_SIZES
+            if any(name in sizes for sizes in own)
+        }
+        return [
+            item._replace(
+                batch_sizes=_sizes(known[item.file])
+                if item.file in known
+                else {**least, **item.batch_sizes}
+            )
+            for item in items
+            if item.file not in known or not self.fits(known[item.file])
+        ]
+
+    def manifest(self, shard: Shard) -> Path:
+        return self.path / f"{shard.name}.jsonl"
 
     def manifests(self) -> list[Path]:
         return sorted(self.path.glob("manifest*.jsonl"))
@@ -267,3 +298,9 @@ class RunFolder:
         except OSError as error:
             raise OutputError(explain_os_error(f"cannot remove {path}", error)) from error
         sync_folder(self.path)
+
+
+def _sizes(record: Record) -> dict[str, int]:
+    """The batch sizes of a line that could be."""
+    found = {name: record[name] for name in BATCH_SIZES if name in record}
+    return {name: size for name, size in found.items() if type(size) is int and size > 0}

@@ -7,7 +7,7 @@ import queue
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -30,6 +30,7 @@ class Finished:
     item: Item
     pixels: Pixels  # uint8 [H, W, 3]
     recipe: Recipe | None
+    facts: Mapping[str, Any] = field(default_factory=dict)  # for its line, beside the item's
 
 
 class ImageWriter:
@@ -56,8 +57,7 @@ class ImageWriter:
             if alone:  # nobody else's: these were left behind by a killed writer
                 for path in self.run.path.glob(f"{self._prefix}*.tmp"):
                     path.unlink(missing_ok=True)
-            path = self.run.path / f"{self.shard.name}.jsonl"
-            self._manifest = ManifestWriter(path, alone=alone)
+            self._manifest = ManifestWriter(self.run.manifest(self.shard), alone=alone)
             stack.callback(self._manifest.close)
             lost = {n: r for n, r in self.run.records().items() if not self.run.fits(r)}
             self._again = {name: record.get("again", 0) + 1 for name, record in lost.items()}
@@ -87,14 +87,21 @@ class ImageWriter:
         trace: TracebackType | None,
     ) -> None:  # fmt: skip
         with self._closing:
-            if self._thread is not None:
-                self._todo.put(None)
-                self._thread.join()
+            try:
+                self._finish()
+            except KeyboardInterrupt:  # what is drawn is still kept, unless somebody insists
+                self._finish()
+                raise
         try:
             self.poll()
         except BaseException as failure:
             if error is None or isinstance(failure, OutputError):
                 raise failure from None
+
+    def _finish(self) -> None:
+        if self._thread is not None and self._thread.is_alive():
+            self._todo.put(None)
+            self._thread.join()
 
     def _work(self) -> None:
         while (images := self._todo.get()) is not None:
@@ -116,7 +123,7 @@ class ImageWriter:
         check_room(self.run.path, sum(len(data) for _, data in files))
         placed, failure = write_files(self.run.path, files, self._prefix)
         records = [
-            self._record(image.item, data)
+            self._record(image, data)
             for image, (_, data) in zip(images[:placed], files, strict=False)
         ]
         self._manifest.append(records)
@@ -125,10 +132,11 @@ class ImageWriter:
         if failure is not None:
             raise failure
 
-    def _record(self, item: Item, data: bytes) -> Record:
-        again = {"again": self._again[item.file]} if item.file in self._again else {}
-        digest = hashlib.sha256(data).hexdigest()
-        return {"file": item.file, **item.facts, **again, "bytes": len(data), "sha256": digest}
+    def _record(self, image: Finished, data: bytes) -> Record:
+        name, digest = image.item.file, hashlib.sha256(data).hexdigest()
+        again = {"again": self._again[name]} if name in self._again else {}
+        facts = {**image.item.facts, **image.facts, **again}
+        return {"file": name, **facts, "bytes": len(data), "sha256": digest}
 
 
 def record_file(run: RunFolder, shard: Shard, name: str, facts: Mapping[str, Any]) -> None:
@@ -140,7 +148,7 @@ def record_file(run: RunFolder, shard: Shard, name: str, facts: Mapping[str, Any
     again = {} if old is None else {"again": old.get("again", 0) + 1}
     record = {"file": name, **facts, **again, "bytes": size, "sha256": digest}
     with run.lock(shard.name) as alone:
-        manifest = ManifestWriter(run.path / f"{shard.name}.jsonl", alone=alone)
+        manifest = ManifestWriter(run.manifest(shard), alone=alone)
         try:
             manifest.append([record])
         finally:

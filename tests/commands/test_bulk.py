@@ -11,7 +11,8 @@ import subprocess
 import sys
 import tarfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ import adm_cli.pipeline as pipeline_module
 from adm_cli.models.classifier import NoisyClassifier
 from adm_cli.models.unet import UNet
 from adm_cli.storage.images import open_picture
+from adm_cli.storage.plans import render_plan
+from adm_cli.storage.runs import RunFolder
 from tests.conftest import Result, Toys, pictures
 from tests.conftest import pictures as pictures_in
 
@@ -93,6 +96,63 @@ def test_the_automatic_batch_size_is_kept(draw: Run, monkeypatch: pytest.MonkeyP
     refused = draw("--seeds", "0-6", "--out", "o", "-b", 2)
     assert (refused.code, refused.out) == (1, "")
     assert "batch_size 4 -> 2" in refused.err
+
+
+@pytest.fixture
+def threads() -> Iterator[Callable[[int], None]]:
+    """Sets the number of this process's, as OMP_NUM_THREADS does that of a new one."""
+    yield torch.set_num_threads
+    torch.set_num_threads(1)
+
+
+def rewrite(run: Path, **settings: Any) -> None:
+    """``run.json`` with other settings, as anyone could write it."""
+    plan = RunFolder(run).read()
+    data = render_plan(replace(plan, settings={**plan.settings, **settings}))
+    for name in ("run.json", ".run.json.copy"):
+        (run / name).write_bytes(data)
+
+
+def test_whoever_goes_on_takes_the_runs_threads(
+    draw: Run, adm: Run, toys: Toys, threads: Callable[[int], None]
+) -> None:
+    """Rounding depends on them; the pictures' own recipes do not say them."""
+    threads(3)
+    assert draw("--seeds", "0-2", "--out", "whole", "-b", 1).code == 0
+    assert draw("--seeds", "0", "--out", "o", "-b", 1).code == 0
+    threads(1)
+    done = draw("--seeds", "0-2", "--out", "o", "-b", 1)
+    note, _ = done.err.splitlines()
+    assert note == "adm: computing with 3 CPU threads, as o was begun"
+    assert torch.get_num_threads() == RunFolder(Path("o")).read().settings["threads"] == 3
+    assert contents("o") == contents("whole")
+    assert all("threads" not in (open_picture(Path("o") / n)[1] or {}) for n in pictures("o"))
+    threads(1)
+    shown = draw("--seeds", "0-3", "--out", "o", "-b", 1, "--dry-run")
+    assert (shown.code, torch.get_num_threads()) == (0, 1)
+    name = pictures("o")[0]
+    (Path("o") / name).unlink()
+    assert adm("verify", "o", "--repair", *models(toys)).code == 0
+    assert torch.get_num_threads() == 3
+    threads(1)
+    assert adm("repro", Path("o") / name, *models(toys)).out == "identical\n"
+    assert torch.get_num_threads() == 3
+    assert contents("o") == contents("whole")
+
+
+@pytest.mark.parametrize("count", [10**5, 0, "2", [1], True])
+def test_threads_that_cannot_be_are_told(
+    draw: Run, count: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert draw("--seeds", "0", "--out", "o").code == 0
+    rewrite(Path("o"), threads=count)
+    monkeypatch.setattr(torch, "set_num_threads", None)
+    for last in (1, 2):
+        done = draw("--seeds", f"0-{last}", "--out", "o")
+        assert done.code == 0
+        told = f"since o was begun, this has changed: threads {count!r} -> 1"
+        assert told in done.err
+    assert RunFolder(Path("o")).read().settings["threads"] == count
 
 
 @pytest.mark.parametrize(

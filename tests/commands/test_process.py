@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import adm_cli
+from adm_cli.storage.files import weights_folder
 from tests.conftest import Toys
 
+PACKAGE = Path(adm_cli.__file__).parent
 ADM = (sys.executable, "-m", "adm_cli")
 
 
@@ -38,6 +42,100 @@ def test_a_reader_that_has_gone(arguments: list[str]) -> None:
     assert (done.returncode, done.stderr) == (1, b"")
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams(toys: Toys, tmp_path: Path, closed: str) -> None:
+    """As of a daemon: no picture's file gets a stream's number, and nothing is said of it."""
+    options = ("--model", str(toys.model), "--scale", "0", "--steps", "1", "-n", "2", "--out", "o")
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$@" {closed}', "sh", *ADM, "sample", *options],
+        env=environment(), cwd=tmp_path, capture_output=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, b"Traceback" in done.stderr) == (0, False)
+    assert len(list(tmp_path.glob("o/*.png"))) == 2
+    if closed == ">&-":
+        assert done.stderr.startswith(b"adm: 2 images in ")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_nothing_can_be_printed(toys: Toys, tmp_path: Path) -> None:
+    """Results must reach somebody; messages need not."""
+    options = ("--model", str(toys.model), "--scale", "0", "--steps", "1", "-n", "2", "--out", "o")
+    lost = "adm: error: No space left on device: the output cannot be written"
+    with open("/dev/full", "wb") as full:
+        for arguments in (("--version",), ("models",), ("sample", *options)):
+            done = subprocess.run(
+                [*ADM, *arguments], env=environment(), cwd=tmp_path, stdout=full,
+                stderr=subprocess.PIPE, text=True, check=False,
+            )  # fmt: skip
+            assert (done.returncode, done.stderr.splitlines()[-1]) == (1, lost)
+            assert "Traceback" not in done.stderr
+        heard = subprocess.run(
+            [*ADM, "sample", *options], env=environment(), cwd=tmp_path, stdout=subprocess.PIPE,
+            stderr=full, text=True, check=False,
+        )  # fmt: skip
+    assert (heard.returncode, len(heard.stdout.splitlines())) == (0, 2)
+
+
+def without_privileges() -> None:
+    """Root may write to what is read-only, unless it gives that up (prctl, PR_CAPBSET_DROP)."""
+    import ctypes
+
+    drop, dac_override = 24, 1
+    if ctypes.CDLL(None).prctl(drop, dac_override, 0, 0, 0) != 0:
+        raise OSError("the capability to write anywhere cannot be given up")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs permissions, of Linux for root")
+def test_a_read_only_package(tmp_path: Path) -> None:
+    """Nothing is written beside the code, no home is needed, and any locale will do."""
+    site = tmp_path / "site"
+    hidden = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(PACKAGE, site / "adm_cli", ignore=hidden)
+    if not (PACKAGE / "weights").is_dir():
+        shutil.copytree(weights_folder(), site / "adm_cli" / "weights")
+    for path in (site, *site.rglob("*")):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    before = sorted(site.rglob("*"))
+    (tmp_path / "work").mkdir()
+    try:
+        done = subprocess.run(
+            [*ADM, *"sample --class 207 --scale 0 --steps 1 --no-upsample -n 1 --out o".split()],
+            env={"PYTHONPATH": os.pathsep.join([str(site), *sys.path]), "LANG": "C"},
+            cwd=tmp_path / "work", capture_output=True, text=True, check=False,
+            preexec_fn=without_privileges if os.getuid() == 0 else None,
+        )  # fmt: skip
+    finally:
+        for path in (site, *filter(Path.is_dir, before)):
+            path.chmod(0o755)
+    assert (done.returncode, done.stdout) == (0, "o/class0207_seed000000.png\n"), done.stderr
+    assert sorted(site.rglob("*")) == before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="gloo and signals")
+def test_torchrun_draws_what_one_process_draws(toys: Toys, tmp_path: Path) -> None:
+    """Two processes that share a part of the run, and one that draws the other part."""
+    models = ("--model", str(toys.model), "--classifier", str(toys.classifier))
+    sample = ("sample", *models, "--class", "0,3", "-n", "3", "--steps", "2", "-b", "2", "--quiet")
+    environ = {**environment(), "OMP_NUM_THREADS": "1"}
+    torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone")
+    shares = ("--nproc-per-node", "2", "-m", "adm_cli", *sample, "--out", "parts")
+    for command in (
+        (*ADM, *sample, "--out", "whole"),
+        (*torchrun, *shares, "--shard", "2/2"),
+        (*ADM, *sample, "--out", "parts", "--shard", "1/2"),
+    ):
+        done = subprocess.run(
+            command, env=environ, cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+    names = {path.name for path in (tmp_path / "parts").glob("manifest*")}
+    assert names == {f"manifest-{i}.jsonl" for i in ("1-of-2", "2-of-4", "4-of-4")}
+    whole = {path.name: path.read_bytes() for path in (tmp_path / "whole").glob("*.png")}
+    assert len(whole) == 6
+    assert whole == {path.name: path.read_bytes() for path in (tmp_path / "parts").glob("*.png")}
+
+
 def test_redirected_output_is_plain_text(toys: Toys, tmp_path: Path) -> None:
     """No colours and no bar: a log of a run can be read."""
     models = ["--model", str(toys.model), "--classifier", str(toys.classifier)]
@@ -58,14 +156,32 @@ def test_redirected_output_is_plain_text(toys: Toys, tmp_path: Path) -> None:
     ("words", "offered"),
     [
         ("adm sample --model ti", {"tiny", "tiny_classifier"}),
-        ("adm sample --class gold", {"goldfish", "goldfinch"}),
-        ("adm sample --class 20", {"20", *(str(i) for i in range(200, 210))}),
+        ("adm sample --model imagenet256 --class gold", {"goldfish", "goldfinch"}),
+        ("adm sample -m none --class 20", {"20", *(str(i) for i in range(200, 210))}),
         ("adm veri", {"verify"}),
         ("adm sample --sha", {"--shard"}),
     ],
 )
 def test_shells_complete(words: str, offered: set[str]) -> None:
     """Without torch, which takes seconds to import."""
+    found = completions(words)
+    assert set(found) >= offered
+    assert all(word.startswith(words.rsplit(maxsplit=1)[-1]) for word in found)
+
+
+def test_shells_complete_the_classes_of_the_model(toys: Toys, tmp_path: Path) -> None:
+    """Of the default, a preset or a file; ImageNet's where that cannot be read."""
+    assert set(completions("adm sample --class 2")) == {"207", "291", "2"} - {"2"}
+    assert completions(f"adm sample --model {toys.model} --class s") == ["square", "star"]
+    assert set(completions(f"adm sample -m {toys.model} -c 3")) == {"3"}
+    bad = tmp_path / "bad.safetensors"
+    for content in (b"", b"\xff" * 8, b"\x02" + b"\0" * 7 + b"[]", toys.model.read_bytes()[:99]):
+        bad.write_bytes(content)
+        assert "208" in completions(f"adm sample --model {bad} --class 20")
+
+
+def completions(words: str) -> list[str]:
+    """What bash offers for the last word; asserts that torch was not imported."""
     code = (
         "import sys, atexit\nfrom adm_cli.commands.main import main\n"
         "atexit.register(lambda: print('torch' in sys.modules))\nmain()"
@@ -83,8 +199,8 @@ def test_shells_complete(words: str, offered: set[str]) -> None:
         check=False,
     )
     *found, torch = done.stdout.split()
-    assert (set(found) >= offered, torch) == (True, "False"), (found, done.stderr)
-    assert all(word.startswith(words.rsplit(maxsplit=1)[-1]) for word in found)
+    assert torch == "False", (found, done.stderr)
+    return found
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs resource usage of children")

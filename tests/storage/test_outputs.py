@@ -19,6 +19,7 @@ from adm_cli.storage.outputs import (
     make_fresh_folder,
     write_grid,
 )
+from adm_cli.storage.plans import Item
 
 IMAGES = np.arange(4 * 4 * 4 * 3, dtype=np.uint8).reshape(4, 4, 4, 3)
 
@@ -66,9 +67,9 @@ def test_names_sort_as_numbers() -> None:
 
 
 def test_items_say_what_they_are() -> None:
-    assert image_item(7, 3, ".png") == ("class0007_seed000003.png", {"class": 7, "seed": 3})
-    name, facts = image_item(7, 3, ".png", scale=2.5)
-    assert (name, facts["scale"]) == ("class0007_scale2.5_seed000003.png", 2.5)
+    assert image_item(7, 3, ".png") == Item("class0007_seed000003.png", {"class": 7, "seed": 3})
+    own = image_item(7, 3, ".png", scale=2.5)
+    assert (own.file, own.facts["scale"]) == ("class0007_scale2.5_seed000003.png", 2.5)
     assert image_item(7, 3, ".png", scale=0.0).file == "class0007_scale0_seed000003.png"
 
 

@@ -297,8 +297,18 @@ def test_shards_are_disjoint_and_together_all() -> None:
         assert sorted(names) == sorted(item.file for item in ITEMS)
         assert max(map(len, shares)) - min(map(len, shares)) <= 1
     assert Shard.parse("3/8") == Shard(3, 8)
-    inner = [Shard(i + 1, 2).within(Shard(j + 1, 3)) for j in range(3) for i in range(2)]
-    assert inner == [Shard(i + 1, 6) for i in range(6)]
+
+
+def test_a_part_of_a_part_stays_inside() -> None:
+    """Each part may be divided in its own way: so with machines of one, two and five GPUs."""
+    outer = [Shard(i + 1, 3) for i in range(3)]
+    names = []
+    for whole, count in zip(outer, (1, 2, 5), strict=True):
+        inner = [Shard(i + 1, count).within(whole) for i in range(count)]
+        drawn = [item.file for part in inner for item in part.share(ITEMS)]
+        assert sorted(drawn) == sorted(item.file for item in whole.share(ITEMS))
+        names += drawn
+    assert sorted(names) == sorted(item.file for item in ITEMS)
 
 
 @pytest.mark.parametrize("text", ["0/8", "9/8", "3", "a/b", "3/8/2", "-1/2", "1/0", "٣/٨", ""])
