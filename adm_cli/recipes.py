@@ -99,20 +99,55 @@ def stack_plan(base: Plan, upsampling: Plan) -> Plan:
     )
 
 
+def split_plan(plan: Plan, small: Sequence[int]) -> tuple[Plan, Plan]:
+    """What `stack_plan` made one of, ``small`` being the height and width of the base's pictures.
+
+    The second plan's items have no guidance scale of their own: an upsampler is not guided.
+    """
+    later = {name: plan.settings[f"upsampler_{name}"] for name in _UPSAMPLING}
+    first = {n: v for n, v in plan.settings.items() if not n.startswith("upsampler_")}
+    steps = first["num_steps"] - later["num_steps"]
+    names = {n: v for n, v in plan.environment.items() if n != "upsampler"}
+    unguided = {"classifier": None, "model": plan.environment["upsampler"]}
+    items = [
+        Item(item.file, {n: v for n, v in item.facts.items() if n != "scale"})
+        for item in plan.items
+    ]
+    return (
+        Plan("sample", {**first, "num_steps": steps, "size": list(small)}, names, plan.items),
+        Plan("upsample", {**first, **later, "scale": 0.0}, {**names, **unguided}, items),
+    )
+
+
 def plan_config(plan: Plan, items: Sequence[Item]) -> SamplingConfig:
     """The settings that draw some of a plan's items; raises AdmError if they are damaged."""
     common = {**plan.environment, **plan.settings}
+    scales = None
     try:
-        config = config_from_recipe({**common, **items[0].facts})
+        first = {name: items[0].facts[name] for name in ("class", "seed")}
+        if any("scale" in item.facts for item in items):
+            scales = tuple(item.facts.get("scale", common["scale"]) for item in items)
         return dataclasses.replace(
-            config,
+            config_from_recipe({**common, **first}),
             seeds=tuple(item.facts["seed"] for item in items),
             classes=tuple(item.facts["class"] for item in items),
-            scale=common["scale"],
-            scales=tuple(item.facts.get("scale", common["scale"]) for item in items),
+            scales=scales,
         )
     except (KeyError, TypeError) as error:
         raise AdmError(f"the run's settings are damaged: {error}") from None
+
+
+def batch_sizes(kind: str, recipe: Mapping[str, Any] | None) -> dict[str, int]:
+    """How many images were computed at once with one of a run: settings as of its plan.
+
+    Memory may have run out meanwhile, also between the two stages of a stack. Empty without a
+    whole recipe.
+    """
+    if recipe is None or whole_recipe(recipe) is None:
+        return {}
+    base = recipe.get("base") if kind == "stack" else None
+    small = {} if base is None else {"base_batch_size": base["batch_size"]}
+    return {"batch_size": recipe["batch_size"], **small}
 
 
 def _common(

@@ -16,10 +16,11 @@ from adm_cli.commands.drawing import (
     sampled,
     sized,
 )
+from adm_cli.commands.jobs import Loaded, planned
 
 if TYPE_CHECKING:
     from adm_cli.config import SamplingConfig
-    from adm_cli.pipeline import Pipeline
+    from adm_cli.pipeline import Pipeline, Sources
     from adm_cli.storage.inputs import InputPictures
     from adm_cli.storage.plans import Item
     from adm_cli.storage.writing import Finished
@@ -38,6 +39,26 @@ class _Chosen:
         return self.pictures[self.indices[i]]
 
 
+def load_enlarging(
+    sources: Sources,
+    config: SamplingConfig,
+    pictures: InputPictures,
+    index: Mapping[str, int],
+    tell: Telling,
+    *,
+    device: str,
+    dtype: str,
+) -> Loaded:
+    """An upsampler for pictures: ``index`` says which one, by an image's file."""
+    from adm_cli.pipeline import choose_batch_size, load_pipeline
+
+    pipeline = load_pipeline(sources, device=device, dtype=dtype)
+    return Loaded(
+        choose_batch_size(pipeline, config),
+        lambda _run, plan, _items: enlarged(pipeline, planned(config, plan), pictures, index, tell),
+    )
+
+
 def enlarged(
     pipeline: Pipeline,
     config: SamplingConfig,
@@ -45,7 +66,7 @@ def enlarged(
     index: Mapping[str, int],
     tell: Telling,
 ) -> Draw:
-    """A `Draw` that enlarges pictures: ``index`` says which one, by an image's file."""
+    """A `Draw` that enlarges pictures; see `load_enlarging`."""
     from adm_cli.pipeline import choose_batch_size, upsample
     from adm_cli.recipes import enlarged_recipe, image_recipe, run_recipe, whole_recipe
     from adm_cli.storage.writing import Finished

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from adm_cli.commands.drawing import Draw, Telling, draw_into, nothing
+from adm_cli.commands.drawing import Draw, Telling, draw_into, nothing, sampled
 from adm_cli.commands.sample_outputs import Outputs, automatic, extras, prepare
 
 if TYPE_CHECKING:
-    from adm_cli.storage.plans import Plan
+    from adm_cli.config import SamplingConfig
+    from adm_cli.pipeline import Sources
+    from adm_cli.storage.plans import Item, Plan
     from adm_cli.storage.runs import RunFolder
-
-BASE, HIDDEN_BASE = "base", ".base"  # in a run's folder: small pictures, kept or in passing
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """Weights in memory, and what is to be done with them."""
+    """Weights in memory, and what is to be done with them: ``draw`` some items of a run."""
 
     batch_size: int
-    draw: Callable[[RunFolder, Plan], Draw]
-    steps: int | None = None  # that `draw` makes for a batch; None: all that the plan has
+    draw: Callable[[RunFolder, Plan, Sequence[Item]], Draw]
+    steps: int | None = None  # that a `Draw` makes for a batch; None: all that the plan has
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,10 @@ def run_job(job: Job) -> None:
             job.tell.note(f"since {run.path} was begun, this has changed: {', '.join(changes)}")
         if loaded is not None:
             take_threads(run, plan, job.tell)
-        _draw_images(loaded, run, plan, outputs, job.tell)
+        draw_images(loaded, run, plan, plan.items, outputs, job.tell)
         job.finish(run, plan)
     finally:
-        if fresh and not any((run.path / name).exists() for name in (BASE, HIDDEN_BASE)):
+        if fresh and not run.bases():
             run.discard_if_empty()
 
 
@@ -76,22 +76,48 @@ def take_threads(run: RunFolder, plan: Plan, tell: Telling) -> None:
         tell.note(f"computing with {threads} CPU threads, as {run.path} was begun")
 
 
-def _draw_images(
-    loaded: Loaded | None, run: RunFolder, plan: Plan, outputs: Outputs, tell: Telling
+def draw_images(
+    loaded: Loaded | None,
+    run: RunFolder,
+    plan: Plan,
+    items: Sequence[Item],
+    outputs: Outputs,
+    tell: Telling,
 ) -> None:
+    """Draws those of a run's ``items`` that are missing, and what goes beside them."""
     steps: int = plan.settings["num_steps"]
-    if loaded is not None and loaded.steps is not None:
-        steps = loaded.steps
-    draw = nothing if loaded is None else loaded.draw(run, plan)
-    draw, closing = extras(outputs, run, plan, draw, tell)
+    draw: Draw = nothing
+    if loaded is not None:
+        steps = steps if loaded.steps is None else loaded.steps
+        missing = run.missing(outputs.shard, outputs.shard.share(items))
+        draw = loaded.draw(run, plan, missing)
+    draw, closing = extras(outputs, run, plan, draw, steps, tell)
     height, width = plan.settings["size"]
     draw_into(
         run,
         outputs.shard,
-        plan.items,
+        items,
         draw,
         steps=steps,
         tell=tell,
         image_bytes=height * width * 3 // 2,  # a PNG seldom has less
         closing=closing,
     )
+
+
+def load_sampling(
+    sources: Sources, config: SamplingConfig, tell: Telling, *, device: str, dtype: str
+) -> Loaded:
+    """A diffusion model, and its classifier where any image is guided."""
+    from adm_cli.pipeline import choose_batch_size, load_pipeline
+
+    pipeline = load_pipeline(sources, guided=config.guided, device=device, dtype=dtype)
+    return Loaded(
+        choose_batch_size(pipeline, config),
+        lambda _run, plan, _items: sampled(pipeline, planned(config, plan), tell),
+    )
+
+
+def planned(config: SamplingConfig, plan: Plan) -> SamplingConfig:
+    """``config`` with the batch size of a plan."""
+    return replace(config, batch_size=plan.settings["batch_size"])

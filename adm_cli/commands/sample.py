@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
 from adm_cli.commands import console, options
-from adm_cli.commands.drawing import Telling, sampled
-from adm_cli.commands.jobs import Job, Loaded, run_job
+from adm_cli.commands.drawing import Telling
+from adm_cli.commands.jobs import Job, Loaded, load_sampling, run_job
 from adm_cli.commands.sample_outputs import Outputs, automatic, choose_outputs
 from adm_cli.commands.selection import (
     DEFAULT_NUM,
@@ -134,12 +133,10 @@ def sample(
     from adm_cli.devices import choose_device, choose_dtype
     from adm_cli.pipeline import (
         check_classes,
-        choose_batch_size,
         choose_sampler,
         choose_schedule,
         find_sources,
         guidance_runs_away,
-        load_pipeline,
     )
     from adm_cli.recipes import run_plan
     from adm_cli.storage.outputs import image_item
@@ -193,14 +190,7 @@ def sample(
                 sources, config, stage, base, outputs, tell,
                 keep_base=keep_base, device=part.device, dtype=dtype,
             )  # fmt: skip
-        pipeline = load_pipeline(sources, guided=config.guided, device=part.device, dtype=dtype)
-        size = choose_batch_size(pipeline, config)
-        return Loaded(
-            size,
-            lambda _run, plan: sampled(
-                pipeline, replace(config, batch_size=plan.settings["batch_size"]), tell
-            ),
-        )
+        return load_sampling(sources, config, tell, device=part.device, dtype=dtype)
 
     run_job(Job(plan, outputs, tell, load, drop_base))
 

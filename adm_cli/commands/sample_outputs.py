@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from adm_cli.commands.drawing import Draw, OnStep, Telling, write_grid_of, write_npz
+from adm_cli.commands.drawing import Draw, Telling, write_grid_of, write_npz
+from adm_cli.commands.films import filmed, write_film
 from adm_cli.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
-    from adm_cli.storage.outputs import Film
-    from adm_cli.storage.plans import Item, Plan
+    from adm_cli.storage.plans import Plan
     from adm_cli.storage.runs import RunFolder, Shard
-    from adm_cli.storage.writing import Finished
 
 FORMATS = ("png", "webp", "npz")
 FRESH = Path("out")  # holds the folders of runs without --out
@@ -89,9 +88,12 @@ def automatic(plan: Plan) -> list[str]:
 
 
 def extras(
-    outputs: Outputs, run: RunFolder, plan: Plan, draw: Draw, tell: Telling
+    outputs: Outputs, run: RunFolder, plan: Plan, draw: Draw, steps: int, tell: Telling
 ) -> tuple[Draw, list[Callable[[], None]]]:
-    """What is to be made of the images once they are safe; a film looks on as they are drawn."""
+    """What is to be made of the images once they are safe; a film looks on as they are drawn.
+
+    ``steps`` are those that ``draw`` makes for a batch.
+    """
     from adm_cli.storage.outputs import Film
 
     closing: list[Callable[[], None]] = []
@@ -105,36 +107,12 @@ def extras(
         if not outputs.animation.exists():
             tell.note(f"no {outputs.animation}: the first image was drawn before")
         return draw, closing
-    film = Film(outputs.animation, plan.settings["num_steps"], len(plan.items))
-    closing.append(lambda: _write_film(run, plan, film, outputs.shard, tell))
-    return _filmed(draw, film), closing
+    every = Film.spacing(plan.settings["num_steps"])
+    film = Film(outputs.animation, every, steps, len(plan.items))
 
+    def finish() -> None:
+        if run.kept(plan.items[:1]):  # else it is drawn and filmed again, and must find no film
+            write_film(run, film, outputs.shard, tell)
 
-def _filmed(draw: Draw, film: Film) -> Draw:
-    """``draw``, its first batch shown to ``film``."""
-
-    def filmed(missing: Sequence[Item], on_step: OnStep) -> Iterator[Sequence[Finished]]:
-        first = True
-
-        def on_filmed_step(step: Any) -> None:
-            if first:
-                film.add(step.i, step.x)
-            on_step(step)
-
-        for batch in draw(missing, on_filmed_step):
-            first = False
-            yield batch
-
-    return filmed
-
-
-def _write_film(run: RunFolder, plan: Plan, film: Film, shard: Shard, tell: Telling) -> None:
-    from adm_cli.storage.writing import record_file
-
-    if not run.kept(plan.items[:1]):
-        return  # to be drawn again, and filmed then: the film must not stand in the way
-    frames = film.close()
-    if frames:
-        if film.path.parent.resolve() == run.path.resolve():
-            record_file(run, shard, film.path.name, {"frames": frames})
-        tell.result({"path": str(film.path), "frames": frames})
+    closing.append(finish)
+    return filmed(draw, film, plan.kind), closing

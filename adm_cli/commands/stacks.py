@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -9,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from adm_cli.commands.drawing import Draw, Telling, draw_into, sampled
 from adm_cli.commands.enlarging import enlarged, of_base, stacked
-from adm_cli.commands.jobs import BASE, HIDDEN_BASE, Loaded
+from adm_cli.commands.jobs import Loaded, planned
 from adm_cli.commands.sample_outputs import Outputs
+from adm_cli.storage.runs import BASE, HIDDEN_BASE
 
 if TYPE_CHECKING:
     import torch
@@ -142,21 +144,26 @@ def load_stack(
     if not together:
         tell.note("both stages do not fit into memory at once: the small pictures come first")
         verify_content(stage.sources.model)  # now, not when they are all drawn
-    base = load_pipeline(sources, guided=config.guided, device=device, dtype=dtype)
+
+    def load_base() -> Pipeline:
+        return load_pipeline(sources, guided=config.guided, device=device, dtype=dtype)
+
+    base = load_base()
     size = choose_batch_size(base, config, stage.sources)
     if together and not keep_base:
         large = load_pipeline(stage.sources, device=device, dtype=dtype)
         return Loaded(size, partial(_draw_together, base, config, large, stage.config, tell))
     waiting = [base]  # to be let go of
-
-    def draw(run: RunFolder, plan: Plan) -> Draw:
-        folder = run.path / (BASE if keep_base else HIDDEN_BASE)
-        missing = run.missing(outputs.shard, outputs.shard.share(plan.items))
-        _draw_base(waiting.pop(), config, base_plan, plan, folder, missing, outputs, tell)
-        large = load_pipeline(stage.sources, device=device, dtype=dtype)
-        return _enlarged_base(large, stage.config, plan, folder, missing, tell)
-
     del base
+
+    def draw(run: RunFolder, plan: Plan, items: Sequence[Item]) -> Draw:
+        folder = run.path / (BASE if keep_base else HIDDEN_BASE)
+        small = waiting.pop() if waiting else load_base()
+        _draw_base(small, config, base_plan, plan, folder, items, outputs, tell)
+        del small
+        large = load_pipeline(stage.sources, device=device, dtype=dtype)
+        return _enlarged_base(large, stage.config, plan, folder, items, tell)
+
     schedule = choose_schedule(stage.sources.model.info.diffusion, stage.config.steps)
     return Loaded(size, draw, len(schedule))
 
@@ -169,8 +176,9 @@ def _draw_together(
     tell: Telling,
     _run: RunFolder,
     plan: Plan,
+    _items: Sequence[Item],
 ) -> Draw:
-    return stacked(base, _sized(config, plan), large, _sized(enlarging, plan), tell)
+    return stacked(base, planned(config, plan), large, planned(enlarging, plan), tell)
 
 
 def drop_base(run: RunFolder, plan: Plan) -> None:
@@ -188,7 +196,7 @@ def _draw_base(
     base_plan: Plan,
     plan: Plan,
     folder: Path,
-    missing: list[Item],
+    items: Sequence[Item],
     outputs: Outputs,
     tell: Telling,
 ) -> None:
@@ -198,13 +206,13 @@ def _draw_base(
     settled = {name: plan.settings[name] for name in ("threads", "batch_size")}
     wanted = replace(base_plan, settings={**base_plan.settings, **settled})
     base.begin(wanted, overwrite=outputs.overwrite)
-    chosen = {item.file: item for item in of_base(missing)}
+    chosen = {item.file: item for item in of_base(items)}
     height, width = base_plan.settings["size"]
     draw_into(
         base,
         outputs.shard,
         [chosen.get(item.file, item) for item in wanted.items],
-        sampled(pipeline, _sized(config, plan), tell),
+        sampled(pipeline, planned(config, plan), tell),
         steps=base_plan.settings["num_steps"],
         tell=replace(tell, images=False, folder=folder.parent),
         image_bytes=height * width * 3 // 2,
@@ -217,15 +225,11 @@ def _enlarged_base(
     config: SamplingConfig,
     plan: Plan,
     folder: Path,
-    missing: list[Item],
+    items: Sequence[Item],
     tell: Telling,
 ) -> Draw:
     from adm_cli.storage.inputs import run_pictures
 
-    pictures = run_pictures(folder, [item.file for item in missing])
-    index = {item.file: i for i, item in enumerate(missing)}
-    return enlarged(pipeline, _sized(config, plan), pictures, index, tell)
-
-
-def _sized(config: SamplingConfig, plan: Plan) -> SamplingConfig:
-    return replace(config, batch_size=plan.settings["batch_size"])
+    pictures = run_pictures(folder, [item.file for item in items])
+    index = {item.file: i for i, item in enumerate(items)}
+    return enlarged(pipeline, planned(config, plan), pictures, index, tell)

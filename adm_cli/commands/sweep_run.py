@@ -6,11 +6,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adm_cli import __version__
 from adm_cli.commands import console
 from adm_cli.commands.sweep_cells import Judge, Prepared, draw_cell, erase_cell, measure_cell
+from adm_cli.commands.sweep_results import draw_curves, draw_sheet, write_rows
 from adm_cli.errors import RunError
-from adm_cli.reports.sweeps import axes_of, curves, number, spread, varied_axes
+from adm_cli.reports.sweeps import axes_of, number, varied_axes
 from adm_cli.storage.plans import differences
 from adm_cli.storage.sweeps import SweepFolder, shown
 
@@ -36,11 +36,11 @@ class Sweep:
 
         Raises RunError where that one has cells which are not asked for now.
         """
-        axes, old = ({}, {}) if overwrite else self.folder.read()
+        known_axes, old = ({}, {}) if overwrite else self.folder.read()[:2]
         now = axes_of([prepared.cell for prepared in self.cells])
         names = {prepared.cell.name for prepared in self.cells}
         if not set(old) <= names:
-            changed = ", ".join(differences(axes, now))
+            changed = ", ".join(differences(known_axes, now))
             raise RunError(
                 f"{self.folder.path} holds a sweep with cells that are not asked for now "
                 f"({changed}): ask for them too, choose another --out, or pass --overwrite"
@@ -99,21 +99,20 @@ class Sweep:
             self._finish()
 
     def _save(self) -> None:
-        axes = axes_of([prepared.cell for prepared in self.cells])
-        self.folder.write(axes, list(self.rows.values()), {"adm": __version__})
+        cells = [prepared.cell for prepared in self.cells]
+        write_rows(self.folder, cells, list(self.rows.values()), self.sheet_rows)
 
     def _finish(self) -> None:
         """Tables, sheet and curves of what there is."""
         missing = {p.cell.name: p.missing for p in self.cells}
         if all(missing[p.cell.name] == len(p.plan.items) for p in self.cells):
             return  # nothing was drawn, now or before
-        self._save()
-        self._draw_sheet()
+        self._save()  # what cost much, before the pictures
+        runs = [prepared.run for prepared in self.cells]
+        draw_sheet(self.folder, [prepared.cell for prepared in self.cells], runs, self.sheet_rows)
         rows = [row for name, row in self.rows.items() if not missing[name]]
-        metrics = list(dict.fromkeys(name for row in rows for name in row.get("metrics", ())))
-        panels = curves(rows, metrics) if rows else []
-        if panels and not self.folder.draw(panels):
-            self.tell.note(console.NO_PLOT)
+        metrics = draw_curves(self.folder, rows, self.tell)
+        self._save()
         if not self.tell.json:
             self._print_table(rows, metrics)
         total = sum(missing.values())
@@ -138,30 +137,6 @@ class Sweep:
                 *("-" if score is None else f"{score:.5g}" for score in scores),
             ])  # fmt: skip
         console.print_table([*varied, "images", "images/s", *metrics], lines)
-
-    def _draw_sheet(self) -> None:
-        from adm_cli.storage.images import open_picture, save_image
-        from adm_cli.storage.sheets import contact_sheet
-
-        first = self.cells[0]
-        items = first.plan.items
-        picked = [items[i] for i in spread(len(items), self.sheet_rows)]
-        varied = varied_axes([prepared.cell for prepared in self.cells])
-        labels = []
-        for item in picked:
-            name = first.sources.classes.get(item.facts["class"], "")
-            labels.append(f"{name[:24]}\nseed {item.facts['seed']}".strip())
-        there = [prepared.run.kept(picked) for prepared in self.cells]
-        pictures = [
-            [
-                open_picture(prepared.run.path / item.file)[0] if item.file in kept else None
-                for prepared, kept in zip(self.cells, there, strict=True)
-            ]
-            for item in picked
-        ]
-        if any(picture is not None for row in pictures for picture in row):
-            columns = [prepared.cell.label(varied) for prepared in self.cells]
-            save_image(self.folder.sheet, contact_sheet(pictures, labels, columns).pixels)
 
 
 def _settings_row(prepared: Prepared) -> Row:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -13,7 +12,7 @@ import typer
 
 from adm_cli.commands import console, options
 from adm_cli.commands.drawing import Telling
-from adm_cli.commands.enlarging import enlarged
+from adm_cli.commands.enlarging import load_enlarging
 from adm_cli.commands.jobs import Job, Loaded, run_job
 from adm_cli.commands.labelling import choose_images
 from adm_cli.commands.sample_outputs import Outputs, automatic, choose_outputs
@@ -102,7 +101,7 @@ def upsample(
     adm upsample small.png --class "golden retriever" --seeds 0-3
     """
     from adm_cli.devices import choose_device, choose_dtype
-    from adm_cli.pipeline import choose_batch_size, find_upsampler, load_pipeline
+    from adm_cli.pipeline import find_upsampler
     from adm_cli.recipes import run_plan
 
     part = options.find_part(shard, device, out)
@@ -128,17 +127,8 @@ def upsample(
     _check_same_inputs(plan, outputs)
 
     def load() -> Loaded:
-        pipeline = load_pipeline(sources, device=part.device, dtype=dtype)
-        size = choose_batch_size(pipeline, config)
-        return Loaded(
-            size,
-            lambda _run, plan: enlarged(
-                pipeline,
-                replace(config, batch_size=plan.settings["batch_size"]),
-                pictures,
-                index,
-                tell,
-            ),
+        return load_enlarging(
+            sources, config, pictures, index, tell, device=part.device, dtype=dtype
         )
 
     run_job(Job(plan, outputs, tell, load))

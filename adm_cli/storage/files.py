@@ -8,13 +8,17 @@ import json
 import os
 import shutil
 import stat
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 from adm_cli.errors import OutputError
+
+if sys.platform != "win32":
+    import fcntl
 
 _MOST_TEXT = 16 * 2**20  # nobody writes a larger list; a device has no end
 
@@ -51,26 +55,57 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     """A binary file that becomes ``path`` when the block ends without an error.
 
     Written beside it, synced to disk, then renamed: whoever reads ``path`` finds the old content
-    or the new, never a part. Raises OutputError where the file cannot be written.
+    or the new, never a part. What killed writers of the same file left beside it is removed.
+    Raises OutputError where the file cannot be written.
     """
     temporary: Path | None = None
-    try:
-        make_folder(path.parent)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".adm-", suffix=".tmp")
-        temporary = Path(name)
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-        temporary = None
-        sync_folder(path.parent)
-    except OSError as error:
-        raise OutputError(explain_os_error(f"cannot write {path}", error)) from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+    with ExitStack() as lock:
+        try:
+            make_folder(path.parent)
+            handle, temporary = _open_temporary(path, lock)
+            with os.fdopen(handle, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o666 & ~_umask())
+            os.replace(temporary, path)
+            temporary = None
+            sync_folder(path.parent)
+        except OSError as error:
+            raise OutputError(explain_os_error(f"cannot write {path}", error)) from error
+        finally:
+            if temporary is not None:
+                temporary.unlink(missing_ok=True)
+
+
+def _open_temporary(path: Path, lock: ExitStack) -> tuple[int, Path]:
+    """A new file beside ``path``, locked until ``lock`` is closed: so others know it is in use."""
+    prefix = f".adm-{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:12]}-"
+    for old in path.parent.glob(f"{prefix}*.tmp"):
+        remove_leftover(old)
+    while True:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=".tmp")
+        if sys.platform != "win32":  # there, an open file cannot be removed
+            lock.callback(os.close, os.dup(handle))  # which keeps the lock
+            with suppress(OSError):  # not every file system has locks
+                fcntl.flock(handle, fcntl.LOCK_EX)
+        if os.path.exists(name):
+            return handle, Path(name)
+        os.close(handle)  # taken for a leftover before it was locked
+
+
+def remove_leftover(temporary: Path) -> None:
+    """Removes a file of `atomic_write`, unless its writer lives, or no lock can tell."""
+    with suppress(OSError):
+        if sys.platform == "win32":
+            temporary.unlink()
+            return
+        handle = os.open(temporary, os.O_RDWR)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            temporary.unlink()
+        finally:
+            os.close(handle)
 
 
 def write_files(

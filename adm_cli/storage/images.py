@@ -14,7 +14,7 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -110,10 +110,19 @@ def open_picture(path: Path) -> tuple[Pixels, dict[str, Any] | None]:
 
 def recipe_in(data: bytes) -> dict[str, Any] | None:
     """The recipe that the bytes of a picture carry; None for any other file."""
+    return _description(io.BytesIO(data), ("PNG", "WEBP"))
+
+
+def read_description(path: Path) -> dict[str, Any] | None:
+    """The recipe that a picture's file carries, or what a film says of itself; else None."""
+    return _description(path, ("PNG", "WEBP", "GIF"))
+
+
+def _description(source: Path | IO[bytes], formats: tuple[str, ...]) -> dict[str, Any] | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data), formats=("PNG", "WEBP")) as image:
+            with Image.open(source, formats=formats) as image:
                 return _recipe_of(image)
     except Exception:  # whoever needs the pixels says what is wrong
         return None
@@ -122,6 +131,8 @@ def recipe_in(data: bytes) -> dict[str, Any] | None:
 def _recipe_of(image: Image.Image) -> dict[str, Any] | None:
     if image.format == "PNG":
         text: Any = getattr(image, "text", {}).get("adm")
+    elif image.format == "GIF":
+        text = image.info.get("comment")
     else:
         text = image.getexif().get(_DESCRIPTION)
     try:
@@ -151,14 +162,23 @@ def make_grid(images: Pixels, columns: int | None = None, gap: int = 2) -> Pixel
     return grid
 
 
-def save_animation(path: Path, frames: Sequence[Pixels], *, seconds: float = 4.0) -> None:
-    """A GIF or WebP (by the suffix) of [H, W, 3] frames that rests on the last one."""
+def save_animation(
+    path: Path, frames: Sequence[Pixels], description: Recipe, *, seconds: float = 4.0
+) -> None:
+    """A GIF or WebP (by the suffix) of [H, W, 3] frames that rests on the last one.
+
+    ``description`` goes into its comment, as a recipe into a picture.
+    """
     delay = max(20, int(1000 * seconds / len(frames)))
     images = [Image.fromarray(frame) for frame in frames]
     durations = [delay] * (len(images) - 1) + [2000]
     buffer = io.BytesIO()
-    kind = "WEBP" if path.suffix.lower() == ".webp" else "GIF"
-    options: dict[str, Any] = {"lossless": True} if kind == "WEBP" else {}
+    kind, text = "WEBP" if path.suffix.lower() == ".webp" else "GIF", json.dumps(description)
+    options: dict[str, Any] = {"comment": text.encode()}
+    if kind == "WEBP":
+        exif = Image.Exif()
+        exif[_DESCRIPTION] = text
+        options = {"lossless": True, "exif": exif}
     images[0].save(
         buffer,
         kind,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -90,6 +91,42 @@ def run_pictures(folder: Path, files: Sequence[str]) -> InputPictures:
     """Some images of a run, which must all be there; raises RunError where they are damaged."""
     by_name = {entry.path.name: entry for entry in open_runs([folder], partial=True)[1]}
     return InputPictures([_entry_picture(by_name[name], None) for name in files], None)
+
+
+def find_inputs(
+    wanted: Sequence[tuple[str, str]], near: Path, given: Sequence[Path], size: Size
+) -> list[InputPicture | None]:
+    """Pictures that were enlarged before, by `InputPicture.where` and hash; None for a lost one.
+
+    A relative name is looked for in the present folder and in those above ``near``, then a picture
+    of any name among ``given``. ``size`` is that to which they were fitted. Raises as `open_inputs`
+    for ``given`` alone.
+    """
+    others = {item.pixels_sha256: item for item in open_inputs(given, resize=size).items}
+    opened: dict[Path, list[InputPicture]] = {}
+
+    def look(where: str, digest: str) -> InputPicture | None:
+        match = re.fullmatch(r"(.+)\[(\d{1,9})\]", where, re.DOTALL)
+        for folder in (Path(), *near.absolute().parents):
+            path, index = folder / where, 0
+            if match is not None and not os.path.isfile(path):
+                path, index = folder / match[1], int(match[2])
+            if path not in opened:
+                opened[path] = _open_quietly(path, size)
+            found = opened[path][index : index + 1]
+            if found and found[0].pixels_sha256 == digest:
+                return found[0]
+        return others.get(digest)
+
+    return [look(where, digest) for where, digest in wanted]
+
+
+def _open_quietly(path: Path, size: Size) -> list[InputPicture]:
+    """The pictures of a file; none where they cannot be read."""
+    try:
+        return list(_open(path, size)) if os.path.isfile(path) else []
+    except AdmError:
+        return []
 
 
 def _open(path: Path, resize: Size | None) -> Iterator[InputPicture]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -15,6 +16,7 @@ from adm_cli.storage.images import (
     Pixels,
     make_grid,
     open_picture,
+    read_description,
     save_animation,
     save_image,
     to_uint8,
@@ -75,27 +77,68 @@ def write_grid(path: Path, pictures: Sequence[Path]) -> int:
 
 
 class Film:
-    """Frames of the first batch's denoising, at most 60."""
+    """Frames of the first batch's denoising, at most 60; the file says what it is of."""
 
     MOST_FRAMES, MOST_IMAGES = 60, 64
 
-    def __init__(self, path: Path, steps: int, images: int) -> None:
-        self.path, self.every = path, max(1, -(-steps // self.MOST_FRAMES))
-        self.images = min(images, self.MOST_IMAGES)  # a batch may be padded
+    def __init__(self, path: Path, every: int, steps: int, shown: int) -> None:
+        """Every ``every``-th of the last ``steps`` steps, of at most ``shown`` images."""
+        self.path, self.every, self.steps = path, every, steps
+        self.shown = min(shown, self.MOST_IMAGES)  # a batch may be padded
+        self.images: list[str] = []  # files of the batch, once it is done
+        self.sizes: Mapping[str, int] = {}  # of batches, as in a plan's settings
         self.frames: list[Pixels] = []
         self.left = 0
+
+    @classmethod
+    def spacing(cls, steps: int) -> int:
+        """Of the frames of a process of so many steps."""
+        return max(1, -(-steps // cls.MOST_FRAMES))
+
+    @classmethod
+    def again(cls, path: Path, facts: Mapping[str, Any]) -> Film:
+        """One that is to become what its `facts` say."""
+        return cls(path, facts["every"], facts["steps"], facts["shown"])
+
+    def facts(self) -> dict[str, Any]:
+        """What decides the film, beside the run's settings."""
+        return {
+            "frames": len(self.frames),
+            "every": self.every,
+            "steps": self.steps,
+            "shown": self.shown,
+            **self.sizes,
+            "images": self.images,
+        }
 
     def add(self, i: int, x: Tensor) -> None:
         """``x`` [N, C, H, W] in [-1, 1] after step ``i``, which counts down to 0."""
         if i >= self.left:  # the batch starts, or starts over smaller, out of memory
             self.frames.clear()
         self.left = i
-        if i % self.every == 0:
-            self.frames.append(make_grid(to_uint8(x[: self.images]).cpu().numpy()))
+        if i < self.steps and i % self.every == 0:
+            self.frames.append(make_grid(to_uint8(x[: self.shown]).cpu().numpy()))
 
     def close(self) -> int:
         """Writes the film if it is whole; returns the number of frames."""
         if self.left or not self.frames:  # interrupted
             return 0
-        save_animation(self.path, self.frames)
+        save_animation(self.path, self.frames, {"film": self.facts()})
         return len(self.frames)
+
+
+def film_facts(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """`Film.facts` of a manifest's line or a film's description; None where they are no such."""
+    names = ("frames", "every", "steps", "shown", "batch_size", "base_batch_size")
+    facts = {name: found[name] for name in (*names, "images") if name in found} if found else {}
+    images = facts.get("images")
+    if not isinstance(images, list) or not all(isinstance(name, str) for name in images):
+        return None
+    numbers = [facts.get(name, 1) for name in names[4:]] + [facts.get(name) for name in names[:4]]
+    return facts if all(type(n) is int and n > 0 for n in numbers) else None
+
+
+def film_in(path: Path) -> dict[str, Any] | None:
+    """The `Film.facts` that a file carries; None for one that is no film of ours."""
+    found = (read_description(path) or {}).get("film")
+    return film_facts(found) if isinstance(found, dict) else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any, NamedTuple
 
 from adm_cli.errors import RunError, UsageError
 from adm_cli.storage.files import explain_os_error, read_file
+from adm_cli.storage.sealed import is_sealed, seal
 
 FORMAT = 1
 MAX_IMAGES = 10**7
@@ -63,11 +63,7 @@ def render_plan(plan: Plan) -> bytes:
     }
     rows = ",\n    ".join(json.dumps(row) for row in _rows(plan.items))
     body = json.dumps(head, indent=2)[:-2] + f',\n  "items": [\n    {rows}\n  ],\n'
-    return (body + _seal(body.encode())).encode()
-
-
-def _seal(body: bytes) -> str:
-    return f'  "sha256": "{hashlib.sha256(body).hexdigest()}"\n}}\n'
+    return seal(body.encode())
 
 
 def read_plan(path: Path) -> Plan:
@@ -78,8 +74,7 @@ def read_plan(path: Path) -> Plan:
         raise RunError(f"{path.parent} is no run: it has no {path.name}") from None
     except OSError as error:
         raise RunError(explain_os_error(f"cannot read {path}", error)) from None
-    body, mark, _ = data.rpartition(b'  "sha256": "')
-    if data != body + _seal(body).encode() or not mark:
+    if not is_sealed(data):
         raise RunError(
             f"{path} is damaged: its hash is not its content's (adm verify --repair mends it)"
         )

@@ -5,6 +5,7 @@ run.json                  kind, settings, environment and every image asked for;
 manifest.jsonl            a line an image, written after the image is safely on disk
 manifest-3-of-8.jsonl     the same of one shard; all manifests of a folder count together
 class0207_seed000000.png  an image
+base/, .base/             of a stack: the run of the small pictures, kept or in passing
 
 Every line carries a checksum, so a torn or damaged one is passed over and its image drawn again.
 """
@@ -23,17 +24,18 @@ from filelock import FileLock, Timeout
 
 from adm_cli.errors import OutputError, RunError, UsageError
 from adm_cli.storage.files import (
-    atomic_write,
     explain_os_error,
-    file_digest,
     leftovers,
     make_folder,
     refuse_existing,
+    remove_leftover,
     sync_folder,
 )
 from adm_cli.storage.manifests import Record, read_manifest
 from adm_cli.storage.plans import Item, Plan, check_items, differences, read_plan, render_plan
+from adm_cli.storage.sealed import both_copies, copies_agree, write_copies
 
+BASE, HIDDEN_BASE = "base", ".base"
 # Of a line: how many images were computed at once, where it was not the run's setting; in a stack
 # also for the small picture.
 BATCH_SIZES = ("batch_size", "base_batch_size")
@@ -79,7 +81,7 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.file, self.copy = path / "run.json", path / ".run.json.copy"
+        self.file, self.copy = both_copies(path / "run.json")
 
     def exists(self) -> bool:
         """Whether a run was begun here."""
@@ -134,6 +136,11 @@ class RunFolder:
             noted = {name: old.environment.get(name) for name in plan.environment}
             return plan, differences(noted, plan.environment)
 
+    def bases(self) -> list[RunFolder]:
+        """The runs of small pictures within a stack's, as far as there are any."""
+        inner = [RunFolder(self.path / name) for name in (BASE, HIDDEN_BASE)]
+        return [run for run in inner if run.exists()]
+
     def records(self) -> dict[str, Record]:
         """What the manifests say of every image and other file, by file name.
 
@@ -159,8 +166,8 @@ class RunFolder:
         """Those items that are not `present`, each with the batch sizes to compute it at.
 
         One that was lost: as it was drawn before. Else, so that a run that is gone on with equals
-        one that was not interrupted: the smallest of the shard's own lines, to which it came down
-        when memory ran out, or what the item says.
+        one that was not interrupted: what the item says, or the smallest of the shard's own lines,
+        to which it came down when memory ran out.
         """
         known = self.records()
         own = [_sizes(record) for record in read_manifest(self.manifest(shard)).records]
@@ -173,7 +180,7 @@ class RunFolder:
             item._replace(
                 batch_sizes=_sizes(known[item.file])
                 if item.file in known
-                else {**item.batch_sizes, **least}
+                else {**least, **item.batch_sizes}
             )
             for item in items
             if item.file not in known or not self.fits(known[item.file])
@@ -187,10 +194,7 @@ class RunFolder:
 
     def whole(self) -> bool:
         """Whether both copies of ``run.json`` are there and equal."""
-        try:
-            return file_digest(self.file) == file_digest(self.copy)
-        except OSError:
-            return False
+        return copies_agree(self.file)
 
     def restore(self) -> None:
         """Writes both copies of ``run.json`` anew from the one that can be read."""
@@ -267,14 +271,10 @@ class RunFolder:
         """Removes what killed writers left behind; a shard may be at work on images."""
         for path in leftovers(self.path):
             if not path.name.startswith(".adm-manifest"):
-                with suppress(OSError):
-                    path.unlink()
+                remove_leftover(path)
 
     def _write(self, plan: Plan) -> None:
-        data = render_plan(plan)
-        for path in (self.file, self.copy):
-            with atomic_write(path) as file:
-                file.write(data)
+        write_copies(self.file, render_plan(plan))
 
     def _erase(self) -> None:
         """Removes the run; manifests first, so that at no time an image is wrongly vouched for.

@@ -31,14 +31,19 @@ class Panel:
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """The `csv_bytes` of rows."""
+    with atomic_write(path) as file:
+        file.write(csv_bytes(rows))
+
+
+def csv_bytes(rows: Sequence[Mapping[str, Any]]) -> bytes:
     """A heading of all names that occur and a line a row; what a row lacks stays empty."""
     text = io.StringIO(newline="")
     names = list(dict.fromkeys(name for row in rows for name in row))
     writer = csv.DictWriter(text, names, restval="")
     writer.writeheader()
     writer.writerows(rows)
-    with atomic_write(path) as file:
-        file.write(text.getvalue().encode())
+    return text.getvalue().encode()
 
 
 def write_json(path: Path, value: object) -> None:

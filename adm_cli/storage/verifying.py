@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,7 +18,7 @@ Kind = Literal[
     "damaged", "missing", "unrecorded", "temporary", "line", "run", "unfinished", "foreign"
 ]
 
-_LOST = ("damaged", "missing", "unrecorded")  # to be made again
+LOST = ("damaged", "missing", "unrecorded")  # to be made again
 
 
 @dataclass(frozen=True)
@@ -71,16 +71,21 @@ def _books(run: RunFolder) -> Iterator[Finding]:
 
 
 def _check_file(path: Path, record: Record) -> Finding | None:
+    return check_digest(path, record["sha256"], record["bytes"])
+
+
+def check_digest(path: Path, wanted: str, length: int | None = None) -> Finding | None:
+    """What is wrong with a file that should have this SHA-256, and length where it is known."""
     try:
         size, digest = file_digest(path)
     except FileNotFoundError:
         return Finding("missing", path.name, f"{path} is missing")
     except OSError as error:
         return Finding("damaged", path.name, explain_os_error(f"cannot read {path}", error))
-    if size != record["bytes"]:
-        text = f"{path} has {size} bytes instead of {record['bytes']}"
+    if length not in (None, size):
+        text = f"{path} has {size} bytes instead of {length}"
         return Finding("damaged", path.name, text)
-    if digest != record["sha256"]:
+    if digest != wanted:
         text = f"{path} is damaged: its content is not what was written"
         return Finding("damaged", path.name, text)
     return None
@@ -97,25 +102,34 @@ def _strays(run: RunFolder, plan: Plan, records: dict[str, Record]) -> Iterator[
             )
         elif path.name in records:
             continue
-        elif path.name in wanted or path.name == "grid.png" or path.match("samples_*.npz"):
+        elif path.name in wanted or _is_extra(path, wanted):
             text = f"{path} is in no manifest: its line was lost, or never written"
             yield Finding("unrecorded", path.name, text)
         elif path.suffix in (".png", ".webp"):
             yield Finding("foreign", path.name, f"{path} is no image of this run")
 
 
-def repair_run(run: RunFolder, findings: Sequence[Finding]) -> set[str]:
-    """Takes out of a run what is not right, and returns the names of files that are to be remade.
+def _is_extra(path: Path, wanted: set[str]) -> bool:
+    """Whether a file is one that is made beside a run's images."""
+    if path.name == "grid.png" or path.match("samples_*.npz"):
+        return True
+    if path.suffix.lower() not in (".gif", ".webp"):
+        return False
+    from adm_cli.storage.outputs import film_in  # torch and Pillow, which few files need
+
+    film = film_in(path)
+    return film is not None and wanted.issuperset(film["images"])
+
+
+def repair_run(run: RunFolder, findings: Sequence[Finding]) -> None:
+    """Takes out of a run what is not right.
 
     Damaged files, lines and temporaries go; ``run.json`` is written anew from its other copy.
-    Pictures that never belonged to the run stay. Raises RunError while another process draws.
+    Whole lines of lost files stay until these are made again: they say how. Pictures that never
+    belonged to the run stay too. Raises RunError while another process draws.
     """
-    with ExitStack() as stack:
-        for path in run.manifests():
-            stack.enter_context(run.lock(path.stem))
-        stack.enter_context(run.lock("run"))
+    with _alone(run):
         run.restore()
-        lost = {finding.file for finding in findings if finding.kind in _LOST}
         try:
             for finding in findings:
                 if finding.kind in ("damaged", "temporary"):
@@ -124,7 +138,23 @@ def repair_run(run: RunFolder, findings: Sequence[Finding]) -> set[str]:
             raise OutputError(explain_os_error(f"cannot repair {run.path}", error)) from error
         for path in run.manifests():
             manifest = read_manifest(path)
-            good = [record for record in manifest.records if record["file"] not in lost]
-            if len(good) < len(manifest.records) or manifest.damaged or manifest.torn:
-                rewrite_manifest(path, good)
-    return lost
+            if manifest.damaged or manifest.torn:
+                rewrite_manifest(path, manifest.records)
+
+
+def forget(run: RunFolder, names: set[str]) -> None:
+    """Takes files that are gone for good out of the manifests. Raises as `repair_run`."""
+    with _alone(run):
+        for path in run.manifests():
+            records = read_manifest(path).records
+            if any(record["file"] in names for record in records):
+                rewrite_manifest(path, [r for r in records if r["file"] not in names])
+
+
+@contextmanager
+def _alone(run: RunFolder) -> Iterator[None]:
+    with ExitStack() as stack:
+        for path in run.manifests():
+            stack.enter_context(run.lock(path.stem))
+        stack.enter_context(run.lock("run"))
+        yield

@@ -82,7 +82,7 @@ def test_cells_are_what_sample_draws(sweep: Adm, adm: Adm, toys: Toys) -> None:
     names = [f"toy_ddpm_{steps}_scale{scale}" for steps in (2, 3) for scale in ("0", "2.5")]
     assert [row["cell"] for row in cells("grid")] == names
     assert sorted(p.name for p in Path("grid").iterdir()) == sorted(
-        [*names, "sheet.png", "sweep.csv", "sweep.json"]
+        [*names, "sheet.png", "sweep.csv", "sweep.json", ".sweep.json.copy"]
     )
     models = ("--model", toys.model, "--classifier", toys.classifier)
     for scale in (0, 2.5):

@@ -9,6 +9,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -214,30 +215,54 @@ def test_a_manifest_cut_at_every_byte(toys: Toys, tmp_path: Path) -> None:
         assert not found.damaged
 
 
-def test_one_flipped_byte(toys: Toys, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    """Anywhere in a run: `adm verify` finds it, and with --repair mends it."""
+def runs(toys: Toys) -> dict[str, tuple[every.Action, tuple[object, ...]]]:
+    """What makes a folder ``o``, and with which weights it is repaired."""
+    upsampling = ("--upsampler", toys.upsampler, "--upsample-steps", 1)
+    models = ("--model", toys.model, "--scale", 0, "--device", "cpu", "-b", 1, "--out", "o")
+    enlarge = partial(every.adm, "upsample", "s", "--model", toys.upsampler, "--steps", 1,
+                      "--device", "cpu", "-b", 1, "--out", "o")  # fmt: skip
+    sweep = partial(every.adm, "sweep", *models, "--steps", "1,2", "--class", 0, "--num", 2)
+    plain, both = ("--model", toys.model), ("--model", toys.model, *upsampling[:2])
+    return {
+        "sample": (every.sample(toys, "--grid"), plain),
+        "webp": (every.sample(toys, "--format", "webp"), plain),
+        "npz": (every.sample(toys, "--format", "npz"), plain),
+        "film": (every.sample(toys, "--animate", "o/x.gif"), plain),
+        "stack": (every.sample(toys, *upsampling), both),
+        "stack, base kept": (every.sample(toys, *upsampling, "--keep-base"), both),
+        "upsample": (every.both(every.sample(toys, out="s"), enlarge), enlarge.args[2:4]),
+        "sweep": (sweep, plain),
+    }
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file but locks, by its path within."""
+    files = [p for p in folder.rglob("*") if p.is_file() and p.suffix != ".lock"]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+@pytest.mark.parametrize("name", list(runs(Toys(Path(), Path(), Path(), Path()))))
+def test_one_flipped_byte(
+    name: str, toys: Toys, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Anywhere in a folder: `adm verify` finds it, and with --repair mends it."""
     os.chdir(tmp_path)
-    assert every.sample(toys, "--grid")()[0] == 0
-    names = [p.name for p in Path("o").iterdir() if p.suffix != ".lock"]
-    good = {name: (Path("o") / name).read_bytes() for name in names}
-    rng, flips = random.Random(1), 0
-    places = [(name, i) for name, data in good.items() for i in range(len(data))]
-    chosen = rng.sample(
-        places, min(len(places), 1000 if request.config.getoption("--slow") else 60)
-    )
-    for name, place in chosen:
-        data = bytearray(good[name])
+    make, weights = runs(toys)[name]
+    assert make()[0] == 0
+    folder, good, rng = Path("o"), contents(Path("o")), random.Random(name)
+    places = [(file, i) for file, data in good.items() for i in range(len(data))]
+    chosen = rng.sample(places, 125 if request.config.getoption("--slow") else 24)
+    for file, place in chosen:
+        data = bytearray(good[file])
         data[place] ^= 1 << rng.randrange(8)
-        (Path("o") / name).write_bytes(data)
-        assert every.adm("verify", "o")[0] == 1, (name, place)
-        code, err = every.adm("verify", "o", "--repair", "--model", toys.model)
-        assert code == 0, (name, place, err)
+        (folder / file).write_bytes(data)
+        assert every.adm("verify", "o")[0] == 1, (file, place)
+        code, err = every.adm("verify", "o", "--repair", *weights)
+        assert code == 0, (file, place, err)
+        found = contents(folder)
+        assert found.keys() == good.keys()
         for other, content in good.items():
             if not other.endswith(".jsonl"):
-                assert (Path("o") / other).read_bytes() == content, (name, place, other)
-        shutil.rmtree("o")
-        Path("o").mkdir()
-        for other, content in good.items():
-            (Path("o") / other).write_bytes(content)
-        flips += 1
-    print(f"{flips} flips of {len(places)} bytes, all found and mended")
+                assert found[other] == content, (file, place, other)
+            (folder / other).write_bytes(content)
+    print(f"{name}: {len(chosen)} flips of {len(places):,} bytes, all found and mended")

@@ -33,7 +33,6 @@ from adm_cli.errors import AdmError
 from adm_cli.imagenet import imagenet_names, search_classes, select_classes
 from adm_cli.openai_flags import _DEFAULTS, openai_flags
 from adm_cli.recipes import config_from_recipe
-from adm_cli.storage import plans
 from adm_cli.storage.checkpoints import (
     ModelInfo,
     read_model_file,
@@ -49,6 +48,7 @@ from adm_cli.storage.pixels import holds_statistics, open_pixels, read_npz_stati
 from adm_cli.storage.plans import Item, Plan, read_plan, render_plan
 from adm_cli.storage.references import is_reference, read_reference
 from adm_cli.storage.runs import Shard
+from adm_cli.storage.sealed import seal
 from adm_cli.storage.sweeps import SweepFolder
 from adm_cli.training.setup import parse_size
 from tests.conftest import TOY_CLASSES, TOY_CLASSIFIER, TOY_DIFFUSION, TOY_UNET
@@ -225,7 +225,7 @@ def test_plans(tmp_path: Path, value: Any, junk: bytes) -> None:
         facts.pop("sha256")
         facts[part.strip('"')] = value
         body = json.dumps(facts, indent=2)[:-2] + ",\n"
-        path.write_bytes((body + plans._seal(body.encode())).encode())
+        path.write_bytes(seal(body.encode()))
         with contextlib.suppress(AdmError):
             read_plan(path)
     for data in (junk, good + junk, good[: len(junk)], json.dumps(value).encode()):
@@ -283,11 +283,13 @@ def test_records_of_the_right_kind(
     plan = {"format": 1, "kind": "sample", "settings": {}, "environment": {}, "items": rows, **more}
     body = json.dumps(plan, indent=2)[:-2] + ",\n"
     path = tmp_path / "run.json"
-    path.write_text(body + plans._seal(body.encode()))
+    path.write_bytes(seal(body.encode()))
     with contextlib.suppress(AdmError):
         read_plan(path)
     cells = [{"cell": "x", **more}, data.draw(values)]
-    (tmp_path / "sweep.json").write_text(json.dumps({"format": 1, "axes": more, "cells": cells}))
+    table = {"format": 2, "axes": more, "cells": cells, "facts": more, "files": more}
+    body = json.dumps(table, indent=2)[:-2] + ",\n"
+    (tmp_path / "sweep.json").write_bytes(seal(body.encode()))
     with contextlib.suppress(AdmError):
         SweepFolder(tmp_path).read()
 

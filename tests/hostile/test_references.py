@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from adm_cli.storage.checkpoints import read_tensors, write_tensors
+from adm_cli.storage.sealed import seal
 from tests.conftest import Toys
 from tests.hostile.files import entry, safetensors
 from tests.hostile.sandbox import Arguments, harmless, in_groups, refused, slug
@@ -229,7 +230,10 @@ def top(**changes: Any) -> Callable[[Any], object]:
 
 
 TABLES: dict[str, Callable[[Any], object]] = {
-    "format 2": top(format=2),
+    "format 9": top(format=9),
+    "facts a number": top(facts=7),
+    "files of numbers": top(files={"sheet.png": [7]}),
+    "a file that climbs": top(files={"../../precious.txt": "0"}),
     "format deep": top(format=[[[[]]]]),
     "axes a list": top(axes=[1]),
     "axes of numbers": top(axes={"scale": 4}),
@@ -279,18 +283,26 @@ def test_sweeps(folder: Path, toys: Toys) -> None:
     for change in TABLES.values():
         value = json.loads(whole)
         change(value)
-        inputs.append(json.dumps(value).encode())
+        inputs.append(sealed(value))
     inputs += [whole[:i] for i in range(1, len(whole) - 3, len(whole) // 20)]
     commands: list[Arguments] = []
     for i, data in enumerate(inputs):
         shutil.copytree(folder / "sweep", folder / f"sweep{i}")
+        (folder / f"sweep{i}" / ".sweep.json.copy").unlink()  # else it stands in
         (folder / f"sweep{i}" / "sweep.json").write_bytes(data)
         commands.append([*sweep, "--out", f"sweep{i}"])
     shutil.copytree(folder / "sweep", folder / "sweep-device")
     (folder / "sweep-device" / "sweep.json").unlink()
+    (folder / "sweep-device" / ".sweep.json.copy").unlink()
     (folder / "sweep-device" / "sweep.json").symlink_to("/dev/zero")
     refused(folder, *commands, [*sweep, "--out", "sweep-device"])
     assert not (folder / "canary").exists()
+
+
+def sealed(value: dict[str, Any]) -> bytes:
+    """A table with the hash of its content, as the program writes it."""
+    fields = {name: held for name, held in value.items() if name != "sha256"}
+    return seal((json.dumps(fields, indent=2)[:-2] + ",\n").encode())
 
 
 def test_scores_that_are_passed_on_are_shown_as_text(folder: Path, toys: Toys) -> None:
@@ -301,7 +313,7 @@ def test_scores_that_are_passed_on_are_shown_as_text(folder: Path, toys: Toys) -
     value = json.loads(path.read_bytes())
     names = ["\x1b[2J", "[red]x", "a\nb"]
     value["cells"][0].update(dict.fromkeys(names, 1.0), metrics=names, note="=1+1\x1b[2J")
-    path.write_text(json.dumps(value))
+    path.write_bytes(sealed(value))
     harmless(folder, sweep, [*sweep, "--json"], codes=(0,))
 
 

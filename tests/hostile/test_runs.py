@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 
-from adm_cli.storage import plans
 from adm_cli.storage.checkpoints import read_tensors, write_tensors
 from adm_cli.storage.manifests import render_line
+from adm_cli.storage.sealed import seal
 from tests.conftest import Toys
 from tests.hostile.sandbox import Arguments, harmless, listing, refused
 from tests.hostile.test_pictures import labelled
@@ -235,7 +235,7 @@ def test_options(folder: Path, option: str) -> None:
 
 def sealed(text: str) -> bytes:
     """A run.json of this text, its hash right."""
-    return (text + plans._seal(text.encode())).encode()
+    return seal(text.encode())
 
 
 def plan_of(*rows: object, **changes: Any) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -52,6 +53,68 @@ def test_the_longest_name(tmp_path: Path) -> None:
     with atomic_write(path) as file:
         file.write(b"x")
     assert path.read_bytes() == b"x"
+
+
+def kill_a_writer(path: Path) -> Path:
+    """What a process leaves that is killed while it writes ``path``."""
+    before = set(path.parent.iterdir())
+    child = os.fork()
+    if child == 0:
+        with atomic_write(path) as file:
+            file.write(b"half")
+            os._exit(9)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    (left,) = set(path.parent.iterdir()) - before
+    return left
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
+def test_what_killed_writers_left_goes_with_the_next(tmp_path: Path) -> None:
+    """Of the same file; those of living writers and of other files stay."""
+    path, other = tmp_path / "x.bin", tmp_path / "y.bin"
+    dead, foreign = kill_a_writer(path), kill_a_writer(other)
+    with atomic_write(path) as first:
+        assert not dead.exists()
+        (mine,) = set(tmp_path.iterdir()) - {foreign}
+        with atomic_write(path) as second:
+            assert mine.exists()
+            second.write(b"second")
+        files.remove_leftover(mine)
+        first.write(b"first")
+    assert path.read_bytes() == b"first"
+    assert sorted(tmp_path.iterdir()) == sorted([path, foreign])
+    files.remove_leftover(foreign)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs flock")
+def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing tells the living from the dead: all stay, and writing works."""
+    dead = kill_a_writer(tmp_path / "x.bin")
+    monkeypatch.setattr("fcntl.flock", raises(errno.ENOLCK))
+    with atomic_write(tmp_path / "x.bin") as file:
+        file.write(b"x")
+    assert sorted(p.name for p in tmp_path.iterdir()) == [dead.name, "x.bin"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs flock")
+def test_taken_for_a_leftover_before_it_was_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, real = [], tempfile.mkstemp
+
+    def mkstemp(**options: Any) -> tuple[int, str]:
+        handle, name = real(**options)
+        made.append(name)
+        if len(made) == 1:
+            os.unlink(name)
+        return handle, name
+
+    monkeypatch.setattr(tempfile, "mkstemp", mkstemp)
+    with atomic_write(tmp_path / "x.bin") as file:
+        file.write(b"x")
+    assert len(made) == 2
+    assert [p.name for p in tmp_path.iterdir()] == ["x.bin"]
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit, MemoryError])

@@ -20,6 +20,7 @@ from adm_cli.storage.images import (
     make_grid,
     open_picture,
     parameters_text,
+    read_description,
     save_animation,
     save_image,
     to_model_range,
@@ -207,7 +208,9 @@ def test_grid(count: int, columns: int | None, shape: tuple[int, int]) -> None:
 def test_animation(tmp_path: Path, suffix: str, count: int) -> None:
     frames = [noise(10, 14, 3, seed=i) for i in range(count)]
     path = tmp_path / f"x{suffix}"
-    save_animation(path, frames)
+    facts = {"film": {"images": ["x.png"] * 100}}  # longer than a block of a GIF
+    save_animation(path, frames, facts)
+    assert read_description(path) == facts
     with Image.open(path) as image:
         assert image.format == suffix[1:].upper()
         assert getattr(image, "n_frames", 1) == count
