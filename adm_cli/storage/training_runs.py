@@ -12,6 +12,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -125,6 +126,16 @@ class MetricsFile:
         try:
             with self.path.open("a", newline="", encoding="utf-8") as file:
                 csv.writer(file).writerow(self._cells(row))
+        except OSError as error:
+            raise OutputError(explain_os_error(f"cannot write {self.path}", error)) from error
+
+    def sync(self) -> None:
+        """Returns when the rows are safe; raises OutputError."""
+        if not self.path.exists():
+            return  # no row yet
+        try:
+            with self.path.open("r+b") as file:
+                os.fsync(file.fileno())
         except OSError as error:
             raise OutputError(explain_os_error(f"cannot write {self.path}", error)) from error
 

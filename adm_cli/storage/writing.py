@@ -6,7 +6,7 @@ import hashlib
 import queue
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -55,7 +55,8 @@ class ImageWriter:
             self._prefix = f".adm-{self.shard.name}-"
             if alone:  # nobody else's: these were left behind by a killed writer
                 for path in self.run.path.glob(f"{self._prefix}*.tmp"):
-                    path.unlink(missing_ok=True)
+                    with suppress(OSError):
+                        path.unlink()
             path = self.run.path / f"{self.shard.name}.jsonl"
             self._manifest = ManifestWriter(path, alone=alone)
             stack.callback(self._manifest.close)
