@@ -10,6 +10,7 @@ import json
 import os
 import zlib
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -91,14 +92,16 @@ class ManifestWriter:
         """``alone``: no other process writes to it. Otherwise a torn line is ended, not cut off."""
         self.path = path
         try:
-            self._file = path.open("ab", buffering=0)
-            size = _whole_bytes(path)
-            if size < self._file.tell():
-                if alone:
-                    self._file.truncate(size)
-                else:
-                    self._file.write(b"\n")
-            sync_folder(path.parent)
+            with ExitStack() as failed:
+                self._file = failed.enter_context(path.open("ab", buffering=0))
+                size = _whole_bytes(path)
+                if size < self._file.tell():
+                    if alone:
+                        self._file.truncate(size)
+                    else:
+                        self._file.write(b"\n")
+                sync_folder(path.parent)
+                failed.pop_all()
         except OSError as error:
             raise OutputError(explain_os_error(f"cannot write {path}", error)) from error
 

@@ -10,6 +10,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -25,6 +26,7 @@ from adm_cli.config import ClassifierConfig, UNetConfig
 from adm_cli.loading import build_model, expected_shapes
 from adm_cli.openai_flags import openai_flags
 from adm_cli.presets import CHECKPOINTS, Checkpoint, Preset, PublishedFile
+from adm_cli.storage.checkpoints import read_original
 from adm_cli.training import loop, tasks, trainer
 from tests.conftest import TOY_DIFFUSION, Toys, randomise, save_toy
 from tests.faults.writing import FLAGS, INCEPTION, PUBLISHED
@@ -90,7 +92,8 @@ def quick(monkeypatch: pytest.MonkeyPatch, place: Path, server: Server) -> None:
     _load_once(monkeypatch)
     _publish(monkeypatch, server)
     _stop_clocks(monkeypatch)
-    monkeypatch.setattr(trainer, "build_model", _few_parameters)
+    monkeypatch.setattr(trainer, "build_model", _Few)
+    monkeypatch.setattr(torch, "manual_seed", torch.default_generator.manual_seed)
     monkeypatch.setattr(trainer, "_LEAST_VALIDATED", 2)
     monkeypatch.setattr(tasks, "_SAMPLE_STEPS", "ddim2")
     for name, value in (("matplotlib", {}), ("matplotlib.figure", {"Figure": _Figure})):
@@ -106,7 +109,10 @@ def _load_once(monkeypatch: pytest.MonkeyPatch) -> None:
     def quick_pipeline(sources: Any, **options: Any) -> Any:
         key = (sources.model.path, str(options))
         if key not in loaded:
-            loaded[key] = load_pipeline(sources, **options)
+            loaded[key] = whole = load_pipeline(sources, **options)
+            if whole.model.config.low_res_size is None:
+                few: Any = randomise(_Few(whole.model.config))
+                loaded[key] = replace(whole, model=few)
         return loaded[key]
 
     @cache
@@ -116,18 +122,18 @@ def _load_once(monkeypatch: pytest.MonkeyPatch) -> None:
     def quick_model(file: Any, **options: Any) -> Any:
         return loaded_model(file.path, tuple(options.items()))
 
-    real, state = converting.read_original, {}
+    originals: dict[bytes, Any] = {}
 
-    def read_original(path: Path) -> Any:
-        key = path.read_bytes()
-        if key not in state:
-            state[key] = real(path)
-        return state[key]
+    def quick_original(path: Path) -> Any:
+        data = path.read_bytes()
+        if data not in originals:
+            originals[data] = read_original(path)
+        return originals[data]
 
     monkeypatch.setattr(pipeline, "load_pipeline", quick_pipeline)
     for module in (loading, evaluating):
         monkeypatch.setattr(module, "load_model", quick_model)
-    monkeypatch.setattr(converting, "read_original", read_original)
+    monkeypatch.setattr(converting, "read_original", quick_original)
     monkeypatch.setattr(converting, "expected_shapes", cache(expected_shapes))
     monkeypatch.setattr(fetching, "expected_shapes", cache(expected_shapes))
 
@@ -166,22 +172,19 @@ def _stop_clocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class _Few(nn.Module):
-    """A model to train in no time: a classifier, or one that sees neither time nor class."""
+    """A model of no time: a classifier, or one that sees neither timestep nor class."""
 
     def __init__(self, config: UNetConfig | ClassifierConfig) -> None:
         super().__init__()
+        self.config = config
         self.guesses = isinstance(config, ClassifierConfig)
         self.mix = nn.Linear(3, config.num_classes or 2 if self.guesses else 6)
         self.torso_dtype = torch.float32
 
-    def forward(self, x: Tensor, t: Tensor, **_conditions: Tensor) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, *_conditions: Tensor, **_more: Tensor) -> Tensor:
         if self.guesses:
             return self.mix(x.mean(dim=(2, 3)))  # type: ignore[no-any-return]
         return self.mix(x.movedim(1, -1)).movedim(-1, 1)  # type: ignore[no-any-return]
-
-
-def _few_parameters(config: UNetConfig | ClassifierConfig) -> nn.Module:
-    return _Few(config)
 
 
 class _Figure:

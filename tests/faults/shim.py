@@ -117,9 +117,7 @@ class Shim:
             binary = io.BufferedRandom(raw) if "+" in mode else io.BufferedWriter(raw)
             return binary if "b" in mode else io.TextIOWrapper(binary, *args, **kw)
 
-        def os_open(
-            path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | None = None
-        ) -> int:
+        def os_open(path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
             watched = self.watches(path, dir_fd)
             if watched is None or not flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
                 return real_os_open(path, flags, mode, dir_fd=dir_fd)
@@ -144,9 +142,10 @@ class Shim:
             def call(source: Any, target: Any) -> None:
                 watched = self.watches(target)
                 if watched is None:
-                    return real(source, target)
+                    real(source, target)
+                    return
                 with self.operation(name, watched, self.watches(source)):
-                    return real(source, target)
+                    real(source, target)
 
             return call
 

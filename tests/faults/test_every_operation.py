@@ -15,22 +15,14 @@ import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import IO, Any
 
 import pytest
 from PIL import Image
 
-from adm_cli.errors import OutputError
-from adm_cli.storage import merging
 from adm_cli.storage.checkpoints import read_tensors
-from adm_cli.storage.files import explain_os_error, write_files
-from adm_cli.storage.images import encode_image
 from adm_cli.storage.runs import RunFolder
-from adm_cli.storage.writing import ImageWriter
 from tests.conftest import Toys
 from tests.faults.shim import KILLED, Recorder, Shim, State, read_state, write_state
 from tests.faults.writing import READING, Command, adm, commands
@@ -99,10 +91,14 @@ class Points:
             for at in range(1, len(self.log) + 1):
                 if fault != "short" or self.log[at - 1][0] == "write":
                     self.fail(fault, at)
-        for fault, states in (("kill", self.recorder.kills), ("power", self.recorder.power)):
-            for at, state in enumerate(states, 1):
-                self.left(state, self.what(fault, at), killed=True)
-                self.counts[fault] += 1
+        self.end("kill", self.recorder.kills)
+        self.end("power", self.recorder.power)
+
+    def end(self, how: str, states: list[State]) -> None:
+        """The states that a run left which ended before each operation."""
+        for at, state in enumerate(states, 1):
+            self.left(state, self.what(how, at), killed=True)
+            self.counts[how] += 1
 
     def what(self, fault: str, at: int) -> str:
         operation = " ".join(self.log[at - 1]) if at <= len(self.log) else "the end"
@@ -197,7 +193,9 @@ def test_every_operation(name: str, toys: Toys, original: bytes, place: Path) ->
 
 def test_no_command_is_forgotten() -> None:
     """Another one that writes is another row."""
-    assert {name.split()[0].rstrip(",") for name in NAMES} == set(TYPER.commands) - set(READING)
+    assert {name.split()[0].rstrip(",") for name in NAMES} == set(vars(TYPER)["commands"]) - set(
+        READING
+    )
 
 
 @pytest.mark.parametrize("name", READING)
@@ -226,64 +224,6 @@ def test_what_is_left_is_what_a_kill_leaves(
 
 def _named_alike(state: State) -> list[tuple[str, bytes | None]]:
     return sorted((re.sub(r"-\w+\.tmp$", ".tmp", name), data) for name, data in state.items())
-
-
-# What the checks above would find, were it so
-
-
-@contextmanager
-def written_in_place(path: Path) -> Iterator[IO[bytes]]:
-    try:
-        with open(path, "wb") as file:
-            yield file
-    except OSError as error:
-        raise OutputError(explain_os_error(f"cannot write {path}", error)) from error
-
-
-def lines_first(self: ImageWriter, images: Any) -> None:
-    """Manifest lines before the images that they vouch for."""
-    files = [(i.item.file, encode_image(i.pixels, ".png", i.recipe)) for i in images]
-    self._manifest.append([self._record(i.item, f[1]) for i, f in zip(images, files, strict=True)])
-    write_files(self.run.path, files, self._prefix)
-
-
-def found(points: Points) -> str:
-    with pytest.raises(AssertionError) as caught:
-        points.all()
-    return str(caught.value)
-
-
-def test_a_file_written_in_place_is_found(
-    toys: Toys, original: bytes, place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(merging, "atomic_write", written_in_place)
-    row = commands(toys, original)["merge --overwrite"]
-    assert "o.tar is neither old nor new" in found(Points(place, row))
-
-
-def test_a_line_before_its_image_is_found(
-    toys: Toys, original: bytes, place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ImageWriter, "_write", lines_first)
-    row = commands(toys, original)["sample"]
-    assert "is vouched for and is not there" in found(Points(place, row))
-
-
-def test_an_error_that_nobody_foresaw_is_found(
-    toys: Toys, original: bytes, place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(merging, "atomic_write", lambda path: open(path, "wb"))
-    row = commands(toys, original)["merge zip"]
-    with pytest.raises(OSError, match="Input/output error"):
-        Points(place, row).all()
-
-
-def test_what_is_left_behind_is_found(
-    toys: Toys, original: bytes, place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Path, "unlink", lambda *_arguments, **_options: None)
-    row = commands(toys, original)["merge zip"]
-    assert ".tmp" in found(Points(place, row))
 
 
 def test_there_were_a_thousand_points() -> None:

@@ -12,7 +12,6 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
-import torch
 from PIL import Image
 
 import adm_cli.pipeline as pipeline_module
@@ -91,7 +90,7 @@ def little_memory(action: Action) -> Action:
     """Too little for both models of a stack."""
 
     def run() -> tuple[int, str]:
-        with mock.patch.object(pipeline_module, "free_bytes", lambda _device: 10**6):
+        with mock.patch.object(pipeline_module, "free_bytes", return_value=10**6):
             return action()
 
     return run
@@ -125,7 +124,7 @@ def result(*arguments: object, before: Action) -> Command:
 
 def train(kind: str, *more: object, steps: int) -> Command:
     settings = ("--steps", steps, "--batch-size", 2, "--seed", 1, "--device", "cpu", "--size", 8)
-    often = ("--log-every", 1, "--eval-every", 1, "--save-every", 1, "--val", "photos")
+    often = ("--log-every", 1, "--eval-every", 1, "--save-every", 1)
     arguments = ("photos", *settings, *often, "--out", "t", "--resume", *more)
     return Command(
         partial(adm, f"train-{kind}", *arguments),
@@ -144,13 +143,11 @@ def weights(data: bytes) -> Action:
 def commands(toys: Toys, original: bytes) -> dict[str, Command]:
     """Rows by name, which begins with that of the command. ``original`` are weights of `FLAGS`."""
     run, one = sample(toys), sample(toys, num=1)
-    stack = sample(
-        toys, "--upsampler", toys.plain_upsampler, "--upsample-steps", 1, num=1
-    )  # fmt: skip
-    features = ("--features", toys.classifier, "--device", "cpu")
-    measured = both(photos(3), partial(adm, "reference", "photos", "-o", "r.safetensors", *features))  # fmt: skip
+    stack = sample(toys, "--upsampler", toys.plain_upsampler, "--upsample-steps", 1, num=1)
     enlarge = ("--model", toys.plain_upsampler, "--steps", 1, "-b", 1, "--device", "cpu")
-    sweep = ("--model", toys.model, "--class", 0, "--num", 1, "-b", 1, "--scale", 0, "--steps", "1,2")
+    draw = ("--model", toys.model, "--class", 0, "--num", 1, "-b", 1, "--device", "cpu")
+    features = ("--features", toys.classifier, "--device", "cpu")
+    reference = partial(adm, "reference", "photos", "-o", "r.safetensors", *features)
     return {
         "sample": Command(run),
         "sample, gone on with": Command(
@@ -171,7 +168,7 @@ def commands(toys: Toys, original: bytes) -> dict[str, Command]:
         ),
         "upsample": Command(partial(adm, "upsample", "o", "--out", "large", *enlarge), before=run),
         "sweep": Command(
-            partial(adm, "sweep", *sweep, "--device", "cpu", "--out", "s"),
+            partial(adm, "sweep", *draw, "--scale", 0, "--steps", "1,2", "--out", "s"),
             passing=("s/sweep.*", "s/sheet.png"), leaves=True,
         ),
         "verify --repair": Command(
@@ -208,7 +205,7 @@ def commands(toys: Toys, original: bytes) -> dict[str, Command]:
         ),
         "evaluate": result(
             "evaluate", "photos", "--ref", "r.safetensors", "-o", "e.csv", *features,
-            before=measured,
+            before=both(photos(3), reference),
         ),
         "evaluate-classifier": result(
             "evaluate-classifier", "photos", "--classifier", toys.classifier, "--at", "0",
@@ -218,9 +215,9 @@ def commands(toys: Toys, original: bytes) -> dict[str, Command]:
             "nll", "photos", "--model", toys.model, "--steps", "1", "--class", "none",
             "-o", "nll.csv", "--device", "cpu", before=photos(),
         ),
-        "train-classifier": train("classifier", steps=2),
-        "train-diffusion": train("diffusion", steps=1),
-        "train-upsampler": train("upsampler", "--low-size", 4, steps=1),
+        "train-classifier": train("classifier", "--val", "photos", steps=2),
+        "train-diffusion": train("diffusion", "--val-split", 0, steps=1),
+        "train-upsampler": train("upsampler", "--val-split", 0, "--low-size", 4, steps=1),
     }  # fmt: skip
 
 
