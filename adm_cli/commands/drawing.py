@@ -69,8 +69,6 @@ def draw_into(
 
     items = [i for i in shard.share(items) if chosen is None or i.file in chosen]
     kept = run.kept(items)
-    missing = [item for item in items if item.file not in kept]
-    progress = console.SamplingProgress(len(missing), steps, quiet=tell.quiet)
     drawn = 0
 
     def on_record(record: Mapping[str, Any], *, new: bool = True) -> None:
@@ -91,14 +89,17 @@ def draw_into(
             tell.note(f"{_images(total)} in {progress.elapsed():.1f} s in {run.path}{there}")
 
     writer = ImageWriter(run, shard, on_record)
+    if len(kept) < len(items):
+        check_room(run.path, (len(items) - len(kept)) * image_bytes)
+        writer.open()  # refused before anything is told, if another process draws these
+        kept = run.kept(items)  # it may have finished some before it let go
+    missing = [item for item in items if item.file not in kept]
+    progress = console.SamplingProgress(len(missing), steps, quiet=tell.quiet)
 
     def on_step(step: SampleStep) -> None:
         progress.advance(step.x.shape[0], step.i)
         writer.poll()
 
-    if missing:
-        check_room(run.path, len(missing) * image_bytes)
-        writer.open()  # refused before anything is told, if another process draws these
     with ExitStack() as stack:
         stack.callback(summary)
         for call in reversed(closing):

@@ -151,6 +151,22 @@ def test_two_processes_on_one_run(toys: Toys, place: Path) -> None:
     assert len(lines) == len({r["file"] for r in lines}) == 12
 
 
+def test_what_another_has_just_finished_is_not_drawn_again(
+    toys: Toys, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does so after this one has looked at what is missing, and before it has the lock."""
+    real, others = ImageWriter.open, [sampled(toys, 4)]
+
+    def open_late(self: ImageWriter) -> None:
+        if others:
+            assert others.pop()()[0] == 0
+        real(self)
+
+    monkeypatch.setattr(ImageWriter, "open", open_late)
+    assert sampled(toys, 4)()[0] == 0
+    assert len(read_manifest(place / "o" / "manifest.jsonl").records) == 4
+
+
 @pytest.mark.parametrize("now", [0.0, 2.0**40])
 def test_clocks_that_jump(
     toys: Toys, place: Path, monkeypatch: pytest.MonkeyPatch, now: float
