@@ -68,7 +68,8 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
         raise OutputError(explain_os_error(f"cannot write {path}", error)) from error
     finally:
         if temporary is not None:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):  # the disk may be gone
+                temporary.unlink()
 
 
 def write_files(

@@ -139,7 +139,7 @@ class Run:
         if trainer.step == 0:
             yield from self._save()  # the first to go back to; a full disk shows itself now
         elif trainer.step >= config.steps:
-            yield from self._save_results()  # which may have failed after the last state
+            self._save_results()  # which may have failed after the last state
         batches = self.job.feed.batches(trainer.step)
         stop = False
         while trainer.step < config.steps and not stop:
@@ -235,15 +235,14 @@ class Run:
             self.metrics.sync()  # rows up to the state are not written again
         self.job.folder.save_state(self.trainer.step, tensors, facts)
         if self.trainer.step:
-            yield from self._save_results()
-
-    def _save_results(self) -> Iterator[Event]:
-        """What is made of the newest state."""
-        if not self.world.writes:
-            return
-        self._save_model(self.job.folder.model, {})
-        self._draw_plot(last=self.trainer.step >= self.config.steps)
+            self._save_results()
         yield Saved(self.trainer.step, self.job.folder.model)
+
+    def _save_results(self) -> None:
+        """What is made of the newest state."""
+        if self.world.writes:
+            self._save_model(self.job.folder.model, {})
+            self._draw_plot(last=self.trainer.step >= self.config.steps)
 
     def _draw_plot(self, *, last: bool) -> None:
         if self.metrics is not None and (last or time.monotonic() - self._plotted > _PLOT_SECONDS):

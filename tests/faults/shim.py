@@ -55,7 +55,8 @@ def write_state(folder: Path, state: State) -> None:
 
 
 class Shim:
-    """Counts operations; the ``at``-th (from 1) meets ``fault``. 0: none does.
+    """Counts operations; the ``at``-th (from 1) meets ``fault``, and with "gone" all after it.
+    0: none does.
 
     Operations happen one at a time, whatever thread they are of.
     """
@@ -70,14 +71,15 @@ class Shim:
         """Around an operation: True if it is a write that is to be cut short. May raise."""
         with self._one:
             self.log.append((name, os.path.relpath(path, self.folder)))
-            if len(self.log) != self.at:
+            due = len(self.log) - self.at
+            if due < 0 or (due > 0 and self.fault != "gone") or self.at == 0:
                 yield False
             elif self.fault == "kill":
                 os._exit(KILLED)
             elif self.fault == "short":
                 yield name == "write"
             else:
-                number = getattr(errno, self.fault)
+                number = errno.EIO if self.fault == "gone" else getattr(errno, self.fault)
                 raise OSError(number, os.strerror(number), path)
 
     def watches(self, target: Any, folder: int | None = None) -> str | None:

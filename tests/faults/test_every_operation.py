@@ -114,7 +114,7 @@ class Points:
         assert len(errors) == code, (what, err)
         assert "Traceback" not in err, (what, err)
         assert fault != "ENOSPC" or not code or "the disk is full; make room" in err, (what, err)
-        self.left(read_state(self.folder), what, killed=False)
+        self.left(read_state(self.folder), what, killed=fault == "gone")
         self.counts[fault] += 1
 
     def left(self, state: State, what: str, *, killed: bool) -> None:
@@ -189,6 +189,14 @@ def test_every_operation(name: str, toys: Toys, original: bytes, place: Path) ->
     points = Points(place, commands(toys, original)[name], damaged=name == "verify --repair")
     points.all()
     POINTS[name] = points.counts
+
+
+@pytest.mark.parametrize("name", ["sample", "merge zip", "fetch inception", "reference"])
+def test_a_disk_that_is_gone(name: str, toys: Toys, original: bytes, place: Path) -> None:
+    """From the k-th operation on, all fail: also those that clean up."""
+    points = Points(place, commands(toys, original)[name])
+    for at in range(1, len(points.log) + 1):
+        points.fail("gone", at)
 
 
 def test_no_command_is_forgotten() -> None:
