@@ -291,9 +291,11 @@ def _fetch(item: Item, how: How, watch: Watch) -> Fetched:
     else:
         digests = _whole_original(item, want, how, watch) or _download(item, want, how, watch)
     size, before = source.stat().st_size, _stamp(item.place)
+    origin = str(source.resolve()) if how.local else shown(want.url)
+    pin = Pin(digests["sha256"], size, origin, date.today().isoformat())
     try:
         verified = _verified(source, want, digests)
-        _install(item, source, digests["sha256"])
+        _install(item, source, pin)
     except CheckpointError as error:
         if not source.is_file() or _stamp(item.place) != before:
             raise TakenError(f"{source} was taken away") from None
@@ -304,8 +306,6 @@ def _fetch(item: Item, how: How, watch: Watch) -> Fetched:
         raise CheckpointError(f"{error}; it is kept as {refused}") from None
     keep = how.keep_original or (how.local and source.resolve() == item.original.resolve())
     clean_up(item.original, item.place.parent, keep_original=keep)
-    origin = str(source.resolve()) if how.local else shown(want.url)
-    write_pin(item.name, Pin(digests["sha256"], size, origin, date.today().isoformat()))
     return Fetched(item.name, item.place, False, size, digests["sha256"], verified)
 
 
@@ -350,13 +350,18 @@ def _verified(source: Path, want: Wanted, digests: dict[str, str]) -> str:
     return "crc32 of its parts, names, shapes"
 
 
-def _install(item: Item, source: Path, sha256: str) -> None:
-    """Make the result, from exactly the file that was verified, and move it into its place."""
+def _install(item: Item, source: Path, pin: Pin) -> None:
+    """Make the result, from exactly the file that was verified, and move it into its place.
+
+    Its hash is recorded just before: what is in place is never without.
+    """
     if item.row is None:
-        copy_file(source, item.place, sha256)
+        write_pin(item.name, pin)
+        copy_file(source, item.place, pin.sha256)
         return
     with scratch_folder(item.place) as folder:
         made = convert(source, preset=item.row.name, output=folder / item.place.name)
-        if made.info.source["sha256"] != sha256:
+        if made.info.source["sha256"] != pin.sha256:
             raise TakenError(f"{source} changed while it was converted: run the command again")
+        write_pin(item.name, pin)
         move_into_place(made.path, item.place)

@@ -70,8 +70,6 @@ def draw_into(
 
     items = [i for i in shard.share(items) if chosen is None or i.file in chosen]
     kept = run.kept(items)
-    missing = run.missing(shard, [item for item in items if item.file not in kept])
-    progress = console.SamplingProgress(len(missing), steps, quiet=tell.quiet)
     drawn = 0
 
     def on_record(record: Mapping[str, Any], *, new: bool = True) -> None:
@@ -92,15 +90,18 @@ def draw_into(
             tell.note(f"{_images(total)} in {progress.elapsed():.1f} s in {run.path}{there}")
 
     writer = ImageWriter(run, shard, on_record)
+    if len(kept) < len(items):
+        check_room(run.path, (len(items) - len(kept)) * image_bytes)
+        writer.open()  # refused before anything is told, if another process draws these
+        kept = run.kept(items)  # it may have finished some before it let go
+    missing = run.missing(shard, [item for item in items if item.file not in kept])
+    progress = console.SamplingProgress(len(missing), steps, quiet=tell.quiet)
 
     def on_step(step: SampleStep) -> None:
         signals.check()
         progress.advance(step.x.shape[0], step.i)
         writer.poll()
 
-    if missing:
-        check_room(run.path, len(missing) * image_bytes)
-        writer.open()  # refused before anything is told, if another process draws these
     if any(item.batch_sizes for item in missing):
         tell.note("memory ran out here before: the batches stay as small as they were then")
     with ExitStack() as stack:

@@ -186,7 +186,7 @@ def drop_base(run: RunFolder, plan: Plan) -> None:
     from adm_cli.storage.runs import RunFolder
 
     base = RunFolder(run.path / HIDDEN_BASE)
-    if base.exists() and len(run.kept(plan.items)) == len(plan.items):
+    if base.path.is_dir() and len(run.kept(plan.items)) == len(plan.items):
         base.discard()
 
 

@@ -224,7 +224,7 @@ def draw_cell(
     finally:
         row["drawn"] += len(run.kept(plan.items)) - before
         row["seconds"] = round(row["seconds"] + time.monotonic() - started, 3)
-        if row["drawn"]:
+        if row["drawn"] and row["seconds"]:
             row["images_per_second"] = round(row["drawn"] / row["seconds"], 4)
 
 

@@ -44,7 +44,7 @@ def activation_bytes(config: UNetConfig | ClassifierConfig) -> int:
         blocks += [channels * cells // 4**level] * (config.num_res_blocks + 1)
     if isinstance(config, ClassifierConfig):
         return 4 * _SAVED_PER_BLOCK * (sum(blocks) + 2 * blocks[-1])
-    widest = max(blocks[0], *(4 * size for size in blocks[config.num_res_blocks + 2 :]))
+    widest = max([blocks[0], *(4 * size for size in blocks[config.num_res_blocks + 2 :])])
     return 4 * (sum(blocks) + _ALIVE * widest)
 
 

@@ -82,12 +82,19 @@ def scratch_folder(target: Path) -> Iterator[Path]:
 
 
 def clean_up(original: Path, models: Path, *, keep_original: bool) -> None:
-    """After a success: what was not finished or refused before, and killed processes' leftovers."""
-    remove_partials(original)
+    """After a success: what was not finished or refused before, and killed processes' leftovers.
+
+    Raises OutputError for what cannot be removed.
+    """
     unwanted = [original.with_name(f"{original.name}.refused")]
     unwanted += [] if keep_original else [original]
-    for path in unwanted:
-        path.unlink(missing_ok=True)
+    try:
+        remove_partials(original)
+        for path in unwanted:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        what = f"the model is in place, but cannot remove what is beside {original}"
+        raise OutputError(explain_os_error(what, error)) from error
     oldest = time.time() - _STALE
     for folder in (original.parent, models):
         for path in folder.glob(".adm-*"):

@@ -75,7 +75,8 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
             raise OutputError(explain_os_error(f"cannot write {path}", error)) from error
         finally:
             if temporary is not None:
-                temporary.unlink(missing_ok=True)
+                with suppress(OSError):  # the disk may be gone
+                    temporary.unlink()
 
 
 def _open_temporary(path: Path, lock: ExitStack) -> tuple[int, Path]:
@@ -155,13 +156,16 @@ def _write_temporary(folder: Path, data: bytes, prefix: str) -> str:
 
 
 def make_folder(path: Path) -> None:
-    """The folder and its parents; raises OutputError if that cannot be."""
+    """The folder and its parents, made to last; raises OutputError if that cannot be."""
+    new = [folder for folder in (path, *path.parents) if not folder.exists()]
     try:
         path.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
         raise OutputError(f"{path} is a file, expected a folder: choose another place") from None
     except OSError as error:
         raise OutputError(explain_os_error(f"cannot make the folder {path}", error)) from error
+    for folder in new:
+        sync_folder(folder.parent)
 
 
 def move_into_place(source: Path, target: Path) -> None:

@@ -10,6 +10,7 @@ import json
 import os
 import zlib
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -100,14 +101,16 @@ class ManifestWriter:
         """``alone``: no other process writes to it. Otherwise a torn line is ended, not cut off."""
         self.path = path
         try:
-            self._file = open_to_append(path)
-            size = _whole_bytes(path)
-            if size < self._file.tell():
-                if alone:
-                    self._file.truncate(size)
-                else:
-                    self._file.write(b"\n")
-            sync_folder(path.parent)
+            with ExitStack() as failed:
+                self._file = failed.enter_context(open_to_append(path))
+                size = _whole_bytes(path)
+                if size < self._file.tell():
+                    if alone:
+                        self._file.truncate(size)
+                    else:
+                        self._file.write(b"\n")
+                sync_folder(path.parent)
+                failed.pop_all()
         except OSError as error:
             raise OutputError(explain_os_error(f"cannot write {path}", error)) from error
 

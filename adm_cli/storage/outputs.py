@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from adm_cli.errors import OutputError
-from adm_cli.storage.files import explain_os_error, make_folder
+from adm_cli.storage.files import explain_os_error, make_folder, sync_folder
 from adm_cli.storage.images import (
     Pixels,
     make_grid,
@@ -43,6 +43,7 @@ def make_fresh_folder(parent: Path) -> Path:
             raise OutputError(
                 explain_os_error(f"cannot make the folder {folder}", error)
             ) from error
+        sync_folder(parent)
         return folder
 
 

@@ -185,14 +185,21 @@ class Partial:
         except FileNotFoundError:
             return False
         except OSError as error:
+            with suppress(OSError):  # back, so that nothing is fetched again
+                os.rename(own, self.path)
             raise self._refused(error) from error
-        _record_of(self.path).unlink(missing_ok=True)
+        with suppress(OSError):  # of no use without the file; removed with the other leftovers
+            _record_of(self.path).unlink(missing_ok=True)
         return True
 
     def discard(self) -> None:
+        """Raises OutputError where it cannot be removed."""
         self.close()
-        for path in (_record_of(self.path), self.path):
-            path.unlink(missing_ok=True)
+        try:
+            for path in (_record_of(self.path), self.path):
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            raise OutputError(explain_os_error(f"cannot remove {path}", error)) from error
 
     def _filled(self, index: int) -> int:
         return self.pieces.get(index, (0, ""))[0]

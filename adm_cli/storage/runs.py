@@ -257,7 +257,8 @@ class RunFolder:
         if not self.records():
             for pattern in ("manifest*.jsonl", ".*.lock", self.file.name, self.copy.name):
                 for path in self.path.glob(pattern):
-                    path.unlink(missing_ok=True)
+                    with suppress(OSError):
+                        path.unlink()
         with suppress(OSError):
             self.path.rmdir()
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -133,6 +134,16 @@ class MetricsFile:
             csv.writer(line).writerow(self._cells(row))
             with open_to_append(self.path) as file:
                 file.write(line.getvalue().encode())
+        except OSError as error:
+            raise OutputError(explain_os_error(f"cannot write {self.path}", error)) from error
+
+    def sync(self) -> None:
+        """Returns when the rows are safe; raises OutputError."""
+        if not self.path.exists():
+            return  # no row yet
+        try:
+            with self.path.open("r+b") as file:
+                os.fsync(file.fileno())
         except OSError as error:
             raise OutputError(explain_os_error(f"cannot write {self.path}", error)) from error
 

@@ -6,7 +6,7 @@ import hashlib
 import queue
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -56,7 +56,8 @@ class ImageWriter:
             self._prefix = f".adm-{self.shard.name}-"
             if alone:  # nobody else's: these were left behind by a killed writer
                 for path in self.run.path.glob(f"{self._prefix}*.tmp"):
-                    path.unlink(missing_ok=True)
+                    with suppress(OSError):
+                        path.unlink()
             self._manifest = ManifestWriter(self.run.manifest(self.shard), alone=alone)
             stack.callback(self._manifest.close)
             lost = {n: r for n, r in self.run.records().items() if not self.run.fits(r)}

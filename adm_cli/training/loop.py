@@ -138,6 +138,8 @@ class Run:
         trainer, config = self.trainer, self.config
         if trainer.step == 0:
             yield from self._save()  # the first to go back to; a full disk shows itself now
+        elif trainer.step >= config.steps:
+            self._save_results()  # which may have failed after the last state
         batches = self.job.feed.batches(trainer.step)
         stop = False
         while trainer.step < config.steps and not stop:
@@ -229,11 +231,18 @@ class Run:
             "best": [self.best.loss, self.best.step, self.best.metrics],
             "seconds": self.clock.before + self.clock.seconds,
         }
+        if self.metrics is not None:
+            self.metrics.sync()  # rows up to the state are not written again
         self.job.folder.save_state(self.trainer.step, tensors, facts)
         if self.trainer.step:
+            self._save_results()
+        yield Saved(self.trainer.step, self.job.folder.model)
+
+    def _save_results(self) -> None:
+        """What is made of the newest state."""
+        if self.world.writes:
             self._save_model(self.job.folder.model, {})
             self._draw_plot(last=self.trainer.step >= self.config.steps)
-        yield Saved(self.trainer.step, self.job.folder.model)
 
     def _draw_plot(self, *, last: bool) -> None:
         if self.metrics is not None and (last or time.monotonic() - self._plotted > _PLOT_SECONDS):

@@ -5,135 +5,102 @@ from __future__ import annotations
 import hashlib
 import os
 import random
-import shutil
 import signal
+import tempfile
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from adm_cli.storage.manifests import read_manifest
+from adm_cli.storage import files
+from adm_cli.storage.manifests import ManifestWriter, read_manifest, render_line
 from adm_cli.storage.runs import RunFolder
+from adm_cli.storage.writing import ImageWriter
 from tests.conftest import Toys
-from tests.faults import test_every_operation as every
-from tests.faults.shim import Shim
+from tests.faults.shim import write_state
+from tests.faults.test_checks import lines_first
+from tests.faults.test_every_operation import Points, vouched
+from tests.faults.writing import Action, Command, adm, both, sample
 
-quick = every.quick  # the fixture
 
-
-def sampled(toys: Toys, num: int, out: str = "o") -> every.Action:
-    return every.sample(toys, "--num", num, out=out)
+def sampled(toys: Toys, num: int, out: str = "o") -> Action:
+    return sample(toys, num=num, out=out)
 
 
 def digests(folder: Path) -> dict[str, str]:
     return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.glob("*.png")}
 
 
-# Power
+# Power (that a run can be gone on with afterwards is in `test_every_operation`)
 
 
-def record(folder: Path, run: Callable[[], object]) -> list[tuple[str, str, bytes]]:
-    """The operations of a run, each with the bytes the file has after it."""
-    log: list[tuple[str, str, bytes]] = []
-    shim = Shim(folder)
-    met = shim.met
-
-    def noted(name: str, path: str) -> bool:
-        met(name, path)
-        content = b""
-        if name == "fsync" and os.path.isfile(path):
-            content = Path(path).read_bytes()
-        log.append((name, os.path.relpath(path, folder), content))
-        return False
-
-    shim.met = noted  # type: ignore[method-assign]
-    with shim.installed():
-        run()
-    return log
+def check_power(points: Points) -> None:
+    """Whenever the power fails, each image whose line was synced is there, with its line."""
+    safe: dict[str, str] = {}
+    for at, state in enumerate(points.recorder.power):
+        if at and points.log[at - 1] == ("fsync", "o/manifest.jsonl"):
+            write_state(points.folder, points.recorder.kills[at])
+            safe = vouched(points.folder)
+        write_state(points.folder, state)
+        points.check_vouched(points.what("power", at + 1))
+        left = vouched(points.folder)
+        assert left.items() >= safe.items(), f"{points.what('power', at + 1)}: lines are lost"
+    assert len(safe) == 2
 
 
-def after_power_failure(
-    log: list[tuple[str, str, bytes]], renames: dict[str, str], target: Path
-) -> None:
-    """Writes into ``target`` what is certain to be there after the operations of ``log``."""
-    synced: dict[str, bytes] = {}  # by the name under which it was synced
-    pending: list[tuple[str, str]] = []
-    there: dict[str, bytes] = {}
-    for name, path, content in log:
-        if name == "fsync" and path.endswith((".tmp", ".jsonl")):
-            synced[path] = content
-            if path.endswith(".jsonl"):  # appended to: under its own name from the start
-                there[path] = content
-        if name == "replace":
-            pending.append((renames[path], path))
-        if name == "fsync" and path in ("o", "."):
-            for source, destination in pending:
-                there[destination] = synced.get(source, b"")  # empty where it was never synced
-            pending.clear()
-    for path, content in there.items():
-        place = target / path
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(content)
+def test_power_failure_at_every_operation(toys: Toys, place: Path) -> None:
+    check_power(Points(place, Command(sample(toys))))
 
 
-def test_power_failure_after_every_operation(toys: Toys, tmp_path: Path) -> None:
-    """Every prefix of a run's operations, without what was not synced: no line names an image
-    that is not there, and the run goes on to the same bytes.
-    """
-    folder = tmp_path / "whole"
-    folder.mkdir()
-    os.chdir(folder)
-    renames: dict[str, str] = {}
-    real = os.replace
+def unsynced(folder: Path, data: bytes, prefix: str) -> str:
+    handle, name = tempfile.mkstemp(dir=folder, prefix=prefix, suffix=".tmp")
+    with os.fdopen(handle, "wb") as file:
+        file.write(data)
+    return name
 
-    def replace(source: str, destination: str) -> None:
-        renames[os.path.relpath(destination, folder)] = os.path.relpath(source, folder)
-        real(source, destination)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "replace", replace)
-        log = record(folder, sampled(toys, 3))
-    whole = digests(folder / "o")
-    assert len(whole) == 3
-    vouched = 0
-    for count in range(len(log) + 1):
-        left = tmp_path / "left"
-        shutil.rmtree(left, ignore_errors=True)
-        left.mkdir()
-        after_power_failure(log[:count], renames, left)
-        os.chdir(left)
-        for name, digest in every.vouched(left).items():
-            vouched += 1
-            data = (left / "o" / name).read_bytes()
-            assert hashlib.sha256(data).hexdigest() == digest, (count, log[count - 1][:2])
-        if count % 3 == 0 or count == len(log):
-            code, err = sampled(toys, 3)()
-            assert code == 0, (count, err)
-            assert digests(left / "o") == whole
-        os.chdir(tmp_path)
-    assert vouched > 3
+def without_sync(self: ManifestWriter, records: Any) -> None:
+    self._file.write(b"".join(render_line(record) for record in records))
+
+
+@pytest.mark.parametrize(
+    ("where", "name", "instead", "found"),
+    [
+        (files, "_write_temporary", unsynced, "is vouched for and is not there"),
+        (ImageWriter, "_write", lines_first, "is vouched for and is not there"),
+        (files, "sync_folder", lambda _folder: None, "lines are lost"),
+        (files, "make_folder", lambda path: path.mkdir(exist_ok=True), "lines are lost"),
+        (ManifestWriter, "append", without_sync, "assert 0 == 2"),
+    ],
+    ids=["images", "lines before images", "names", "the folder's name", "lines"],
+)  # fmt: skip
+def test_what_would_be_lost_is_found(
+    toys: Toys, place: Path, monkeypatch: pytest.MonkeyPatch,
+    where: Any, name: str, instead: Any, found: str,
+) -> None:  # fmt: skip
+    """The test above fails where a sync is left out, or done too late."""
+    monkeypatch.setattr(where, name, instead)
+    with pytest.raises(AssertionError, match=found):
+        check_power(Points(place, Command(sample(toys))))
 
 
 # Kills
 
 
-def test_killed_at_random_moments(
-    toys: Toys, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
+def test_killed_at_random_moments(toys: Toys, place: Path, request: pytest.FixtureRequest) -> None:
     """SIGKILL, again and again, until the run is whole: nothing lost, broken or made twice."""
     rng, kills, runs = random.Random(0), 0, 0
     wanted_kills = 200 if request.config.getoption("--slow") else 15
     images = 24
-    os.chdir(tmp_path)
     assert sampled(toys, images, "whole")()[0] == 0
-    whole = digests(tmp_path / "whole")
+    whole = digests(place / "whole")
     started = time.monotonic()
     assert sampled(toys, images, "timed")()[0] == 0
     duration = time.monotonic() - started
     while kills < wanted_kills:
-        folder, runs = tmp_path / f"o{runs}", runs + 1
+        folder, runs = place / f"o{runs}", runs + 1
         before: dict[str, str] = {}
         killed = True
         while killed and kills < wanted_kills:
@@ -149,11 +116,11 @@ def test_killed_at_random_moments(
         lines = read_manifest(folder / "manifest.jsonl")
         assert sorted(r["file"] for r in lines.records) == sorted(whole)  # none twice
         assert not list(folder.glob("*.tmp"))
-        assert every.adm("verify", folder)[0] == 0
+        assert adm("verify", folder)[0] == 0
     print(f"{kills} kills in {runs} runs of {images} images")
 
 
-def kill_after(seconds: float, action: every.Action) -> bool:
+def kill_after(seconds: float, action: Action) -> bool:
     """Runs it in a process that is killed meanwhile; False if it was done before."""
     child = os.fork()
     if child == 0:
@@ -168,9 +135,8 @@ def kill_after(seconds: float, action: every.Action) -> bool:
     return os.WIFSIGNALED(status)
 
 
-def test_two_processes_on_one_run(toys: Toys, tmp_path: Path) -> None:
+def test_two_processes_on_one_run(toys: Toys, place: Path) -> None:
     """Both end well, or one says that the other is drawing; the images are right."""
-    os.chdir(tmp_path)
     assert sampled(toys, 12, "whole")()[0] == 0
     children = []
     for _ in range(2):
@@ -180,31 +146,45 @@ def test_two_processes_on_one_run(toys: Toys, tmp_path: Path) -> None:
         children.append(child)
     codes = sorted(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children)
     assert codes in ([0, 0], [0, 1])
-    assert digests(tmp_path / "o") == digests(tmp_path / "whole")
-    lines = read_manifest(tmp_path / "o" / "manifest.jsonl").records
+    assert digests(place / "o") == digests(place / "whole")
+    lines = read_manifest(place / "o" / "manifest.jsonl").records
     assert len(lines) == len({r["file"] for r in lines}) == 12
+
+
+def test_what_another_has_just_finished_is_not_drawn_again(
+    toys: Toys, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does so after this one has looked at what is missing, and before it has the lock."""
+    real, others = ImageWriter.open, [sampled(toys, 4)]
+
+    def open_late(self: ImageWriter) -> None:
+        if others:
+            assert others.pop()()[0] == 0
+        real(self)
+
+    monkeypatch.setattr(ImageWriter, "open", open_late)
+    assert sampled(toys, 4)()[0] == 0
+    assert len(read_manifest(place / "o" / "manifest.jsonl").records) == 4
 
 
 @pytest.mark.parametrize("now", [0.0, 2.0**40])
 def test_clocks_that_jump(
-    toys: Toys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, now: float
+    toys: Toys, place: Path, monkeypatch: pytest.MonkeyPatch, now: float
 ) -> None:
     """Times of files and of the machine decide nothing."""
-    os.chdir(tmp_path)
     assert sampled(toys, 4, "whole")()[0] == 0
     assert sampled(toys, 2)()[0] == 0
-    for path in (tmp_path / "o").iterdir():
+    for path in (place / "o").iterdir():
         os.utime(path, (now, now))
     monkeypatch.setattr(time, "time", lambda: now)
     assert sampled(toys, 4)()[0] == 0
-    assert digests(tmp_path / "o") == digests(tmp_path / "whole")
-    assert every.adm("verify", "o")[0] == 0
+    assert digests(place / "o") == digests(place / "whole")
+    assert adm("verify", "o")[0] == 0
 
 
-def test_a_manifest_cut_at_every_byte(toys: Toys, tmp_path: Path) -> None:
-    os.chdir(tmp_path)
+def test_a_manifest_cut_at_every_byte(toys: Toys, place: Path) -> None:
     assert sampled(toys, 3)()[0] == 0
-    path = tmp_path / "o" / "manifest.jsonl"
+    path = place / "o" / "manifest.jsonl"
     whole, everything = path.read_bytes(), read_manifest(path).records
     for length in range(len(whole) + 1):
         path.write_bytes(whole[:length])
@@ -215,22 +195,23 @@ def test_a_manifest_cut_at_every_byte(toys: Toys, tmp_path: Path) -> None:
         assert not found.damaged
 
 
-def runs(toys: Toys) -> dict[str, tuple[every.Action, tuple[object, ...]]]:
+def runs(toys: Toys) -> dict[str, tuple[Action, tuple[object, ...]]]:
     """What makes a folder ``o``, and with which weights it is repaired."""
-    upsampling = ("--upsampler", toys.upsampler, "--upsample-steps", 1)
+    upsampling = ("--upsampler", toys.plain_upsampler, "--upsample-steps", 1)
     models = ("--model", toys.model, "--scale", 0, "--device", "cpu", "-b", 1, "--out", "o")
-    enlarge = partial(every.adm, "upsample", "s", "--model", toys.upsampler, "--steps", 1,
+    enlarge = partial(adm, "upsample", "s", "--model", toys.plain_upsampler, "--steps", 1,
                       "--device", "cpu", "-b", 1, "--out", "o")  # fmt: skip
-    sweep = partial(every.adm, "sweep", *models, "--steps", "1,2", "--class", 0, "--num", 2)
-    plain, both = ("--model", toys.model), ("--model", toys.model, *upsampling[:2])
+    sweep = partial(adm, "sweep", *models, "--steps", "1,2", "--class", 0, "--num", 2)
+    plain = ("--model", toys.model)
+    stack = (*plain, *upsampling[:2])
     return {
-        "sample": (every.sample(toys, "--grid"), plain),
-        "webp": (every.sample(toys, "--format", "webp"), plain),
-        "npz": (every.sample(toys, "--format", "npz"), plain),
-        "film": (every.sample(toys, "--animate", "o/x.gif"), plain),
-        "stack": (every.sample(toys, *upsampling), both),
-        "stack, base kept": (every.sample(toys, *upsampling, "--keep-base"), both),
-        "upsample": (every.both(every.sample(toys, out="s"), enlarge), enlarge.args[2:4]),
+        "sample": (sample(toys, "--grid"), plain),
+        "webp": (sample(toys, "--format", "webp"), plain),
+        "npz": (sample(toys, "--format", "npz"), plain),
+        "film": (sample(toys, "--animate", "o/x.gif"), plain),
+        "stack": (sample(toys, *upsampling), stack),
+        "stack, base kept": (sample(toys, *upsampling, "--keep-base"), stack),
+        "upsample": (both(sample(toys, out="s"), enlarge), enlarge.args[2:4]),
         "sweep": (sweep, plain),
     }
 
@@ -243,26 +224,25 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("name", list(runs(Toys(Path(), Path(), Path(), Path()))))
 def test_one_flipped_byte(
-    name: str, toys: Toys, tmp_path: Path, request: pytest.FixtureRequest
+    name: str, toys: Toys, place: Path, request: pytest.FixtureRequest
 ) -> None:
     """Anywhere in a folder: `adm verify` finds it, and with --repair mends it."""
-    os.chdir(tmp_path)
     make, weights = runs(toys)[name]
     assert make()[0] == 0
     folder, good, rng = Path("o"), contents(Path("o")), random.Random(name)
     places = [(file, i) for file, data in good.items() for i in range(len(data))]
     chosen = rng.sample(places, 125 if request.config.getoption("--slow") else 24)
-    for file, place in chosen:
+    for file, at in chosen:
         data = bytearray(good[file])
-        data[place] ^= 1 << rng.randrange(8)
+        data[at] ^= 1 << rng.randrange(8)
         (folder / file).write_bytes(data)
-        assert every.adm("verify", "o")[0] == 1, (file, place)
-        code, err = every.adm("verify", "o", "--repair", *weights)
-        assert code == 0, (file, place, err)
+        assert adm("verify", "o")[0] == 1, (file, at)
+        code, err = adm("verify", "o", "--repair", *weights)
+        assert code == 0, (file, at, err)
         found = contents(folder)
         assert found.keys() == good.keys()
         for other, content in good.items():
             if not other.endswith(".jsonl"):
-                assert found[other] == content, (file, place, other)
+                assert found[other] == content, (file, at, other)
             (folder / other).write_bytes(content)
     print(f"{name}: {len(chosen)} flips of {len(places):,} bytes, all found and mended")

@@ -1,282 +1,244 @@
 """For every command that writes, and for every file operation it makes: what if that one fails?
 
-An operation fails with EIO or ENOSPC, writes only half, or the process is killed there. Afterwards
-no manifest vouches for an image that is not there, old files are old or new, the error is one
-line, and the same command again ends with the bytes of a run that nothing befell. Another command
-that writes is a row of `COMMANDS`.
+An operation fails with EIO or ENOSPC, writes only half, or the process is killed there, or the
+power fails. Afterwards no manifest vouches for an image that is not there, old files are old or
+new, the error is one line, and the same command again ends with the bytes of a run that nothing
+befell. The commands are the rows of `writing.commands`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
+import json
 import os
+import re
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import partial
+from collections import Counter
+from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
+from PIL import Image
 
-import adm_cli.pipeline as pipeline_module
-from adm_cli.commands import main
-from adm_cli.config import DiffusionConfig
-from adm_cli.errors import AdmError
-from adm_cli.loading import build_model
-from adm_cli.openai_flags import openai_flags
-from adm_cli.storage.checkpoints import ModelInfo, read_tensors, save_model
-from adm_cli.storage.files import make_folder
+from adm_cli.storage.checkpoints import read_tensors
 from adm_cli.storage.runs import RunFolder
-from adm_cli.storage.training_runs import MetricsFile
-from adm_cli.storage.training_runs import RunFolder as TrainingFolder
-from tests.conftest import TOY_CLASSES, TOY_UNET, Toys, randomise
-from tests.faults.shim import FAULTS, KILLED, Shim
+from tests.conftest import Toys
+from tests.faults.shim import KILLED, Recorder, Shim, State, read_state, write_state
+from tests.faults.writing import READING, Command, adm, commands
 from tests.hostile.sandbox import COMMANDS as TYPER
 from tests.hostile.sandbox import fork
 
-FLAGS = "--image_size 8 --num_channels 32 --channel_mult 1 --num_res_blocks 1"
-
-LEAVES = ("merge", "convert", "repro")  # a temporary file where killed: others may be at work there
-POINTS: dict[str, int] = {}  # faults injected, by command
-Action = Callable[[], tuple[int, str]]  # exit code and stderr
+FAILURES = ("EIO", "ENOSPC", "short")
+NAMES = list(commands(Toys(Path(), Path(), Path(), Path()), b""))
+POINTS: dict[str, Counter[str]] = {}  # faults injected, by command and fault
 
 
-@dataclass(frozen=True)
-class Command:
-    """Something that writes: what it needs beforehand, and itself, in the present folder."""
-
-    run: Action
-    before: Action | None = None  # makes what is there when the command begins
-    again: Action | None = None  # what mends it; by default the same once more
-    spare: tuple[str, ...] = field(default=())  # files that need not be made again
-
-
-def adm(*arguments: object) -> tuple[int, str]:
-    err = io.StringIO()
-    with contextlib.redirect_stderr(err), contextlib.redirect_stdout(io.StringIO()):
-        code = main.run([str(a) for a in arguments])
-    return code, err.getvalue()
-
-
-def sample(toys: Toys, *more: object, out: str = "o") -> Action:
-    models = ("--model", toys.model, "--scale", 0, "--steps", 1, "--device", "cpu")
-    wanted = ("--class", 0, "--num", 2, "-b", 1, "--out", out)
-    return partial(adm, "sample", *models, *wanted, *more)
-
-
-def both(*actions: Action) -> Action:
-    def run() -> tuple[int, str]:
-        for action in actions:
-            code, err = action()
-        return code, err
-
-    return run
-
-
-def damage(name: str) -> Action:
-    def run() -> tuple[int, str]:
-        path = next(Path("o").glob(name))
-        data = bytearray(path.read_bytes())
-        data[len(data) // 2] ^= 1
-        path.write_bytes(data)
-        return 0, ""
-
-    return run
-
-
-def training() -> tuple[int, str]:
-    """What the loop writes at a step, with tensors of a few bytes."""
-    folder, metrics_row = TrainingFolder(Path("t")), {"step": 2.0, "loss": 0.5}
-    try:
-        make_folder(folder.path)
-        folder.clean()
-        folder.save_settings({"kind": "classifier"})
-        metrics = MetricsFile(folder.path / "metrics.csv", 1)
-        metrics.add(metrics_row)
-        metrics.add({"step": 2.0, "val_loss": 0.25})
-        info = ModelInfo(TOY_UNET, DiffusionConfig(), TOY_CLASSES)
-        save_model(folder.best, {"a": torch.ones(4)}, info)
-        for step in (1, 2, 3):
-            folder.save_state(step, {"a": torch.full((4,), float(step))}, {"step": step})
-        save_model(folder.model, {"a": torch.ones(4)}, info)
-    except AdmError as error:
-        return 1, f"adm: error: {error}\n"
-    return 0, ""
-
-
-def original() -> tuple[int, str]:
-    model = randomise(build_model(openai_flags(FLAGS)[0]))
-    torch.save(model.state_dict(), "m.pt")
-    Path("m.safetensors").write_bytes(b"an older model")
-    return 0, ""
-
-
-def commands(toys: Toys) -> dict[str, Command]:
-    run = sample(toys)
-    repair = partial(adm, "verify", "o", "--repair", "--model", toys.model)
-    convert = partial(adm, "convert", "m.pt", "--flags", FLAGS, "-o", "m.safetensors",
-                      "--overwrite")  # fmt: skip
-    return {
-        "sample": Command(run),
-        "sample webp, grid": Command(sample(toys, "--format", "webp", "--grid")),
-        "sample npz": Command(sample(toys, "--format", "npz")),
-        "sample animate": Command(sample(toys, "--animate", "o/x.gif"), spare=("x.gif",)),
-        "sample --overwrite": Command(
-            sample(toys, "--overwrite", "--no-clip"), before=run
-        ),
-        "sample --shard": Command(
-            both(sample(toys, "--shard", "1/2"), sample(toys, "--shard", "2/2"))),
-        "verify --repair": Command(
-            repair, before=both(run, damage("*0001.png"), damage("manifest.jsonl"))),
-        "merge npz": Command(partial(adm, "merge", "o", "--output", "o.npz"), before=run),
-        "merge zip": Command(partial(adm, "merge", "o", "--output", "o.zip"), before=run),
-        "merge tar": Command(partial(adm, "merge", "o", "--output", "o.tar"), before=run),
-        "repro": Command(
-            partial(adm, "repro", "o/class0000_seed000000.png", "--model", toys.model, "-o",
-                    "again/x.png"), before=run),
-        "convert": Command(convert, before=original),
-        "training": Command(training),
-    }  # fmt: skip
-
-
-NAMES = list(commands(Toys(Path(), Path(), Path(), Path())))
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch, toys: Toys, tmp_path: Path) -> None:
-    """Models are loaded once: they are not what is tested."""
-    monkeypatch.setattr(main, "app", TYPER)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("ADM_HOME", str(tmp_path / "home"))
-    for name in ("ADM_MODEL", "ADM_DEBUG"):
-        monkeypatch.delenv(name, raising=False)
-    real, loaded = pipeline_module.load_pipeline, {}
-
-    def load(sources: Any, **options: Any) -> Any:
-        key = str(options)
-        if key not in loaded:
-            loaded[key] = real(sources, **options)
-        return loaded[key]
-
-    monkeypatch.setattr(pipeline_module, "load_pipeline", load)
-
-
-def contents(folder: Path) -> dict[str, str]:
+def contents(state: State) -> dict[str, bytes]:
     """Every file but locks and manifests, whose lines may differ in order."""
     return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.suffix not in (".lock", ".jsonl")
+        name: _settled(name, data)
+        for name, data in state.items()
+        if data is not None and not name.endswith((".lock", ".jsonl"))
     }
 
 
+def _settled(name: str, data: bytes) -> bytes:
+    """Without what a killed sweep has not counted: how many images it drew itself."""
+    if name.endswith(("sweep.json", "sweep.json.copy")):
+        data = re.sub(rb'"drawn": \d+', b'"drawn": 0', data)
+        return re.sub(rb'"(sha256|sweep.csv)": "\w+"', rb'"\1": ""', data)
+    if name.endswith("sweep.csv"):
+        return re.sub(rb"(?m),\d+,0\.0\r?$", b"", data)
+    return data
+
+
 def vouched(folder: Path) -> dict[str, str]:
-    """What the manifests of the run ``o`` say; each file they name must be there and right."""
-    run = RunFolder(folder / "o")
-    if not run.exists():
-        return {}
-    return {name: record["sha256"] for name, record in run.records().items()}
+    """What the manifests of all runs in ``folder`` say: files and their SHA-256."""
+    return {
+        str((manifest.parent / name).relative_to(folder)): record["sha256"]
+        for manifest in folder.rglob("manifest*.jsonl")
+        for name, record in RunFolder(manifest.parent).records().items()
+    }
 
 
-def check_vouched(folder: Path, *, damaged: bool) -> None:
-    for name, digest in vouched(folder).items():
-        path = folder / "o" / name
-        there = path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == digest
-        assert there or damaged, f"{name} is vouched for and is not there"
+class Points:
+    """A command in a folder, and everything that can go wrong with it there.
 
+    What can follow a fault depends on what it left alone, so each such state is mended once.
+    """
 
-def strike(folder: Path, command: Command, fault: str, at: int) -> tuple[int, str]:
-    """Runs the command with one fault; a kill takes a process of its own."""
-    shim = Shim(folder, fault, at)
+    def __init__(self, folder: Path, command: Command, *, damaged: bool = False) -> None:
+        self.folder, self.command, self.damaged = folder, command, damaged
+        self.counts: Counter[str] = Counter()
+        self.seen: set[tuple[tuple[str, bytes | None], ...]] = set()
+        os.chdir(folder)
+        if command.before is not None:
+            code, err = command.before()
+            assert code == 0, err
+        self.begin = read_state(folder)
+        self.recorder = Recorder(folder)
+        with self.recorder.installed():
+            code, err = command.run()
+        assert code == 0, err
+        self.recorder.keep()
+        self.log = self.recorder.log
+        self.old, self.wanted = contents(self.begin), contents(read_state(folder))
+        self.records = vouched(folder)
 
-    def action() -> int:
-        with shim.installed():
-            return command.run()[0]
+    def all(self) -> None:
+        """Every k for every fault."""
+        for fault in FAILURES:
+            for at in range(1, len(self.log) + 1):
+                if fault != "short" or self.log[at - 1][0] == "write":
+                    self.fail(fault, at)
+        self.end("kill", self.recorder.kills)
+        self.end("power", self.recorder.power)
 
-    if fault == "kill":
-        return fork(action)[0], ""
-    with shim.installed():
-        return command.run()
+    def end(self, how: str, states: list[State]) -> None:
+        """The states that a run left which ended before each operation."""
+        for at, state in enumerate(states, 1):
+            self.left(state, self.what(how, at), killed=True)
+            self.counts[how] += 1
 
+    def what(self, fault: str, at: int) -> str:
+        operation = " ".join(self.log[at - 1]) if at <= len(self.log) else "the end"
+        return f"{fault} at {at}: {operation}"
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_operation(name: str, toys: Toys, tmp_path: Path) -> None:
-    command = commands(toys)[name]
-    begin, whole, folder = (tmp_path / n for n in ("begin", "whole", "folder"))
-    begin.mkdir()
-    os.chdir(begin)
-    if command.before is not None:
-        assert command.before()[0] == 0
-    shutil.copytree(begin, whole)
-    os.chdir(whole)
-    with Shim(whole).installed() as counter:
-        assert command.run()[0] == 0
-    old, wanted, records = contents(begin), contents(whole), vouched(whole)
-    POINTS[name] = 0
-    for fault in FAULTS:
-        for at in range(1, len(counter.log) + 1):
-            if fault == "short" and counter.log[at - 1][0] != "write":
-                continue
-            os.chdir(tmp_path)
-            shutil.rmtree(folder, ignore_errors=True)
-            shutil.copytree(begin, folder)
-            os.chdir(folder)
-            what = f"{fault} at {at}, {counter.log[at - 1]}"
-            code, err = strike(folder, command, fault, at)
-            check_strike(folder, name, what, code, err, fault, old, wanted)
-            again_code, again_err = (command.again or command.run)()
-            if again_code and name.split(maxsplit=1)[0] in (
-                "repro",
-                "merge",
-            ):  # it was finished: not replaced
-                assert "exist" in again_err, (what, again_err)
-                assert code in (0, KILLED), (what, again_err)
-            else:
-                assert again_code == 0, (what, again_err)
-            found = contents(folder)
-            if fault == "kill" and name.split(maxsplit=1)[0] in LEAVES:
-                found = {n: d for n, d in found.items() if not n.endswith(".tmp")}
-            missing = {n for n in set(wanted) - set(found) if Path(n).name not in command.spare}
-            assert not missing, what
-            assert {n: d for n, d in found.items() if wanted.get(n) != d} == {}, what
-            assert vouched(folder).items() >= {
-                (n, d) for n, d in records.items() if n not in command.spare
-            }, what
-            POINTS[name] += 1
-    os.chdir(tmp_path)
-
-
-def check_strike(
-    folder: Path, name: str, what: str, code: int, err: str, fault: str,
-    old: dict[str, str], wanted: dict[str, str],
-) -> None:  # fmt: skip
-    """Right after the fault, before anything is mended."""
-    if fault == "kill":
-        assert code in (KILLED, 0), what
-    else:
+    def fail(self, fault: str, at: int) -> None:
+        what = self.what(fault, at)
+        write_state(self.folder, self.begin)
+        with Shim(self.folder, fault, at).installed():
+            code, err = self.command.run()
         assert code in (0, 1), (what, err)
         errors = [line for line in err.splitlines() if line.startswith("adm: error: ")]
         assert len(errors) == code, (what, err)
-        assert not list(folder.rglob("*.tmp")), (what, "left behind")
-    check_vouched(folder, damaged=name == "verify --repair")
-    for file, digest in contents(folder).items():
-        if file.endswith(".tmp"):
-            continue
-        if "state-" in file:  # later ones replace earlier ones
-            read_tensors(folder / file)
-            continue
-        if not file.endswith(
-            ("grid.png", "o/samples_1x8x8x3.npz", "metrics.csv")
-        ):  # of what is there
-            assert digest in (old.get(file), wanted.get(file)), (what, file, "neither old nor new")
+        assert "Traceback" not in err, (what, err)
+        assert fault != "ENOSPC" or not code or "the disk is full; make room" in err, (what, err)
+        self.left(read_state(self.folder), what, killed=fault == "gone")
+        self.counts[fault] += 1
+
+    def left(self, state: State, what: str, *, killed: bool) -> None:
+        """What there is after a fault is whole, and the same command again makes it complete."""
+        key = tuple(sorted(state.items()))
+        if key in self.seen:
+            return
+        write_state(self.folder, state)
+        left = [n for n in state if n.endswith(".tmp") and n not in self.begin]
+        assert killed or not left, (what, left)
+        self.check_vouched(what)
+        for name, data in contents(state).items():
+            if data not in (m.get(name) for m in (self.old, self.wanted, self.command.halfway)):
+                self.check_whole(name, data, what)
+        self.mend(what)
+        found = contents(read_state(self.folder))
+        if killed and self.command.leaves:
+            found = {n: data for n, data in found.items() if "/.adm-" not in f"/{n}"}
+        spare = set(self.command.spare)
+        assert set(self.wanted) - set(found) <= spare, what
+        more = [n for n in set(found) - set(self.wanted) if not _any(n, self.command.staying)]
+        assert not more, (what, more)
+        differ = [n for n, data in self.wanted.items() if found.get(n, data) != data]
+        assert not differ, (what, differ)
+        now = vouched(self.folder)
+        assert now.items() >= {(n, d) for n, d in self.records.items() if n not in spare}, what
+        self.seen.add(key)
+
+    def mend(self, what: str) -> None:
+        """The same command again; anew, if it finds what it will not replace unasked."""
+        code, err = self.command.run()
+        if code and self.command.anew is not None:
+            assert "exist" in err, (what, err)
+            if contents(read_state(self.folder)) != self.wanted:
+                assert "--overwrite" in err, (what, err)
+                code, err = self.command.anew()
+            else:
+                code = 0
+        assert code == 0, (what, err)
+
+    def check_vouched(self, what: str) -> None:
+        for name, digest in vouched(self.folder).items():
+            path = self.folder / name
+            there = path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == digest
+            assert there or self.damaged, f"{what}: {name} is vouched for and is not there"
+
+    def check_whole(self, name: str, data: bytes, what: str) -> None:
+        """A file that is neither old nor new: only some may be, and must be whole then."""
+        base = os.path.basename(name)
+        if base.startswith(".adm-") or ".partial" in base or "/.adm-" in name:
+            return  # on the way
+        if name in self.command.appended:
+            return
+        assert _any(name, self.command.passing), f"{what}: {name} is neither old nor new"
+        suffix = Path(name).suffix
+        if suffix == ".safetensors":
+            read_tensors(self.folder / name)
+        elif suffix in (".json", ".copy"):
+            json.loads(data)
+        elif suffix == ".csv":
+            assert data.endswith(b"\n"), (what, name)
+        elif data != b"a plot":
+            Image.open(io.BytesIO(data)).load()
+
+
+def _any(name: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatch(name, pattern) for pattern in patterns)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_operation(name: str, toys: Toys, original: bytes, place: Path) -> None:
+    points = Points(place, commands(toys, original)[name], damaged=name == "verify --repair")
+    points.all()
+    POINTS[name] = points.counts
+
+
+@pytest.mark.parametrize("name", ["sample", "merge zip", "fetch inception", "reference"])
+def test_a_disk_that_is_gone(name: str, toys: Toys, original: bytes, place: Path) -> None:
+    """From the k-th operation on, all fail: also those that clean up."""
+    points = Points(place, commands(toys, original)[name])
+    for at in range(1, len(points.log) + 1):
+        points.fail("gone", at)
+
+
+def test_no_command_is_forgotten() -> None:
+    """Another one that writes is another row."""
+    assert {name.split()[0].rstrip(",") for name in NAMES} == set(vars(TYPER)["commands"]) - set(
+        READING
+    )
+
+
+@pytest.mark.parametrize("name", READING)
+def test_the_others_write_nothing(name: str, toys: Toys, place: Path) -> None:
+    shutil.copy(toys.model, "m.safetensors")
+    with Shim(place).installed() as shim:
+        code, err = adm(*READING[name])
+    assert code == 0, err
+    assert not shim.log
+    assert list(read_state(place)) == ["m.safetensors"]
+
+
+@pytest.mark.parametrize("name", ["sample", "merge --overwrite", "train-classifier"])
+def test_what_is_left_is_what_a_kill_leaves(
+    name: str, toys: Toys, original: bytes, place: Path
+) -> None:
+    """Real ones, at some of the operations."""
+    points = Points(place, commands(toys, original)[name])
+    count = len(points.log)
+    for at in sorted({1, 2, count // 4, count // 2, 3 * count // 4, count - 1, count}):
+        write_state(place, points.begin)
+        with Shim(place, "kill", at).installed():
+            assert fork(lambda: points.command.run()[0])[0] == KILLED
+        assert _named_alike(read_state(place)) == _named_alike(points.recorder.kills[at - 1]), at
+
+
+def _named_alike(state: State) -> list[tuple[str, bytes | None]]:
+    return sorted((re.sub(r"-\w+\.tmp$", ".tmp", name), data) for name, data in state.items())
 
 
 def test_there_were_a_thousand_points() -> None:
     """The promise of the README's table; run after the others."""
     if len(POINTS) == len(NAMES):
-        print(f"{sum(POINTS.values())} faults injected: {POINTS}")
-        assert sum(POINTS.values()) >= 1000, POINTS
+        total = sum(POINTS.values(), Counter())
+        print(f"{total.total()} points: {dict(total)}; by command:")
+        print({name: counts.total() for name, counts in POINTS.items()})
+        assert total.total() >= 1000
