@@ -42,7 +42,7 @@ _HOMES = {
     "load_model": "loading",
     "ImageBatch": "pipeline",
     "Pipeline": "pipeline",
-    "find_upsampler": "pipeline",
+    "find_upsampler": "sources",
     "generate": "pipeline",
     "load_pipeline": "pipeline",
     "upsample": "pipeline",
@@ -103,11 +103,11 @@ if TYPE_CHECKING:
     from adm_cli.pipeline import (
         ImageBatch,
         Pipeline,
-        find_upsampler,
         generate,
         load_pipeline,
         upsample,
     )
+    from adm_cli.sources import find_upsampler
 
 
 def __getattr__(name: str) -> Any:

@@ -12,7 +12,8 @@ from adm_cli import __version__
 from adm_cli.config import SamplingConfig
 from adm_cli.devices import cpu_threads
 from adm_cli.errors import AdmError, ConfigError
-from adm_cli.pipeline import ImageBatch, Pipeline, Sources, choose_schedule
+from adm_cli.pipeline import ImageBatch, Pipeline, choose_schedule
+from adm_cli.sources import Sources
 from adm_cli.storage.plans import Item, Plan
 
 MOST_STAGES = 8  # of a recipe within a recipe

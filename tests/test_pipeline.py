@@ -22,11 +22,11 @@ from adm_cli.models.unet import UNet
 from adm_cli.pipeline import (
     Pipeline,
     choose_batch_size,
-    find_sources,
     generate,
     guidance_runs_away,
     load_pipeline,
 )
+from adm_cli.sources import find_sources
 from tests.conftest import TOY_CLASSIFIER, TOY_DIFFUSION, TOY_UNET, Toys, save_toy
 
 Images = dict[tuple[int, int | None], Tensor]

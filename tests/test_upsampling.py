@@ -19,13 +19,12 @@ from adm_cli.errors import ConfigError, DeviceError, UsageError
 from adm_cli.loading import load_model
 from adm_cli.pipeline import (
     Pipeline,
-    find_sources,
-    find_upsampler,
     generate,
     load_pipeline,
     upsample,
     upsampling_seed,
 )
+from adm_cli.sources import find_sources, find_upsampler
 from adm_cli.storage.checkpoints import ModelInfo, save_model
 from adm_cli.storage.images import to_uint8
 from tests.conftest import TOY_DIFFUSION, TOY_UPSAMPLER, Toys, save_toy

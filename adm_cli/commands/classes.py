@@ -43,7 +43,7 @@ def classes(
 def _classes_of(model: str) -> dict[int, str]:
     """What a model can be asked for: with the preset's classifier, or as its own file says."""
     from adm_cli.loading import find_weights
-    from adm_cli.pipeline import find_sources
+    from adm_cli.sources import find_sources
 
     info = find_weights(model).info
     known = dict(info.classes) if info.kind != "diffusion" else find_sources(model).classes

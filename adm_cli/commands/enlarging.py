@@ -20,7 +20,8 @@ from adm_cli.commands.jobs import Loaded, planned
 
 if TYPE_CHECKING:
     from adm_cli.config import SamplingConfig
-    from adm_cli.pipeline import Pipeline, Sources
+    from adm_cli.pipeline import Pipeline
+    from adm_cli.sources import Sources
     from adm_cli.storage.inputs import InputPictures
     from adm_cli.storage.plans import Item
     from adm_cli.storage.writing import Finished

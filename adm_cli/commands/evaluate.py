@@ -250,7 +250,8 @@ def _stored(path: Path, resize: tuple[int, int] | None) -> Stored:
 
 def _drawn(drawing: Drawing, device: str) -> Drawn:
     from adm_cli.commands.sample import sampling_settings
-    from adm_cli.pipeline import find_sources, load_pipeline
+    from adm_cli.pipeline import load_pipeline
+    from adm_cli.sources import find_sources
 
     assert drawing.model is not None
     sources = find_sources(drawing.model, drawing.guide, guided=drawing.scale != 0)

@@ -11,7 +11,7 @@ from adm_cli.commands.sample_outputs import Outputs, automatic, extras, prepare
 
 if TYPE_CHECKING:
     from adm_cli.config import SamplingConfig
-    from adm_cli.pipeline import Sources
+    from adm_cli.sources import Sources
     from adm_cli.storage.plans import Item, Plan
     from adm_cli.storage.runs import RunFolder
 

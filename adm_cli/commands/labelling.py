@@ -10,7 +10,7 @@ from adm_cli.errors import UsageError
 from adm_cli.imagenet import select_classes
 
 if TYPE_CHECKING:
-    from adm_cli.pipeline import Sources
+    from adm_cli.sources import Sources
     from adm_cli.storage.inputs import InputPicture, InputPictures
     from adm_cli.storage.plans import Item
 

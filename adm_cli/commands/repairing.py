@@ -14,7 +14,7 @@ from adm_cli.errors import RunError
 
 if TYPE_CHECKING:
     from adm_cli.commands.drawing import Telling
-    from adm_cli.pipeline import Sources
+    from adm_cli.sources import Sources
     from adm_cli.storage.checkpoints import ModelFile
     from adm_cli.storage.inputs import InputPicture, InputPictures
     from adm_cli.storage.manifests import Record
@@ -142,7 +142,7 @@ def _stack_loader(
 
 
 def _sampling_sources(run: RunFolder, plan: Plan, given: Given) -> Sources:
-    from adm_cli.pipeline import find_sources
+    from adm_cli.sources import find_sources
 
     guide = plan.settings["classifier_sha256"]
     names = plan.environment
@@ -160,7 +160,7 @@ def _sampling_sources(run: RunFolder, plan: Plan, given: Given) -> Sources:
 
 
 def _upsampler(run: RunFolder, plan: Plan, name: str, option: str, given: Given) -> Sources:
-    from adm_cli.pipeline import find_upsampler
+    from adm_cli.sources import find_upsampler
 
     digest = plan.settings["model_sha256" if name == "model" else f"{name}_model_sha256"]
     mine = _one_of(given.model, digest) if name == "model" else given.upsampler

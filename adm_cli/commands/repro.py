@@ -96,8 +96,9 @@ def _remake(recipe: Mapping[str, Any], given: Given, depth: int = 0) -> tuple[Pi
 
 
 def _draw(recipe: Mapping[str, Any], given: Given, _depth: int) -> tuple[Pixels, Recipe]:
-    from adm_cli.pipeline import find_sources, generate, load_pipeline
+    from adm_cli.pipeline import generate, load_pipeline
     from adm_cli.recipes import config_from_recipe, image_recipe, run_recipe
+    from adm_cli.sources import find_sources
 
     config = config_from_recipe(recipe)
     guide = recipe["classifier"] if config.guided else None
@@ -114,8 +115,9 @@ def _draw(recipe: Mapping[str, Any], given: Given, _depth: int) -> tuple[Pixels,
 
 
 def _enlarge(recipe: Mapping[str, Any], given: Given, depth: int) -> tuple[Pixels, Recipe]:
-    from adm_cli.pipeline import find_upsampler, load_pipeline, upsample
+    from adm_cli.pipeline import load_pipeline, upsample
     from adm_cli.recipes import config_from_recipe, enlarged_recipe, image_recipe, run_recipe
+    from adm_cli.sources import find_upsampler
     from adm_cli.storage.inputs import pixels_sha256
 
     config = config_from_recipe(recipe)

@@ -24,7 +24,7 @@ from adm_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from adm_cli.config import SamplingConfig
-    from adm_cli.pipeline import Sources
+    from adm_cli.sources import Sources
     from adm_cli.storage.plans import Plan
 
 
@@ -131,14 +131,9 @@ def sample(
     adm sample --class "golden retriever" --class goldfish --num 8 --grid
     """
     from adm_cli.devices import choose_device, choose_dtype
-    from adm_cli.pipeline import (
-        check_classes,
-        choose_sampler,
-        choose_schedule,
-        find_sources,
-        guidance_runs_away,
-    )
+    from adm_cli.pipeline import choose_sampler, choose_schedule, guidance_runs_away
     from adm_cli.recipes import run_plan
+    from adm_cli.sources import check_classes, find_sources
     from adm_cli.storage.outputs import image_item
 
     part = options.find_part(shard, device, out)

@@ -19,7 +19,7 @@ from adm_cli.imagenet import select_classes
 from adm_cli.storage.plans import MAX_IMAGES
 
 if TYPE_CHECKING:
-    from adm_cli.pipeline import Sources
+    from adm_cli.sources import Sources
 
 DEFAULT_NUM = 4
 MAX_LIST_BYTES = 2**28

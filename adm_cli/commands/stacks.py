@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     import torch
 
     from adm_cli.config import SamplingConfig
-    from adm_cli.pipeline import Pipeline, Sources
+    from adm_cli.pipeline import Pipeline
+    from adm_cli.sources import Sources
     from adm_cli.storage.plans import Item, Plan
     from adm_cli.storage.runs import RunFolder
 
@@ -65,7 +66,8 @@ def enlarging_config(
     Raises UsageError or ConfigError for what does not fit the model.
     """
     from adm_cli.config import SamplingConfig
-    from adm_cli.pipeline import check_classes, choose_sampler, choose_schedule
+    from adm_cli.pipeline import choose_sampler, choose_schedule
+    from adm_cli.sources import check_classes
 
     preset = sources.preset
     if preset is not None:
@@ -96,9 +98,9 @@ def find_stage(
 ) -> Stage | None:
     """The upsampler that was asked for, or the preset's; None where there is neither.
 
-    Raises as `pipeline.find_upsampler`, and UsageError if it does not fit ``base``.
+    Raises as `sources.find_upsampler`, and UsageError if it does not fit ``base``.
     """
-    from adm_cli.pipeline import check_stack, find_upsampler
+    from adm_cli.sources import check_stack, find_upsampler
 
     if name is None and base.preset is not None:
         name = base.preset.upsampler

@@ -18,7 +18,7 @@ from adm_cli.errors import UsageError
 from adm_cli.storage.sweeps import SweepFolder
 
 if TYPE_CHECKING:
-    from adm_cli.pipeline import Sources
+    from adm_cli.sources import Sources
 
 DEFAULT_ROWS = 10
 
@@ -159,7 +159,7 @@ def _scales(text: str | None) -> list[float | None]:
 
 def _find_models(text: str, classifier: str | None, *, guided: bool) -> list[tuple[str, Sources]]:
     """Labels, each its own, and weights; ``text`` is one name or several with commas between."""
-    from adm_cli.pipeline import find_sources
+    from adm_cli.sources import find_sources
 
     names = [text] if os.path.isfile(text) else [name.strip() for name in text.split(",")]
     found = [find_sources(name, classifier, guided=guided) for name in dict.fromkeys(names)]

@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
     from adm_cli.config import ClassifierConfig, SamplingConfig, UNetConfig
     from adm_cli.evaluating import Extractor
-    from adm_cli.pipeline import Pipeline, Sources
+    from adm_cli.pipeline import Pipeline
     from adm_cli.reports.sweeps import Cell
+    from adm_cli.sources import Sources
     from adm_cli.storage.images import Pixels
     from adm_cli.storage.plans import Plan
     from adm_cli.storage.references import Reference
@@ -147,9 +148,10 @@ def prepare_cells(
     """
     from adm_cli.devices import choose_dtype
     from adm_cli.diffusion.samplers import SAMPLERS_WITH_ETA
-    from adm_cli.pipeline import check_classes, choose_sampler
+    from adm_cli.pipeline import choose_sampler
     from adm_cli.recipes import run_plan
     from adm_cli.reports.sweeps import Cell
+    from adm_cli.sources import check_classes
     from adm_cli.storage.outputs import image_item
     from adm_cli.storage.runs import RunFolder
 

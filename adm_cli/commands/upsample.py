@@ -21,7 +21,7 @@ from adm_cli.errors import RunError, UsageError
 
 if TYPE_CHECKING:
     from adm_cli.config import SamplingConfig
-    from adm_cli.pipeline import Sources
+    from adm_cli.sources import Sources
     from adm_cli.storage.inputs import InputPictures
     from adm_cli.storage.plans import Plan
 
@@ -101,8 +101,8 @@ def upsample(
     adm upsample small.png --class "golden retriever" --seeds 0-3
     """
     from adm_cli.devices import choose_device, choose_dtype
-    from adm_cli.pipeline import find_upsampler
     from adm_cli.recipes import run_plan
+    from adm_cli.sources import find_upsampler
 
     part = options.find_part(shard, device, out)
     tell = Telling(json, quiet or not part.speaks, images=format != "npz")
@@ -163,8 +163,8 @@ def _counting(tell: Telling) -> Iterator[Callable[[int], None]]:
 def _upsampler_for(pictures: InputPictures) -> Sources:
     """The known upsampler for pictures of this size; raises UsageError where there is none."""
     from adm_cli.config import UNetConfig
-    from adm_cli.pipeline import find_upsampler
     from adm_cli.presets import CHECKPOINTS
+    from adm_cli.sources import find_upsampler
 
     (size, count), *_ = Counter(item.size for item in pictures.items).most_common()
     known = {}
