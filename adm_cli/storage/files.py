@@ -251,11 +251,12 @@ def peek_classes(path: Path) -> dict[int, str]:
     For a shell's completion: whoever loads the file uses `checkpoints.read_model_file`.
     """
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             size = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(size)) if size <= _MOST_TEXT else {}
         classes = json.loads(header["__metadata__"]["classes"])
-        return {int(class_id): str(name) for class_id, name in classes.items()}
+        found = {int(class_id): str(name) for class_id, name in classes.items()}
+        return {i: name for i, name in found.items() if name.isprintable()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}
 

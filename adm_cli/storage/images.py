@@ -115,10 +115,14 @@ def recipe_in(data: bytes) -> dict[str, Any] | None:
 
 def read_description(path: Path) -> dict[str, Any] | None:
     """The recipe that a picture's file carries, or what a film says of itself; else None."""
-    return _description(path, ("PNG", "WEBP", "GIF"))
+    try:
+        with open_file(path) as file:
+            return _description(file, ("PNG", "WEBP", "GIF"))
+    except OSError:
+        return None
 
 
-def _description(source: Path | IO[bytes], formats: tuple[str, ...]) -> dict[str, Any] | None:
+def _description(source: IO[bytes], formats: tuple[str, ...]) -> dict[str, Any] | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

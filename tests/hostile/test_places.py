@@ -6,6 +6,7 @@ None is waited for or read without end, by any reader of files; and `test_every_
 from __future__ import annotations
 
 import ast
+import json
 import os
 import shutil
 import socket
@@ -16,12 +17,14 @@ from pathlib import Path
 import pytest
 
 import adm_cli
+from adm_cli.storage.files import peek_classes
 from tests.conftest import Toys
+from tests.hostile.files import safetensors
 from tests.hostile.sandbox import Arguments, harmless, refused
 from tests.hostile.test_arrays import WHOLE
 from tests.hostile.test_pictures import GOOD_ZIP, TRAIN, labelled
 from tests.hostile.test_runs import BEGIN, RESUME
-from tests.hostile.test_weights import FLAGS
+from tests.hostile.test_weights import FLAGS, HEADERS
 
 
 @pytest.fixture
@@ -98,6 +101,29 @@ def test_lists_that_a_shell_pipes_in(folder: Path, toys: Toys) -> None:
     (done,) = harmless(folder, [*sample, "--classes-file", f"/dev/fd/{reading}"], codes=(0,))
     os.close(reading)
     assert "1 square" in done.out
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_beside_the_pictures_of_a_run(folder: Path, toys: Toys, kind: str) -> None:
+    """Where a film of the run could be, whose line was lost."""
+    models = ("--model", toys.model, "--scale", 0, "--steps", 1, "--device", "cpu")
+    harmless(folder, ["sample", *models, "--class", 1, "--num", 1, "--out", "o"], codes=(0,))
+    for name in ("x.gif", "x.webp"):
+        MAKERS[kind](folder / "o" / name)
+    harmless(folder, ["verify", "o"], codes=(0, 1))
+
+
+def test_what_a_shell_completes(tmp_path: Path) -> None:
+    """Classes in headers of files that are no weights: none, and at once."""
+    for i, data in enumerate(HEADERS.values()):
+        (tmp_path / f"{i}").write_bytes(data)
+        assert peek_classes(tmp_path / f"{i}") == {}
+    for kind, maker in MAKERS.items():
+        maker(tmp_path / kind)
+        assert peek_classes(tmp_path / kind) == {}
+    named = {"__metadata__": {"classes": json.dumps({"0": "a\x1b[2J", "1": "a\nb", "2": "ok"})}}
+    (tmp_path / "named").write_bytes(safetensors(named, b""))
+    assert peek_classes(tmp_path / "named") == {2: "ok"}
 
 
 LISTS: dict[str, bytes] = {
@@ -257,7 +283,9 @@ READERS: dict[str, str] = {
     "storage/files.py read_text": "test_runs, test_references, test_homes, test_places",
     "storage/files.py file_digest": "test_places, test_homes",
     "storage/images.py open_picture": "test_pictures, test_places",
-    "storage/images.py recipe_in": "test_pictures",
+    "storage/files.py peek_classes": "test_places",
+    "storage/images.py _description": "test_pictures",
+    "storage/images.py read_description": "test_places",
     "storage/images.py decode_picture": "test_pictures",
     "storage/inputs.py _read_file": "test_pictures, test_places",
     "storage/manifests.py read_manifest": "test_runs, test_places",
@@ -272,7 +300,7 @@ READERS: dict[str, str] = {
     "storage/pictures.py decode_picture": "test_pictures",
     "storage/plans.py read_plan": "test_runs, test_places",
     "storage/references.py is_reference": "test_references, test_places",
-    "storage/sweeps.py SweepFolder.read": "test_references",
+    "storage/sweeps.py _read": "test_references",
     "storage/training_runs.py RunFolder.load_settings": "test_runs, test_places",
     "storage/training_runs.py _read_rows": "test_places",
     "commands/selection.py read_class_list": "test_places",
@@ -281,7 +309,8 @@ READERS: dict[str, str] = {
 # What the system says of the machine, the program's own table, opening itself, and other "load"s.
 OTHERS = {
     "devices.py free_bytes", "devices.py device_name", "imagenet.py imagenet_classes",
-    "storage/files.py open_file", "commands/jobs.py run_job",
+    "storage/files.py open_file", "commands/jobs.py run_job", "commands/verify.py _draw_again",
+    "commands/console.py prepare_streams", "storage/training_runs.py MetricsFile.sync",
     "training/trainer.py Trainer.load_state",
 }  # fmt: skip
 OPENERS = {
