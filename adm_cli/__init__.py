@@ -33,6 +33,7 @@ _HOMES = {
     "dpm_solver_sample": "diffusion.samplers",
     "ddpm_sample": "diffusion.samplers",
     "classifier_guidance": "diffusion.guidance",
+    "limited_guidance": "diffusion.guidance",
     "density_coverage": "evaluation.neighbours",
     "frechet_distance": "evaluation.metrics",
     "inception_score": "evaluation.metrics",
@@ -74,6 +75,7 @@ __all__ = [
     "generate",
     "inception_score",
     "kernel_distance",
+    "limited_guidance",
     "load_model",
     "load_pipeline",
     "openai_flags",
@@ -84,7 +86,7 @@ __all__ = [
 if TYPE_CHECKING:
     from adm_cli.config import ClassifierConfig, DiffusionConfig, SamplingConfig, UNetConfig
     from adm_cli.converting import convert
-    from adm_cli.diffusion.guidance import classifier_guidance
+    from adm_cli.diffusion.guidance import classifier_guidance, limited_guidance
     from adm_cli.diffusion.samplers import (
         SampleStep,
         ddim_reverse,

@@ -67,6 +67,7 @@ class Preset:
     sampler: str = "ddpm"
     steps: str = "250"
     scale: float = 0.0
+    guide_interval: tuple[float, float] | None = None
     upsampler: str | None = None  # enlarges what the model draws, without guidance
     upsampler_sampler: str = "ddpm"
     upsampler_steps: str = "250"
@@ -292,9 +293,10 @@ PRESETS: tuple[Preset, ...] = (
         model="tiny",
         classifier="tiny_classifier",
         upsampler="tiny_upsampler",
-        sampler="ddpm",
-        steps="50",
+        sampler="dpm++2m",
+        steps="20",
         scale=4.0,
+        guide_interval=(0.0, 0.85),
         upsampler_sampler="ddim",
         upsampler_steps="ddim10",
     ),

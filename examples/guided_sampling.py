@@ -11,25 +11,33 @@ from functools import partial
 import torch
 from PIL import Image
 
-from adm_cli import NoiseSchedule, classifier_guidance, ddpm_sample, load_model
+from adm_cli import (
+    NoiseSchedule,
+    classifier_guidance,
+    dpm_solver_sample,
+    limited_guidance,
+    load_model,
+)
 from adm_cli.storage.images import to_uint8
 
 labels = torch.tensor([207, 950])  # golden retriever, orange
-model = load_model("tiny")  # eps and variance of p(x_{t-1} | x_t), class-conditional
+model = load_model("tiny")  # v and variance of p(x_{t-1} | x_t), class-conditional
 classifier = load_model("tiny_classifier")  # log p(y | x_t)
-schedule = NoiseSchedule.cosine(1000).respace("50")
+schedule = NoiseSchedule.cosine(1000).respace("20")
+guidance = classifier_guidance(classifier, labels, scale=4.0)
 
 generator = torch.Generator().manual_seed(0)
 x_T = torch.randn(2, 3, 32, 32, generator=generator)
 
-for step in ddpm_sample(
+for step in dpm_solver_sample(
     partial(model, y=labels),
     schedule,
     x_T,
     noise=lambda _i, like: torch.randn(like.shape, generator=generator),
-    guidance=classifier_guidance(classifier, labels, scale=4.0),
+    guidance=limited_guidance(guidance, 0, 850),  # not at almost pure noise
+    prediction="v",
 ):
-    if step.i % 10 == 0:
+    if step.i % 5 == 0:
         print(f"step {step.i}: x_t has standard deviation {step.x.std():.3f}")
 
 pictures = to_uint8(step.x).numpy()  # uint8 [2, 32, 32, 3]

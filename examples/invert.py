@@ -20,19 +20,23 @@ from adm_cli import (
 from adm_cli.storage.images import to_model_range
 
 pipeline = load_pipeline("tiny", guided=False)
-config = SamplingConfig(seeds=(0,), classes=(970,), sampler="ddpm", steps="50")
+config = SamplingConfig(seeds=(0,), classes=(970,), sampler="dpm++2m", steps="20")
 (batch,) = generate(pipeline, config)
 x_0 = to_model_range(batch.images)  # float32 [1, 3, 32, 32] in [-1, 1]
 
 model = partial(pipeline.model, y=torch.tensor([970]))
+prediction = pipeline.diffusion.prediction  # what the network's output is: v
 for steps in ("ddim50", "ddim200"):
     schedule = NoiseSchedule.cosine(1000).respace(steps)
-    *_, latent, _pure_noise = ddim_reverse(model, schedule, x_0, clip_denoised=False)
+    *_, latent, _pure_noise = ddim_reverse(
+        model, schedule, x_0, prediction=prediction, clip_denoised=False
+    )
     *_, back = ddim_sample(
         model,
         schedule,
         latent.x,
         noise=lambda _i, like: torch.zeros_like(like),
+        prediction=prediction,
         clip_denoised=False,
     )
     error = (back.x - x_0).abs().mean() * 127.5

@@ -109,7 +109,7 @@ GuideInterval = Annotated[
     typer.Option(
         "--guide-interval",
         help="Guide only at these noise levels, such as 0.2,0.8: 0 is no noise, 1 the last "
-        "timestep. Default: at all of them.",
+        "timestep. Default: the preset's, else all.",
     ),
 ]
 EntropyScaling = Annotated[

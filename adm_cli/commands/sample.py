@@ -243,6 +243,8 @@ def sampling_settings(
         steps = preset.steps
     if sampler is None:
         sampler = preset.sampler if preset is not None else "ddpm"
+    if guide_interval is None and preset is not None:
+        guide_interval = preset.guide_interval
     own_scales = _own_scales(images, scale)
     guided = any(own_scales or (scale,))
     return SamplingConfig(

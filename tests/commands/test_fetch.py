@@ -20,7 +20,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from adm_cli import converting, fetching, loading, pipeline, presets
+from adm_cli import converting, fetching, loading, presets, sources
 from adm_cli.commands import console
 from adm_cli.commands import models as models_command
 from adm_cli.commands.fetch import DownloadProgress
@@ -100,7 +100,7 @@ def site(
     """The toys are published, on a server of this machine, and nothing else is."""
     files = originals | {"pt_inception.pth": bytes(5000)}
     rows = (replace(CHECKPOINTS[0]), replace(TOY), replace(GUIDE))
-    for module in (presets, loading, converting, fetching, pipeline, models_command):
+    for module in (presets, loading, converting, fetching, sources, models_command):
         for name, value in (("CHECKPOINTS", rows), ("PRESETS", (PRESET,))):
             if hasattr(module, name):
                 monkeypatch.setattr(module, name, value)

@@ -237,7 +237,7 @@ def test_negative_scales_are_noted(draw: Run) -> None:
 
 def test_guidance_that_runs_away_is_noted(adm: Run) -> None:
     options = ("sample", "--class", 207, "--num", 1, "--steps", 2, "--no-upsample")
-    for more, noted in (((), True), (("--guide-interval", "0,0.95"), False)):
+    for more, noted in ((("--guide-interval", "0,1"), True), ((), False)):  # the preset's
         done = adm(*options, "--device", "cpu", "--sampler", "ddim", *more)
         assert done.code == 0
         assert ("pass --guide-interval 0,0.95" in done.err) is noted

@@ -20,7 +20,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from adm_cli import converting, evaluating, fetching, loading, pipeline, presets
+from adm_cli import converting, evaluating, fetching, loading, pipeline, presets, sources
 from adm_cli.commands import main, models, sweep_cells
 from adm_cli.config import ClassifierConfig, UNetConfig
 from adm_cli.loading import build_model, expected_shapes
@@ -106,10 +106,10 @@ def _load_once(monkeypatch: pytest.MonkeyPatch) -> None:
     load_pipeline, load_model = pipeline.load_pipeline, loading.load_model
     loaded: dict[tuple[Path, str], Any] = {}
 
-    def quick_pipeline(sources: Any, **options: Any) -> Any:
-        key = (sources.model.path, str(options))
+    def quick_pipeline(found: Any, **options: Any) -> Any:
+        key = (found.model.path, str(options))
         if key not in loaded:
-            loaded[key] = whole = load_pipeline(sources, **options)
+            loaded[key] = whole = load_pipeline(found, **options)
             if whole.model.config.low_res_size is None:
                 few: Any = randomise(_Few(whole.model.config))
                 loaded[key] = replace(whole, model=few)
@@ -144,7 +144,7 @@ def _publish(monkeypatch: pytest.MonkeyPatch, server: Server) -> None:
     count = sum(torch.Size(shape).numel() for shape in expected_shapes(config).values())
     row = Checkpoint(name=PUBLISHED, config=config, diffusion=TOY_DIFFUSION, parameters=count)
     preset = Preset(name="toys", model=PUBLISHED, classifier=None, steps="5", scale=0.0)
-    for module in (presets, loading, converting, fetching, pipeline, models):
+    for module in (presets, loading, converting, fetching, sources, models):
         for name, value in (("CHECKPOINTS", (CHECKPOINTS[0], row)), ("PRESETS", (preset,))):
             if hasattr(module, name):
                 monkeypatch.setattr(module, name, value)
