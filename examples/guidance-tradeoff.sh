@@ -6,7 +6,7 @@
 #   examples/guidance-tradeoff.sh DATA [OUT] [IMAGES] [OPTION...]
 #
 # DATA holds tiny-imagenet-val.zip, with WordNet-id folders inside. IMAGES are drawn at each scale, 200
-# by default: about half an hour on two CPU cores. Options go to adm sweep (--steps 25, --sampler ddim).
+# by default: about ten minutes on a CPU core. Options go to adm sweep (--steps 50, --sampler ddpm).
 set -euo pipefail
 data=${1:?folder of tiny-imagenet-val.zip} out=${2:-out/guidance-tradeoff} images=${3:-200}
 ten=(n01443537 n02056570 n02099601 n02129165 n02279972 n02504458 n04146614 n07747607 n07873807 n09193705)
