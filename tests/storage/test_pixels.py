@@ -73,7 +73,7 @@ def test_images_can_be_read_again_and_left_half_read(tmp_path: Path) -> None:
         next(batches)
         batches.close()  # type: ignore[attr-defined]
         assert np.array_equal(read(images), read(images))
-    assert threading.active_count() == before
+    assert threading.active_count() <= before
 
 
 def test_sizes_differ(tmp_path: Path) -> None:
