@@ -223,8 +223,11 @@ class SamplingConfig:
     batch_size: int | None = None  # images computed at once; None: as many as fit, at most 16
     clip_denoised: bool = True
     scales: tuple[float, ...] | None = None  # a guidance scale for each image, instead of `scale`
+    cfg: float = 1.0  # weight of classifier-free guidance (arXiv 2207.12598); 1 is off
+    cfgs: tuple[float, ...] | None = None  # such a weight for each image, instead of `cfg`
     guide_interval: tuple[float, float] | None = None  # only there; 0 no noise, 1 timestep T - 1
     entropy_scaling: bool = False  # of the guidance: stronger where the classifier is sure
+    cfg_interval: tuple[float, float] | None = None  # as guide_interval, of cfg
 
     def __post_init__(self) -> None:
         if not self.seeds or len(self.seeds) != len(self.classes):
@@ -235,26 +238,31 @@ class SamplingConfig:
         for seed in self.seeds:
             if not 0 <= seed < 2**64:
                 raise ConfigError(f"a seed must be a whole number from 0 to 2^64 - 1, got {seed}")
-        if self.scales is not None and len(self.scales) != len(self.seeds):
-            raise ConfigError(f"{len(self.scales)} scales for {len(self.seeds)} images")
-        for scale in dict.fromkeys(self.image_scales):
-            if not math.isfinite(scale):
-                raise ConfigError(f"the guidance scale must be a finite number, got {scale}")
-        if any(c is None and s for c, s in zip(self.classes, self.image_scales, strict=True)):
-            raise ConfigError("guidance needs a class for every image: pass --class, or --scale 0")
+        self._check_guidance()
         if self.eta is not None and not 0 <= self.eta <= 1:
             raise ConfigError(f"eta must be in [0, 1], got {self.eta}")
-        if self.guide_interval is not None:
-            first, last = self.guide_interval
+        for name in ("guide_interval", "cfg_interval"):
+            first, last = getattr(self, name) or (0, 1)
             if not 0 <= first <= last <= 1:
                 raise ConfigError(
-                    f"the guidance interval must be two rising numbers in [0, 1], "
-                    f"got {first:g},{last:g}"
+                    f"{name} must be two rising numbers in [0, 1], got {first:g},{last:g}"
                 )
         if type(self.entropy_scaling) is not bool:
             raise ConfigError(f"entropy_scaling is on or off, got {self.entropy_scaling!r:.40}")
         if self.batch_size is not None:
             _in_range("the batch size", self.batch_size, 1, _MAX_BATCH)
+
+    def _check_guidance(self) -> None:
+        scales, cfgs = self.image_scales, self.image_cfgs
+        for name, values, off in (("scale", scales, 0), ("cfg", cfgs, 1)):
+            if len(values) != len(self.seeds):
+                raise ConfigError(f"{len(values)} {name}s for {len(self.seeds)} images")
+            if wrong := [value for value in dict.fromkeys(values) if not math.isfinite(value)]:
+                raise ConfigError(f"the guidance {name} must be a finite number, got {wrong[0]}")
+            if any(c is None and v != off for c, v in zip(self.classes, values, strict=True)):
+                raise ConfigError(
+                    f"guidance needs a class for every image: pass --class, or --{name} {off}"
+                )
 
     @property
     def image_scales(self) -> tuple[float, ...]:
@@ -265,6 +273,16 @@ class SamplingConfig:
     def guided(self) -> bool:
         """Whether any image needs the classifier."""
         return any(self.image_scales)
+
+    @property
+    def image_cfgs(self) -> tuple[float, ...]:
+        """The weight of classifier-free guidance of every image."""
+        return (self.cfg,) * len(self.seeds) if self.cfgs is None else self.cfgs
+
+    @property
+    def classifier_free(self) -> bool:
+        """Whether any image takes the model's outputs with and without its class."""
+        return any(cfg != 1 for cfg in self.image_cfgs)
 
 
 @dataclass(frozen=True, kw_only=True)

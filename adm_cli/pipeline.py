@@ -23,16 +23,16 @@ from adm_cli.devices import (
     out_of_memory,
     reproducible_kernels,
 )
-from adm_cli.diffusion.guidance import Guidance, classifier_guidance, limited_guidance
-from adm_cli.diffusion.process import rescaled
-from adm_cli.diffusion.samplers import SAMPLERS, SAMPLERS_WITH_ETA, ModelFn, Sampler, SampleStep
+from adm_cli.diffusion.guidance import Guidance
+from adm_cli.diffusion.samplers import SAMPLERS, SAMPLERS_WITH_ETA, Sampler, SampleStep
 from adm_cli.diffusion.schedule import NoiseSchedule
 from adm_cli.errors import ConfigError, DeviceError, UsageError, did_you_mean
+from adm_cli.guiding import guidance_kind, guided_by, labelled
 from adm_cli.loading import load_model
 from adm_cli.models.classifier import NoisyClassifier
 from adm_cli.models.cost import activation_bytes
 from adm_cli.models.unet import SuperResUNet, UNet
-from adm_cli.sources import Sources, check_classes, find_sources
+from adm_cli.sources import Sources, check_cfg, check_classes, find_sources
 from adm_cli.storage.images import Pixels, to_model_range, to_uint8
 
 MAX_AUTO_BATCH = 16
@@ -62,6 +62,7 @@ class ImageBatch:
     seeds: tuple[int, ...]
     batch_size: int  # computed at once, padding included
     scales: tuple[float, ...]  # of guidance
+    cfgs: tuple[float, ...]  # weights of classifier-free guidance
 
 
 def load_pipeline(
@@ -143,7 +144,7 @@ def choose_batch_size(
     """
     if config.batch_size is not None:
         return config.batch_size
-    cost = activation_bytes(pipeline.model.config)
+    cost = _evaluations(config) * activation_bytes(pipeline.model.config)
     if pipeline.classifier is not None:
         cost = max(cost, activation_bytes(pipeline.classifier.config))
     if upsampler is not None:
@@ -154,15 +155,28 @@ def choose_batch_size(
     return -(-len(config.seeds) // batches)
 
 
+def _evaluations(config: SamplingConfig) -> int:
+    """Of the model at once for an image: with its class and, for --cfg, without."""
+    return 2 if config.classifier_free else 1
+
+
 def fit_together(
-    base: Sources, upsampler: Sources, device: torch.device, dtypes: tuple[torch.dtype, torch.dtype]
+    base: Sources,
+    config: SamplingConfig,
+    upsampler: Sources,
+    device: torch.device,
+    dtypes: tuple[torch.dtype, torch.dtype],
 ) -> bool:
-    """Whether the weights of both stages, and one image's activations, fit into free memory."""
+    """Whether the weights of both stages, and one image's activations, fit into free memory.
+
+    ``config`` is what ``base`` draws.
+    """
     files = [(base.model, dtypes[0]), (upsampler.model, dtypes[1])]
     if base.classifier is not None:
         files.append((base.classifier, _classifier_dtype(dtypes[0])))
     weights = sum(file.parameters * dtype.itemsize for file, dtype in files)
-    activations = max(activation_bytes(file.info.config) for file, _ in files)
+    costs = [activation_bytes(file.info.config) for file, _ in files]
+    activations = max(_evaluations(config) * costs[0], *costs[1:])
     return weights + activations < free_bytes(device) * 0.9
 
 
@@ -177,7 +191,8 @@ def generate(
 
     Each image's randomness comes from a generator of its own, seeded by its own seed, and every
     batch is padded to the same size, so an image does not depend on its neighbours. Guided and
-    unguided images (scale 0) share no batch: the others' guidance would change their rounding.
+    unguided images (scale 0, or cfg 1) share no batch: the others' guidance would change their
+    rounding.
     Out of memory, the batch is halved and drawing goes on. ``on_step`` sees every sampling step
     (the padding included), ``on_note`` what a person should know.
 
@@ -218,8 +233,8 @@ def upsample(
     """
     if not isinstance(pipeline.model, SuperResUNet):
         raise UsageError(f"{pipeline.sources.model_name} is no upsampler: expected one")
-    if config.guided:
-        raise ConfigError("an upsampler takes no guidance: the scale must be 0")
+    if config.guided or config.classifier_free:
+        raise ConfigError("an upsampler takes no guidance: the scale must be 0, and cfg 1")
     if len(pictures) != len(config.seeds):
         raise ConfigError(f"{len(config.seeds)} seeds for {len(pictures)} pictures")
     return _draw_batches(pipeline, config, pictures, on_step, on_note)
@@ -245,11 +260,15 @@ def _draw_batches(
     sampler = choose_sampler(config)
     if pictures is None or pipeline.model.config.num_classes is not None:
         check_classes(pipeline.sources, config.classes)  # else labels only pass through
-    size, scales = choose_batch_size(pipeline, config), config.image_scales
+    if config.classifier_free:
+        check_cfg(pipeline.sources)
+    size, scales, cfgs = choose_batch_size(pipeline, config), config.image_scales, config.image_cfgs
+    kinds = list(map(guidance_kind, scales, cfgs))
     done = 0
     while done < len(config.seeds):
-        end = _batch_end(scales, done, size)
-        seeds, classes, own = config.seeds[done:end], config.classes[done:end], scales[done:end]
+        end = _batch_end(kinds, done, size)
+        seeds, classes = config.seeds[done:end], config.classes[done:end]
+        own, weights = scales[done:end], cfgs[done:end]
         missing = size - len(seeds)
         small = (
             None if pictures is None else _read_small(pipeline, pictures, done, len(seeds), size)
@@ -263,6 +282,7 @@ def _draw_batches(
                 (*seeds, *[seeds[-1]] * missing),
                 (*classes, *[classes[-1]] * missing),
                 (*own, *[own[-1]] * missing),
+                (*weights, *[weights[-1]] * missing),
                 small,
                 on_step,
             )
@@ -279,13 +299,13 @@ def _draw_batches(
                 on_note(f"out of memory: going on with batches of {size}")
             continue
         done += len(seeds)
-        yield ImageBatch(to_uint8(x[: len(seeds)]).cpu(), classes, seeds, size, own)
+        yield ImageBatch(to_uint8(x[: len(seeds)]).cpu(), classes, seeds, size, own, weights)
 
 
-def _batch_end(scales: Sequence[float], start: int, size: int) -> int:
+def _batch_end(kinds: Sequence[tuple[bool, bool]], start: int, size: int) -> int:
     """Where the batch that begins at ``start`` ends: full, or guidance begins or ends there."""
     end = start + 1
-    while end < min(start + size, len(scales)) and (scales[end] == 0) == (scales[start] == 0):
+    while end < min(start + size, len(kinds)) and kinds[end] == kinds[start]:
         end += 1
     return end
 
@@ -318,6 +338,7 @@ def _sample_batch(
     seeds: Sequence[int],
     classes: Sequence[int | None],
     scales: Sequence[float],
+    cfgs: Sequence[float],
     small: Tensor | None,  # [N, 3, h, w], what an upsampler enlarges
     on_step: Callable[[SampleStep], None] | None,
 ) -> Tensor:
@@ -336,28 +357,19 @@ def _sample_batch(
     if scales[0] != 0:  # then none is
         if pipeline.classifier is None or y is None:
             raise UsageError("a guidance scale needs a classifier: pass --classifier, or --scale 0")
-        guide = _sees_model_timesteps(pipeline.classifier, pipeline.diffusion)
-        guidance = classifier_guidance(
-            guide,
-            y,
-            _column(scales, pipeline.device, real),
-            entropy_scaling=config.entropy_scaling,
-        )
-        if config.guide_interval is not None:
-            first, last = (f * (schedule.original_timesteps - 1) for f in config.guide_interval)
-            guidance = limited_guidance(guidance, first, last)
-    labels = None
-    if model.config.num_classes is not None:  # the row after the classes means none of them
-        ids = [model.config.num_classes if c is None else c for c in classes]
+        guidance = guided_by(pipeline.classifier, pipeline.diffusion, config, y, scales, real)
+    labels, no_class = None, model.config.num_classes  # the row after the classes: none of them
+    if no_class is not None:
+        ids = [no_class if c is None else c for c in classes]
         labels = torch.tensor(ids, dtype=torch.int64, device=pipeline.device)
-    net = partial(model, y=labels)
+    net: Callable[..., Tensor] = model
     if small is not None:
-        net = partial(net, low_res=small.to(pipeline.device, real))
+        net = partial(model, low_res=small.to(pipeline.device, real))
     x_T = draw().to(pipeline.device, real)
     x = x_T
     with reproducible_kernels():
         for step in sampler(
-            _sees_model_timesteps(net, pipeline.diffusion),
+            labelled(net, pipeline.diffusion, config, labels, no_class, cfgs),
             schedule,
             x_T,
             noise=noise,
@@ -383,17 +395,3 @@ def noise_source(seeds: Sequence[int], shape: tuple[int, ...]) -> Callable[[], T
     """Standard normal noise [N, *shape] a call, each row from a generator of its own."""
     generators = [torch.Generator().manual_seed(_generator_seed(seed)) for seed in seeds]
     return lambda: torch.stack([torch.randn(shape, generator=g) for g in generators])
-
-
-def _column(scales: Sequence[float], device: torch.device, dtype: torch.dtype) -> float | Tensor:
-    """One number if all are the same, else [N, 1, 1, 1]; an image's product is the same bits."""
-    if len(set(scales)) == 1:
-        return scales[0]
-    return torch.tensor(scales, device=device, dtype=dtype)[:, None, None, None]
-
-
-def _sees_model_timesteps(net: Callable[..., Tensor], diffusion: DiffusionConfig) -> ModelFn:
-    """``net`` as a function of x_t and original timesteps, which some models see rescaled."""
-    if not diffusion.rescale_timesteps:
-        return net
-    return lambda x, t: net(x, rescaled(t, diffusion.num_timesteps))

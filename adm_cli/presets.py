@@ -68,6 +68,8 @@ class Preset:
     steps: str = "250"
     scale: float = 0.0
     guide_interval: tuple[float, float] | None = None
+    cfg: float = 1.0  # weight of classifier-free guidance; 1 is off
+    cfg_interval: tuple[float, float] | None = None
     upsampler: str | None = None  # enlarges what the model draws, without guidance
     upsampler_sampler: str = "ddpm"
     upsampler_steps: str = "250"

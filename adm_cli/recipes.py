@@ -32,6 +32,7 @@ _INPUTS = {
 # What of a run may change between its images without being another run.
 _ENVIRONMENT = ("adm", "torch", "model", "classifier")
 MODIFIERS = ("guide_interval", "entropy_scaling")  # of guidance, where there are any
+CLASSIFIER_FREE = ("cfg", "cfg_interval")  # where it is on: an image without has a cfg of 1
 # What is read back from a picture, which anyone may have written.
 _TYPES: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("model", "model_sha256", "dtype", "device", "sampler", "steps"), (str,)),
@@ -43,6 +44,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "batch_size": (int,),
     "clip_denoised": (bool,),
 }
+_OPTIONAL_TYPES: dict[str, tuple[type, ...]] = {"cfg": (int, float)}
 _ENLARGED_TYPES: dict[str, tuple[type, ...]] = {
     "small_sha256": (str,),
     "resized": (bool,),
@@ -103,7 +105,7 @@ def stack_plan(base: Plan, upsampling: Plan) -> Plan:
 def split_plan(plan: Plan, small: Sequence[int]) -> tuple[Plan, Plan]:
     """What `stack_plan` made one of, ``small`` being the height and width of the base's pictures.
 
-    The second plan's items have no guidance scale of their own: an upsampler is not guided.
+    The second plan and its items have no guidance: an upsampler is not guided.
     """
     later = {name: plan.settings[f"upsampler_{name}"] for name in _UPSAMPLING}
     first = {n: v for n, v in plan.settings.items() if not n.startswith("upsampler_")}
@@ -111,28 +113,35 @@ def split_plan(plan: Plan, small: Sequence[int]) -> tuple[Plan, Plan]:
     names = {n: v for n, v in plan.environment.items() if n != "upsampler"}
     unguided = {"classifier": None, "model": plan.environment["upsampler"]}
     items = [
-        Item(item.file, {n: v for n, v in item.facts.items() if n != "scale"})
+        Item(item.file, {n: v for n, v in item.facts.items() if n not in ("scale", "cfg")})
         for item in plan.items
     ]
+    common = {n: v for n, v in first.items() if n not in CLASSIFIER_FREE}
     return (
         Plan("sample", {**first, "num_steps": steps, "size": list(small)}, names, plan.items),
-        Plan("upsample", {**first, **later, "scale": 0.0}, {**names, **unguided}, items),
+        Plan("upsample", {**common, **later, "scale": 0.0}, {**names, **unguided}, items),
     )
 
 
 def plan_config(plan: Plan, items: Sequence[Item]) -> SamplingConfig:
     """The settings that draw some of a plan's items; raises AdmError if they are damaged."""
     common = {**plan.environment, **plan.settings}
-    scales = None
+    scales = cfgs = None
     try:
         first = {name: items[0].facts[name] for name in ("class", "seed")}
+        first |= {name: v for name, v in items[0].facts.items() if name in ("scale", "cfg")}
         if any("scale" in item.facts for item in items):
             scales = tuple(item.facts.get("scale", common["scale"]) for item in items)
+        if any("cfg" in item.facts for item in items):
+            cfgs = tuple(item.facts.get("cfg", common.get("cfg", 1.0)) for item in items)
         return dataclasses.replace(
             config_from_recipe({**common, **first}),
             seeds=tuple(item.facts["seed"] for item in items),
             classes=tuple(item.facts["class"] for item in items),
+            scale=common["scale"],
+            cfg=common.get("cfg", 1.0),
             scales=scales,
+            cfgs=cfgs,
         )
     except (KeyError, TypeError) as error:
         raise AdmError(f"the run's settings are damaged: {error}") from None
@@ -162,6 +171,10 @@ def _common(
         modifiers["guide_interval"] = list(config.guide_interval)
     if config.entropy_scaling:
         modifiers["entropy_scaling"] = True
+    if config.cfg != 1:
+        modifiers["cfg"] = config.cfg
+    if config.classifier_free and config.cfg_interval is not None:
+        modifiers["cfg_interval"] = list(config.cfg_interval)
     return {
         "adm": __version__,
         "model": sources.model_name,
@@ -186,12 +199,14 @@ def image_recipe(
     run: Mapping[str, Any], pipeline: Pipeline, batch: ImageBatch, i: int
 ) -> dict[str, Any]:
     """The recipe of image ``i`` of a batch."""
-    class_id, scale = batch.classes[i], batch.scales[i]
+    class_id, scale, cfg = batch.classes[i], batch.scales[i], batch.cfgs[i]
+    off = (() if scale else MODIFIERS) + (CLASSIFIER_FREE if cfg == 1 else ())
     unguided = {} if scale else {"classifier": None, "classifier_sha256": None}
     return {
-        **{name: value for name, value in run.items() if scale or name not in MODIFIERS},
+        **{name: value for name, value in run.items() if name not in off},
         **unguided,
         "scale": scale,
+        **({} if cfg == 1 else {"cfg": cfg}),
         "class": class_id,
         "class_name": None if class_id is None else pipeline.sources.classes.get(class_id),
         "seed": batch.seeds[i],
@@ -248,10 +263,14 @@ def config_from_recipe(recipe: Mapping[str, Any]) -> SamplingConfig:
         for name, types in expected.items():
             if type(recipe[name]) not in types:
                 raise TypeError(f"{name} is {recipe[name]!r:.60}")
+        for name in set(_OPTIONAL_TYPES) & set(recipe):
+            if type(recipe[name]) not in _OPTIONAL_TYPES[name]:
+                raise TypeError(f"{name} is {recipe[name]!r:.60}")
         names = {field.name for field in dataclasses.fields(SamplingConfig)} & set(recipe)
         settings = {name: recipe[name] for name in names}
-        if settings.get("guide_interval") is not None:
-            settings["guide_interval"] = tuple(settings["guide_interval"])
+        for name in ("guide_interval", "cfg_interval"):
+            if settings.get(name) is not None:
+                settings[name] = tuple(settings[name])
         return SamplingConfig(seeds=(recipe["seed"],), classes=(recipe["class"],), **settings)
     except KeyError as error:
         raise AdmError(f"the picture's recipe is damaged: it has no {error}") from None

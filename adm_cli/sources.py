@@ -147,5 +147,21 @@ def check_classes(sources: Sources, classes: Sequence[int | None]) -> None:
             raise UsageError(f"{sources.model_name} was not trained on class {class_id}")
 
 
+def check_cfg(sources: Sources) -> None:
+    """Raises UsageError unless the model can also draw without a class, as --cfg needs."""
+    config = sources.model.info.config
+    assert isinstance(config, UNetConfig)
+    if config.num_classes is None:
+        raise UsageError(
+            f"{sources.model_name} is unconditional: --cfg needs a model that takes a class and "
+            f"also draws without one; leave it out, or guide by a classifier (--scale)"
+        )
+    if not config.null_class:
+        raise UsageError(
+            f"{sources.model_name} was not trained to draw without a class, which --cfg needs: "
+            f"leave it out, or train a model that was (adm train-diffusion --label-dropout 0.1)"
+        )
+
+
 def _size(size: tuple[int, int]) -> str:
     return f"{size[0]}x{size[1]}"

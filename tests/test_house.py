@@ -33,6 +33,7 @@ LAYERS = {
     "storage": 1,
     "loading": 2,
     "sources": 3,
+    "guiding": 3,
     "converting": 3,
     "evaluating": 3,
     "training": 3,

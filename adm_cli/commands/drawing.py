@@ -179,6 +179,7 @@ def sampled(pipeline: Pipeline, config: SamplingConfig, tell: Telling) -> Draw:
     """A `Draw` that samples: the images of `pipeline.generate`, each with its recipe."""
     from dataclasses import replace
 
+    from adm_cli.guiding import guidance_kind
     from adm_cli.pipeline import choose_batch_size, generate
     from adm_cli.recipes import image_recipe, run_recipe
     from adm_cli.storage.writing import Finished
@@ -186,15 +187,17 @@ def sampled(pipeline: Pipeline, config: SamplingConfig, tell: Telling) -> Draw:
     common = run_recipe(pipeline, config)
 
     def draw(missing: Sequence[Item], size: int, on_step: OnStep) -> Iterator[Batch]:
-        # Guided and unguided images share no batch: all of one kind, then all of the other.
+        # Guided and unguided images share no batch: all of one kind, then all of the next.
         scales = [item.facts.get("scale", config.scale) for item in missing]
-        order = sorted(range(len(missing)), key=lambda i: scales[i] == 0)
+        cfgs = [item.facts.get("cfg", config.cfg) for item in missing]
+        order = sorted(range(len(missing)), key=lambda i: guidance_kind(scales[i], cfgs[i]))
         items = [missing[i] for i in order]
         chosen = replace(
             config,
             seeds=tuple(item.facts["seed"] for item in items),
             classes=tuple(item.facts["class"] for item in items),
             scales=tuple(scales[i] for i in order),
+            cfgs=tuple(cfgs[i] for i in order),
             batch_size=size,
         )
         done = 0

@@ -38,6 +38,7 @@ class Drawing:
     classes: list[str] | None
     num: int | None
     scale: float | None
+    cfg: float | None
     sampler: str | None
     steps: str | None
     seed: int | None
@@ -101,6 +102,9 @@ def evaluate(
     scale: Annotated[
         Optional[float], typer.Option("--scale", "-s", help="With --model: as in adm sample.")
     ] = None,
+    cfg: Annotated[
+        Optional[float], typer.Option("--cfg", help="With --model: as in adm sample.")
+    ] = None,
     sampler: Annotated[
         Optional[str], typer.Option("--sampler", help="With --model: as in adm sample.")
     ] = None,
@@ -130,7 +134,7 @@ def evaluate(
     from adm_cli.evaluating import evaluate as compute
     from adm_cli.storage.files import check_writable
 
-    drawing = Drawing(model, classifier, class_, num, scale, sampler, steps, seed)
+    drawing = Drawing(model, classifier, class_, num, scale, cfg, sampler, steps, seed)
     _check_choices(samples, ref, drawing, out, overwrite=overwrite)
     assert ref is not None
     if out is not None:
@@ -163,8 +167,8 @@ def _check_choices(
         raise UsageError("--ref is missing: a file of adm reference, or a folder or npz of images")
     if drawing.model is None and any(value is not None for value in vars(drawing).values()):
         raise UsageError(
-            "--class, --num, --scale, --sampler, --steps, --seed and --classifier are for drawing: "
-            "they need --model in place of SAMPLES"
+            "--class, --num, --scale, --cfg, --sampler, --steps, --seed and --classifier are for "
+            "drawing: they need --model in place of SAMPLES"
         )
     if out is not None and out.suffix not in (".csv", ".json"):
         raise UsageError(f"--out {out}: expected a name that ends in .csv or .json")
@@ -259,8 +263,9 @@ def _drawn(drawing: Drawing, device: str) -> Drawn:
     pairs = select_images(sources, drawing.classes, seed=drawing.seed, num=num)
     images = [Wanted(class_id, own_seed) for class_id, own_seed in pairs]
     config = sampling_settings(
-        sources, images, drawing.scale, drawing.sampler, drawing.steps, None, None, True
-    )
+        sources, images, drawing.scale, drawing.sampler, drawing.steps, None, None, True,
+        cfg=drawing.cfg,
+    )  # fmt: skip
     pipeline = load_pipeline(sources, guided=config.scale != 0, device=device)
     return Drawn(sources.model_name, pipeline, config, [])
 

@@ -12,7 +12,7 @@ from adm_cli.presets import ABLATIONS, PRESETS, Preset, find_checkpoint
 # in the table; JSON has them
 _HIDDEN = (
     *("model", "classifier", "upsampler", "upsampler_sampler", "upsampler_steps"),
-    *("guide_interval", "missing", "fid_note"),
+    *("guide_interval", "cfg", "cfg_interval", "missing", "fid_note"),
 )
 
 
@@ -57,6 +57,8 @@ def _row(preset: Preset) -> dict[str, Any]:
         "upsampler_steps": preset.upsampler_steps if preset.upsampler else None,
         "scale": preset.scale,
         "guide_interval": preset.guide_interval,
+        "cfg": preset.cfg,
+        "cfg_interval": preset.cfg_interval,
         "fid": preset.fid,
         "fid_note": preset.fid_note,
         "present": not missing,

@@ -49,16 +49,14 @@ def complete_sampler(incomplete: str) -> list[str]:
     return [name for name in SAMPLER_NAMES if name.startswith(incomplete)]
 
 
-def read_interval(text: str | None) -> tuple[float, float] | None:
+def read_interval(text: str | None, option: str = "--guide-interval") -> tuple[float, float] | None:
     """``0.2,0.8`` as numbers; raises UsageError for anything but two of them."""
     if text is None:
         return None
     try:
         first, last = (float(part) for part in text.split(","))
     except ValueError:
-        raise UsageError(
-            f"--guide-interval {text!r:.60}: expected two numbers such as 0.2,0.8"
-        ) from None
+        raise UsageError(f"{option} {text!r:.60}: expected two numbers such as 0.2,0.8") from None
     return first, last
 
 
@@ -69,6 +67,12 @@ def check_modifiers(guide_interval: tuple[float, float] | None, entropy_scaling:
             "--guide-interval and --entropy-scaling change the guidance, and there is none: "
             "pass a --scale"
         )
+
+
+def check_cfg_interval(interval: tuple[float, float] | None) -> None:
+    """To be called where no image has a ``--cfg``; raises UsageError for an interval of it."""
+    if interval is not None:
+        raise UsageError("--cfg-interval says where --cfg guides, and that is off: pass a --cfg")
 
 
 def _model_classes(name: str) -> dict[int, str]:
@@ -111,6 +115,18 @@ GuideInterval = Annotated[
         help="Guide only at these noise levels, such as 0.2,0.8: 0 is no noise, 1 the last "
         "timestep. Default: the preset's, else all.",
     ),
+]
+Cfg = Annotated[
+    Optional[float],
+    typer.Option(
+        "--cfg",
+        help="Weight of classifier-free guidance, alone or beside --scale; 1 is off. "
+        "Default: the preset's.",
+    ),
+]
+CfgInterval = Annotated[
+    Optional[str],
+    typer.Option("--cfg-interval", help="As --guide-interval, for --cfg."),
 ]
 EntropyScaling = Annotated[
     bool,

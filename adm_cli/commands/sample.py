@@ -57,13 +57,15 @@ def sample(
     ] = None,
     guide_interval: options.GuideInterval = None,
     entropy_scaling: options.EntropyScaling = False,
+    cfg: options.Cfg = None,
+    cfg_interval: options.CfgInterval = None,
     classes_file: Annotated[
         Optional[Path],
         typer.Option(
             "--classes-file",
             allow_dash=True,
-            help="A list instead of --class, a line an image: class, and if wanted seed and "
-            "scale; - reads stdin.",
+            help="A list instead of --class, a line an image: class, and if wanted seed, scale "
+            "and cfg; - reads stdin.",
         ),
     ] = None,
     sampler: Annotated[
@@ -147,12 +149,16 @@ def sample(
         pairs = select_images(sources, class_, seed=seed, seeds=seeds, num=num, total=total)
         images = [Wanted(class_id, own_seed) for class_id, own_seed in pairs]
     interval = options.read_interval(guide_interval)
+    own_interval = options.read_interval(cfg_interval, "--cfg-interval")
     config = sampling_settings(
         sources, images, scale, sampler, steps, eta, batch_size, clip,
         guide_interval=interval, entropy_scaling=entropy_scaling,
+        cfg=cfg, cfg_interval=own_interval,
     )  # fmt: skip
     if not config.guided:
         options.check_modifiers(interval, entropy_scaling)
+    if not config.classifier_free:
+        options.check_cfg_interval(own_interval)
     choose_sampler(config)
     check_classes(sources, config.classes)
     schedule = choose_schedule(sources.model.info.diffusion, config.steps)
@@ -163,7 +169,7 @@ def sample(
     outputs = choose_outputs(out, format, grid, animate, overwrite, part.shard)
     where = choose_device(part.device)
     compute = choose_dtype(dtype, where, use_fp16=sources.model.info.config.use_fp16)
-    items = [image_item(i.class_id, i.seed, outputs.suffix, i.scale) for i in images]
+    items = [image_item(i.class_id, i.seed, outputs.suffix, i.scale, i.cfg) for i in images]
     base = run_plan(
         sources, config, items, where, compute, kind="sample", format=outputs.suffix[1:]
     )
@@ -176,8 +182,9 @@ def sample(
             f"{config.sampler} multiplies the guidance a thousandfold at almost pure noise: "
             f"pass --guide-interval 0,0.95 for better images"
         )
-    if config.scale < 0:
-        tell.note(f"scale {config.scale:g} is negative: images are repelled from their class")
+    for name, value in (("scale", config.scale), ("cfg", config.cfg)):
+        if value < 0:
+            tell.note(f"{name} {value:g} is negative: images are repelled from their class")
 
     def load() -> Loaded:
         if stage is not None:
@@ -221,17 +228,20 @@ def sampling_settings(
     *,
     guide_interval: tuple[float, float] | None = None,
     entropy_scaling: bool = False,
+    cfg: float | None = None,
+    cfg_interval: tuple[float, float] | None = None,
 ) -> SamplingConfig:
     """What is drawn, as a preset recommends where nothing was said; raises UsageError.
 
     Modifiers of the guidance are left out where there is none.
     """
     from adm_cli.config import SamplingConfig
+    from adm_cli.sources import check_cfg
 
     preset = sources.preset
-    guided = sources.classifier is not None
+    labelled = any(image.class_id is not None for image in images)
     if scale is None:
-        guided = guided and any(image.class_id is not None for image in images)
+        guided = sources.classifier is not None and labelled
         scale = (preset.scale if preset else 1.0) if guided else 0.0
     used = scale or next((image.scale for image in images if image.scale), 0.0)
     if used != 0 and sources.classifier is None:
@@ -239,13 +249,20 @@ def sampling_settings(
             f"--scale {used:g} needs a classifier, and {sources.model_name} has none: "
             f"pass --classifier, or --scale 0"
         )
+    if cfg is None:
+        cfg = preset.cfg if preset is not None and labelled else 1.0
+    if any(weight not in (None, 1) for weight in (cfg, *(image.cfg for image in images))):
+        check_cfg(sources)
     if steps is None and preset is not None:
         steps = preset.steps
     if sampler is None:
         sampler = preset.sampler if preset is not None else "ddpm"
     if guide_interval is None and preset is not None:
         guide_interval = preset.guide_interval
-    own_scales = _own_scales(images, scale)
+    if cfg_interval is None and preset is not None:
+        cfg_interval = preset.cfg_interval
+    own_scales = _own([image.scale for image in images], scale)
+    own_cfgs = _own([image.cfg for image in images], cfg)
     guided = any(own_scales or (scale,))
     return SamplingConfig(
         seeds=tuple(image.seed for image in images),
@@ -259,13 +276,17 @@ def sampling_settings(
         scales=own_scales,
         guide_interval=guide_interval if guided else None,
         entropy_scaling=entropy_scaling and guided,
+        cfg=cfg,
+        cfgs=own_cfgs,
+        cfg_interval=cfg_interval if set(own_cfgs or (cfg,)) != {1} else None,
     )
 
 
-def _own_scales(images: list[Wanted], scale: float) -> tuple[float, ...] | None:
-    if all(image.scale is None for image in images):
+def _own(values: list[float | None], common: float) -> tuple[float, ...] | None:
+    """A value for each image, ``common`` where it has none; None where none has."""
+    if all(value is None for value in values):
         return None
-    return tuple(scale if image.scale is None else image.scale for image in images)
+    return tuple(common if value is None else value for value in values)
 
 
 def _show_plan(
@@ -281,6 +302,7 @@ def _show_plan(
     from adm_cli.storage.runs import RunFolder
 
     classes = list(dict.fromkeys(config.classes))
+    modifiers = (*MODIFIERS, "cfg_interval")
     mine = outputs.shard.share(plan.items)
     run = RunFolder(outputs.folder)
     run.check(plan, automatic=automatic(plan), overwrite=outputs.overwrite)
@@ -290,7 +312,8 @@ def _show_plan(
         "model_sha256": sources.model.content_sha256,
         "classifier": sources.classifier_name if config.guided else None,
         "scale": config.scale,
-        **{name: plan.settings[name] for name in MODIFIERS if name in plan.settings},
+        "cfg": config.cfg,
+        **{name: plan.settings[name] for name in modifiers if name in plan.settings},
         "sampler": config.sampler,
         "steps": config.steps,
         "num_steps": steps,

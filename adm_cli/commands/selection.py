@@ -130,6 +130,7 @@ class ClassLine(NamedTuple):
     spec: str
     seeds: Sequence[int] | None
     scale: float | None
+    cfg: float | None
 
 
 class Wanted(NamedTuple):
@@ -138,10 +139,11 @@ class Wanted(NamedTuple):
     class_id: int | None
     seed: int
     scale: float | None = None  # its own
+    cfg: float | None = None  # its own
 
 
 def read_class_list(path: Path) -> list[ClassLine]:
-    """The lines ``class [seed [scale]]`` of a file, or of standard input for "-".
+    """The lines ``class [seed [scale [cfg]]]`` of a file, or of standard input for "-".
 
     A class is an id, a name (in quotes if it has spaces), "random" or "none"; seeds may be a range.
     Empty lines and what follows a # are passed over. Raises UsageError, with the line's number.
@@ -181,8 +183,8 @@ def _class_line(place: str, row: str) -> ClassLine | None:
         raise UsageError(f"{place}: {str(error).lower()}") from None
     if not words:
         return None
-    if len(words) > 3:
-        raise UsageError(f"{place}: expected class [seed [scale]], got {len(words)} words")
+    if len(words) > 4:
+        raise UsageError(f"{place}: expected class [seed [scale [cfg]]], got {len(words)} words")
     try:
         seeds = parse_seeds(words[1]) if len(words) > 1 else None
     except UsageError:
@@ -190,13 +192,20 @@ def _class_line(place: str, row: str) -> ClassLine | None:
             f"{place}: expected a seed or a range of seeds, got {words[1]!r:.40} "
             f"(a name with spaces needs quotes)"
         ) from None
+    scale, cfg = (_line_number(place, name, words, i) for i, name in ((2, "scale"), (3, "cfg")))
+    return ClassLine(place, words[0], seeds, scale, cfg)
+
+
+def _line_number(place: str, name: str, words: Sequence[str], i: int) -> float | None:
+    if i >= len(words):
+        return None
     try:
-        scale = float(words[2]) if len(words) > 2 else None
+        value = float(words[i])
     except ValueError:
-        scale = math.nan
-    if scale is not None and not math.isfinite(scale):
-        raise UsageError(f"{place}: the scale must be a finite number, got {words[2]!r:.40}")
-    return ClassLine(place, words[0], seeds, scale)
+        value = math.nan
+    if not math.isfinite(value):
+        raise UsageError(f"{place}: the {name} must be a finite number, got {words[i]!r:.40}")
+    return value
 
 
 def select_lines(
@@ -219,7 +228,7 @@ def select_lines(
             following += count
         _check_total(len(places) + len(seeds))
         for own_seed in seeds:
-            image = Wanted(_line_class(line, own_seed, sources), own_seed, line.scale)
+            image = Wanted(_line_class(line, own_seed, sources), own_seed, line.scale, line.cfg)
             if image in places:
                 raise UsageError(
                     f"{line.place}: class {line.spec} with seed {own_seed} was asked for already "

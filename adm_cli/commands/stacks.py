@@ -142,7 +142,7 @@ def load_stack(
     first, second = (
         choose_dtype(dtype, where, use_fp16=model.info.config.use_fp16) for model in models
     )
-    together = fit_together(sources, stage.sources, where, (first, second))
+    together = fit_together(sources, config, stage.sources, where, (first, second))
     if not together:
         tell.note("both stages do not fit into memory at once: the small pictures come first")
         verify_content(stage.sources.model)  # now, not when they are all drawn

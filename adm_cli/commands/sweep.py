@@ -29,6 +29,10 @@ def sweep(
     scale: Annotated[
         Optional[str], typer.Option("--scale", "-s", help="Guidance scales, such as 0,1,2.5,4.")
     ] = None,
+    cfg: Annotated[
+        Optional[str],
+        typer.Option("--cfg", help="Weights of classifier-free guidance, such as 1,1.5,3."),
+    ] = None,
     steps: Annotated[
         Optional[str], typer.Option("--steps", help="Respacings, such as 25,250,ddim25.")
     ] = None,
@@ -57,6 +61,7 @@ def sweep(
     eta: options.Eta = None,
     guide_interval: options.GuideInterval = None,
     entropy_scaling: options.EntropyScaling = False,
+    cfg_interval: options.CfgInterval = None,
     ref: Annotated[
         Optional[Path],
         typer.Option(
@@ -109,8 +114,9 @@ def sweep(
         raise UsageError("--metrics, --features and --inception are for measuring: pass --ref")
     samplers, respacings = _words("sampler", sampler), _words("steps", steps)
     grid = Grid(
-        samplers, respacings, _scales(scale), eta, batch_size, clip,
+        samplers, respacings, _numbers("scale", scale), _numbers("cfg", cfg), eta, batch_size, clip,
         options.read_interval(guide_interval), entropy_scaling,
+        options.read_interval(cfg_interval, "--cfg-interval"),
     )  # fmt: skip
     guided = any(value is None or value != 0 for value in grid.scales)
     models = _find_models(model, classifier, guided=guided)
@@ -149,12 +155,12 @@ def _words(name: str, text: str | None) -> list[str | None]:
     return list(dict.fromkeys(words))
 
 
-def _scales(text: str | None) -> list[float | None]:
+def _numbers(name: str, text: str | None) -> list[float | None]:
     try:
-        scales = [None if word is None else float(word) for word in _words("scale", text)]
+        values = [None if word is None else float(word) for word in _words(name, text)]
     except ValueError:
-        raise UsageError(f"--scale {text!r}: expected numbers such as 0,1,2.5,4") from None
-    return list(dict.fromkeys(scales))
+        raise UsageError(f"--{name} {text!r}: expected numbers such as 0,1,2.5,4") from None
+    return list(dict.fromkeys(values))
 
 
 def _find_models(text: str, classifier: str | None, *, guided: bool) -> list[tuple[str, Sources]]:

@@ -42,11 +42,13 @@ class Grid:
     samplers: Sequence[str | None]
     steps: Sequence[str | None]
     scales: Sequence[float | None]
+    cfgs: Sequence[float | None]
     eta: float | None
     batch_size: int | None
     clip: bool
     guide_interval: tuple[float, float] | None
     entropy_scaling: bool
+    cfg_interval: tuple[float, float] | None
 
 
 @dataclass(frozen=True)
@@ -69,11 +71,14 @@ class Prepared:
         return automatic(self.plan)
 
     def gflop_a_step(self) -> float:
-        """Of one image: the model, and for guidance the classifier there and back."""
+        """Of one image where all guidance acts: the model, twice for cfg, and the classifier there
+        and back.
+        """
         sources = self.sources
         guide = sources.classifier if self.config.guided else None
         there_and_back = 0.0 if guide is None else 2 * _gflop(guide.info.config)
-        return _gflop(sources.model.info.config) + there_and_back
+        evaluations = 2 if self.config.classifier_free else 1
+        return evaluations * _gflop(sources.model.info.config) + there_and_back
 
 
 @cache
@@ -157,16 +162,18 @@ def prepare_cells(
 
     items = [image_item(image.class_id, image.seed, ".png") for image in images]
     found: dict[str, Prepared] = {}
-    for label, sources, sampler, steps, scale in (
-        (label, sources, sampler, steps, scale)
+    for label, sources, sampler, steps, scale, cfg in (
+        (label, sources, sampler, steps, scale, cfg)
         for label, sources in models
         for sampler in grid.samplers
         for steps in grid.steps
         for scale in grid.scales
+        for cfg in grid.cfgs
     ):
         config = sampling_settings(
             sources, images, scale, sampler, steps, None, grid.batch_size, grid.clip,
             guide_interval=grid.guide_interval, entropy_scaling=grid.entropy_scaling,
+            cfg=cfg, cfg_interval=grid.cfg_interval,
         )  # fmt: skip
         if grid.eta is not None and config.sampler in SAMPLERS_WITH_ETA:
             config = replace(config, eta=grid.eta)
@@ -174,7 +181,7 @@ def prepare_cells(
         check_classes(sources, config.classes)
         compute = choose_dtype(dtype, device, use_fp16=sources.model.info.config.use_fp16)
         plan = run_plan(sources, config, items, device, compute, kind="sample", format="png")
-        cell = Cell(label, config.sampler, plan.settings["steps"], config.scale)
+        cell = Cell(label, config.sampler, plan.settings["steps"], config.scale, config.cfg)
         found[cell.name] = Prepared(cell, sources, config, plan, RunFolder(folder / cell.name))
     cells = list(found.values())
     if grid.eta is not None and all(cell.config.eta is None for cell in cells):
@@ -182,6 +189,8 @@ def prepare_cells(
         raise UsageError(f"--eta {grid.eta:g} has a meaning for {able} only")
     if not any(cell.config.guided for cell in cells):
         options.check_modifiers(grid.guide_interval, grid.entropy_scaling)
+    if not any(cell.config.classifier_free for cell in cells):
+        options.check_cfg_interval(grid.cfg_interval)
     for one in cells:
         one.run.check(one.plan, automatic=one.automatic, overwrite=overwrite)
     return cells

@@ -68,7 +68,10 @@ def mend_sweep(folder: SweepFolder, findings: Sequence[Finding], tell: Telling) 
     found = folder.read()
     rows = list(found.rows.values())
     try:
-        cells = [Cell(row["model"], row["sampler"], row["steps"], row["scale"]) for row in rows]
+        cells = [
+            Cell(row["model"], row["sampler"], row["steps"], row["scale"], row.get("cfg", 1.0))
+            for row in rows
+        ]
         images, sheet_rows = [row["images"] for row in rows], found.facts["sheet_rows"]
     except KeyError as error:
         raise AdmError(f"{folder.file} is no sweep of adm: a cell has no {error}") from None

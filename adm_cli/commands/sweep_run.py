@@ -40,7 +40,7 @@ class Sweep:
         now = axes_of([prepared.cell for prepared in self.cells])
         names = {prepared.cell.name for prepared in self.cells}
         if not set(old) <= names:
-            changed = ", ".join(differences(known_axes, now))
+            changed = ", ".join(differences({"cfg": [1.0], **known_axes}, now))
             raise RunError(
                 f"{self.folder.path} holds a sweep with cells that are not asked for now "
                 f"({changed}): ask for them too, choose another --out, or pass --overwrite"
@@ -127,7 +127,7 @@ class Sweep:
         varied = varied_axes([prepared.cell for prepared in self.cells]) or ["scale"]
         lines = []
         for row in rows:
-            axes = [number(row[a]) if a == "scale" else str(row[a]) for a in varied]
+            axes = [number(row[a]) if a in ("scale", "cfg") else str(row[a]) for a in varied]
             speed = row.get("images_per_second")
             scores = [row.get(name) for name in metrics]
             lines.append([
@@ -148,6 +148,7 @@ def _settings_row(prepared: Prepared) -> Row:
         "sampler": cell.sampler,
         "steps": cell.steps,
         "scale": cell.scale,
+        "cfg": cell.cfg,
         "eta": prepared.config.eta,
         "num_steps": plan.settings["num_steps"],
         "images": len(plan.items),

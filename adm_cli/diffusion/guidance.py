@@ -1,4 +1,6 @@
-"""Steering a sampler by the gradient of a classifier (arXiv 2105.05233, section 4)."""
+"""Steering a sampler: by the gradient of a classifier (arXiv 2105.05233, section 4), or by the
+model's own output without a class (arXiv 2207.12598).
+"""
 
 from __future__ import annotations
 
@@ -11,6 +13,7 @@ from torch import Tensor
 
 ClassifierFn = Callable[[Tensor, Tensor], Tensor]  # (x_t, original t) -> logits [B, K]
 Guidance = Callable[[Tensor, Tensor], Tensor]  # (x_t, original t) -> scaled gradient, like x_t
+LabelledFn = Callable[[Tensor, Tensor, Tensor], Tensor]  # (x_t, original t, labels) -> raw output
 
 
 _LEAST_ENTROPY = 1e-6  # nats; there the gradient is nothing but rounding
@@ -70,3 +73,40 @@ def limited_guidance(guidance: Guidance, first: float, last: float) -> Guidance:
         return torch.zeros_like(x_t)
 
     return limited
+
+
+def classifier_free(
+    model_fn: LabelledFn,
+    y: Tensor,
+    no_class: Tensor,
+    weight: float | Tensor,
+    *,
+    first: float = -math.inf,
+    last: float = math.inf,
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """A model function with classifier-free guidance (arXiv 2207.12598, equation 6).
+
+    The output for the labels ``y`` [B] plus ``weight`` - 1 (one, or [B, 1, 1, 1] of them) times
+    its difference from that for ``no_class`` [B]: 1 is the model itself, 0 the model without a
+    class. (The paper's own w is ``weight`` - 1.) Right for predictions of eps, x_0 and v alike,
+    as each is affine in the others and the two outputs' weights sum to 1. Variance channels,
+    those beyond x_t's, stay ``y``'s.
+
+    Both outputs come from one evaluation of 2B images. At original timesteps outside of ``first``
+    to ``last``, both included, there is one of B images with ``y`` alone (arXiv 2404.07724).
+    """
+    labels = torch.cat([y, no_class])
+    # In float64, so that an image's product is the same bits with one weight and with many.
+    excess = torch.as_tensor(weight, dtype=torch.float64) - 1
+
+    def guided(x_t: Tensor, t: Tensor) -> Tensor:
+        if not first <= int(t[0]) <= last:
+            return model_fn(x_t, t, y)
+        channels = x_t.shape[1]
+        both = model_fn(torch.cat([x_t, x_t]), torch.cat([t, t]), labels)  # [2B, C or 2C, H, W]
+        with_class, without = both.chunk(2)
+        difference = (with_class - without)[:, :channels]
+        prediction = with_class[:, :channels] + excess.to(both) * difference
+        return torch.cat([prediction, with_class[:, channels:]], dim=1)
+
+    return guided

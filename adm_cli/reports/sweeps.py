@@ -10,7 +10,8 @@ from typing import Any
 
 from adm_cli.storage.tables import Panel
 
-AXES = ("model", "sampler", "steps", "scale")
+AXES = ("model", "sampler", "steps", "scale", "cfg")
+_CURVES_OVER = {"scale": "guidance scale", "cfg": "classifier-free guidance", "num_steps": "steps"}
 # Drawn together where each is a single line: the two halves of one question.
 _PAIRS = (("precision", "recall"), ("density", "coverage"))
 Row = Mapping[str, Any]
@@ -24,11 +25,13 @@ class Cell:
     sampler: str
     steps: str  # as for --steps; "" for every timestep
     scale: float
+    cfg: float = 1.0
 
     @property
     def name(self) -> str:
-        """Of its folder: ``tiny_ddim_25_scale4``."""
-        parts = (self.model, self.sampler, self.steps or "all", f"scale{number(self.scale)}")
+        """Of its folder: ``tiny_ddim_25_scale4``, ``tiny_ddim_25_scale4_cfg2``."""
+        parts = [self.model, self.sampler, self.steps or "all", f"scale{number(self.scale)}"]
+        parts += [] if self.cfg == 1 else [f"cfg{number(self.cfg)}"]
         return "_".join(re.sub(r"[^\w.-]", "-", part) for part in parts)
 
     def label(self, varied: Sequence[str]) -> str:
@@ -38,6 +41,7 @@ class Cell:
             "sampler": self.sampler,
             "steps": f"{self.steps or 'all'} steps" if self.steps[:1] != "d" else self.steps,
             "scale": f"scale {number(self.scale)}",
+            "cfg": f"cfg {number(self.cfg)}",
         }
         return "\n".join(texts[axis] for axis in varied or ("scale",))
 
@@ -63,13 +67,19 @@ def spread(count: int, most: int) -> list[int]:
     return [i * count // most for i in range(most)]
 
 
+def _named(axis: str, value: Any) -> str:
+    """A value of an axis in a legend, where a bare cfg could be taken for a scale."""
+    return f"cfg {number(value)}" if axis == "cfg" else str(value)
+
+
 def curves(rows: Sequence[Row], metrics: Sequence[str]) -> list[Panel]:
-    """The metrics over the scale, or over the number of steps where there is one scale only.
+    """The metrics over the scale, or where there is one only, over cfg or the number of steps.
 
     ``rows`` have the axes, "num_steps", and the metrics and their errors as far as they are known.
     A line for each combination of the other axes; none if there is nothing to draw a line along.
     """
-    x = next((a for a in ("scale", "num_steps") if len({row[a] for row in rows}) > 1), None)
+    rows = [{"cfg": 1.0, **row} for row in rows]
+    x = next((a for a in _CURVES_OVER if len({row[a] for row in rows}) > 1), None)
     if x is None or not metrics:
         return []
     others = [a for a in AXES if a != x and not (x == "num_steps" and a == "steps")]
@@ -81,14 +91,13 @@ def curves(rows: Sequence[Row], metrics: Sequence[str]) -> list[Panel]:
         for metric in names:
             for row in sorted(rows, key=lambda row: float(row[x])):
                 if row.get(metric) is not None:
-                    name = ", ".join(str(row[a]) for a in told) or metric
+                    name = ", ".join(_named(a, row[a]) for a in told) or metric
                     points = lines.setdefault(name, ([], []))
                     points[0].append(row[x])
                     points[1].append(row[metric])
                     error = row.get(f"{metric}_error")
                     errors.setdefault(name, []).append(math.nan if error is None else error)
-        axis = "guidance scale" if x == "scale" else "steps"
-        return Panel(axis, title, dict(lines), errors=errors)
+        return Panel(_CURVES_OVER[x], title, dict(lines), errors=errors)
 
     panels = []
     for metric in metrics:

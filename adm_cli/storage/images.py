@@ -74,13 +74,15 @@ def parameters_text(recipe: Recipe) -> str:
     fields = {
         "Steps": first.get("num_steps"),
         "Sampler": first["sampler"],
-        "CFG scale": first["scale"],
+        "CFG scale": first.get("cfg", first["scale"]),  # the one word there is for either
         "Seed": first["seed"],
         "Size": size,
         "Model hash": first["model_sha256"][:10],
         "Model": first["model"],
         "Version": f"adm {recipe['adm']}",
     }
+    if "cfg" in first:
+        fields["Classifier scale"] = first["scale"]
     if "small_sha256" in recipe:
         fields |= {"Hires upscaler": recipe["model"], "Hires steps": recipe["num_steps"]}
     subject = "unconditional"

@@ -53,17 +53,24 @@ def remove_if_empty(folder: Path) -> None:
         folder.rmdir()
 
 
-def image_name(class_id: int | None, seed: int, suffix: str, scale: float | None = None) -> str:
+def image_name(class_id: int | None, seed: int, suffix: str, **own: float) -> str:
     """``class0207_seed000000.png``; ``class0207_scale2.5_seed000000.png`` with its own scale."""
     label = "" if class_id is None else f"class{class_id:04d}_"
-    own = "" if scale is None else f"scale{repr(float(scale)).removesuffix('.0')}_"
-    return f"{label}{own}seed{seed:06d}{suffix}"
+    parts = "".join(f"{name}{repr(float(v)).removesuffix('.0')}_" for name, v in own.items())
+    return f"{label}{parts}seed{seed:06d}{suffix}"
 
 
-def image_item(class_id: int | None, seed: int, suffix: str, scale: float | None = None) -> Item:
-    """An image of a run; ``scale`` only where it has its own."""
-    own = {} if scale is None else {"scale": scale}
-    return Item(image_name(class_id, seed, suffix, scale), {"class": class_id, **own, "seed": seed})
+def image_item(
+    class_id: int | None,
+    seed: int,
+    suffix: str,
+    scale: float | None = None,
+    cfg: float | None = None,
+) -> Item:
+    """An image of a run; ``scale`` and ``cfg`` only where it has its own."""
+    own = {name: v for name, v in (("scale", scale), ("cfg", cfg)) if v is not None}
+    facts = {"class": class_id, **own, "seed": seed}
+    return Item(image_name(class_id, seed, suffix, **own), facts)
 
 
 MOST_IN_GRID = 1024

@@ -16,6 +16,7 @@ from adm_cli.storage.sealed import is_sealed, seal
 
 FORMAT = 1
 MAX_IMAGES = 10**7
+_OFF = {"cfg": 1.0}  # what settings mean that a plan leaves out, if not "none"
 _MOST_BYTES = 2**31  # of run.json: so many rows at 200 bytes each
 
 
@@ -40,7 +41,7 @@ class Plan:
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """In words, which values changed: ``"scale 4 -> 2"``."""
     return [
-        f"{name} {_short(old.get(name))} -> {_short(new.get(name))}"
+        f"{name} {_short(old.get(name, _OFF.get(name)))} -> {_short(new.get(name, _OFF.get(name)))}"
         for name in dict.fromkeys([*old, *new])
         if old.get(name) != new.get(name)
     ]

@@ -271,7 +271,8 @@ def test_a_list_from_a_pipe(draw: Run, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("0\n1 2 3 4\n", ["list, line 2", "class [seed [scale]]", "4 words"]),
+        ("0\n1 2 3 4 5\n", ["list, line 2", "class [seed [scale [cfg]]]", "5 words"]),
+        ("0 1 2 much\n", ["list, line 1", "the cfg must be a finite number", "'much'"]),
         ("0 x\n", ["list, line 1", "'x'", "quotes"]),
         ("0 1 fast\n", ["list, line 1", "finite number", "'fast'"]),
         ("0 1 nan\n", ["list, line 1", "finite number"]),

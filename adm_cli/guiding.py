@@ -1,0 +1,95 @@
+"""What a sampler is given for a batch: a network that knows its labels, and the guidance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from adm_cli.config import DiffusionConfig, SamplingConfig
+from adm_cli.diffusion.guidance import (
+    Guidance,
+    classifier_free,
+    classifier_guidance,
+    limited_guidance,
+)
+from adm_cli.diffusion.process import rescaled
+from adm_cli.diffusion.samplers import ModelFn
+
+Network = Callable[..., Tensor]  # of x_t, t and, where the model takes them, labels
+
+
+def guidance_kind(scale: float, cfg: float) -> tuple[bool, bool]:
+    """Without classifier, without classifier-free guidance: images of one batch are of one kind."""
+    return scale == 0, cfg == 1
+
+
+def guided_by(
+    classifier: Network,
+    diffusion: DiffusionConfig,
+    config: SamplingConfig,
+    y: Tensor,
+    scales: Sequence[float],
+    dtype: torch.dtype,
+) -> Guidance:
+    """The gradient of ``classifier`` for the classes ``y`` [N], times a scale for each image."""
+    guidance = classifier_guidance(
+        _sees_model_timesteps(classifier, diffusion),
+        y,
+        _column(scales, y.device, dtype),
+        entropy_scaling=config.entropy_scaling,
+    )
+    if config.guide_interval is None:
+        return guidance
+    return limited_guidance(guidance, *_timesteps(config.guide_interval, diffusion))
+
+
+def labelled(
+    net: Network,
+    diffusion: DiffusionConfig,
+    config: SamplingConfig,
+    labels: Tensor | None,
+    no_class: int | None,
+    cfgs: Sequence[float],
+) -> ModelFn:
+    """``net`` as a function of x_t and t alone, for ``labels`` [N]; None of an unconditional model.
+
+    Classifier-free guidance where any of ``cfgs``, a weight for each image, is not 1;
+    ``no_class`` is the label that stands for none.
+    """
+    seen = _sees_model_timesteps(net, diffusion)
+    if labels is None:
+        return seen
+    if all(cfg == 1 for cfg in cfgs):
+        return lambda x, t: seen(x, t, labels)
+    assert no_class is not None  # else `sources.check_cfg` has refused
+    first, last = _timesteps(config.cfg_interval or (0.0, 1.0), diffusion)
+    return classifier_free(
+        seen,
+        labels,
+        torch.full_like(labels, no_class),
+        torch.tensor(cfgs, dtype=torch.float64)[:, None, None, None],
+        first=first,
+        last=last,
+    )
+
+
+def _timesteps(interval: tuple[float, float], diffusion: DiffusionConfig) -> tuple[float, float]:
+    """An interval of noise levels, 0 to 1, as original timesteps."""
+    first, last = (place * (diffusion.num_timesteps - 1) for place in interval)
+    return first, last
+
+
+def _column(scales: Sequence[float], device: torch.device, dtype: torch.dtype) -> float | Tensor:
+    """One number if all are the same, else [N, 1, 1, 1]; an image's product is the same bits."""
+    if len(set(scales)) == 1:
+        return scales[0]
+    return torch.tensor(scales, device=device, dtype=dtype)[:, None, None, None]
+
+
+def _sees_model_timesteps(net: Network, diffusion: DiffusionConfig) -> Network:
+    """``net`` as a function of original timesteps, which some models see rescaled."""
+    if not diffusion.rescale_timesteps:
+        return net
+    return lambda x, t, *labels: net(x, rescaled(t, diffusion.num_timesteps), *labels)
