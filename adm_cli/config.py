@@ -211,19 +211,41 @@ class DiffusionConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Recommended:
+    """How a model is best sampled, for what nobody asked otherwise."""
+
+    sampler: str = "ddpm"
+    steps: str | None = None  # respacing; None: `DiffusionConfig.respacing`, or all
+    scale: float = 1.0  # of classifier guidance, where there is a classifier
+    guide_interval: tuple[float, float] | None = None  # None: as the schedule needs it
+    cfg: float = 1.0  # weight of classifier-free guidance; 1 is off
+    cfg_interval: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("scale", "cfg"):
+            if not math.isfinite(getattr(self, name)):
+                raise ConfigError(f"{name} must be a finite number, got {getattr(self, name)}")
+        for name in ("guide_interval", "cfg_interval"):
+            _check_interval(name, getattr(self, name))
+
+
+@dataclass(frozen=True, kw_only=True)
 class SamplingConfig:
-    """What to draw: one entry of ``seeds`` and of ``classes`` an image."""
+    """What to draw: one entry of ``seeds`` and of ``classes`` an image.
+
+    What is None becomes what the preset or the model's file recommends (`defaults.resolve`).
+    """
 
     seeds: tuple[int, ...]  # 0 <= seed < 2^64
     classes: tuple[int | None, ...]  # class ids; None for unconditional, unguided images
-    sampler: str = "ddim"
-    steps: str | None = None  # respacing; None: the model's recommended steps
-    scale: float = 0.0  # of classifier guidance; negative repels from the class
+    sampler: str | None = None  # ddpm, ddim or dpm++2m
+    steps: str | None = None  # respacing, such as "250" or "ddim25"
+    scale: float | None = None  # of classifier guidance; 0 is off, negative repels from the class
     eta: float | None = None  # of ddim and dpm++2m: 0 deterministic (None), 1 as noisy as DDPM
     batch_size: int | None = None  # images computed at once; None: as many as fit, at most 16
     clip_denoised: bool = True
     scales: tuple[float, ...] | None = None  # a guidance scale for each image, instead of `scale`
-    cfg: float = 1.0  # weight of classifier-free guidance (arXiv 2207.12598); 1 is off
+    cfg: float | None = None  # of classifier-free guidance (arXiv 2207.12598); 1 is off
     cfgs: tuple[float, ...] | None = None  # such a weight for each image, instead of `cfg`
     guide_interval: tuple[float, float] | None = None  # only there; 0 no noise, 1 timestep T - 1
     entropy_scaling: bool = False  # of the guidance: stronger where the classifier is sure
@@ -242,11 +264,7 @@ class SamplingConfig:
         if self.eta is not None and not 0 <= self.eta <= 1:
             raise ConfigError(f"eta must be in [0, 1], got {self.eta}")
         for name in ("guide_interval", "cfg_interval"):
-            first, last = getattr(self, name) or (0, 1)
-            if not 0 <= first <= last <= 1:
-                raise ConfigError(
-                    f"{name} must be two rising numbers in [0, 1], got {first:g},{last:g}"
-                )
+            _check_interval(name, getattr(self, name))
         if type(self.entropy_scaling) is not bool:
             raise ConfigError(f"entropy_scaling is on or off, got {self.entropy_scaling!r:.40}")
         if self.batch_size is not None:
@@ -266,8 +284,8 @@ class SamplingConfig:
 
     @property
     def image_scales(self) -> tuple[float, ...]:
-        """The guidance scale of every image."""
-        return (self.scale,) * len(self.seeds) if self.scales is None else self.scales
+        """The guidance scale of every image; 0 while it is not resolved."""
+        return (self.scale or 0.0,) * len(self.seeds) if self.scales is None else self.scales
 
     @property
     def guided(self) -> bool:
@@ -276,8 +294,9 @@ class SamplingConfig:
 
     @property
     def image_cfgs(self) -> tuple[float, ...]:
-        """The weight of classifier-free guidance of every image."""
-        return (self.cfg,) * len(self.seeds) if self.cfgs is None else self.cfgs
+        """The weight of classifier-free guidance of every image; 1 while it is not resolved."""
+        common = 1.0 if self.cfg is None else self.cfg
+        return (common,) * len(self.seeds) if self.cfgs is None else self.cfgs
 
     @property
     def classifier_free(self) -> bool:
@@ -336,11 +355,11 @@ class TrainingConfig:
                 raise ConfigError(f"EMA rates and betas must be in [0, 1), got {rate}")
 
 
-C = TypeVar("C", UNetConfig, ClassifierConfig, DiffusionConfig, TrainingConfig)
+C = TypeVar("C", UNetConfig, ClassifierConfig, DiffusionConfig, TrainingConfig, Recommended)
 
 
 def config_to_json(
-    config: UNetConfig | ClassifierConfig | DiffusionConfig | TrainingConfig,
+    config: UNetConfig | ClassifierConfig | DiffusionConfig | TrainingConfig | Recommended,
 ) -> str:
     return json.dumps(dataclasses.asdict(config), sort_keys=True)
 
@@ -396,6 +415,12 @@ def _matches(value: object, hint: Any) -> bool:
     if hint is float:
         return isinstance(value, (int, float)) and not isinstance(value, bool)
     return type(value) is hint
+
+
+def _check_interval(name: str, interval: tuple[float, float] | None) -> None:
+    first, last = interval or (0, 1)
+    if not 0 <= first <= last <= 1:
+        raise ConfigError(f"{name} must be two rising numbers in [0, 1], got {first:g},{last:g}")
 
 
 def _in_range(name: str, value: int, low: int, high: int) -> None:

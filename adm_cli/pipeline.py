@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from adm_cli.config import DiffusionConfig, SamplingConfig
+from adm_cli.defaults import choose_schedule, remarks, resolve
 from adm_cli.devices import (
     choose_device,
     choose_dtype,
@@ -96,43 +97,21 @@ def _classifier_dtype(compute: torch.dtype) -> torch.dtype:
     return torch.float32 if compute == torch.float16 else compute
 
 
-def choose_schedule(diffusion: DiffusionConfig, steps: str | None) -> NoiseSchedule:
-    """The respaced schedule; ``steps`` None takes what the model recommends, or all."""
-    schedule = NoiseSchedule.named(diffusion.noise_schedule, diffusion.num_timesteps)
-    return schedule.respace(steps if steps is not None else diffusion.respacing or "")
-
-
 def choose_sampler(config: SamplingConfig) -> Sampler:
     """The sampler, with its own options bound; raises UsageError or ConfigError."""
-    if config.sampler not in SAMPLERS:
-        hint = did_you_mean(config.sampler, SAMPLERS)
-        raise UsageError(
-            f"unknown sampler {config.sampler!r}{hint} (there are {', '.join(SAMPLERS)})"
-        )
-    sampler = SAMPLERS[config.sampler]
+    name = config.sampler or "none"
+    if name not in SAMPLERS:
+        hint = did_you_mean(name, SAMPLERS)
+        raise UsageError(f"unknown sampler {name!r}{hint} (there are {', '.join(SAMPLERS)})")
+    sampler = SAMPLERS[name]
     if config.eta is None:
         return sampler
-    if config.sampler not in SAMPLERS_WITH_ETA:
+    if name not in SAMPLERS_WITH_ETA:
         raise ConfigError(
-            f"--eta has no meaning for the {config.sampler} sampler, "
+            f"--eta has no meaning for the {name} sampler, "
             f"only for {' and '.join(SAMPLERS_WITH_ETA)}"
         )
     return partial(sampler, eta=config.eta)  # type: ignore[call-arg]
-
-
-def guidance_runs_away(config: SamplingConfig, schedule: NoiseSchedule) -> bool:
-    """Whether guidance acts at almost pure noise, by a sampler that multiplies it there.
-
-    All but DDPM turn the gradient into a shift of x_0, (1 - abar_t) / sqrt(abar_t) times as large
-    (`condition_score`): 20,000 times at the last timestep of a cosine schedule, where the
-    classifier knows nothing. A linear schedule ends at 157.
-    """
-    if not config.guided or config.sampler == "ddpm":
-        return False
-    first, last = config.guide_interval or (0.0, 1.0)
-    place = schedule.timesteps / (schedule.original_timesteps - 1)
-    abar = schedule.alphas_cumprod[(place >= first) & (place <= last)]
-    return bool(((1 - abar) / abar.sqrt() > 1000).any())
 
 
 def choose_batch_size(
@@ -256,8 +235,12 @@ def _draw_batches(
     on_step: Callable[[SampleStep], None] | None,
     on_note: Callable[[str], None] | None,
 ) -> Iterator[ImageBatch]:
+    config = resolve(pipeline.sources, config, guided=pipeline.classifier is not None)
     schedule = choose_schedule(pipeline.diffusion, config.steps)
     sampler = choose_sampler(config)
+    if on_note is not None:
+        for text in remarks(config, pipeline.diffusion):
+            on_note(text)
     if pictures is None or pipeline.model.config.num_classes is not None:
         check_classes(pipeline.sources, config.classes)  # else labels only pass through
     if config.classifier_free:

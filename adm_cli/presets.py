@@ -11,7 +11,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from adm_cli.config import ClassifierConfig, DiffusionConfig, ScheduleName, UNetConfig
+from adm_cli.config import (
+    ClassifierConfig,
+    DiffusionConfig,
+    Recommended,
+    ScheduleName,
+    UNetConfig,
+)
 from adm_cli.errors import UsageError, did_you_mean
 
 ORIGINALS = "https://openaipublic.blob.core.windows.net/diffusion/jul-2021"
@@ -58,18 +64,14 @@ class PublishedFile:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Preset:
+class Preset(Recommended):
     """How to sample a model; FID as published, where ``fid_note`` says how it was reached."""
 
     name: str
     model: str  # names of checkpoints
     classifier: str | None = None
-    sampler: str = "ddpm"
-    steps: str = "250"
+    steps: str | None = "250"
     scale: float = 0.0
-    guide_interval: tuple[float, float] | None = None
-    cfg: float = 1.0  # weight of classifier-free guidance; 1 is off
-    cfg_interval: tuple[float, float] | None = None
     upsampler: str | None = None  # enlarges what the model draws, without guidance
     upsampler_sampler: str = "ddpm"
     upsampler_steps: str = "250"

@@ -10,9 +10,10 @@ import torch
 
 from adm_cli import __version__
 from adm_cli.config import SamplingConfig
+from adm_cli.defaults import EVERYWHERE, choose_schedule
 from adm_cli.devices import cpu_threads
 from adm_cli.errors import AdmError, ConfigError
-from adm_cli.pipeline import ImageBatch, Pipeline, choose_schedule
+from adm_cli.pipeline import ImageBatch, Pipeline
 from adm_cli.sources import Sources
 from adm_cli.storage.plans import Item, Plan
 
@@ -167,13 +168,13 @@ def _common(
     diffusion = sources.model.info.diffusion
     steps = config.steps if config.steps is not None else diffusion.respacing or ""
     modifiers: dict[str, Any] = {}  # of guidance; most images have none
-    if config.guide_interval is not None:
+    if config.guide_interval is not None and config.guide_interval != EVERYWHERE:
         modifiers["guide_interval"] = list(config.guide_interval)
     if config.entropy_scaling:
         modifiers["entropy_scaling"] = True
     if config.cfg != 1:
         modifiers["cfg"] = config.cfg
-    if config.classifier_free and config.cfg_interval is not None:
+    if config.cfg_interval is not None and config.cfg_interval != EVERYWHERE:
         modifiers["cfg_interval"] = list(config.cfg_interval)
     return {
         "adm": __version__,
@@ -267,10 +268,9 @@ def config_from_recipe(recipe: Mapping[str, Any]) -> SamplingConfig:
             if type(recipe[name]) not in _OPTIONAL_TYPES[name]:
                 raise TypeError(f"{name} is {recipe[name]!r:.60}")
         names = {field.name for field in dataclasses.fields(SamplingConfig)} & set(recipe)
-        settings = {name: recipe[name] for name in names}
-        for name in ("guide_interval", "cfg_interval"):
-            if settings.get(name) is not None:
-                settings[name] = tuple(settings[name])
+        settings = {"cfg": 1.0, **{name: recipe[name] for name in names}}
+        for name in ("guide_interval", "cfg_interval"):  # what a recipe leaves out is decided too
+            settings[name] = tuple(settings.get(name) or EVERYWHERE)
         return SamplingConfig(seeds=(recipe["seed"],), classes=(recipe["class"],), **settings)
     except KeyError as error:
         raise AdmError(f"the picture's recipe is damaged: it has no {error}") from None

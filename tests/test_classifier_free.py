@@ -12,6 +12,7 @@ from torch import Tensor
 
 import adm_cli.pipeline as pipeline_module
 from adm_cli.config import SamplingConfig
+from adm_cli.defaults import choose_schedule
 from adm_cli.devices import reproducible_kernels
 from adm_cli.diffusion.samplers import SAMPLERS
 from adm_cli.errors import ConfigError, UsageError
@@ -20,7 +21,6 @@ from adm_cli.models.unet import UNet
 from adm_cli.pipeline import (
     Pipeline,
     choose_batch_size,
-    choose_schedule,
     fit_together,
     generate,
     load_pipeline,
@@ -80,7 +80,7 @@ def by_the_formula(pipeline: Pipeline, config: SamplingConfig, weight: float) ->
         guidance = guided_by(pipeline.classifier, diffusion, config, y, scales, torch.float32)
     x = draws()
     with reproducible_kernels():
-        for step in SAMPLERS[config.sampler](
+        for step in SAMPLERS[config.sampler or ""](
             model_fn,
             choose_schedule(diffusion, config.steps),
             x,

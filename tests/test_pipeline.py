@@ -14,7 +14,6 @@ import adm_cli.pipeline as pipeline_module
 from adm_cli.config import DiffusionConfig, SamplingConfig
 from adm_cli.devices import choose_device
 from adm_cli.diffusion.samplers import SAMPLERS, SampleStep
-from adm_cli.diffusion.schedule import NoiseSchedule
 from adm_cli.errors import CheckpointError, ConfigError, DeviceError, UsageError
 from adm_cli.loading import build_model, load_model
 from adm_cli.models.classifier import NoisyClassifier
@@ -23,7 +22,6 @@ from adm_cli.pipeline import (
     Pipeline,
     choose_batch_size,
     generate,
-    guidance_runs_away,
     load_pipeline,
 )
 from adm_cli.sources import find_sources
@@ -261,25 +259,6 @@ def test_automatic_batch_size(toy: Pipeline, monkeypatch: pytest.MonkeyPatch) ->
     assert [size(n) for n in (1, 4, 16, 17, 32, 100)] == [1, 4, 16, 9, 16, 15]
     monkeypatch.setattr(pipeline_module, "free_bytes", lambda _device: 0)
     assert size(100) == 1
-
-
-@pytest.mark.parametrize(
-    ("schedule", "steps", "settings", "expected"),
-    [
-        (NoiseSchedule.cosine(1000), "20", {}, True),
-        (NoiseSchedule.cosine(1000), "20", {"sampler": "ddpm"}, False),
-        (NoiseSchedule.cosine(1000), "20", {"sampler": "dpm++2m"}, True),
-        (NoiseSchedule.cosine(1000), "20", {"scale": 0.0}, False),
-        (NoiseSchedule.cosine(1000), "20", {"guide_interval": (0.0, 0.95)}, False),
-        (NoiseSchedule.cosine(1000), "ddim20", {}, False),
-        (NoiseSchedule.linear(1000), "20", {}, False),
-    ],
-)
-def test_guidance_that_runs_away(
-    schedule: NoiseSchedule, steps: str, settings: dict[str, Any], expected: bool
-) -> None:
-    config = SamplingConfig(seeds=(0,), classes=(0,), **{"scale": 1.0, **settings})
-    assert guidance_runs_away(config, schedule.respace(steps)) is expected
 
 
 def test_guidance_in_an_interval(toy: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -107,7 +107,8 @@ def stacked(
     import numpy as np
     import torch
 
-    from adm_cli.pipeline import choose_batch_size, choose_schedule, upsample
+    from adm_cli.defaults import choose_schedule
+    from adm_cli.pipeline import choose_batch_size, upsample
     from adm_cli.recipes import enlarged_recipe, image_recipe, run_recipe
     from adm_cli.storage.inputs import pixels_sha256
     from adm_cli.storage.writing import Finished

@@ -288,8 +288,9 @@ def _measure(
 
 def _draw(drawn: Drawn, extractor: Extractor, metrics: tuple[str, ...], *, quiet: bool) -> Measured:
     """Draws and measures batch by batch: no image is kept."""
+    from adm_cli.defaults import choose_schedule
     from adm_cli.evaluating import features_needed, measure
-    from adm_cli.pipeline import choose_schedule, generate
+    from adm_cli.pipeline import generate
 
     pipeline, config = drawn.pipeline, drawn.config
     steps = len(choose_schedule(pipeline.diffusion, config.steps))
@@ -297,7 +298,10 @@ def _draw(drawn: Drawn, extractor: Extractor, metrics: tuple[str, ...], *, quiet
 
     def batches() -> Iterator[Tensor]:
         for batch in generate(
-            pipeline, config, on_step=lambda step: progress.advance(step.x.shape[0], step.i)
+            pipeline,
+            config,
+            on_step=lambda step: progress.advance(step.x.shape[0], step.i),
+            on_note=None if quiet else console.note,
         ):
             yield batch.images
             progress.finish_batch(len(batch.seeds))

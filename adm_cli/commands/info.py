@@ -80,6 +80,9 @@ def _model_facts(file: ModelFile) -> dict[str, Any]:
         **dataclasses.asdict(file.info.config),
         "diffusion": dataclasses.asdict(file.info.diffusion),
         "classes": dict(file.info.classes),
+        "recommended": None
+        if file.info.recommended is None
+        else dataclasses.asdict(file.info.recommended),
         "training": dict(file.info.training),
         "source": dict(file.info.source),
         "content_sha256": file.content_sha256,

@@ -57,10 +57,10 @@ def nll(
 
     adm nll photos --num 100 --steps 250
     """
+    from adm_cli.defaults import choose_schedule
     from adm_cli.devices import choose_device, choose_dtype
     from adm_cli.loading import find_weights, load_model
     from adm_cli.models.unet import UNet
-    from adm_cli.pipeline import choose_schedule
     from adm_cli.reports.likelihood import LikelihoodReport, likelihoods
     from adm_cli.reports.pictures import choose_batch_size, some_pictures
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -132,8 +133,9 @@ def sample(
 
     adm sample --class "golden retriever" --class goldfish --num 8 --grid
     """
+    from adm_cli.defaults import choose_schedule, taken_from
     from adm_cli.devices import choose_device, choose_dtype
-    from adm_cli.pipeline import choose_sampler, choose_schedule, guidance_runs_away
+    from adm_cli.pipeline import choose_sampler
     from adm_cli.recipes import run_plan
     from adm_cli.sources import check_classes, find_sources
     from adm_cli.storage.outputs import image_item
@@ -177,14 +179,9 @@ def sample(
     if dry_run:
         _show_plan(sources, config, len(schedule), stage, plan, outputs, json)
         return
-    if guidance_runs_away(config, schedule):
-        tell.note(
-            f"{config.sampler} multiplies the guidance a thousandfold at almost pure noise: "
-            f"pass --guide-interval 0,0.95 for better images"
-        )
-    for name, value in (("scale", config.scale), ("cfg", config.cfg)):
-        if value < 0:
-            tell.note(f"{name} {value:g} is negative: images are repelled from their class")
+    asked = replace(config, sampler=sampler, steps=steps)
+    if text := taken_from(sources, asked, config):
+        tell.note(text)
 
     def load() -> Loaded:
         if stage is not None:
@@ -231,18 +228,16 @@ def sampling_settings(
     cfg: float | None = None,
     cfg_interval: tuple[float, float] | None = None,
 ) -> SamplingConfig:
-    """What is drawn, as a preset recommends where nothing was said; raises UsageError.
-
-    Modifiers of the guidance are left out where there is none.
+    """What is drawn, with what was not asked for as `defaults.resolve` has it; UsageError if
+    it cannot be.
     """
     from adm_cli.config import SamplingConfig
+    from adm_cli.defaults import common_cfg, common_scale, resolve
     from adm_cli.sources import check_cfg
 
-    preset = sources.preset
-    labelled = any(image.class_id is not None for image in images)
+    classes = tuple(image.class_id for image in images)
     if scale is None:
-        guided = sources.classifier is not None and labelled
-        scale = (preset.scale if preset else 1.0) if guided else 0.0
+        scale = common_scale(sources, classes, guided=sources.classifier is not None)
     used = scale or next((image.scale for image in images if image.scale), 0.0)
     if used != 0 and sources.classifier is None:
         raise UsageError(
@@ -250,36 +245,27 @@ def sampling_settings(
             f"pass --classifier, or --scale 0"
         )
     if cfg is None:
-        cfg = preset.cfg if preset is not None and labelled else 1.0
+        cfg = common_cfg(sources, classes)
     if any(weight not in (None, 1) for weight in (cfg, *(image.cfg for image in images))):
         check_cfg(sources)
-    if steps is None and preset is not None:
-        steps = preset.steps
-    if sampler is None:
-        sampler = preset.sampler if preset is not None else "ddpm"
-    if guide_interval is None and preset is not None:
-        guide_interval = preset.guide_interval
-    if cfg_interval is None and preset is not None:
-        cfg_interval = preset.cfg_interval
-    own_scales = _own([image.scale for image in images], scale)
-    own_cfgs = _own([image.cfg for image in images], cfg)
-    guided = any(own_scales or (scale,))
-    return SamplingConfig(
+    config = SamplingConfig(
         seeds=tuple(image.seed for image in images),
-        classes=tuple(image.class_id for image in images),
+        classes=classes,
         sampler=sampler,
         steps=steps,
         scale=scale,
         eta=eta,
         batch_size=batch_size,
         clip_denoised=clip,
-        scales=own_scales,
-        guide_interval=guide_interval if guided else None,
-        entropy_scaling=entropy_scaling and guided,
+        scales=_own([image.scale for image in images], scale),
+        guide_interval=guide_interval,
         cfg=cfg,
-        cfgs=own_cfgs,
-        cfg_interval=cfg_interval if set(own_cfgs or (cfg,)) != {1} else None,
+        cfgs=_own([image.cfg for image in images], cfg),
+        cfg_interval=cfg_interval,
     )
+    if entropy_scaling and config.guided:
+        config = replace(config, entropy_scaling=True)
+    return resolve(sources, config)
 
 
 def _own(values: list[float | None], common: float) -> tuple[float, ...] | None:

@@ -66,24 +66,24 @@ def enlarging_config(
     Raises UsageError or ConfigError for what does not fit the model.
     """
     from adm_cli.config import SamplingConfig
-    from adm_cli.pipeline import choose_sampler, choose_schedule
+    from adm_cli.defaults import choose_schedule, resolve
+    from adm_cli.pipeline import choose_sampler
     from adm_cli.sources import check_classes
 
-    preset = sources.preset
-    if preset is not None:
-        sampler = sampler if sampler is not None else preset.upsampler_sampler
-        steps = steps if steps is not None else preset.upsampler_steps
     config = SamplingConfig(
         seeds=tuple(seed for _, seed in images),
         classes=tuple(class_id for class_id, _ in images),
-        sampler=sampler if sampler is not None else "ddpm",
+        sampler=sampler,
+        scale=0.0,
+        cfg=1.0,
         steps=steps,
         eta=eta,
         batch_size=batch_size,
         clip_denoised=clip,
     )
+    config = resolve(sources, config)
     choose_sampler(config)
-    choose_schedule(sources.model.info.diffusion, steps)
+    choose_schedule(sources.model.info.diffusion, config.steps)
     if sources.classes:
         check_classes(sources, config.classes)
     return config
@@ -133,8 +133,9 @@ def load_stack(
     One after the other, the small pictures are a run of their own in a folder within, so that
     nothing is lost when it is stopped; so it is too where they are to be kept.
     """
+    from adm_cli.defaults import choose_schedule
     from adm_cli.devices import choose_device, choose_dtype
-    from adm_cli.pipeline import choose_batch_size, choose_schedule, fit_together, load_pipeline
+    from adm_cli.pipeline import choose_batch_size, fit_together, load_pipeline
     from adm_cli.storage.checkpoints import verify_content
 
     where = choose_device(device)

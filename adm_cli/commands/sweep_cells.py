@@ -181,7 +181,8 @@ def prepare_cells(
         check_classes(sources, config.classes)
         compute = choose_dtype(dtype, device, use_fp16=sources.model.info.config.use_fp16)
         plan = run_plan(sources, config, items, device, compute, kind="sample", format="png")
-        cell = Cell(label, config.sampler, plan.settings["steps"], config.scale, config.cfg)
+        made = plan.settings
+        cell = Cell(label, made["sampler"], made["steps"], made["scale"], made.get("cfg", 1.0))
         found[cell.name] = Prepared(cell, sources, config, plan, RunFolder(folder / cell.name))
     cells = list(found.values())
     if grid.eta is not None and all(cell.config.eta is None for cell in cells):

@@ -166,7 +166,12 @@ def _begin(
     from adm_cli.storage.checkpoints import ModelInfo
     from adm_cli.training.feed import decode_validation, make_feed
     from adm_cli.training.loop import Job, Run
-    from adm_cli.training.setup import DEFAULT_VAL_IMAGES, feed_options, initial_weights
+    from adm_cli.training.setup import (
+        DEFAULT_VAL_IMAGES,
+        feed_options,
+        initial_weights,
+        recommended_sampling,
+    )
     from adm_cli.training.tasks import make_task
     from adm_cli.training.trainer import Trainer
 
@@ -204,6 +209,7 @@ def _begin(
         diffusion=settings.diffusion,
         classes=data.training.classes if conditional else {},
         source=_origin(settings),
+        recommended=recommended_sampling(settings),
         training={
             "settings": asdict(training),
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,

@@ -29,6 +29,7 @@ from torch import Tensor
 from adm_cli.config import (
     ClassifierConfig,
     DiffusionConfig,
+    Recommended,
     UNetConfig,
     config_from_json,
     config_to_json,
@@ -66,6 +67,7 @@ class ModelInfo:
     classes: Mapping[int, str] = field(default_factory=dict)  # trained ids and names
     training: Mapping[str, Any] = field(default_factory=dict)
     source: Mapping[str, str] = field(default_factory=dict)  # converted from: name, sha256
+    recommended: Recommended | None = None  # how it is best sampled
 
     @property
     def kind(self) -> str:
@@ -140,6 +142,9 @@ def _parse_metadata(metadata: Mapping[str, str]) -> ModelInfo:
         classes={int(i): str(name) for i, name in _object(metadata["classes"]).items()},
         training=_object(metadata["training"]),
         source=_object(metadata["source"]),
+        recommended=config_from_json(Recommended, metadata["recommended"])
+        if "recommended" in metadata
+        else None,
     )
     if info.kind != kind:
         raise ValueError(f"kind {kind!r}, but settings of a {info.kind} model")
@@ -309,6 +314,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _metadata(info: ModelInfo) -> dict[str, str]:
+    recommended = info.recommended
     return {
         "format": "adm",
         "format_version": FORMAT_VERSION,
@@ -318,6 +324,7 @@ def _metadata(info: ModelInfo) -> dict[str, str]:
         "classes": json.dumps({str(i): name for i, name in sorted(info.classes.items())}),
         "training": json.dumps(dict(info.training)),
         "source": json.dumps(dict(info.source)),
+        **({} if recommended is None else {"recommended": config_to_json(recommended)}),
     }
 
 

@@ -268,6 +268,7 @@ class Run:
                 classes=self.job.info.classes,
                 training={**summary, "ema_rate": rate},
                 source=self.job.info.source,
+                recommended=self.job.info.recommended,
             )
             save_model(place, {n: w.to(self.job.save_dtype) for n, w in weights.items()}, info)
 

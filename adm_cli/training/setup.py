@@ -11,7 +11,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +21,7 @@ from torch import Tensor
 from adm_cli.config import (
     ClassifierConfig,
     DiffusionConfig,
+    Recommended,
     TrainingConfig,
     UNetConfig,
     config_from_json,
@@ -82,6 +83,11 @@ _PLAIN = (
 _MAY_CHANGE = frozenset(
     "steps microbatch log_every eval_every save_every sample_every compile channels_last".split()
 )
+
+# How models trained here are sampled unless something else is asked for: measured on the embedded
+# ones (docs/sweeps.md). `defaults.resolve` limits the guidance to an interval where it must.
+DRAWN = Recommended(sampler="dpm++2m", steps="20")
+UPSAMPLED = Recommended(sampler="ddim", steps="ddim10", scale=0.0)
 
 Options = Mapping[str, Any]
 
@@ -417,6 +423,23 @@ def initial_weights(
     if found != expected:
         raise CheckpointError(f"--init {file.path}: {describe_mismatch(expected, found)}")
     return tensors, anew
+
+
+def recommended_sampling(settings: Settings) -> Recommended | None:
+    """How the model of a run will be best sampled: as the one it was begun with, if that says.
+
+    None for classifiers.
+    """
+    if settings.kind == "classifier":
+        return None
+    if "init" in settings.options:
+        theirs = find_weights(settings.options["init"])
+        for preset in PRESETS:
+            if settings.kind == "diffusion" and theirs.name == preset.model:
+                return Recommended(**{f.name: getattr(preset, f.name) for f in fields(Recommended)})
+        if theirs.info.recommended is not None:
+            return theirs.info.recommended
+    return UPSAMPLED if settings.kind == "upsampler" else DRAWN
 
 
 def _class_tensors(config: ModelConfig, tensors: Mapping[str, Tensor]) -> list[str]:
