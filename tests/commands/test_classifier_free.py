@@ -259,7 +259,7 @@ def test_models_that_cannot(draw: Run, toys: Toys, tmp_path: Path) -> None:
     refused(draw("--model", free, "--cfg", 3, "--out", "o"), 2, "is unconditional", "--scale")
 
 
-@pytest.mark.parametrize("cfg", ["3", None, True, float("inf"), [2]])
+@pytest.mark.parametrize("cfg", ["3", None, True, float("inf"), [2], 10**400])
 def test_damaged_recipes(draw: Run, adm: Run, cfg: object) -> None:
     path = Path(draw(*ONE, "--cfg", 2).out.strip())
     edit(path, cfg=cfg)
