@@ -186,7 +186,7 @@ class UNet(TorsoModel):
         for block in self.output_blocks:
             h = block(torch.cat([h, skips.pop()], dim=1), emb)
         out = self.out(h.to(x.dtype))
-        return out if self.config.patch == 1 else F.pixel_shuffle(out, self.config.patch)  # type: ignore[no-any-return]
+        return out if self.config.patch == 1 else F.pixel_shuffle(out, self.config.patch)
 
 
 class SuperResUNet(UNet):
