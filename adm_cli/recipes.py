@@ -144,7 +144,7 @@ def plan_config(plan: Plan, items: Sequence[Item]) -> SamplingConfig:
             scales=scales,
             cfgs=cfgs,
         )
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, OverflowError) as error:
         raise AdmError(f"the run's settings are damaged: {error}") from None
 
 
@@ -274,7 +274,7 @@ def config_from_recipe(recipe: Mapping[str, Any]) -> SamplingConfig:
         return SamplingConfig(seeds=(recipe["seed"],), classes=(recipe["class"],), **settings)
     except KeyError as error:
         raise AdmError(f"the picture's recipe is damaged: it has no {error}") from None
-    except (TypeError, ValueError, ConfigError) as error:
+    except (TypeError, ValueError, OverflowError, ConfigError) as error:
         raise AdmError(f"the picture's recipe is damaged: {error}") from None
 
 

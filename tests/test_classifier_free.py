@@ -17,6 +17,7 @@ from adm_cli.devices import reproducible_kernels
 from adm_cli.diffusion.samplers import SAMPLERS
 from adm_cli.errors import ConfigError, UsageError
 from adm_cli.guiding import guided_by
+from adm_cli.models.cost import activation_bytes
 from adm_cli.models.unet import UNet
 from adm_cli.pipeline import (
     Pipeline,
@@ -177,7 +178,7 @@ def test_the_doubled_batch_is_counted(
 ) -> None:
     config = SamplingConfig(seeds=tuple(range(16)), classes=(0,) * 16)
     bare = replace(toy, classifier=None)
-    cost = pipeline_module.activation_bytes(toy.model.config)
+    cost = activation_bytes(toy.model.config)
     monkeypatch.setattr(pipeline_module, "free_bytes", lambda _device: int(8.1 * cost / 0.6))
     assert choose_batch_size(bare, config) == 8
     assert choose_batch_size(bare, replace(config, cfg=2.0)) == 4

@@ -347,6 +347,8 @@ def refuse_changes(stored: Mapping[str, Any], now: Settings) -> None:
     different = []
     for part in ("kind", "config", "diffusion", "training", "data"):
         old, new = stored.get(part), fresh[part]
+        if isinstance(old, dict) and part in ("config", "diffusion", "training"):
+            old = _defaults(getattr(now, part)) | old  # runs begun before a setting was there
         if not isinstance(new, dict) or not isinstance(old, dict):
             old, new = {part: old}, {part: new}
         for name in sorted(set(old) | set(new)):
@@ -359,6 +361,13 @@ def refuse_changes(stored: Mapping[str, Any], now: Settings) -> None:
             f"the run was started with other settings: {'; '.join(different)}. Resume with those "
             f"it has, or begin a new run, with --init if it should start from these weights"
         )
+
+
+def _defaults(config: ModelConfig | DiffusionConfig | TrainingConfig) -> dict[str, Any]:
+    """What a setting is where nothing says otherwise, as JSON."""
+    fields = dataclasses.fields(config)
+    values = {f.name: f.default for f in fields if f.default is not dataclasses.MISSING}
+    return dict(json.loads(json.dumps(values)))
 
 
 def _short(value: object) -> str:
@@ -374,6 +383,7 @@ def feed_options(settings: Settings, share: tuple[int, int]) -> FeedOptions:
         batch_size=training.batch_size,
         seed=training.seed,
         random_crop=training.random_crop,
+        least_crop=training.least_crop,
         flip=training.flip,
         share=share,
         workers=int(options.get("workers", 2)),
