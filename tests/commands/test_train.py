@@ -18,6 +18,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from adm_cli.storage.checkpoints import read_model_file
+from adm_cli.training.setup import DRAWN
 from tests.conftest import Result, Toys
 from tests.training.conftest import draw_pictures
 
@@ -55,10 +56,13 @@ def test_pictures_to_guided_samples(adm: Adm, shapes: Path, tmp_path: Path) -> N
     made = adm("sample", *pair, "--class", "square", "--scale", 1, "--steps", 3, "--num", 1)
     assert made.code == 0, made.err
     assert "class0001" in made.out
+    fast = adm("sample", *pair, "--class", "square", "--num", 1)
+    assert "dpm++2m, 20 steps: what model recommends" in fast.err
     alone = adm("sample", *pair, "--class", "none", "--steps", 3, "--num", 1)
     assert alone.code == 0, alone.err
     facts = adm("info", diffusion["model"], "--json")
     assert json.loads(facts.out)["classes"] == {"0": "circle", "1": "square"}
+    assert json.loads(facts.out)["recommended"]["sampler"] == "dpm++2m"
     with Image.open(tmp_path / "base" / "samples" / "step-00000060.png") as grid:
         assert grid.size == (42, 42)
 
@@ -167,6 +171,7 @@ def test_fine_tuning(adm: Adm, shapes: Path, toys: Toys, tmp_path: Path) -> None
         "--weight-decay", 0, "--steps", 1, "--out", "tuned",
     )  # fmt: skip
     assert "got a row for no class" in tuned.err
+    assert read_model_file(Path("tuned/model.safetensors")).info.recommended == DRAWN
     old, new = load_file(first), load_file("tuned/model.safetensors")
     rows = new["label_emb.weight"]
     assert torch.equal(rows[:2], old["label_emb.weight"])
