@@ -149,7 +149,11 @@ def fenced_commands(path: Path) -> list[str]:
     return commands
 
 
-DOCUMENTS = [PROJECT / "README.md", *sorted((PROJECT / "examples").glob("*.md"))]
+DOCUMENTS = [
+    PROJECT / "README.md",
+    *sorted((PROJECT / "docs").glob("*.md")),
+    *sorted((PROJECT / "examples").glob("*.md")),
+]
 
 
 @pytest.mark.parametrize("path", [p for p in DOCUMENTS if p.is_file()], ids=lambda p: p.name)
@@ -159,7 +163,7 @@ def test_documented_commands_parse(path: Path) -> None:
 
     group = typer.main.get_command(app)
     commands = fenced_commands(path)
-    assert commands or path.parent.name == "examples"
+    assert commands or path != PROJECT / "README.md"
     for text in commands:
         words = shlex.split(text.split(">")[0])[1:]
         if words[0].startswith("-"):
@@ -167,6 +171,12 @@ def test_documented_commands_parse(path: Path) -> None:
         command = group.commands[words[0]]  # type: ignore[attr-defined]
         context = command.make_context(f"adm {words[0]}", words[1:], resilient_parsing=False)
         assert context.params is not None
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: f"{p.parent.name}/{p.name}")
+def test_documents_link_to_files_that_are_there(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", path.read_text()):
+        assert target.startswith("https://") or (path.parent / target).exists(), target
 
 
 def test_the_project_speaks_of_itself_alone() -> None:
