@@ -173,8 +173,8 @@ def measure(
         size = size or (images.shape[1], images.shape[2])
         _check_size(extractor, size, (images.shape[1], images.shape[2]))
         digest.update(images.contiguous().numpy())
-        found = _run(extractor, images)
-        _check_finite(found, done, extractor)
+        found = run_network(extractor, images)
+        check_features(found, range(done, done + len(images)), extractor)
         pool.add(found.pool)
         score.add(found.logits)
         if found.spatial is not None:
@@ -209,7 +209,7 @@ def _kept_indices(count: int, keep: int | None) -> Tensor:
     return torch.randperm(count, generator=generator)[:keep].sort().values
 
 
-def _run(extractor: Extractor, images: Tensor) -> Features:
+def run_network(extractor: Extractor, images: Tensor) -> Features:
     try:
         with torch.no_grad(), reproducible_kernels():
             return extractor.network(images.to(extractor.device))
@@ -232,11 +232,12 @@ def _check_size(extractor: Extractor, first: tuple[int, int], size: tuple[int, i
         )
 
 
-def _check_finite(found: Features, done: int, extractor: Extractor) -> None:
+def check_features(found: Features, places: Sequence[int], extractor: Extractor) -> None:
+    """Raises AdmError for features that are not finite; ``places`` are the images' in their set."""
     bad = (~found.pool.isfinite()).any(dim=1).nonzero()[:, 0].tolist()
     if bad:
         raise AdmError(
-            f"the features of image {done + bad[0]} are NaN or infinite: the weights of "
+            f"the features of image {places[bad[0]]} are NaN or infinite: the weights of "
             f"{extractor.label} do not work on this device"
         )
 

@@ -1,47 +1,30 @@
-"""``adm evaluate``: FID, sFID, Inception Score, KID, precision, recall, density, coverage."""
+"""``adm evaluate``: distances and scores, whether a judge names the classes, and copies."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from adm_cli.commands import console, options
-from adm_cli.commands.selection import Wanted, select_images
-from adm_cli.errors import OutputError, UsageError
+from adm_cli.commands.evaluate_checks import Checks, open_judging
+from adm_cli.commands.evaluate_drawn import DEFAULT_NUM, Drawing, Drawn, measure_drawn, open_drawn
+from adm_cli.commands.evaluate_results import (
+    Findings,
+    check_out,
+    score_facts,
+    show_findings,
+    working,
+    write_findings,
+)
+from adm_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from adm_cli.config import SamplingConfig
-    from adm_cli.evaluating import Extractor, Measured, OnStep, Score
-    from adm_cli.pipeline import Pipeline
+    from adm_cli.evaluating import Extractor, Measured
     from adm_cli.storage.pixels import PixelSet
     from adm_cli.storage.references import Reference
-
-DEFAULT_NUM = 1000  # images drawn with --model
-
-_ROUNDING = 1e-12  # shown as 0
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """What to draw where there are no samples yet; None: the preset's."""
-
-    model: str | None
-    guide: str | None
-    classes: list[str] | None
-    num: int | None
-    scale: float | None
-    cfg: float | None
-    sampler: str | None
-    steps: str | None
-    seed: int | None
 
 
 def evaluate(
@@ -69,7 +52,55 @@ def evaluate(
             "Default: all that the features allow.",
         ),
     ] = None,
-    features: options.Features = "inception",
+    features: Annotated[
+        Optional[str],
+        typer.Option(
+            "--features",
+            help="Whose features to compare: inception, classifier (the embedded noisy classifier; "
+            "needs no download, and is not FID), or a classifier's name or file. Default: the "
+            "--judge's, else inception.",
+            show_default=False,
+        ),
+    ] = None,
+    judge: Annotated[
+        Optional[str],
+        typer.Option(
+            "--judge",
+            help="A classifier of clean pictures (train-classifier --no-noise): how often it "
+            "names the class asked for.",
+        ),
+    ] = None,
+    real: Annotated[
+        Optional[Path],
+        typer.Option(
+            "--real",
+            help="With --judge: held-out pictures with classes, judged beside the samples. "
+            "Default: those of --ref.",
+        ),
+    ] = None,
+    per_class: Annotated[
+        bool, typer.Option("--per-class", help="With --judge: also counts for every class.")
+    ] = False,
+    copies_of: Annotated[
+        Optional[Path],
+        typer.Option(
+            "--copies-of",
+            help="Training pictures: which samples are far nearer to one than to any other.",
+        ),
+    ] = None,
+    copies_in: Annotated[
+        Optional[str],
+        typer.Option(
+            "--copies-in", help="With --copies-of: features, or pixels. Default: features."
+        ),
+    ] = None,
+    copy_ratio: Annotated[
+        Optional[float],
+        typer.Option(
+            "--copy-ratio",
+            help="With --copies-of: nearer by this factor is a copy. Default: 1/3.",
+        ),
+    ] = None,
     inception: options.InceptionFile = None,
     half: Annotated[
         bool,
@@ -124,56 +155,78 @@ def evaluate(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Measure samples against a reference: each number with its standard error.
+    """Measure samples: each number with its standard error.
 
     adm evaluate samples --ref imagenet256.safetensors
 
-    adm evaluate samples --ref photos --features classifier --resize 32 --metrics fid,pr
+    adm evaluate samples --judge judge.safetensors --real held-out --copies-of photos
     """
-    from adm_cli.evaluating import check_count, choose_metrics, load_extractor, notes
-    from adm_cli.evaluating import evaluate as compute
+    from adm_cli.evaluating import check_count, choose_metrics, load_extractor
     from adm_cli.storage.files import check_writable
 
     drawing = Drawing(model, classifier, class_, num, scale, cfg, sampler, steps, seed)
-    _check_choices(samples, ref, drawing, out, overwrite=overwrite)
-    assert ref is not None
+    checks = Checks(judge, real, per_class, copies_of, copies_in, copy_ratio)
+    _check_samples(samples, drawing, checks)
+    _check_measures(ref, checks, metrics=metrics, half=half, features=features or inception)
+    check_out(out, overwrite=overwrite)
     if out is not None:
         check_writable(out.parent)
     size = options.parse_resize(resize)
-    extractor = load_extractor(features, inception=inception, device=device, batch_size=batch_size)
-    wanted = choose_metrics(metrics, extractor)
-    source = _drawn(drawing, device) if samples is None else _stored(samples, size)
+    referee = checks.load_judge(device, batch_size)
+    extractor = None
+    if referee is not None and features is None and inception is None:
+        extractor = referee.extractor
+    elif ref is not None or checks.compares_features:
+        extractor = load_extractor(
+            features or "inception", inception=inception, device=device, batch_size=batch_size
+        )
+    wanted = () if ref is None or extractor is None else choose_metrics(metrics, extractor)
+    source = open_drawn(drawing, device) if samples is None else _stored(samples, size)
     check_count(source.count)
-    reference = find_reference(ref, size, extractor, wanted, source.size, quiet=quiet)
+    judging = None
+    if referee is not None and samples is not None:
+        judging = open_judging(referee, samples, size, real, ref)
+    reference = None
+    found = Findings({"samples": source.name, "images": source.count}, source.remarks)
+    if ref is not None and extractor is not None:
+        reference = find_reference(ref, size, extractor, wanted, source.size, quiet=quiet)
+        found += _score(source, extractor, reference, wanted, half=half, quiet=quiet)
+    if judging is not None:
+        found += judging.run(reference, per_class=per_class, quiet=quiet)
     if isinstance(source, Stored):
-        measured = _measure(source.images, extractor, wanted, quiet=quiet)
-    else:
-        measured = _draw(source, extractor, wanted, quiet=quiet)
-    with _working(quiet=quiet) as on_step:
-        scores = compute(measured, reference, wanted, half=half, on_step=on_step)
-    remarks = [*source.remarks, *notes(measured, reference)]
-    facts = _facts(source.name, measured, reference, scores, remarks, half=half)
+        found += checks.find_copies(source.images, extractor, quiet=quiet)
     if out is not None:
-        _write(out, facts)
-    _show(facts, json=json, quiet=quiet)
+        write_findings(out, found)
+    show_findings(found, json=json, quiet=quiet)
 
 
-def _check_choices(
-    samples: Path | None, ref: Path | None, drawing: Drawing, out: Path | None, *, overwrite: bool
-) -> None:
+def _check_samples(samples: Path | None, drawing: Drawing, checks: Checks) -> None:
     if (samples is None) == (drawing.model is None):
         raise UsageError("give either SAMPLES, or --model to draw them")
-    if ref is None:
-        raise UsageError("--ref is missing: a file of adm reference, or a folder or npz of images")
     if drawing.model is None and any(value is not None for value in vars(drawing).values()):
         raise UsageError(
             "--class, --num, --scale, --cfg, --sampler, --steps, --seed and --classifier are for "
             "drawing: they need --model in place of SAMPLES"
         )
-    if out is not None and out.suffix not in (".csv", ".json"):
-        raise UsageError(f"--out {out}: expected a name that ends in .csv or .json")
-    if out is not None and out.exists() and not overwrite:
-        raise OutputError(f"{out} exists already: pass --overwrite, or another --out")
+    checks.validate()
+    if drawing.model is not None and checks.asked:
+        raise UsageError(
+            "--judge and --copies-of are for SAMPLES that are stored: draw them with adm sample"
+        )
+
+
+def _check_measures(
+    ref: Path | None, checks: Checks, *, metrics: str | None, half: bool, features: object
+) -> None:
+    if ref is None and not checks.asked:
+        raise UsageError(
+            "--ref is missing: a file of adm reference, or a folder or npz of images "
+            "(or pass --judge or --copies-of)"
+        )
+    if ref is None and (metrics is not None or half):
+        raise UsageError("--metrics and --half are for measuring against --ref, which is missing")
+    if ref is None and not checks.compares_features and features is not None:
+        raise UsageError("--features and --inception need --ref, or --copies-of in features")
 
 
 def find_reference(
@@ -225,24 +278,6 @@ class Stored:
         return len(self.images)
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """Samples that are to be drawn."""
-
-    name: str
-    pipeline: Pipeline
-    config: SamplingConfig
-    remarks: list[str]
-
-    @property
-    def size(self) -> tuple[int, int]:
-        return self.pipeline.model.config.image_size
-
-    @property
-    def count(self) -> int:
-        return len(self.config.seeds)
-
-
 def _stored(path: Path, resize: tuple[int, int] | None) -> Stored:
     from adm_cli.storage.pixels import holds_statistics, open_pixels
 
@@ -250,24 +285,6 @@ def _stored(path: Path, resize: tuple[int, int] | None) -> Stored:
     if holds_statistics(path):
         remarks.append(f"{path.name} holds statistics, which count for --ref only: its images do")
     return Stored(str(path), open_pixels(path, resize), remarks)
-
-
-def _drawn(drawing: Drawing, device: str) -> Drawn:
-    from adm_cli.commands.sample import sampling_settings
-    from adm_cli.pipeline import load_pipeline
-    from adm_cli.sources import find_sources
-
-    assert drawing.model is not None
-    sources = find_sources(drawing.model, drawing.guide, guided=drawing.scale != 0)
-    num = DEFAULT_NUM if drawing.num is None else drawing.num
-    pairs = select_images(sources, drawing.classes, seed=drawing.seed, num=num)
-    images = [Wanted(class_id, own_seed) for class_id, own_seed in pairs]
-    config = sampling_settings(
-        sources, images, drawing.scale, drawing.sampler, drawing.steps, None, None, True,
-        cfg=drawing.cfg,
-    )  # fmt: skip
-    pipeline = load_pipeline(sources, guided=config.scale != 0, device=device)
-    return Drawn(sources.model_name, pipeline, config, [])
 
 
 def _measure(
@@ -286,110 +303,24 @@ def _measure(
         )
 
 
-def _draw(drawn: Drawn, extractor: Extractor, metrics: tuple[str, ...], *, quiet: bool) -> Measured:
-    """Draws and measures batch by batch: no image is kept."""
-    from adm_cli.defaults import choose_schedule
-    from adm_cli.evaluating import features_needed, measure
-    from adm_cli.pipeline import generate
-
-    pipeline, config = drawn.pipeline, drawn.config
-    steps = len(choose_schedule(pipeline.diffusion, config.steps))
-    progress = console.SamplingProgress(len(config.seeds), steps, quiet=quiet)
-
-    def batches() -> Iterator[Tensor]:
-        for batch in generate(
-            pipeline,
-            config,
-            on_step=lambda step: progress.advance(step.x.shape[0], step.i),
-            on_note=None if quiet else console.note,
-        ):
-            yield batch.images
-            progress.finish_batch(len(batch.seeds))
-
-    with progress.show():
-        return measure(batches(), extractor, count=len(config.seeds), keep=features_needed(metrics))
-
-
-@contextmanager
-def _working(*, quiet: bool) -> Iterator[OnStep]:
-    """What is being computed, for a person who waits."""
-    counter = console.Counter("", 1, quiet=quiet)
-
-    def on_step(name: str, done: int, total: int) -> None:
-        if (name, total) != (counter.what, counter.total):
-            counter.restart(name, total)
-        counter.update(done)
-
-    with counter.show():
-        yield on_step
-
-
-def _facts(
-    name: str,
-    measured: Measured,
+def _score(
+    source: Stored | Drawn,
+    extractor: Extractor,
     reference: Reference,
-    scores: list[Score],
-    remarks: list[str],
+    metrics: tuple[str, ...],
     *,
     half: bool,
-) -> dict[str, Any]:
-    return {
-        "samples": name,
-        "images": measured.count,
-        "pixels_sha256": measured.pixels_sha256,
-        "reference": reference.source,
-        "reference_images": reference.images,
-        "reference_features": len(reference.kept),
-        "reference_pixels_sha256": reference.pixels_sha256 or None,
-        "features": measured.extractor.name,
-        "features_weights": measured.extractor.weights,
-        "features_sha256": measured.extractor.sha256,
-        "half": half,
-        "metrics": {
-            score.name: {
-                "value": score.value,
-                "error": None if math.isnan(score.error) else score.error,
-            }
-            for score in scores
-        },
-        "notes": remarks,
-    }
+    quiet: bool,
+) -> Findings:
+    """The metrics of samples against a reference."""
+    from adm_cli.evaluating import evaluate as compute
+    from adm_cli.evaluating import notes
 
-
-def _write(out: Path, facts: dict[str, Any]) -> None:
-    from adm_cli.storage.tables import write_csv, write_json
-
-    if out.suffix == ".json":
-        write_json(out, facts)
-        return
-    shared = {k: v for k, v in facts.items() if k not in ("metrics", "notes")}
-    rows = [{"metric": name, **found, **shared} for name, found in facts["metrics"].items()]
-    write_csv(out, rows)
-
-
-def _show(facts: dict[str, Any], *, json: bool, quiet: bool) -> None:
-    if not quiet:
-        for remark in facts["notes"]:
-            console.note(remark)
-    if json:
-        console.print_json(facts)
-        return
-    from rich.table import Table
-    from rich.text import Text
-
-    behind = facts["reference_images"]
-    source = console.one_line(facts["reference"])
-    against = source if behind is None else f"{source} ({behind:,} images)"
-    title = (
-        f"{console.one_line(facts['samples'])} ({facts['images']:,} images) against {against}\n"
-        f"features: {facts['features']} {console.one_line(facts['features_weights'])} "
-        f"({facts['features_sha256'][:8]})"
-    )
-    table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False)
-    for column in ("metric", "value", "error"):
-        table.add_column(column, no_wrap=True, justify="left" if column == "metric" else "right")
-    for name, found in facts["metrics"].items():
-        error = "-" if found["error"] is None else f"{found['error']:.2g}"
-        value = 0.0 if abs(found["value"]) < _ROUNDING else found["value"]
-        table.add_row(name, f"{value:.6g}", error)
-    console.out.print(table)
+    if isinstance(source, Stored):
+        measured = _measure(source.images, extractor, metrics, quiet=quiet)
+    else:
+        measured = measure_drawn(source, extractor, metrics, quiet=quiet)
+    with working(quiet=quiet) as on_step:
+        scores = compute(measured, reference, metrics, half=half, on_step=on_step)
+    facts = score_facts(measured, reference, scores, half=half)
+    return Findings(facts, notes(measured, reference))

@@ -266,7 +266,7 @@ def kernel_distance(samples: Tensor, reference: Tensor, *, groups: int = GROUPS)
     float64. The error is the jackknife's, for the samples alone; about half too wide where the
     sets are alike. Raises ValueError for fewer than 2 images.
     """
-    x, y = _drawn(samples), _drawn(reference)
+    x, y = drawn(samples), drawn(reference)
     if min(len(x), len(y)) < 2:
         raise ValueError(f"KID needs at least 2 images of each set, got {min(len(x), len(y))}")
     parts = x.tensor_split(groups)  # drawn at random, so any parts are random groups
@@ -287,10 +287,10 @@ def kernel_distance(samples: Tensor, reference: Tensor, *, groups: int = GROUPS)
     return Estimate(value(), jackknife(value, counts))
 
 
-def _drawn(features: Tensor) -> Tensor:
-    """At most `KID_MOST` rows in a random order."""
+def drawn(features: Tensor, most: int = KID_MOST) -> Tensor:
+    """At most so many rows, in a random order by a fixed seed."""
     generator = torch.Generator().manual_seed(0)
-    order = torch.randperm(len(features), generator=generator)[:KID_MOST]
+    order = torch.randperm(len(features), generator=generator)[:most]
     return features[order.to(features.device)]
 
 

@@ -50,7 +50,7 @@ def precision_recall(
     for rows, columns, d in _pairs(reference, samples, half, block, on_block):
         among_reference[columns] |= (d <= radii[1][rows, None]).any(dim=0)
         among_samples[rows] |= (d <= radii[0][columns]).any(dim=1)
-    return PrecisionRecall(_share(among_reference), _share(among_samples))
+    return PrecisionRecall(share(among_reference), share(among_samples))
 
 
 def density_coverage(
@@ -72,7 +72,7 @@ def density_coverage(
         covered[rows] |= inside.any(dim=1)
     around /= k
     error = float(around.std() / len(around) ** 0.5) if len(around) > 1 else math.nan
-    return DensityCoverage(Estimate(float(around.mean()), error), _share(covered))
+    return DensityCoverage(Estimate(float(around.mean()), error), share(covered))
 
 
 def nearest_radii(
@@ -110,13 +110,13 @@ def _pairs(
         if half:
             d = _half_distances(u[rows], v[columns])
         else:
-            d = _distances(u[rows] - centre, v[columns] - centre)
+            d = squared_distances(u[rows] - centre, v[columns] - centre)
         yield rows, columns, d
         if on_block is not None:
             on_block(done + 1, len(places))
 
 
-def _distances(u: Tensor, v: Tensor) -> Tensor:
+def squared_distances(u: Tensor, v: Tensor) -> Tensor:
     """|u|^2 - 2 u.v + |v|^2, [n, m]; what rounding alone could have made is 0, as of equals."""
     scale = u.square().sum(dim=1, keepdim=True) + v.square().sum(dim=1)
     d = torch.addmm(scale, u, v.T, alpha=-2)
@@ -142,7 +142,7 @@ def _smallest(nearest: Tensor, d: Tensor) -> Tensor:
     return torch.cat([nearest, found], dim=1).sort(dim=1).values[:, :k]
 
 
-def _share(members: Tensor) -> Estimate:
+def share(members: Tensor) -> Estimate:
     """How many are, and the standard error of a proportion."""
     p = float(members.double().mean())
     return Estimate(p, math.sqrt(p * (1 - p) / len(members)))

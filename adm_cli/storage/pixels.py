@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 import torch
+from PIL import Image
 
 from adm_cli.errors import AdmError, UsageError
 from adm_cli.storage.datasets import ImageSet, open_images
@@ -138,13 +139,14 @@ class NpzPixels:
             images = image_array(npz)
             for begin in range(0, self.count, batch_size):
                 batch = images.read(begin, min(batch_size, self.count - begin))
-                yield batch if self.resize is None else self._resized(batch, self.resize)
+                yield batch if self.resize is None else crop_batch(batch, self.resize)
 
-    @staticmethod
-    def _resized(batch: Pixels, size: tuple[int, int]) -> Pixels:
-        from PIL import Image
 
-        return np.stack([center_crop(Image.fromarray(pixels), size) for pixels in batch])
+def crop_batch(batch: Pixels, size: tuple[int, int]) -> Pixels:
+    """uint8 [n, H, W, 3] at ``size`` (height, width), each cropped and scaled as training does."""
+    if batch.shape[1:3] == tuple(size):
+        return batch
+    return np.stack([center_crop(Image.fromarray(pixels), size) for pixels in batch])
 
 
 def read_npz_statistics(path: Path) -> dict[str, Array] | None:

@@ -79,6 +79,11 @@ def test_named_on_the_command_line(folder: Path, toys: Toys, kind: str) -> None:
         *(["evaluate", "good.npz", "--ref", name, *judge]
           for name in ("x.npz", "x.zip", "x.safetensors")),
         ["evaluate", "good.npz", "--ref", "good.npz", "--inception", "x.pt"],
+        ["evaluate", "good.npz", "--judge", "x.safetensors"],
+        ["evaluate", "x.npz", "--judge", toys.classifier],
+        ["evaluate", "x.zip", "--judge", toys.classifier],
+        ["evaluate", "good.zip", "--judge", toys.classifier, "--real", "x.tar"],
+        ["evaluate", "good.npz", "--copies-of", "x.zip", "--copies-in", "pixels"],
         ["reference", "x.npz", "-o", "new.safetensors", *judge],
         ["nll", "x.tar", "--model", toys.model], ["nll", "x.zip", "--model", toys.model],
         ["evaluate-classifier", "x.zip", "--classifier", toys.classifier],

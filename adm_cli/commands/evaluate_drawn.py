@@ -1,0 +1,97 @@
+"""Samples that `adm evaluate` draws itself, and keeps none of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from adm_cli.commands import console
+from adm_cli.commands.selection import Wanted, select_images
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from adm_cli.config import SamplingConfig
+    from adm_cli.evaluating import Extractor, Measured
+    from adm_cli.pipeline import Pipeline
+
+DEFAULT_NUM = 1000  # images drawn with --model
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """What to draw where there are no samples yet; None: the preset's."""
+
+    model: str | None
+    guide: str | None
+    classes: list[str] | None
+    num: int | None
+    scale: float | None
+    cfg: float | None
+    sampler: str | None
+    steps: str | None
+    seed: int | None
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Samples that are to be drawn."""
+
+    name: str
+    pipeline: Pipeline
+    config: SamplingConfig
+    remarks: list[str]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.pipeline.model.config.image_size
+
+    @property
+    def count(self) -> int:
+        return len(self.config.seeds)
+
+
+def open_drawn(drawing: Drawing, device: str) -> Drawn:
+    """The models loaded and the images chosen; raises UsageError as ``adm sample`` does."""
+    from adm_cli.commands.sample import sampling_settings
+    from adm_cli.pipeline import load_pipeline
+    from adm_cli.sources import find_sources
+
+    assert drawing.model is not None
+    sources = find_sources(drawing.model, drawing.guide, guided=drawing.scale != 0)
+    num = DEFAULT_NUM if drawing.num is None else drawing.num
+    pairs = select_images(sources, drawing.classes, seed=drawing.seed, num=num)
+    images = [Wanted(class_id, own_seed) for class_id, own_seed in pairs]
+    config = sampling_settings(
+        sources, images, drawing.scale, drawing.sampler, drawing.steps, None, None, True,
+        cfg=drawing.cfg,
+    )  # fmt: skip
+    pipeline = load_pipeline(sources, guided=config.scale != 0, device=device)
+    return Drawn(sources.model_name, pipeline, config, [])
+
+
+def measure_drawn(
+    drawn: Drawn, extractor: Extractor, metrics: tuple[str, ...], *, quiet: bool
+) -> Measured:
+    """Draws and measures batch by batch: no image is kept."""
+    from adm_cli.defaults import choose_schedule
+    from adm_cli.evaluating import features_needed, measure
+    from adm_cli.pipeline import generate
+
+    pipeline, config = drawn.pipeline, drawn.config
+    steps = len(choose_schedule(pipeline.diffusion, config.steps))
+    progress = console.SamplingProgress(len(config.seeds), steps, quiet=quiet)
+
+    def batches() -> Iterator[Tensor]:
+        for batch in generate(
+            pipeline,
+            config,
+            on_step=lambda step: progress.advance(step.x.shape[0], step.i),
+            on_note=None if quiet else console.note,
+        ):
+            yield batch.images
+            progress.finish_batch(len(batch.seeds))
+
+    with progress.show():
+        return measure(batches(), extractor, count=len(config.seeds), keep=features_needed(metrics))
