@@ -15,6 +15,8 @@ from adm_cli.config import ClassifierConfig, DiffusionConfig, ScheduleName, UNet
 from adm_cli.errors import UsageError, did_you_mean
 
 ORIGINALS = "https://openaipublic.blob.core.windows.net/diffusion/jul-2021"
+ENLARGEMENTS = ("bicubic", "lanczos")  # that stand in for an upsampler: filters, no weights
+ENLARGEMENT_FACTOR = 2  # of theirs, each side
 TERMS = (
     "OpenAI's checkpoints are for research only, not for commercial use (model card: "
     "https://github.com/openai/guided-diffusion/blob/main/model-card.md)"
@@ -68,7 +70,7 @@ class Preset:
     steps: str = "250"
     scale: float = 0.0
     guide_interval: tuple[float, float] | None = None
-    upsampler: str | None = None  # enlarges what the model draws, without guidance
+    upsampler: str | None = None  # enlarges what the model draws: a checkpoint or an enlargement
     upsampler_sampler: str = "ddpm"
     upsampler_steps: str = "250"
     fid: float | None = None
@@ -78,7 +80,7 @@ class Preset:
     def checkpoints(self) -> tuple[str, ...]:
         """The weights it needs, in the order of their use."""
         names = (self.model, self.classifier, self.upsampler)
-        return tuple(name for name in names if name is not None)
+        return tuple(name for name in names if name is not None and name not in ENLARGEMENTS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -290,6 +292,16 @@ INCEPTION = PublishedFile(
 PRESETS: tuple[Preset, ...] = (
     Preset(
         name="tiny",
+        model="tiny",
+        classifier="tiny_classifier",
+        upsampler="bicubic",  # better than `tiny_upsampler`: see the model card
+        sampler="dpm++2m",
+        steps="20",
+        scale=4.0,
+        guide_interval=(0.0, 0.85),
+    ),
+    Preset(
+        name="tiny-stack",
         model="tiny",
         classifier="tiny_classifier",
         upsampler="tiny_upsampler",

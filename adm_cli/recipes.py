@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import PIL
 import torch
 
 from adm_cli import __version__
@@ -13,6 +14,7 @@ from adm_cli.config import SamplingConfig
 from adm_cli.devices import cpu_threads
 from adm_cli.errors import AdmError, ConfigError
 from adm_cli.pipeline import ImageBatch, Pipeline, choose_schedule
+from adm_cli.presets import ENLARGEMENT_FACTOR, ENLARGEMENTS
 from adm_cli.sources import Sources
 from adm_cli.storage.plans import Item, Plan
 
@@ -25,6 +27,7 @@ _INPUTS = {
     "small_sha256": "the small picture",
     "adm": "the version of adm",
     "torch": "the version of torch",
+    "pillow": "the version of Pillow",
     "device": "the device",
     "dtype": "the precision",
     "batch_size": "the batch size",
@@ -48,6 +51,7 @@ _ENLARGED_TYPES: dict[str, tuple[type, ...]] = {
     "resized": (bool,),
     "base": (dict, type(None)),
 }
+_PLAIN_TYPES: dict[str, tuple[type, ...]] = {"model": (str,), "class": (int, type(None))}
 
 
 def run_recipe(pipeline: Pipeline, config: SamplingConfig) -> dict[str, Any]:
@@ -120,6 +124,24 @@ def split_plan(plan: Plan, small: Sequence[int]) -> tuple[Plan, Plan]:
     )
 
 
+def plain_stack_plan(base: Plan, method: str) -> Plan:
+    """The plan of a run that draws as ``base`` says and enlarges without weights."""
+    size = [ENLARGEMENT_FACTOR * side for side in base.settings["size"]]
+    return Plan(
+        "stack",
+        {**base.settings, "upsampler": method, "size": size},
+        {**base.environment, "pillow": PIL.__version__},
+        base.items,
+    )
+
+
+def plain_base_plan(plan: Plan, small: Sequence[int]) -> Plan:
+    """What `plain_stack_plan` was made of, ``small`` being the size of the base's pictures."""
+    settings = {n: v for n, v in plan.settings.items() if n != "upsampler"}
+    names = {n: v for n, v in plan.environment.items() if n != "pillow"}
+    return Plan("sample", {**settings, "size": list(small)}, names, plan.items)
+
+
 def plan_config(plan: Plan, items: Sequence[Item]) -> SamplingConfig:
     """The settings that draw some of a plan's items; raises AdmError if they are damaged."""
     common = {**plan.environment, **plan.settings}
@@ -146,6 +168,8 @@ def batch_sizes(kind: str, recipe: Mapping[str, Any] | None) -> dict[str, int]:
     """
     if recipe is None or whole_recipe(recipe) is None:
         return {}
+    if is_plain(recipe):
+        return {"base_batch_size": recipe["base"]["batch_size"]} if recipe["base"] else {}
     base = recipe.get("base") if kind == "stack" else None
     small = {} if base is None else {"base_batch_size": base["batch_size"]}
     return {"batch_size": recipe["batch_size"], **small}
@@ -222,6 +246,42 @@ def enlarged_recipe(
     }
 
 
+def plain_recipe(
+    method: str,
+    size: Sequence[int],
+    *,
+    small_sha256: str,
+    base: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """The recipe of a picture enlarged without weights to ``size`` (height, width).
+
+    The rest as in `enlarged_recipe`. Nothing was sampled, so it has no seed and no steps.
+    """
+    names = ("class", "class_name")
+    return {
+        "adm": __version__,
+        "pillow": PIL.__version__,
+        "model": method,
+        "size": list(size),
+        **{name: None if base is None else base.get(name) for name in names},
+        "small_sha256": small_sha256,
+        "resized": False,
+        "base": None if base is None else dict(base),
+    }
+
+
+def is_plain(recipe: Mapping[str, Any]) -> bool:
+    """Whether a recipe is of a picture enlarged without weights."""
+    return (
+        is_enlarged(recipe) and "model_sha256" not in recipe and recipe.get("model") in ENLARGEMENTS
+    )
+
+
+def drawn_recipe(recipe: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The recipe of what was sampled, if it was enlarged without weights since; else itself."""
+    return drawn_recipe(recipe["base"] or {}) if is_plain(recipe) else recipe
+
+
 def is_enlarged(recipe: Mapping[str, Any]) -> bool:
     """Whether a recipe is of an upsampler's picture."""
     return "small_sha256" in recipe
@@ -232,7 +292,7 @@ def whole_recipe(found: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
     recipe: Any = found
     for _ in range(MOST_STAGES):
         try:
-            config_from_recipe(recipe)
+            check_recipe(recipe)
         except (AdmError, TypeError):
             return None
         recipe = recipe.get("base")
@@ -241,13 +301,29 @@ def whole_recipe(found: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
     return None
 
 
+def check_recipe(recipe: Mapping[str, Any]) -> None:
+    """Raises AdmError for a damaged recipe, of whatever kind."""
+    if not is_plain(recipe):
+        config_from_recipe(recipe)
+        return
+    try:
+        _check_types(recipe, _PLAIN_TYPES | _ENLARGED_TYPES)
+        if recipe["resized"]:
+            raise TypeError("resized, although no filter needs that")
+    except (KeyError, TypeError) as error:
+        raise AdmError(f"the picture's recipe is damaged: {error}") from None
+
+
+def _check_types(recipe: Mapping[str, Any], expected: Mapping[str, tuple[type, ...]]) -> None:
+    for name, types in expected.items():
+        if type(recipe[name]) not in types:
+            raise TypeError(f"{name} is {recipe[name]!r:.60}")
+
+
 def config_from_recipe(recipe: Mapping[str, Any]) -> SamplingConfig:
     """The settings that draw the recipe's one image again; raises AdmError if it is damaged."""
     try:
-        expected = _TYPES | (_ENLARGED_TYPES if is_enlarged(recipe) else {})
-        for name, types in expected.items():
-            if type(recipe[name]) not in types:
-                raise TypeError(f"{name} is {recipe[name]!r:.60}")
+        _check_types(recipe, _TYPES | (_ENLARGED_TYPES if is_enlarged(recipe) else {}))
         names = {field.name for field in dataclasses.fields(SamplingConfig)} & set(recipe)
         settings = {name: recipe[name] for name in names}
         if settings.get("guide_interval") is not None:

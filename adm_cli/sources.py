@@ -9,7 +9,7 @@ from pathlib import Path
 from adm_cli.config import UNetConfig
 from adm_cli.errors import UsageError
 from adm_cli.loading import find_weights
-from adm_cli.presets import PRESETS, Preset
+from adm_cli.presets import ENLARGEMENTS, PRESETS, Preset
 from adm_cli.storage.checkpoints import ModelFile
 
 
@@ -72,7 +72,7 @@ def find_upsampler(name: str | Path) -> Sources:
     ``name`` is a checkpoint, a file, or a stack's preset, whose upsampler is meant. Raises as
     `loading.find_weights`, and UsageError for any other kind of model.
     """
-    stacks = [row for row in PRESETS if row.upsampler is not None]
+    stacks = [row for row in PRESETS if row.upsampler not in (None, *ENLARGEMENTS)]
     preset = next((row for row in stacks if str(name) in (row.name, row.upsampler)), None)
     file = find_weights(preset.upsampler if preset is not None and preset.upsampler else name)
     if file.info.kind != "upsampler":

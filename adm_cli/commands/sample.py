@@ -19,7 +19,7 @@ from adm_cli.commands.selection import (
     select_images,
     select_lines,
 )
-from adm_cli.commands.stacks import Stage, drop_base, find_stage, load_stack
+from adm_cli.commands.stacks import PlainStage, Stage, drop_base, find_stage, load_stack
 from adm_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -99,7 +99,11 @@ def sample(
     clip: options.Clip = True,
     upsampler: Annotated[
         Optional[str],
-        typer.Option("--upsampler", help="Enlarges what is drawn. Default: the preset's, if any."),
+        typer.Option(
+            "--upsampler",
+            help="Enlarges what is drawn: checkpoint name, weights file, or bicubic or lanczos "
+            "(twice, without weights). Default: the preset's, if any.",
+        ),
     ] = None,
     no_upsample: Annotated[
         bool, typer.Option("--no-upsample", help="Keep the small pictures, without an upsampler.")
@@ -190,7 +194,9 @@ def sample(
     run_job(Job(plan, outputs, tell, load, drop_base))
 
 
-def _check_used(stage: Stage | None, no_upsample: bool, *later: str | bool | None) -> None:
+def _check_used(
+    stage: Stage | PlainStage | None, no_upsample: bool, *later: str | bool | None
+) -> None:
     """Raises UsageError for settings of an upsampler where there is none."""
     if stage is not None or all(value in (None, False) for value in later):
         return
@@ -272,7 +278,7 @@ def _show_plan(
     sources: Sources,
     config: SamplingConfig,
     steps: int,
-    stage: Stage | None,
+    stage: Stage | PlainStage | None,
     plan: Plan,
     outputs: Outputs,
     json: bool,
