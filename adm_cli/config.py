@@ -30,7 +30,7 @@ NORM_GROUPS = 32  # of every group norm in ADM
 
 # Far above any real model, low enough that a hostile file cannot make us build for hours.
 _MAX_SIDE, _MAX_CHANNELS, _MAX_BLOCKS, _MAX_LEVELS, _MAX_CLASSES = 16384, 16384, 64, 12, 10**6
-_MAX_DEPTH, _MAX_BATCH = 128, 4096
+_MAX_DEPTH, _MAX_BATCH, _MAX_PASSES = 128, 4096, 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,6 +225,7 @@ class SamplingConfig:
     scales: tuple[float, ...] | None = None  # a guidance scale for each image, instead of `scale`
     guide_interval: tuple[float, float] | None = None  # only there; 0 no noise, 1 timestep T - 1
     entropy_scaling: bool = False  # of the guidance: stronger where the classifier is sure
+    project: int = 0  # passes of back projection onto what an upsampler enlarges
 
     def __post_init__(self) -> None:
         if not self.seeds or len(self.seeds) != len(self.classes):
@@ -253,6 +254,9 @@ class SamplingConfig:
                 )
         if type(self.entropy_scaling) is not bool:
             raise ConfigError(f"entropy_scaling is on or off, got {self.entropy_scaling!r:.40}")
+        if type(self.project) is not int:
+            raise ConfigError(f"project is a number of passes, got {self.project!r:.40}")
+        _in_range("project", self.project, 0, _MAX_PASSES)
         if self.batch_size is not None:
             _in_range("the batch size", self.batch_size, 1, _MAX_BATCH)
 

@@ -25,6 +25,7 @@ from adm_cli.devices import (
 )
 from adm_cli.diffusion.guidance import Guidance, classifier_guidance, limited_guidance
 from adm_cli.diffusion.process import rescaled
+from adm_cli.diffusion.projection import back_project
 from adm_cli.diffusion.samplers import SAMPLERS, SAMPLERS_WITH_ETA, ModelFn, Sampler, SampleStep
 from adm_cli.diffusion.schedule import NoiseSchedule
 from adm_cli.errors import ConfigError, DeviceError, UsageError, did_you_mean
@@ -188,6 +189,8 @@ def generate(
         raise UsageError(
             f"{pipeline.sources.model_name} is an upsampler: it enlarges pictures (adm upsample)"
         )
+    if config.project:
+        raise ConfigError("only what an upsampler makes can be projected: project must be 0")
     return _draw_batches(pipeline, config, None, on_step, on_note)
 
 
@@ -351,8 +354,9 @@ def _sample_batch(
         ids = [model.config.num_classes if c is None else c for c in classes]
         labels = torch.tensor(ids, dtype=torch.int64, device=pipeline.device)
     net = partial(model, y=labels)
-    if small is not None:
-        net = partial(net, low_res=small.to(pipeline.device, real))
+    low_res = None if small is None else small.to(pipeline.device, real)
+    if low_res is not None:
+        net = partial(net, low_res=low_res)
     x_T = draw().to(pipeline.device, real)
     x = x_T
     with reproducible_kernels():
@@ -366,6 +370,8 @@ def _sample_batch(
             variance=pipeline.diffusion.variance,
             clip_denoised=config.clip_denoised,
         ):
+            if low_res is not None and step.i == 0:
+                step = step._replace(x=back_project(step.x, low_res, config.project))
             x = step.x
             if on_step is not None:
                 on_step(step)

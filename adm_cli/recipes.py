@@ -34,6 +34,7 @@ _INPUTS = {
 }
 # What of a run may change between its images without being another run.
 _ENVIRONMENT = ("adm", "torch", "model", "classifier")
+ENLARGING = ("project",)  # of an upsampler, where it has them
 MODIFIERS = ("guide_interval", "entropy_scaling")  # of guidance, where there are any
 # What is read back from a picture, which anyone may have written.
 _TYPES: dict[str, tuple[type, ...]] = {
@@ -90,7 +91,9 @@ _UPSAMPLING = ("model_sha256", "sampler", "steps", "num_steps", "eta", "clip_den
 
 def stack_plan(base: Plan, upsampling: Plan) -> Plan:
     """The plan of a run that draws as ``base`` says and enlarges as ``upsampling`` says."""
-    later = {f"upsampler_{name}": upsampling.settings[name] for name in _UPSAMPLING}
+    mine = upsampling.settings
+    names = (*_UPSAMPLING, *(name for name in ENLARGING if name in mine))
+    later = {f"upsampler_{name}": mine[name] for name in names}
     return Plan(
         "stack",
         {
@@ -109,7 +112,8 @@ def split_plan(plan: Plan, small: Sequence[int]) -> tuple[Plan, Plan]:
 
     The second plan's items have no guidance scale of their own: an upsampler is not guided.
     """
-    later = {name: plan.settings[f"upsampler_{name}"] for name in _UPSAMPLING}
+    optional = (name for name in ENLARGING if f"upsampler_{name}" in plan.settings)
+    later = {name: plan.settings[f"upsampler_{name}"] for name in (*_UPSAMPLING, *optional)}
     first = {n: v for n, v in plan.settings.items() if not n.startswith("upsampler_")}
     steps = first["num_steps"] - later["num_steps"]
     names = {n: v for n, v in plan.environment.items() if n != "upsampler"}
@@ -186,6 +190,7 @@ def _common(
         modifiers["guide_interval"] = list(config.guide_interval)
     if config.entropy_scaling:
         modifiers["entropy_scaling"] = True
+    enlarging = {name: getattr(config, name) for name in ENLARGING if getattr(config, name)}
     return {
         "adm": __version__,
         "model": sources.model_name,
@@ -199,6 +204,7 @@ def _common(
         "num_steps": len(choose_schedule(diffusion, config.steps)),
         "eta": config.eta,
         "clip_denoised": config.clip_denoised,
+        **enlarging,
         "size": list(sources.model.info.config.image_size),
         "device": device.type,
         "dtype": str(dtype).removeprefix("torch."),

@@ -10,7 +10,9 @@ from adm_cli.config import UNetConfig
 from adm_cli.errors import UsageError
 from adm_cli.loading import find_weights
 from adm_cli.presets import ENLARGEMENTS, PRESETS, Preset
-from adm_cli.storage.checkpoints import ModelFile
+from adm_cli.storage.checkpoints import ModelFile, ModelInfo
+
+DEFAULT_PASSES = 8  # of back projection: leave a hundredth of the difference, or less
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,14 @@ def find_upsampler(name: str | Path) -> Sources:
     if file.info.kind != "upsampler":
         raise UsageError(f"{name} holds a {file.info.kind} model, expected an upsampler")
     return Sources(file.name, file, None, None, preset)
+
+
+def default_projection(info: ModelInfo) -> int:
+    """Passes of back projection after an upsampler: none for the published, which the paper's are.
+
+    Those that `adm` trained say so themselves.
+    """
+    return DEFAULT_PASSES if info.training else 0
 
 
 def check_stack(base: Sources, upsampler: Sources) -> None:

@@ -118,6 +118,10 @@ def sample(
     upsample_steps: Annotated[
         Optional[str], typer.Option("--upsample-steps", help="The upsampler's respacing.")
     ] = None,
+    upsample_project: Annotated[
+        Optional[int],
+        typer.Option("--upsample-project", help=options.PROJECT_HELP),
+    ] = None,
     shard: options.ShardOption = None,
     out: options.RunOut = None,
     format: options.Format = "png",
@@ -162,8 +166,11 @@ def sample(
     schedule = choose_schedule(sources.model.info.diffusion, config.steps)
     stage = None
     if not no_upsample:
-        stage = find_stage(sources, config, upsampler, upsample_sampler, upsample_steps)
-    _check_used(stage, no_upsample, upsampler, keep_base, upsample_sampler, upsample_steps)
+        stage = find_stage(
+            sources, config, upsampler, upsample_sampler, upsample_steps, upsample_project
+        )
+    later = (upsampler, upsample_sampler, upsample_steps, upsample_project)
+    _check_used(stage, keep_base or any(v is not None for v in later), no_upsample)
     outputs = choose_outputs(out, format, grid, animate, overwrite, part.shard)
     where = choose_device(part.device)
     compute = choose_dtype(dtype, where, use_fp16=sources.model.info.config.use_fp16)
@@ -194,11 +201,9 @@ def sample(
     run_job(Job(plan, outputs, tell, load, drop_base))
 
 
-def _check_used(
-    stage: Stage | PlainStage | None, no_upsample: bool, *later: str | bool | None
-) -> None:
+def _check_used(stage: Stage | PlainStage | None, asked: bool, no_upsample: bool) -> None:
     """Raises UsageError for settings of an upsampler where there is none."""
-    if stage is not None or all(value in (None, False) for value in later):
+    if stage is not None or not asked:
         return
     if no_upsample:
         raise UsageError("--no-upsample stands alone: leave out what is about the upsampler")

@@ -54,8 +54,11 @@ class Stage:
 
     def facts(self, plan: Plan) -> dict[str, Any]:
         """What a person may want to know in advance."""
+        from adm_cli.recipes import ENLARGING
+
         names = ("model_sha256", "sampler", "steps", "num_steps")
         settings = {f"upsampler_{name}": plan.settings[f"upsampler_{name}"] for name in names}
+        settings |= {f"upsampler_{name}": getattr(self.config, name) for name in ENLARGING}
         return {"upsampler": self.sources.model_name, **settings}
 
 
@@ -84,6 +87,7 @@ def enlarging_config(
     eta: float | None = None,
     batch_size: int | None,
     clip: bool,
+    project: int | None = None,
 ) -> SamplingConfig:
     """An upsampler's settings; what is not given is the stack's it belongs to, or the model's.
 
@@ -91,7 +95,7 @@ def enlarging_config(
     """
     from adm_cli.config import SamplingConfig
     from adm_cli.pipeline import choose_sampler, choose_schedule
-    from adm_cli.sources import check_classes
+    from adm_cli.sources import check_classes, default_projection
 
     preset = sources.preset
     if preset is not None:
@@ -105,6 +109,7 @@ def enlarging_config(
         eta=eta,
         batch_size=batch_size,
         clip_denoised=clip,
+        project=project if project is not None else default_projection(sources.model.info),
     )
     choose_sampler(config)
     choose_schedule(sources.model.info.diffusion, steps)
@@ -119,6 +124,7 @@ def find_stage(
     name: str | None,
     sampler: str | None,
     steps: str | None,
+    project: int | None = None,
 ) -> Stage | PlainStage | None:
     """The upsampler that was asked for, or the preset's; None where there is neither.
 
@@ -133,10 +139,10 @@ def find_stage(
     if name is None:
         return None
     if name in ENLARGEMENTS:
-        if sampler is not None or steps is not None:
+        if any(given is not None for given in (sampler, steps, project)):
             raise UsageError(
-                f"{name} enlarges without sampling: leave out --upsample-sampler and "
-                f"--upsample-steps, or pass an --upsampler that has them"
+                f"{name} enlarges without sampling: leave out the other --upsample-... options, "
+                f"or pass an --upsampler that has them"
             )
         return PlainStage(name)
     sources = find_upsampler(name)
@@ -144,7 +150,7 @@ def find_stage(
     images = list(zip(config.classes, config.seeds, strict=True))
     enlarging = enlarging_config(
         sources, images, sampler=sampler, steps=steps,
-        batch_size=config.batch_size, clip=config.clip_denoised,
+        batch_size=config.batch_size, clip=config.clip_denoised, project=project,
     )  # fmt: skip
     return Stage(sources, enlarging)
 
