@@ -34,7 +34,7 @@ _INPUTS = {
 }
 # What of a run may change between its images without being another run.
 _ENVIRONMENT = ("adm", "torch", "model", "classifier")
-ENLARGING = ("project",)  # of an upsampler, where it has them
+ENLARGING = ("project", "low_res_noise")  # of an upsampler, where it has them
 MODIFIERS = ("guide_interval", "entropy_scaling")  # of guidance, where there are any
 # What is read back from a picture, which anyone may have written.
 _TYPES: dict[str, tuple[type, ...]] = {
@@ -190,7 +190,8 @@ def _common(
         modifiers["guide_interval"] = list(config.guide_interval)
     if config.entropy_scaling:
         modifiers["entropy_scaling"] = True
-    enlarging = {name: getattr(config, name) for name in ENLARGING if getattr(config, name)}
+    changed = (n for n in ENLARGING if getattr(config, n) != getattr(SamplingConfig, n))
+    enlarging = {name: getattr(config, name) for name in changed}
     return {
         "adm": __version__,
         "model": sources.model_name,

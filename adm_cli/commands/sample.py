@@ -122,6 +122,10 @@ def sample(
         Optional[int],
         typer.Option("--upsample-project", help=options.PROJECT_HELP),
     ] = None,
+    upsample_noise: Annotated[
+        Optional[float],
+        typer.Option("--upsample-noise", help=options.LOW_RES_NOISE_HELP),
+    ] = None,
     shard: options.ShardOption = None,
     out: options.RunOut = None,
     format: options.Format = "png",
@@ -167,9 +171,10 @@ def sample(
     stage = None
     if not no_upsample:
         stage = find_stage(
-            sources, config, upsampler, upsample_sampler, upsample_steps, upsample_project
-        )
-    later = (upsampler, upsample_sampler, upsample_steps, upsample_project)
+            sources, config, upsampler, upsample_sampler, upsample_steps,
+            upsample_project, upsample_noise,
+        )  # fmt: skip
+    later = (upsampler, upsample_sampler, upsample_steps, upsample_project, upsample_noise)
     _check_used(stage, keep_base or any(v is not None for v in later), no_upsample)
     outputs = choose_outputs(out, format, grid, animate, overwrite, part.shard)
     where = choose_device(part.device)

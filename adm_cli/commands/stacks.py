@@ -88,6 +88,7 @@ def enlarging_config(
     batch_size: int | None,
     clip: bool,
     project: int | None = None,
+    low_res_noise: float | None = None,
 ) -> SamplingConfig:
     """An upsampler's settings; what is not given is the stack's it belongs to, or the model's.
 
@@ -95,7 +96,7 @@ def enlarging_config(
     """
     from adm_cli.config import SamplingConfig
     from adm_cli.pipeline import choose_sampler, choose_schedule
-    from adm_cli.sources import check_classes, default_projection
+    from adm_cli.sources import check_classes, choose_low_res_noise, default_projection
 
     preset = sources.preset
     if preset is not None:
@@ -110,6 +111,7 @@ def enlarging_config(
         batch_size=batch_size,
         clip_denoised=clip,
         project=project if project is not None else default_projection(sources.model.info),
+        low_res_noise=choose_low_res_noise(sources, low_res_noise),
     )
     choose_sampler(config)
     choose_schedule(sources.model.info.diffusion, steps)
@@ -125,6 +127,7 @@ def find_stage(
     sampler: str | None,
     steps: str | None,
     project: int | None = None,
+    low_res_noise: float | None = None,
 ) -> Stage | PlainStage | None:
     """The upsampler that was asked for, or the preset's; None where there is neither.
 
@@ -139,7 +142,7 @@ def find_stage(
     if name is None:
         return None
     if name in ENLARGEMENTS:
-        if any(given is not None for given in (sampler, steps, project)):
+        if any(given is not None for given in (sampler, steps, project, low_res_noise)):
             raise UsageError(
                 f"{name} enlarges without sampling: leave out the other --upsample-... options, "
                 f"or pass an --upsampler that has them"
@@ -151,6 +154,7 @@ def find_stage(
     enlarging = enlarging_config(
         sources, images, sampler=sampler, steps=steps,
         batch_size=config.batch_size, clip=config.clip_denoised, project=project,
+        low_res_noise=low_res_noise,
     )  # fmt: skip
     return Stage(sources, enlarging)
 

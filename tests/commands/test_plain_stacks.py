@@ -214,6 +214,8 @@ def test_the_embedded_preset(adm: Run) -> None:
     for row in shown[1:]:
         assert (row["upsampler"], row["size"]) == ("tiny_upsampler", [64, 64])
         assert (row["upsampler_sampler"], row["upsampler_steps"]) == ("ddim", "ddim10")
+    done = adm("upsample", "x.png", "--model", "bicubic")
+    assert (done.code, "no upsampler but a filter" in done.err) == (2, True)
     done = adm("upsample", "x.png", "--model", "tiny")
     assert (done.code, "expected an upsampler" in done.err) == (2, True)
     rows = {row["name"]: row for row in map(json.loads, adm("models", "--json").out.splitlines())}
