@@ -23,10 +23,11 @@ Prediction = Literal["eps", "x_start", "v"]
 Variance = Literal["learned_range", "fixed_large", "fixed_small"]
 Loss = Literal["mse", "rescaled_mse", "kl", "rescaled_kl"]
 Anneal = Literal["none", "linear", "cosine"]
-TimestepSampler = Literal["uniform", "loss-second-moment"]
+TimestepSampler = Literal["uniform", "stratified", "loss-second-moment"]
 TrainingDtype = Literal["float32", "bfloat16", "float16"]
 
 NORM_GROUPS = 32  # of every group norm in ADM
+LEAST_CROP = 0.8  # smallest side of the original's random crops, of the picture's shorter side
 
 # Far above any real model, low enough that a hostile file cannot make us build for hours.
 _MAX_SIDE, _MAX_CHANNELS, _MAX_BLOCKS, _MAX_LEVELS, _MAX_CLASSES = 16384, 16384, 64, 12, 10**6
@@ -59,6 +60,7 @@ class EncoderConfig:
     in_channels: int = 3
     use_fp16: bool = False  # the published recipe computes the torso in float16 (on a GPU)
     gradient_checkpointing: bool = False  # recompute blocks in the backward pass
+    patch: int = 1  # side of the pixel blocks folded into channels before the first convolution
 
     def __post_init__(self) -> None:
         height, width = self.image_size
@@ -68,6 +70,7 @@ class EncoderConfig:
         _in_range("num_res_blocks", self.num_res_blocks, 1, _MAX_BLOCKS)
         _in_range("in_channels", self.in_channels, 1, _MAX_CHANNELS)
         _in_range("num_heads", self.num_heads, 1, _MAX_CHANNELS)
+        _in_range("patch", self.patch, 1, _MAX_SIDE)
         _in_range("number of channel_mult", len(self.channel_mult), 1, _MAX_LEVELS)
         if not all(0 < mult <= _MAX_CHANNELS for mult in self.channel_mult):  # NaN is not either
             raise ConfigError(f"channel_mult must be above 0 and finite, got {self.channel_mult}")
@@ -76,9 +79,10 @@ class EncoderConfig:
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout must be in [0, 1), got {self.dropout}")
         if height % self.stride or width % self.stride:
+            folded = f", patches of {self.patch}x{self.patch}" if self.patch > 1 else ""
             raise ConfigError(
                 f"image size {height}x{width} is not divisible by the model's total stride "
-                f"{self.stride} ({len(self.channel_mult)} levels of channel_mult)"
+                f"{self.stride} ({len(self.channel_mult)} levels of channel_mult{folded})"
             )
         for channels in self.level_channels:
             if not 0 < channels <= _MAX_CHANNELS or channels % NORM_GROUPS:
@@ -88,8 +92,8 @@ class EncoderConfig:
                 )
         for level, channels in enumerate(self.level_channels):
             last = level == len(self.level_channels) - 1
-            if last or 2**level in self.attention_factors:
-                self._check_attention(channels, 2**level)
+            if last or self.attends(level):
+                self._check_attention(channels, self.patch * 2**level)
 
     def _check_attention(self, channels: int, factor: int) -> None:
         self.heads(channels)
@@ -122,10 +126,14 @@ class EncoderConfig:
     def level_channels(self) -> tuple[int, ...]:
         return tuple(int(mult * self.model_channels) for mult in self.channel_mult)
 
+    def attends(self, level: int) -> bool:
+        """Whether the blocks of a resolution level have attention."""
+        return self.patch * 2**level in self.attention_factors
+
     @property
     def stride(self) -> int:
-        """Total downsampling, 2^(levels - 1)."""
-        return int(2 ** (len(self.channel_mult) - 1))
+        """Total downsampling, patch * 2^(levels - 1)."""
+        return int(self.patch * 2 ** (len(self.channel_mult) - 1))
 
     @property
     def embedding_dim(self) -> int:
@@ -165,7 +173,7 @@ class UNetConfig(EncoderConfig):
         if self.num_heads_upsample is not None:
             _in_range("num_heads_upsample", self.num_heads_upsample, 1, _MAX_CHANNELS)
             for level, channels in enumerate(self.level_channels):
-                if 2**level in self.attention_factors:
+                if self.attends(level):
                     self.heads(channels, self.num_heads_upsample)
 
     @property
@@ -302,6 +310,7 @@ class TrainingConfig:
     channels_last: bool = False
     compile: bool = False
     random_crop: bool = False
+    least_crop: float = LEAST_CROP  # smallest side of a random crop, of the shorter side
     crop: int | None = None  # an upsampler learns from random squares of this side; None: from all
     vary_kernel: bool = False  # its small pictures are made by one of several filters
     flip: bool = True
@@ -328,6 +337,7 @@ class TrainingConfig:
         _in_interval("the learning rate", self.lr, 0, 10)
         _in_interval("weight_decay", self.weight_decay, 0, 10)
         _in_interval("label_dropout", self.label_dropout, 0, 1)
+        _in_interval("least_crop", self.least_crop, 0.05, 1)
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise ConfigError(f"clip_norm must be above 0, got {self.clip_norm}")
         if not self.ema_rates:

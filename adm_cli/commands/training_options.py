@@ -198,7 +198,9 @@ class DenoiserOptions(CommonOptions):
     ] = None
     timestep_sampler: Annotated[
         Optional[str],
-        _option("--timestep-sampler", panel=_TRAIN, help="uniform or loss-second-moment."),
+        _option(
+            "--timestep-sampler", panel=_TRAIN, help="uniform, stratified or loss-second-moment."
+        ),
     ] = None
     sample_every: Annotated[
         Optional[int],

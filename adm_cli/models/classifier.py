@@ -10,7 +10,13 @@ from torch import Tensor, nn
 
 from adm_cli.config import ClassifierConfig
 from adm_cli.models.layers import AttentionPool2d, Conv2d, GroupNorm32, zeroed
-from adm_cli.models.unet import TorsoModel, build_encoder, build_middle, build_time_embed
+from adm_cli.models.unet import (
+    TorsoModel,
+    build_encoder,
+    build_middle,
+    build_time_embed,
+    fold,
+)
 
 _SPATIAL_WIDTH = 2048  # hidden width of the two spatial pools
 
@@ -55,7 +61,7 @@ class NoisyClassifier(TorsoModel):
         emb = self.embed_time(t)
         spatial = self.config.pool.startswith("spatial")
         means = []
-        h = x.to(self.torso_dtype)
+        h = fold(x, self.config.patch).to(self.torso_dtype)
         for block in self.input_blocks:
             h = block(h, emb)
             if spatial:

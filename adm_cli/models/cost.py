@@ -38,7 +38,7 @@ def activation_bytes(config: UNetConfig | ClassifierConfig) -> int:
 
     For a classifier, what its gradient needs; for a UNet, its skips and the widest blocks.
     """
-    cells = config.image_size[0] * config.image_size[1]
+    cells = config.image_size[0] * config.image_size[1] // config.patch**2
     blocks = [config.level_channels[0] * cells]  # values that each block of the encoder makes
     for level, channels in enumerate(config.level_channels):
         blocks += [channels * cells // 4**level] * (config.num_res_blocks + 1)
@@ -53,7 +53,7 @@ def training_bytes(config: UNetConfig | ClassifierConfig, parameters: int, image
 
     Weights, gradients, two moments and one average, and what autograd keeps of the activations.
     """
-    cells = config.image_size[0] * config.image_size[1]
+    cells = config.image_size[0] * config.image_size[1] // config.patch**2
     blocks = [config.level_channels[0] * cells]
     for level, channels in enumerate(config.level_channels):
         size = channels * cells // 4**level

@@ -47,13 +47,14 @@ def build_label_embedding(num_labels: int, width: int) -> nn.Embedding:
 def build_encoder(config: EncoderConfig, in_channels: int) -> tuple[nn.ModuleList, list[int]]:
     """The downsampling half, and the channels that each of its blocks gives out."""
     ch = config.level_channels[0]
-    blocks = nn.ModuleList([EmbedSequential(Conv2d(in_channels, ch, 3, padding=1))])
+    first = Conv2d(in_channels * config.patch**2, ch, 3, padding=1)
+    blocks = nn.ModuleList([EmbedSequential(first)])
     channels = [ch]
     for level, out in enumerate(config.level_channels):
         for _ in range(config.num_res_blocks):
             layers: list[nn.Module] = [ResBlock(config, ch, out)]
             ch = out
-            if 2**level in config.attention_factors:
+            if config.attends(level):
                 layers.append(AttentionBlock(config, ch))
             blocks.append(EmbedSequential(*layers))
             channels.append(ch)
@@ -83,7 +84,7 @@ def build_decoder(config: UNetConfig, skips: list[int]) -> nn.ModuleList:
         for i in range(config.num_res_blocks + 1):
             layers: list[nn.Module] = [ResBlock(config, ch + skips.pop(), out)]
             ch = out
-            if 2**level in config.attention_factors:
+            if config.attends(level):
                 layers.append(AttentionBlock(config, ch, config.num_heads_upsample))
             if level and i == config.num_res_blocks:
                 layers.append(
@@ -93,6 +94,14 @@ def build_decoder(config: UNetConfig, skips: list[int]) -> nn.ModuleList:
                 )
             blocks.append(EmbedSequential(*layers))
     return blocks
+
+
+def fold(x: Tensor, patch: int) -> Tensor:
+    """[B, C, H, W] to [B, C * patch^2, H / patch, W / patch]: blocks of pixels become channels.
+
+    The torso then works on a smaller map, as in SiD2 (arXiv 2410.19324, section 3.2).
+    """
+    return x if patch == 1 else F.pixel_unshuffle(x, patch)
 
 
 class TorsoModel(nn.Module):
@@ -158,7 +167,7 @@ class UNet(TorsoModel):
         self.out = nn.Sequential(
             GroupNorm32(ch),
             nn.SiLU(),
-            zeroed(Conv2d(ch, config.out_channels, 3, padding=1)),
+            zeroed(Conv2d(ch, config.out_channels * config.patch**2, 3, padding=1)),
         )
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
@@ -168,7 +177,7 @@ class UNet(TorsoModel):
         emb = self.embed_time(t)  # [B, E]
         if self.label_emb is not None:
             emb = emb + self.label_emb(y)
-        h = x.to(self.torso_dtype)
+        h = fold(x, self.config.patch).to(self.torso_dtype)
         skips = []
         for block in self.input_blocks:
             h = block(h, emb)
@@ -176,7 +185,8 @@ class UNet(TorsoModel):
         h = self.middle_block(h, emb)
         for block in self.output_blocks:
             h = block(torch.cat([h, skips.pop()], dim=1), emb)
-        return self.out(h.to(x.dtype))  # type: ignore[no-any-return]
+        out = self.out(h.to(x.dtype))
+        return out if self.config.patch == 1 else F.pixel_shuffle(out, self.config.patch)
 
 
 class SuperResUNet(UNet):

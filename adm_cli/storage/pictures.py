@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from adm_cli.config import LEAST_CROP
 from adm_cli.errors import AdmError
 from adm_cli.presets import ENLARGEMENT_FACTOR
 from adm_cli.storage.images import BOMBS, Pixels
@@ -135,18 +136,25 @@ def enlarge_picture(pixels: Pixels, method: str) -> Pixels:
     return np.asarray(Image.fromarray(pixels).resize((width, height), filter_))
 
 
-def random_crop(image: Image.Image, size: tuple[int, int], draw: Callable[[int], int]) -> Pixels:
-    """A crop of 80 to 100 % of the shorter side at ``size``: uint8 [H, W, 3], as the original.
+def random_crop(
+    image: Image.Image,
+    size: tuple[int, int],
+    draw: Callable[[int], int],
+    least: float = LEAST_CROP,
+) -> Pixels:
+    """A crop of ``least`` to 1 of the shorter side at ``size``: uint8 [H, W, 3].
 
-    ``draw(n)`` gives a whole number from 0 to n - 1.
+    ``draw(n)`` gives a whole number from 0 to n - 1. The original crops at least 0.8.
     """
-    short = draw_short_side(size, draw)
+    short = draw_short_side(size, draw, least)
     return cut(resize_for_crop(image, size, short), size, draw)
 
 
-def draw_short_side(size: tuple[int, int], draw: Callable[[int], int]) -> int:
-    """To what shorter side a picture is resized before `cut`: from ``min(size)`` to 5/4 of it."""
-    return min(size) + draw(math.ceil(min(size) / 0.8) - min(size) + 1)
+def draw_short_side(
+    size: tuple[int, int], draw: Callable[[int], int], least: float = LEAST_CROP
+) -> int:
+    """To what shorter side a picture is resized before `cut`: 1 to 1 / ``least`` of ``size``'s."""
+    return min(size) + draw(math.ceil(min(size) / least) - min(size) + 1)
 
 
 def resize_for_crop(image: Image.Image, size: tuple[int, int], short: int) -> Pixels:
@@ -167,9 +175,11 @@ def cut(pixels: Pixels, size: tuple[int, int], draw: Callable[[int], int]) -> Pi
     return pixels[top : top + height, left : left + width]
 
 
-def shrink_for_crops(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+def shrink_for_crops(
+    image: Image.Image, size: tuple[int, int], least: float = LEAST_CROP
+) -> Image.Image:
     """The halvings that every `random_crop` begins with, so that they need doing only once."""
-    return _halve(image, _enlarged(size, math.ceil(min(size) / 0.8)))
+    return _halve(image, _enlarged(size, math.ceil(min(size) / least)))
 
 
 def _enlarged(size: tuple[int, int], short: int) -> tuple[int, int]:

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from adm_cli.config import LEAST_CROP
 from adm_cli.devices import free_bytes
 from adm_cli.errors import AdmError
 from adm_cli.storage.datasets import ImageSet
@@ -37,6 +39,7 @@ _PROBE = 32  # pictures decoded to guess how much the rest need
 _MOST_TRIES = 50  # pictures passed over before a streamed batch gives up
 
 OnDecoded = Callable[[int, int], None]  # pictures done, pictures in all
+Decode = Callable[[ImageSet, int, tuple[int, int]], Pixels]  # of a set, an index and a size
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ class FeedOptions:
     batch_size: int
     seed: int
     random_crop: bool = False
+    least_crop: float = LEAST_CROP
     flip: bool = True
     share: tuple[int, int] = (0, 1)
     workers: int = 2  # processes that decode a set too large for memory; threads otherwise
@@ -128,8 +132,7 @@ class CachedFeed:
         self, images: ImageSet, options: FeedOptions, on_decoded: OnDecoded | None = None
     ) -> None:
         self.options = options
-        decode = _decode_for_crops if options.random_crop else _decode_whole
-        pixels, good, self.bad = decode_all(images, options, decode, on_decoded)
+        pixels, good, self.bad = decode_all(images, options, _decoder(options), on_decoded)
         self.images = images.part(good)
         self.labels = torch.from_numpy(self.images.labels())
         self._ragged: list[Pixels] | None = None
@@ -157,7 +160,7 @@ class CachedFeed:
         """A random crop; resizing is most of its work, so the results are kept while they fit."""
         assert self._ragged is not None
         size, pick = self.options.size, _whole_numbers(draw)
-        short = draw_short_side(size, pick)
+        short = draw_short_side(size, pick, self.options.least_crop)
         resized = self._resized.get((draw.picture, short))
         if resized is None:
             source = Image.fromarray(self._ragged[draw.picture])
@@ -223,7 +226,7 @@ def make_feed(images: ImageSet, options: FeedOptions, on_decoded: OnDecoded | No
 def decode_all(
     images: ImageSet,
     options: FeedOptions,
-    decode: Callable[[ImageSet, int, tuple[int, int]], Pixels],
+    decode: Decode,
     on_decoded: OnDecoded | None = None,
 ) -> tuple[list[Pixels], list[int], tuple[str, ...]]:
     """Pixels of all readable pictures, their indices, and what is wrong with the others."""
@@ -272,7 +275,7 @@ def _estimate_bytes(images: ImageSet, options: FeedOptions) -> float:
     sizes = []
     for i in range(0, len(images), max(1, len(images) // _PROBE)):
         try:
-            sizes.append(_decode_for_crops(images, i, options.size).size)
+            sizes.append(_decoder(options)(images, i, options.size).size)
         except AdmError:
             continue  # reported when it is its turn
     return len(images) * (sum(sizes) / len(sizes) if sizes else 0.0)
@@ -282,15 +285,23 @@ def _decode_whole(images: ImageSet, index: int, size: tuple[int, int]) -> Pixels
     return center_crop(decode_picture(images.read(index), images.name(index)), size)
 
 
-def _decode_for_crops(images: ImageSet, index: int, size: tuple[int, int]) -> Pixels:
+def _decode_for_crops(images: ImageSet, index: int, size: tuple[int, int], least: float) -> Pixels:
     image = decode_picture(images.read(index), images.name(index))
-    return np.asarray(shrink_for_crops(image, size))
+    return np.asarray(shrink_for_crops(image, size, least))
+
+
+def _decoder(options: FeedOptions) -> Decode:
+    """How far a picture is prepared before its crop and flip are known."""
+    if not options.random_crop:
+        return _decode_whole
+    return partial(_decode_for_crops, least=options.least_crop)
 
 
 def _finish(source: Pixels, draw: Draw, options: FeedOptions) -> Pixels:
-    """Crops and flips a picture that `_decode_for_crops` or `_decode_whole` gave."""
+    """Crops and flips a picture that `_decoder` gave."""
     if options.random_crop:
-        source = random_crop(Image.fromarray(source), options.size, _whole_numbers(draw))
+        pick = _whole_numbers(draw)
+        source = random_crop(Image.fromarray(source), options.size, pick, options.least_crop)
     return source[:, ::-1] if draw.flip else source
 
 
@@ -321,7 +332,7 @@ class _Decoder:
 
     def __getitem__(self, draw: Draw) -> tuple[Pixels, int, list[str]]:
         bad: list[str] = []
-        decode = _decode_for_crops if self.options.random_crop else _decode_whole
+        decode = _decoder(self.options)
         for index in range(draw.picture, draw.picture + _MOST_TRIES):
             index %= len(self.images)
             try:

@@ -361,13 +361,13 @@ def _check_degradation(kind: Kind, config: ModelConfig, crop: int | None) -> Non
 def refuse_changes(stored: Mapping[str, Any], now: Settings) -> None:
     """Raises UsageError, telling the difference, if a resumed run would learn something else."""
     fresh = now.to_json()
-    absent = {part: _defaults(getattr(now, part)) for part in ("config", "diffusion", "training")}
     different = []
     for part in ("kind", "config", "diffusion", "training", "data"):
         old, new = stored.get(part), fresh[part]
+        if isinstance(old, dict) and part in ("config", "diffusion", "training"):
+            old = _defaults(getattr(now, part)) | old  # runs begun before a setting was there
         if not isinstance(new, dict) or not isinstance(old, dict):
             old, new = {part: old}, {part: new}
-        old = {**absent.get(part, {}), **old}  # begun before there was such a setting
         for name in sorted(set(old) | set(new)):
             if part == "training" and name in _MAY_CHANGE:
                 continue
@@ -381,10 +381,10 @@ def refuse_changes(stored: Mapping[str, Any], now: Settings) -> None:
 
 
 def _defaults(config: ModelConfig | DiffusionConfig | TrainingConfig) -> dict[str, Any]:
-    """Settings that may be left out, as JSON has them."""
-    values = {f.name: f.default for f in dataclasses.fields(config)}
-    given = {n: v for n, v in values.items() if v is not dataclasses.MISSING}
-    return json.loads(json.dumps(given))  # type: ignore[no-any-return]
+    """What a setting is where nothing says otherwise, as JSON."""
+    fields = dataclasses.fields(config)
+    values = {f.name: f.default for f in fields if f.default is not dataclasses.MISSING}
+    return dict(json.loads(json.dumps(values)))
 
 
 def _short(value: object) -> str:
@@ -400,6 +400,7 @@ def feed_options(settings: Settings, share: tuple[int, int]) -> FeedOptions:
         batch_size=training.batch_size,
         seed=training.seed,
         random_crop=training.random_crop,
+        least_crop=training.least_crop,
         flip=training.flip,
         share=share,
         workers=int(options.get("workers", 2)),
@@ -458,9 +459,10 @@ def _told_of_noise(config: ModelConfig, tensors: dict[str, Tensor]) -> list[str]
     value = tensors.get(name)
     if not isinstance(config, UNetConfig) or config.low_res_noise is None or value is None:
         return []
-    if value.dim() != 4 or value.shape[1] != 2 * config.in_channels:
+    folded = config.patch**2
+    if value.dim() != 4 or value.shape[1] != 2 * config.in_channels * folded:
         return []
-    tensors[name] = F.pad(value, (0, 0, 0, 0, 0, 1))
+    tensors[name] = F.pad(value, (0, 0, 0, 0, 0, folded))
     return [f"{name} got a channel for the noise on the small pictures"]
 
 

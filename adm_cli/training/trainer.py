@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from adm_cli.config import TrainingConfig
 from adm_cli.devices import DTYPES
 from adm_cli.diffusion.losses import prior_bits_per_dim
-from adm_cli.diffusion.timesteps import TIMESTEP_SAMPLERS, draw_timesteps
+from adm_cli.diffusion.timesteps import TIMESTEP_SAMPLERS, draw_timesteps, stratified
 from adm_cli.loading import build_model
 from adm_cli.storage.images import to_model_range
 from adm_cli.training.degradation import crop_squares, degraded
@@ -161,7 +161,8 @@ class Trainer:
         c, step = self.config, self.step
         mine = share_of(c.batch_size, self.share)
         u = uniforms(c.seed, step, "timesteps", c.batch_size, 2)
-        t, weights = draw_timesteps(self.timesteps, u[:, 0])
+        where = stratified(u[:, 0]) if c.timestep_sampler == "stratified" else u[:, 0]
+        t, weights = draw_timesteps(self.timesteps, where)
         x = to_model_range(batch.images.to(self.device, non_blocking=True))
         if c.crop is not None:
             x = crop_squares(x, uniforms(c.seed, step, "crops", c.batch_size, 2)[mine], c.crop)
@@ -235,7 +236,7 @@ class Trainer:
         return self.net.no_sync()  # type: ignore[no-any-return,operator]
 
     def _learn_timesteps(self, inputs: Inputs, losses: Tensor) -> None:
-        if self.config.timestep_sampler == "uniform":
+        if self.config.timestep_sampler != "loss-second-moment":
             return
         where = losses.device
         t = self.world.gather(inputs.t.to(where)).cpu()

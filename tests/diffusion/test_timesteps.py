@@ -11,6 +11,7 @@ from adm_cli.diffusion.timesteps import (
     TimestepSampler,
     UniformTimesteps,
     draw_timesteps,
+    stratified,
 )
 from tests.golden_arrays import arrays, close
 
@@ -70,3 +71,25 @@ def test_state_round_trip() -> None:
     other.load(sampler.state())
     assert torch.equal(other.losses, sampler.losses)
     assert torch.equal(other.counts, sampler.counts)
+
+
+def test_stratified_batches_cover_all_noise_levels() -> None:
+    for seed in range(20):
+        uniform = torch.rand(64, generator=torch.Generator().manual_seed(seed))
+        u = stratified(uniform)
+        assert (u * 64).long().tolist() == list(range(64))
+        t, weights = draw_timesteps(UniformTimesteps(1000), u)
+        assert (t * 64 // 1000).float().sub(torch.arange(64)).abs().max() <= 1
+        assert (weights == 1).all()
+    top = stratified(torch.full((4,), 1 - 2**-24))
+    assert top.max() < 1
+
+
+def test_stratified_numbers_are_uniform() -> None:
+    u = torch.stack([stratified(torch.rand(8, generator=_seeded(s))) for s in range(4000)])
+    counts = torch.histc(u.flatten().float(), bins=20, min=0, max=1)
+    close(counts / counts.sum(), torch.full((20,), 0.05), absolute=0.004)
+
+
+def _seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)

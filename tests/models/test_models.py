@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -9,7 +10,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from adm_cli.config import ClassifierConfig, UNetConfig
+from adm_cli.config import ClassifierConfig, UNetConfig, config_from_json, config_to_json
+from adm_cli.errors import ConfigError
 from adm_cli.loading import Model, build_model
 from adm_cli.models.cost import activation_bytes, forward_gflops
 from adm_cli.models.layers import (
@@ -138,6 +140,55 @@ def test_any_size_divisible_by_the_stride(size: tuple[int, int]) -> None:
     assert run(toy(config), size=size).shape == (2, 6, *size)
     classifier = replace(TOY_CLASSIFIER, image_size=size)
     assert run(toy(classifier), size=size).shape == (2, 5)
+
+
+FOLDED_UNET = replace(TOY_UNET, image_size=(16, 8), patch=2, attention_factors=(4,), out_channels=6)
+FOLDED_CLASSIFIER = replace(TOY_CLASSIFIER, image_size=(16, 16), patch=2, attention_factors=(4,))
+
+
+def test_a_folded_unet_is_one_of_small_maps_with_more_channels() -> None:
+    """patch 2: 2x2 pixels become channels, then an ordinary UNet, then pixels again."""
+    folded = toy(FOLDED_UNET)
+    inner = build_model(
+        replace(
+            FOLDED_UNET, image_size=(8, 4), patch=1, attention_factors=(2,),
+            in_channels=12, out_channels=24,
+        )
+    )  # fmt: skip
+    inner.load_state_dict(folded.state_dict(), strict=True)
+    x, t, y = torch.randn(2, 3, 16, 8), torch.tensor([3, 900]), torch.tensor([0, 2])
+    blocks = x.view(2, 3, 8, 2, 4, 2).permute(0, 1, 3, 5, 2, 4).reshape(2, 12, 8, 4)
+    out = inner.eval()(blocks, t, y)  # [2, 24, 8, 4]
+    expected = out.view(2, 6, 2, 2, 8, 4).permute(0, 1, 4, 2, 5, 3).reshape(2, 6, 16, 8)
+    close(folded(x, t, y), expected, absolute=1e-6)
+
+
+def test_a_folded_upsampler_and_classifier_see_ordinary_pictures() -> None:
+    upsampler = toy(replace(FOLDED_UNET, low_res_size=(8, 4)))
+    x, t, y = torch.randn(2, 3, 16, 8), torch.tensor([3, 900]), torch.tensor([0, 2])
+    assert upsampler(x, t, y, torch.randn(2, 3, 8, 4)).shape == (2, 6, 16, 8)
+    classifier = toy(FOLDED_CLASSIFIER)
+    assert classifier(torch.randn(2, 3, 16, 16), t).shape == (2, FOLDED_CLASSIFIER.num_classes)
+
+
+@pytest.mark.parametrize("config", [FOLDED_UNET, FOLDED_CLASSIFIER], ids=["unet", "classifier"])
+def test_folding_costs_less(config: Any) -> None:
+    plain = replace(config, patch=1, attention_factors=(2,))
+    assert forward_gflops(toy(config)) < 0.35 * forward_gflops(toy(plain))
+    assert activation_bytes(config) < 0.35 * activation_bytes(plain)
+
+
+def test_an_unfolded_model_has_no_patch_to_speak_of() -> None:
+    """Files written before the setting was there mean patch 1."""
+    without = json.loads(config_to_json(TOY_UNET))
+    assert without.pop("patch") == 1
+    assert config_from_json(UNetConfig, json.dumps(without)) == TOY_UNET
+
+
+@pytest.mark.parametrize("patch", [0, 3, 16])
+def test_patches_that_do_not_fit(patch: int) -> None:
+    with pytest.raises(ConfigError, match=r"patch|patches of"):
+        replace(TOY_UNET, image_size=(16, 16), patch=patch)
 
 
 def test_attention_pool_is_locked_to_its_size() -> None:

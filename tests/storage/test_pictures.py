@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import random
 import runpy
 import struct
@@ -124,6 +125,24 @@ def test_shrinking_shrinks() -> None:
     assert shrink_for_crops(Image.new("RGB", (640, 330)), (16, 16)).size == (40, 20)
     assert shrink_for_crops(Image.new("RGB", (39, 500)), (16, 16)).size == (39, 500)
     assert shrink_for_crops(Image.new("RGB", (640, 330)), (16, 32)).size == (40, 20)
+
+
+@pytest.mark.parametrize("least", [0.5, 0.9, 1.0])
+def test_how_much_a_crop_takes_off(least: float) -> None:
+    image = Image.fromarray(noise(48, 60, 3))
+    asked: list[int] = []
+
+    def largest(n: int) -> int:
+        asked.append(n)
+        return n - 1
+
+    crop = random_crop(image, (16, 16), largest, least)
+    assert crop.shape == (16, 16, 3)
+    assert asked[0] - 1 == math.ceil(16 / least) - 16  # pixels the shorter side may grow by
+    if least == 1:
+        assert asked[1] == 1  # the whole height
+    small = shrink_for_crops(image, (16, 16), least)
+    assert np.array_equal(random_crop(small, (16, 16), lambda n: n - 1, least), crop)
 
 
 @pytest.mark.parametrize("pick", [lambda n: 0, lambda n: n - 1], ids=["first", "last"])

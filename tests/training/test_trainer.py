@@ -210,3 +210,12 @@ def test_a_model_learns_what_it_is_shown() -> None:
     one = trainer(lr=3e-3, ema_rates=(0.5,))
     losses = run(one, 60)
     assert sum(losses[-10:]) / 10 < 0.6 < losses[0]
+
+
+def test_stratified_timesteps_cover_the_noise() -> None:
+    one = trainer(timestep_sampler="stratified")
+    count = len(one.task.schedule)
+    for _ in range(3):
+        t = one.inputs(batch()).t
+        assert (t * len(t) // count).tolist() == list(range(len(t)))
+        one.step += 1
