@@ -31,7 +31,7 @@ LEAST_CROP = 0.8  # smallest side of the original's random crops, of the picture
 
 # Far above any real model, low enough that a hostile file cannot make us build for hours.
 _MAX_SIDE, _MAX_CHANNELS, _MAX_BLOCKS, _MAX_LEVELS, _MAX_CLASSES = 16384, 16384, 64, 12, 10**6
-_MAX_DEPTH, _MAX_BATCH = 128, 4096
+_MAX_DEPTH, _MAX_BATCH, _MAX_PASSES = 128, 4096, 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,6 +149,8 @@ class UNetConfig(EncoderConfig):
     null_class: bool = False  # one more label, "none": the model can also draw without a class
     num_heads_upsample: int | None = None  # heads of the output blocks, if not num_heads
     low_res_size: tuple[int, int] | None = None
+    low_res_noise: float | None = None  # largest, on the small image in training; None: untold
+    middle_attention: bool = True  # as in all of ADM; False for convolutions alone
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -164,6 +166,10 @@ class UNetConfig(EncoderConfig):
         if self.low_res_size is not None:
             _in_range("low_res_size", min(self.low_res_size), 1, _MAX_SIDE)
             _in_range("low_res_size", max(self.low_res_size), 1, _MAX_SIDE)
+        if self.low_res_noise is not None:
+            _in_interval("low_res_noise", self.low_res_noise, 0, 10)
+            if self.low_res_size is None or self.low_res_noise == 0:
+                raise ConfigError("low_res_noise is the largest of an upsampler's, above 0")
         if self.num_heads_upsample is not None:
             _in_range("num_heads_upsample", self.num_heads_upsample, 1, _MAX_CHANNELS)
             for level, channels in enumerate(self.level_channels):
@@ -258,6 +264,8 @@ class SamplingConfig:
     guide_interval: tuple[float, float] | None = None  # only there; 0 no noise, 1 timestep T - 1
     entropy_scaling: bool = False  # of the guidance: stronger where the classifier is sure
     cfg_interval: tuple[float, float] | None = None  # as guide_interval, of cfg
+    project: int = 0  # passes of back projection onto what an upsampler enlarges
+    low_res_noise: float | None = None  # laid on that, in [-1, 1]; None: as the model recommends
 
     def __post_init__(self) -> None:
         if not self.seeds or len(self.seeds) != len(self.classes):
@@ -275,6 +283,13 @@ class SamplingConfig:
             _check_interval(name, getattr(self, name))
         if type(self.entropy_scaling) is not bool:
             raise ConfigError(f"entropy_scaling is on or off, got {self.entropy_scaling!r:.40}")
+        if type(self.project) is not int:
+            raise ConfigError(f"project is a number of passes, got {self.project!r:.40}")
+        _in_range("project", self.project, 0, _MAX_PASSES)
+        if self.low_res_noise is not None:
+            if type(self.low_res_noise) not in (int, float):
+                raise ConfigError(f"low_res_noise is a number, got {self.low_res_noise!r:.40}")
+            _in_interval("low_res_noise", self.low_res_noise, 0, 10)
         if self.batch_size is not None:
             _in_range("the batch size", self.batch_size, 1, _MAX_BATCH)
 
@@ -333,6 +348,8 @@ class TrainingConfig:
     compile: bool = False
     random_crop: bool = False
     least_crop: float = LEAST_CROP  # smallest side of a random crop, of the shorter side
+    crop: int | None = None  # an upsampler learns from random squares of this side; None: from all
+    vary_kernel: bool = False  # its small pictures are made by one of several filters
     flip: bool = True
     timestep_sampler: TimestepSampler = "uniform"
     label_dropout: float = 0.0  # fraction of labels replaced by "no class"
@@ -349,6 +366,8 @@ class TrainingConfig:
             _in_range("the microbatch", self.microbatch, 1, self.batch_size)
         _in_range("warmup", self.warmup, 0, 10**9)
         _in_range("the seed", self.seed, 0, 2**64 - 1)
+        if self.crop is not None:
+            _in_range("crop", self.crop, 1, _MAX_SIDE)
         for name in ("log_every", "eval_every", "save_every"):
             _in_range(name, getattr(self, name), 1, 10**9)
         _in_range("sample_every", self.sample_every, 0, 10**9)

@@ -5,9 +5,8 @@ Both are iterators of batches; everything that makes pictures consumes them.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -25,6 +24,8 @@ from adm_cli.devices import (
     reproducible_kernels,
 )
 from adm_cli.diffusion.guidance import Guidance
+from adm_cli.diffusion.noise import noise_source, noisy_low_res, upsampling_seed
+from adm_cli.diffusion.projection import back_project
 from adm_cli.diffusion.samplers import SAMPLERS, SAMPLERS_WITH_ETA, Sampler, SampleStep
 from adm_cli.diffusion.schedule import NoiseSchedule
 from adm_cli.errors import ConfigError, DeviceError, UsageError, did_you_mean
@@ -33,7 +34,13 @@ from adm_cli.loading import load_model
 from adm_cli.models.classifier import NoisyClassifier
 from adm_cli.models.cost import activation_bytes
 from adm_cli.models.unet import SuperResUNet, UNet
-from adm_cli.sources import Sources, check_cfg, check_classes, find_sources
+from adm_cli.sources import (
+    Sources,
+    check_cfg,
+    check_classes,
+    choose_low_res_noise,
+    find_sources,
+)
 from adm_cli.storage.images import Pixels, to_model_range, to_uint8
 
 MAX_AUTO_BATCH = 16
@@ -182,6 +189,8 @@ def generate(
         raise UsageError(
             f"{pipeline.sources.model_name} is an upsampler: it enlarges pictures (adm upsample)"
         )
+    if config.project or config.low_res_noise is not None:
+        raise ConfigError("only an upsampler takes project and low_res_noise: leave them out")
     return _draw_batches(pipeline, config, None, on_step, on_note)
 
 
@@ -216,16 +225,9 @@ def upsample(
         raise ConfigError("an upsampler takes no guidance: the scale must be 0, and cfg 1")
     if len(pictures) != len(config.seeds):
         raise ConfigError(f"{len(config.seeds)} seeds for {len(pictures)} pictures")
+    level = choose_low_res_noise(pipeline.sources, config.low_res_noise)
+    config = replace(config, low_res_noise=level)
     return _draw_batches(pipeline, config, pictures, on_step, on_note)
-
-
-def upsampling_seed(seed: int) -> int:
-    """The seed of an upsampler's noise for a picture of ``seed``.
-
-    A hash, so that the two stages' noise is independent though one seed stands for both.
-    """
-    digest = hashlib.blake2b(f"upsampler {seed}".encode(), digest_size=4).digest()
-    return int.from_bytes(digest, "big")
 
 
 def _draw_batches(
@@ -346,8 +348,12 @@ def _sample_batch(
         ids = [no_class if c is None else c for c in classes]
         labels = torch.tensor(ids, dtype=torch.int64, device=pipeline.device)
     net: Callable[..., Tensor] = model
-    if small is not None:
-        net = partial(model, low_res=small.to(pipeline.device, real))
+    low_res = None if small is None else small.to(pipeline.device, real)
+    if low_res is not None:
+        net = partial(model, low_res=low_res)
+        if (level := config.low_res_noise) is not None:
+            noisy = noisy_low_res(low_res, level, seeds)
+            net = partial(net, low_res=noisy, low_res_noise=low_res.new_full((len(seeds),), level))
     x_T = draw().to(pipeline.device, real)
     x = x_T
     with reproducible_kernels():
@@ -361,20 +367,9 @@ def _sample_batch(
             variance=pipeline.diffusion.variance,
             clip_denoised=config.clip_denoised,
         ):
+            if low_res is not None and step.i == 0:
+                step = step._replace(x=back_project(step.x, low_res, config.project))
             x = step.x
             if on_step is not None:
                 on_step(step)
     return x
-
-
-def _generator_seed(seed: int) -> int:
-    """torch's CPU generator sees 32 bits: seeds beyond are hashed, so that none is its twin."""
-    if seed < 2**32:
-        return seed
-    return int.from_bytes(hashlib.blake2b(f"seed {seed}".encode(), digest_size=4).digest(), "big")
-
-
-def noise_source(seeds: Sequence[int], shape: tuple[int, ...]) -> Callable[[], Tensor]:
-    """Standard normal noise [N, *shape] a call, each row from a generator of its own."""
-    generators = [torch.Generator().manual_seed(_generator_seed(seed)) for seed in seeds]
-    return lambda: torch.stack([torch.randn(shape, generator=g) for g in generators])

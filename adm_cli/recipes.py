@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import PIL
 import torch
 
 from adm_cli import __version__
@@ -14,6 +15,7 @@ from adm_cli.defaults import EVERYWHERE, choose_schedule
 from adm_cli.devices import cpu_threads
 from adm_cli.errors import AdmError, ConfigError
 from adm_cli.pipeline import ImageBatch, Pipeline
+from adm_cli.presets import ENLARGEMENT_FACTOR, ENLARGEMENTS
 from adm_cli.sources import Sources
 from adm_cli.storage.plans import Item, Plan
 
@@ -26,12 +28,14 @@ _INPUTS = {
     "small_sha256": "the small picture",
     "adm": "the version of adm",
     "torch": "the version of torch",
+    "pillow": "the version of Pillow",
     "device": "the device",
     "dtype": "the precision",
     "batch_size": "the batch size",
 }
 # What of a run may change between its images without being another run.
 _ENVIRONMENT = ("adm", "torch", "model", "classifier")
+ENLARGING = ("project", "low_res_noise")  # of an upsampler, where it has them
 MODIFIERS = ("guide_interval", "entropy_scaling")  # of guidance, where there are any
 CLASSIFIER_FREE = ("cfg", "cfg_interval")  # where it is on: an image without has a cfg of 1
 # What is read back from a picture, which anyone may have written.
@@ -51,6 +55,7 @@ _ENLARGED_TYPES: dict[str, tuple[type, ...]] = {
     "resized": (bool,),
     "base": (dict, type(None)),
 }
+_PLAIN_TYPES: dict[str, tuple[type, ...]] = {"model": (str,), "class": (int, type(None))}
 
 
 def run_recipe(pipeline: Pipeline, config: SamplingConfig) -> dict[str, Any]:
@@ -89,7 +94,9 @@ _UPSAMPLING = ("model_sha256", "sampler", "steps", "num_steps", "eta", "clip_den
 
 def stack_plan(base: Plan, upsampling: Plan) -> Plan:
     """The plan of a run that draws as ``base`` says and enlarges as ``upsampling`` says."""
-    later = {f"upsampler_{name}": upsampling.settings[name] for name in _UPSAMPLING}
+    mine = upsampling.settings
+    names = (*_UPSAMPLING, *(name for name in ENLARGING if name in mine))
+    later = {f"upsampler_{name}": mine[name] for name in names}
     return Plan(
         "stack",
         {
@@ -108,7 +115,8 @@ def split_plan(plan: Plan, small: Sequence[int]) -> tuple[Plan, Plan]:
 
     The second plan and its items have no guidance: an upsampler is not guided.
     """
-    later = {name: plan.settings[f"upsampler_{name}"] for name in _UPSAMPLING}
+    optional = (name for name in ENLARGING if f"upsampler_{name}" in plan.settings)
+    later = {name: plan.settings[f"upsampler_{name}"] for name in (*_UPSAMPLING, *optional)}
     first = {n: v for n, v in plan.settings.items() if not n.startswith("upsampler_")}
     steps = first["num_steps"] - later["num_steps"]
     names = {n: v for n, v in plan.environment.items() if n != "upsampler"}
@@ -122,6 +130,24 @@ def split_plan(plan: Plan, small: Sequence[int]) -> tuple[Plan, Plan]:
         Plan("sample", {**first, "num_steps": steps, "size": list(small)}, names, plan.items),
         Plan("upsample", {**common, **later, "scale": 0.0}, {**names, **unguided}, items),
     )
+
+
+def plain_stack_plan(base: Plan, method: str) -> Plan:
+    """The plan of a run that draws as ``base`` says and enlarges without weights."""
+    size = [ENLARGEMENT_FACTOR * side for side in base.settings["size"]]
+    return Plan(
+        "stack",
+        {**base.settings, "upsampler": method, "size": size},
+        {**base.environment, "pillow": PIL.__version__},
+        base.items,
+    )
+
+
+def plain_base_plan(plan: Plan, small: Sequence[int]) -> Plan:
+    """What `plain_stack_plan` was made of, ``small`` being the size of the base's pictures."""
+    settings = {n: v for n, v in plan.settings.items() if n != "upsampler"}
+    names = {n: v for n, v in plan.environment.items() if n != "pillow"}
+    return Plan("sample", {**settings, "size": list(small)}, names, plan.items)
 
 
 def plan_config(plan: Plan, items: Sequence[Item]) -> SamplingConfig:
@@ -156,6 +182,8 @@ def batch_sizes(kind: str, recipe: Mapping[str, Any] | None) -> dict[str, int]:
     """
     if recipe is None or whole_recipe(recipe) is None:
         return {}
+    if is_plain(recipe):
+        return {"base_batch_size": recipe["base"]["batch_size"]} if recipe["base"] else {}
     base = recipe.get("base") if kind == "stack" else None
     small = {} if base is None else {"base_batch_size": base["batch_size"]}
     return {"batch_size": recipe["batch_size"], **small}
@@ -176,6 +204,8 @@ def _common(
         modifiers["cfg"] = config.cfg
     if config.cfg_interval is not None and config.cfg_interval != EVERYWHERE:
         modifiers["cfg_interval"] = list(config.cfg_interval)
+    changed = (n for n in ENLARGING if getattr(config, n) != getattr(SamplingConfig, n))
+    enlarging = {name: getattr(config, name) for name in changed}
     return {
         "adm": __version__,
         "model": sources.model_name,
@@ -189,6 +219,7 @@ def _common(
         "num_steps": len(choose_schedule(diffusion, config.steps)),
         "eta": config.eta,
         "clip_denoised": config.clip_denoised,
+        **enlarging,
         "size": list(sources.model.info.config.image_size),
         "device": device.type,
         "dtype": str(dtype).removeprefix("torch."),
@@ -238,6 +269,42 @@ def enlarged_recipe(
     }
 
 
+def plain_recipe(
+    method: str,
+    size: Sequence[int],
+    *,
+    small_sha256: str,
+    base: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """The recipe of a picture enlarged without weights to ``size`` (height, width).
+
+    The rest as in `enlarged_recipe`. Nothing was sampled, so it has no seed and no steps.
+    """
+    names = ("class", "class_name")
+    return {
+        "adm": __version__,
+        "pillow": PIL.__version__,
+        "model": method,
+        "size": list(size),
+        **{name: None if base is None else base.get(name) for name in names},
+        "small_sha256": small_sha256,
+        "resized": False,
+        "base": None if base is None else dict(base),
+    }
+
+
+def is_plain(recipe: Mapping[str, Any]) -> bool:
+    """Whether a recipe is of a picture enlarged without weights."""
+    return (
+        is_enlarged(recipe) and "model_sha256" not in recipe and recipe.get("model") in ENLARGEMENTS
+    )
+
+
+def drawn_recipe(recipe: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The recipe of what was sampled, if it was enlarged without weights since; else itself."""
+    return drawn_recipe(recipe["base"] or {}) if is_plain(recipe) else recipe
+
+
 def is_enlarged(recipe: Mapping[str, Any]) -> bool:
     """Whether a recipe is of an upsampler's picture."""
     return "small_sha256" in recipe
@@ -248,7 +315,7 @@ def whole_recipe(found: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
     recipe: Any = found
     for _ in range(MOST_STAGES):
         try:
-            config_from_recipe(recipe)
+            check_recipe(recipe)
         except (AdmError, TypeError):
             return None
         recipe = recipe.get("base")
@@ -257,16 +324,31 @@ def whole_recipe(found: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
     return None
 
 
+def check_recipe(recipe: Mapping[str, Any]) -> None:
+    """Raises AdmError for a damaged recipe, of whatever kind."""
+    if not is_plain(recipe):
+        config_from_recipe(recipe)
+        return
+    try:
+        _check_types(recipe, _PLAIN_TYPES | _ENLARGED_TYPES)
+        if recipe["resized"]:
+            raise TypeError("resized, although no filter needs that")
+    except (KeyError, TypeError) as error:
+        raise AdmError(f"the picture's recipe is damaged: {error}") from None
+
+
+def _check_types(recipe: Mapping[str, Any], expected: Mapping[str, tuple[type, ...]]) -> None:
+    for name, types in expected.items():
+        if type(recipe[name]) not in types:
+            raise TypeError(f"{name} is {recipe[name]!r:.60}")
+
+
 def config_from_recipe(recipe: Mapping[str, Any]) -> SamplingConfig:
     """The settings that draw the recipe's one image again; raises AdmError if it is damaged."""
     try:
-        expected = _TYPES | (_ENLARGED_TYPES if is_enlarged(recipe) else {})
-        for name, types in expected.items():
-            if type(recipe[name]) not in types:
-                raise TypeError(f"{name} is {recipe[name]!r:.60}")
-        for name in set(_OPTIONAL_TYPES) & set(recipe):
-            if type(recipe[name]) not in _OPTIONAL_TYPES[name]:
-                raise TypeError(f"{name} is {recipe[name]!r:.60}")
+        optional = {name: types for name, types in _OPTIONAL_TYPES.items() if name in recipe}
+        enlarged = _ENLARGED_TYPES if is_enlarged(recipe) else {}
+        _check_types(recipe, _TYPES | enlarged | optional)
         names = {field.name for field in dataclasses.fields(SamplingConfig)} & set(recipe)
         settings = {"cfg": 1.0, **{name: recipe[name] for name in names}}
         for name in ("guide_interval", "cfg_interval"):  # what a recipe leaves out is decided too

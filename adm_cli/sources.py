@@ -9,8 +9,10 @@ from pathlib import Path
 from adm_cli.config import UNetConfig
 from adm_cli.errors import UsageError
 from adm_cli.loading import find_weights
-from adm_cli.presets import PRESETS, Preset
-from adm_cli.storage.checkpoints import ModelFile
+from adm_cli.presets import ENLARGEMENTS, PRESETS, Preset
+from adm_cli.storage.checkpoints import ModelFile, ModelInfo
+
+DEFAULT_PASSES = 8  # of back projection: leave a hundredth of the difference, or less
 
 
 @dataclass(frozen=True)
@@ -72,12 +74,49 @@ def find_upsampler(name: str | Path) -> Sources:
     ``name`` is a checkpoint, a file, or a stack's preset, whose upsampler is meant. Raises as
     `loading.find_weights`, and UsageError for any other kind of model.
     """
-    stacks = [row for row in PRESETS if row.upsampler is not None]
+    if name in ENLARGEMENTS:
+        raise UsageError(
+            f"{name} is no upsampler but a filter, for adm sample --upsampler {name}: "
+            f"pass a checkpoint or a weights file"
+        )
+    stacks = [row for row in PRESETS if row.upsampler not in (None, *ENLARGEMENTS)]
     preset = next((row for row in stacks if str(name) in (row.name, row.upsampler)), None)
     file = find_weights(preset.upsampler if preset is not None and preset.upsampler else name)
     if file.info.kind != "upsampler":
         raise UsageError(f"{name} holds a {file.info.kind} model, expected an upsampler")
     return Sources(file.name, file, None, None, preset)
+
+
+def default_projection(info: ModelInfo) -> int:
+    """Passes of back projection after an upsampler: none for the published, which the paper's are.
+
+    Those that `adm` trained say so themselves.
+    """
+    return DEFAULT_PASSES if info.training else 0
+
+
+def choose_low_res_noise(upsampler: Sources, asked: float | None) -> float | None:
+    """How much noise is laid on what ``upsampler`` enlarges; None where it knows of none.
+
+    By default a tenth of the largest that it was trained with. Raises UsageError for more than
+    that, or any where it was trained without.
+    """
+    config = upsampler.model.info.config
+    assert isinstance(config, UNetConfig)
+    largest = config.low_res_noise
+    if asked is None:
+        return None if largest is None else largest / 10
+    if largest is None:
+        raise UsageError(
+            f"{upsampler.model_name} was trained without noise on the small pictures: "
+            f"ask for none (adm train-upsampler --noise-augment trains with it)"
+        )
+    if not 0 <= asked <= largest:
+        raise UsageError(
+            f"noise {asked:g} on the small pictures: {upsampler.model_name} was trained with "
+            f"0 to {largest:g}"
+        )
+    return asked
 
 
 def check_stack(base: Sources, upsampler: Sources) -> None:

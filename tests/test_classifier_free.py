@@ -14,6 +14,7 @@ import adm_cli.pipeline as pipeline_module
 from adm_cli.config import SamplingConfig
 from adm_cli.defaults import choose_schedule
 from adm_cli.devices import reproducible_kernels
+from adm_cli.diffusion.noise import noise_source
 from adm_cli.diffusion.samplers import SAMPLERS
 from adm_cli.errors import ConfigError, UsageError
 from adm_cli.guiding import guided_by
@@ -25,7 +26,6 @@ from adm_cli.pipeline import (
     fit_together,
     generate,
     load_pipeline,
-    noise_source,
     upsample,
 )
 from adm_cli.sources import find_sources, find_upsampler

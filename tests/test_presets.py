@@ -10,6 +10,7 @@ from adm_cli.loading import checkpoint_path, expected_shapes
 from adm_cli.presets import (
     ABLATIONS,
     CHECKPOINTS,
+    ENLARGEMENTS,
     PRESETS,
     find_checkpoint,
     find_preset,
@@ -39,7 +40,8 @@ def test_presets_name_checkpoints_that_fit_together() -> None:
             a, b = classifier.diffusion, model.diffusion  # what is predicted is the model's alone
             assert (a.noise_schedule, a.num_timesteps) == (b.noise_schedule, b.num_timesteps)
             assert a.respacing == b.respacing
-        if preset.upsampler is not None:
+        if preset.upsampler not in (None, *ENLARGEMENTS):
+            assert preset.upsampler is not None
             upsampler = find_checkpoint(preset.upsampler)
             assert upsampler.kind == "upsampler"
             assert isinstance(upsampler.config, UNetConfig)

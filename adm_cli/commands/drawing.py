@@ -123,12 +123,11 @@ def _with_batch_sizes(finished: Finished, plan: Plan) -> Finished:
     """For its line: how many were computed at once, where that is not the run's setting."""
     from dataclasses import replace
 
-    recipe = finished.recipe or {}
-    sizes = {"batch_size": recipe.get("batch_size")}
-    if plan.kind == "stack":
-        sizes["base_batch_size"] = recipe["base"]["batch_size"]
+    from adm_cli.recipes import batch_sizes
+
+    sizes = batch_sizes(plan.kind, finished.recipe)
     usual = plan.settings.get("batch_size")
-    return replace(finished, facts={k: v for k, v in sizes.items() if v not in (None, usual)})
+    return replace(finished, facts={k: v for k, v in sizes.items() if v != usual})
 
 
 def by_batch_size(

@@ -19,9 +19,12 @@ from adm_cli.commands.drawing import (
 from adm_cli.commands.jobs import Loaded, planned
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from adm_cli.config import SamplingConfig
     from adm_cli.pipeline import Pipeline
     from adm_cli.sources import Sources
+    from adm_cli.storage.images import Pixels
     from adm_cli.storage.inputs import InputPictures
     from adm_cli.storage.plans import Item
     from adm_cli.storage.writing import Finished
@@ -154,6 +157,49 @@ def stacked(
                 yield large  # all of a batch, so that one gone on with draws the same ones together
 
     return draw
+
+
+def plainly_stacked(base: Pipeline, config: SamplingConfig, method: str, tell: Telling) -> Draw:
+    """A `Draw` that samples small pictures and enlarges each without weights."""
+    from adm_cli.storage.images import to_uint8
+    from adm_cli.storage.pictures import enlarge_picture
+
+    draw_first = sampled(base, config, tell)
+
+    def draw(missing: Sequence[Item], on_step: OnStep) -> Iterator[Batch]:
+        def on_base_step(step: Any) -> None:
+            small = to_uint8(step.x).cpu().numpy()
+            on_step(step._replace(x=for_film([enlarge_picture(image, method) for image in small])))
+
+        for small in draw_first(of_base(missing), on_base_step):
+            yield [plainly_enlarged(f.item, f.pixels, f.recipe, method) for f in small]
+
+    return draw
+
+
+def for_film(images: Sequence[Pixels]) -> Tensor:
+    """[N, 3, H, W] that becomes these images again in `to_uint8`, which truncates: half more."""
+    import numpy as np
+    import torch
+
+    from adm_cli.storage.images import to_model_range
+
+    return to_model_range(torch.from_numpy(np.stack(images))) + 0.5 / 127.5
+
+
+def plainly_enlarged(
+    item: Item, small: Pixels, base: Mapping[str, Any] | None, method: str
+) -> Finished:
+    """``small`` enlarged without weights, ``base`` being its recipe."""
+    from adm_cli.recipes import plain_recipe
+    from adm_cli.storage.inputs import pixels_sha256
+    from adm_cli.storage.pictures import enlarge_picture
+    from adm_cli.storage.writing import Finished
+
+    large, sha256 = enlarge_picture(small, method), pixels_sha256(small)
+    return Finished(
+        item, large, plain_recipe(method, large.shape[:2], small_sha256=sha256, base=base)
+    )
 
 
 def of_base(items: Sequence[Item]) -> list[Item]:

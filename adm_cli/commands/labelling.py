@@ -80,9 +80,9 @@ def _given_class(spec: str | None, sources: Sources) -> tuple[int | None] | None
 
 def _label_and_seed(picture: InputPicture) -> tuple[int | None, int]:
     """What comes with a picture; without a seed, one made of its pixels, not of its place."""
-    from adm_cli.recipes import whole_recipe
+    from adm_cli.recipes import drawn_recipe, whole_recipe
 
-    recipe = whole_recipe(picture.recipe) or {}
+    recipe = drawn_recipe(whole_recipe(picture.recipe) or {})
     label = picture.label if picture.label is not None else recipe.get("class")
     seed = picture.seed if picture.seed is not None else recipe.get("seed")
     return label, int(picture.pixels_sha256[:8], 16) if seed is None else seed

@@ -7,7 +7,14 @@ from typing import Annotated, Any
 import typer
 
 from adm_cli.commands import console, options
-from adm_cli.presets import ABLATIONS, PRESETS, Preset, find_checkpoint
+from adm_cli.presets import (
+    ABLATIONS,
+    ENLARGEMENT_FACTOR,
+    ENLARGEMENTS,
+    PRESETS,
+    Preset,
+    find_checkpoint,
+)
 
 # in the table; JSON has them
 _HIDDEN = (
@@ -44,17 +51,20 @@ def _row(preset: Preset) -> dict[str, Any]:
 
     rows = [find_checkpoint(name) for name in preset.checkpoints]
     missing = [row.name for row in rows if not checkpoint_path(row).is_file()]
-    last = find_checkpoint(preset.upsampler or preset.model)
+    plain = preset.upsampler in ENLARGEMENTS
+    last = find_checkpoint(preset.model if plain else preset.upsampler or preset.model)
+    size = [side * (ENLARGEMENT_FACTOR if plain else 1) for side in last.config.image_size]
+    sampled = preset.upsampler is not None and not plain
     return {
         "name": preset.name,
-        "size": "x".join(map(str, last.config.image_size)),
+        "size": "x".join(map(str, size)),
         "model": preset.model,
         "classifier": preset.classifier,
         "upsampler": preset.upsampler,
         "sampler": preset.sampler,
         "steps": preset.steps,
-        "upsampler_sampler": preset.upsampler_sampler if preset.upsampler else None,
-        "upsampler_steps": preset.upsampler_steps if preset.upsampler else None,
+        "upsampler_sampler": preset.upsampler_sampler if sampled else None,
+        "upsampler_steps": preset.upsampler_steps if sampled else None,
         "scale": preset.scale,
         "guide_interval": preset.guide_interval,
         "cfg": preset.cfg,

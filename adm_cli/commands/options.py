@@ -16,6 +16,14 @@ if TYPE_CHECKING:
 _MOST_SIDE = 8192
 SAMPLER_NAMES = ("ddpm", "ddim", "dpm++2m")  # here too, so that --help needs no torch
 SAMPLERS = "ddpm, ddim or dpm++2m"
+LOW_RES_NOISE_HELP = (
+    "Noise on what is enlarged, from 0 to the most the upsampler was trained with. Default: a "
+    "tenth of that."
+)
+PROJECT_HELP = (
+    "Passes that make the result, made small again, what was enlarged; 0: none. Default: 8, and "
+    "none for the published upsamplers."
+)
 
 
 def complete_model(incomplete: str) -> list[tuple[str, str]]:

@@ -117,21 +117,29 @@ def _stack_loader(
     run: RunFolder, plan: Plan, items: Sequence[Item], given: Given, tell: Telling
 ) -> Load:
     from adm_cli.commands.sample_outputs import Outputs
-    from adm_cli.commands.stacks import Stage, load_stack
-    from adm_cli.recipes import plan_config, split_plan
+    from adm_cli.commands.stacks import PlainStage, Stage, load_stack
+    from adm_cli.presets import ENLARGEMENTS
+    from adm_cli.recipes import plain_base_plan, plan_config, split_plan
     from adm_cli.storage.runs import BASE, RunFolder, Shard
 
     sources = _sampling_sources(run, plan, given)
-    upsampler = _upsampler(run, plan, "upsampler", "--upsampler", given)
-    base, later = split_plan(plan, sources.model.info.config.image_size)
-    names = {item.file for item in items}
-    enlarging = plan_config(later, [item for item in later.items if item.file in names])
-    dtypes = {base.settings["dtype"], later.settings["dtype"]}
+    small, method = sources.model.info.config.image_size, plan.settings.get("upsampler")
+    stage: Stage | PlainStage
+    if method in ENLARGEMENTS:
+        base, stage = plain_base_plan(plan, small), PlainStage(method)
+        dtypes = {base.settings["dtype"]}
+    else:
+        upsampler = _upsampler(run, plan, "upsampler", "--upsampler", given)
+        base, later = split_plan(plan, small)
+        names = {item.file for item in items}
+        enlarging = plan_config(later, [item for item in later.items if item.file in names])
+        stage = Stage(upsampler, enlarging)
+        dtypes = {base.settings["dtype"], later.settings["dtype"]}
     return partial(
         load_stack,
         sources,
         plan_config(base, items),
-        Stage(upsampler, enlarging),
+        stage,
         base,
         Outputs(run.path, base.settings["format"], False, None, False, Shard()),
         tell,

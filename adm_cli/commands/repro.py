@@ -49,13 +49,13 @@ def repro(
     import numpy as np
 
     from adm_cli.devices import use_threads
-    from adm_cli.recipes import config_from_recipe, differing_inputs
+    from adm_cli.recipes import check_recipe, differing_inputs
     from adm_cli.storage.images import open_picture, save_image
 
     pixels, recipe = open_picture(picture)
     if recipe is None:
         raise AdmError(f"{picture} carries no recipe: it was not made by adm, or was re-saved")
-    config_from_recipe(recipe)  # raises if it is damaged, before anything is written or loaded
+    check_recipe(recipe)  # raises if it is damaged, before anything is written or loaded
     if output is not None:
         _check_output(output)
     given = Given(picture, model, classifier, upsampler, small, device)
@@ -88,10 +88,12 @@ class Given:
 
 def _remake(recipe: Mapping[str, Any], given: Given, depth: int = 0) -> tuple[Pixels, Recipe]:
     """The picture of a recipe, uint8 [H, W, 3], and the recipe of what was made now."""
-    from adm_cli.recipes import MOST_STAGES, is_enlarged
+    from adm_cli.recipes import MOST_STAGES, is_enlarged, is_plain
 
     if depth > MOST_STAGES:
         raise AdmError(f"{given.picture}: its recipe has more than {MOST_STAGES} stages")
+    if is_plain(recipe):
+        return _enlarge_plainly(recipe, given, depth)
     return (_enlarge if is_enlarged(recipe) else _draw)(recipe, given, depth)
 
 
@@ -135,6 +137,22 @@ def _enlarge(recipe: Mapping[str, Any], given: Given, depth: int) -> tuple[Pixel
         resized=recipe["resized"],
     )
     return batch.images[0].numpy(), new
+
+
+def _enlarge_plainly(recipe: Mapping[str, Any], given: Given, depth: int) -> tuple[Pixels, Recipe]:
+    from adm_cli.recipes import check_recipe, plain_recipe
+    from adm_cli.storage.inputs import pixels_sha256
+    from adm_cli.storage.pictures import enlarge_picture
+
+    check_recipe(recipe)
+    if depth == 0 and given.upsampler not in (None, recipe["model"]):
+        raise UsageError(
+            f"{given.picture} was enlarged by {recipe['model']}, without weights: "
+            f"leave out --upsampler"
+        )
+    small, base = _small_picture(recipe, given, depth, None)
+    large, sha256 = enlarge_picture(small, recipe["model"]), pixels_sha256(small)
+    return large, plain_recipe(recipe["model"], large.shape[:2], small_sha256=sha256, base=base)
 
 
 def _small_picture(

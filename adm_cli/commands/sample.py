@@ -20,7 +20,7 @@ from adm_cli.commands.selection import (
     select_images,
     select_lines,
 )
-from adm_cli.commands.stacks import Stage, drop_base, find_stage, load_stack
+from adm_cli.commands.stacks import PlainStage, Stage, drop_base, find_stage, load_stack
 from adm_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -102,7 +102,11 @@ def sample(
     clip: options.Clip = True,
     upsampler: Annotated[
         Optional[str],
-        typer.Option("--upsampler", help="Enlarges what is drawn. Default: the preset's, if any."),
+        typer.Option(
+            "--upsampler",
+            help="Enlarges what is drawn: checkpoint name, weights file, or bicubic or lanczos "
+            "(twice, without weights). Default: the preset's, if any.",
+        ),
     ] = None,
     no_upsample: Annotated[
         bool, typer.Option("--no-upsample", help="Keep the small pictures, without an upsampler.")
@@ -116,6 +120,14 @@ def sample(
     ] = None,
     upsample_steps: Annotated[
         Optional[str], typer.Option("--upsample-steps", help="The upsampler's respacing.")
+    ] = None,
+    upsample_project: Annotated[
+        Optional[int],
+        typer.Option("--upsample-project", help=options.PROJECT_HELP),
+    ] = None,
+    upsample_noise: Annotated[
+        Optional[float],
+        typer.Option("--upsample-noise", help=options.LOW_RES_NOISE_HELP),
     ] = None,
     shard: options.ShardOption = None,
     out: options.RunOut = None,
@@ -166,8 +178,12 @@ def sample(
     schedule = choose_schedule(sources.model.info.diffusion, config.steps)
     stage = None
     if not no_upsample:
-        stage = find_stage(sources, config, upsampler, upsample_sampler, upsample_steps)
-    _check_used(stage, no_upsample, upsampler, keep_base, upsample_sampler, upsample_steps)
+        stage = find_stage(
+            sources, config, upsampler, upsample_sampler, upsample_steps,
+            upsample_project, upsample_noise,
+        )  # fmt: skip
+    later = (upsampler, upsample_sampler, upsample_steps, upsample_project, upsample_noise)
+    _check_used(stage, keep_base or any(v is not None for v in later), no_upsample)
     outputs = choose_outputs(out, format, grid, animate, overwrite, part.shard)
     where = choose_device(part.device)
     compute = choose_dtype(dtype, where, use_fp16=sources.model.info.config.use_fp16)
@@ -194,9 +210,9 @@ def sample(
     run_job(Job(plan, outputs, tell, load, drop_base))
 
 
-def _check_used(stage: Stage | None, no_upsample: bool, *later: str | bool | None) -> None:
+def _check_used(stage: Stage | PlainStage | None, asked: bool, no_upsample: bool) -> None:
     """Raises UsageError for settings of an upsampler where there is none."""
-    if stage is not None or all(value in (None, False) for value in later):
+    if stage is not None or not asked:
         return
     if no_upsample:
         raise UsageError("--no-upsample stands alone: leave out what is about the upsampler")
@@ -279,7 +295,7 @@ def _show_plan(
     sources: Sources,
     config: SamplingConfig,
     steps: int,
-    stage: Stage | None,
+    stage: Stage | PlainStage | None,
     plan: Plan,
     outputs: Outputs,
     json: bool,

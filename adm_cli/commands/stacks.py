@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adm_cli.commands.drawing import Draw, Telling, draw_into, sampled
-from adm_cli.commands.enlarging import enlarged, of_base, stacked
+from adm_cli.commands.drawing import Batch, Draw, OnStep, Telling, draw_into, sampled
+from adm_cli.commands.enlarging import (
+    enlarged,
+    for_film,
+    of_base,
+    plainly_enlarged,
+    plainly_stacked,
+    stacked,
+)
 from adm_cli.commands.jobs import Loaded, planned
 from adm_cli.commands.sample_outputs import Outputs
+from adm_cli.errors import UsageError
 from adm_cli.storage.runs import BASE, HIDDEN_BASE
 
 if TYPE_CHECKING:
@@ -46,9 +54,28 @@ class Stage:
 
     def facts(self, plan: Plan) -> dict[str, Any]:
         """What a person may want to know in advance."""
+        from adm_cli.recipes import ENLARGING
+
         names = ("model_sha256", "sampler", "steps", "num_steps")
         settings = {f"upsampler_{name}": plan.settings[f"upsampler_{name}"] for name in names}
+        settings |= {f"upsampler_{name}": getattr(self.config, name) for name in ENLARGING}
         return {"upsampler": self.sources.model_name, **settings}
+
+
+@dataclass(frozen=True)
+class PlainStage:
+    """An enlargement without weights: a method of `presets.ENLARGEMENTS`."""
+
+    method: str
+
+    def plan(self, base: Plan, _device: torch.device, _dtype: str) -> Plan:
+        """As `Stage.plan`."""
+        from adm_cli.recipes import plain_stack_plan
+
+        return plain_stack_plan(base, self.method)
+
+    def facts(self, _plan: Plan) -> dict[str, Any]:
+        return {"upsampler": self.method}
 
 
 def enlarging_config(
@@ -60,6 +87,8 @@ def enlarging_config(
     eta: float | None = None,
     batch_size: int | None,
     clip: bool,
+    project: int | None = None,
+    low_res_noise: float | None = None,
 ) -> SamplingConfig:
     """An upsampler's settings; what is not given is the stack's it belongs to, or the model's.
 
@@ -68,7 +97,7 @@ def enlarging_config(
     from adm_cli.config import SamplingConfig
     from adm_cli.defaults import choose_schedule, resolve
     from adm_cli.pipeline import choose_sampler
-    from adm_cli.sources import check_classes
+    from adm_cli.sources import check_classes, choose_low_res_noise, default_projection
 
     config = SamplingConfig(
         seeds=tuple(seed for _, seed in images),
@@ -80,6 +109,8 @@ def enlarging_config(
         eta=eta,
         batch_size=batch_size,
         clip_denoised=clip,
+        project=project if project is not None else default_projection(sources.model.info),
+        low_res_noise=choose_low_res_noise(sources, low_res_noise),
     )
     config = resolve(sources, config)
     choose_sampler(config)
@@ -95,28 +126,72 @@ def find_stage(
     name: str | None,
     sampler: str | None,
     steps: str | None,
-) -> Stage | None:
+    project: int | None = None,
+    low_res_noise: float | None = None,
+) -> Stage | PlainStage | None:
     """The upsampler that was asked for, or the preset's; None where there is neither.
 
-    Raises as `sources.find_upsampler`, and UsageError if it does not fit ``base``.
+    Raises as `sources.find_upsampler`, and UsageError if it does not fit ``base`` or takes no
+    settings.
     """
+    from adm_cli.presets import ENLARGEMENTS
     from adm_cli.sources import check_stack, find_upsampler
 
     if name is None and base.preset is not None:
         name = base.preset.upsampler
     if name is None:
         return None
+    if name in ENLARGEMENTS:
+        if any(given is not None for given in (sampler, steps, project, low_res_noise)):
+            raise UsageError(
+                f"{name} enlarges without sampling: leave out the other --upsample-... options, "
+                f"or pass an --upsampler that has them"
+            )
+        return PlainStage(name)
     sources = find_upsampler(name)
     check_stack(base, sources)
     images = list(zip(config.classes, config.seeds, strict=True))
     enlarging = enlarging_config(
         sources, images, sampler=sampler, steps=steps,
-        batch_size=config.batch_size, clip=config.clip_denoised,
+        batch_size=config.batch_size, clip=config.clip_denoised, project=project,
+        low_res_noise=low_res_noise,
     )  # fmt: skip
     return Stage(sources, enlarging)
 
 
 def load_stack(
+    sources: Sources,
+    config: SamplingConfig,
+    stage: Stage | PlainStage,
+    base_plan: Plan,
+    outputs: Outputs,
+    tell: Telling,
+    *,
+    keep_base: bool,
+    device: str,
+    dtype: str,
+) -> Loaded:
+    """Both stages, ready to draw."""
+    from adm_cli.pipeline import choose_batch_size, load_pipeline
+
+    if isinstance(stage, Stage):
+        return _load_models(
+            sources, config, stage, base_plan, outputs, tell,
+            keep_base=keep_base, device=device, dtype=dtype,
+        )  # fmt: skip
+    method = stage.method
+    base = load_pipeline(sources, guided=config.guided, device=device, dtype=dtype)
+
+    def draw(run: RunFolder, plan: Plan, items: Sequence[Item]) -> Draw:
+        if not keep_base:
+            return plainly_stacked(base, planned(config, plan), method, tell)
+        _draw_base(base, config, base_plan, plan, run.path / BASE, items, outputs, tell)
+        return _plainly_enlarged_base(run.path / BASE, method, plan)
+
+    return Loaded(choose_batch_size(base, config), draw, 1 if keep_base else None)
+
+
+def _load_models(
     sources: Sources,
     config: SamplingConfig,
     stage: Stage,
@@ -236,3 +311,23 @@ def _enlarged_base(
     pictures = run_pictures(folder, [item.file for item in items])
     index = {item.file: i for i, item in enumerate(items)}
     return enlarged(pipeline, planned(config, plan), pictures, index, tell)
+
+
+def _plainly_enlarged_base(folder: Path, method: str, plan: Plan) -> Draw:
+    """A `Draw` that enlarges the pictures of a base run without weights, in one step a batch."""
+    from adm_cli.diffusion.samplers import SampleStep
+    from adm_cli.storage.inputs import run_pictures
+
+    def draw(missing: Sequence[Item], on_step: OnStep) -> Iterator[Batch]:
+        size = plan.settings["batch_size"]
+        pictures = run_pictures(folder, [item.file for item in missing])
+        for first in range(0, len(missing), size):
+            batch = [
+                plainly_enlarged(missing[i], pictures[i], pictures.items[i].recipe, method)
+                for i in range(first, min(first + size, len(missing)))
+            ]
+            x = for_film([done.pixels for done in batch])
+            on_step(SampleStep(0, x, x))
+            yield batch
+
+    return draw

@@ -227,6 +227,18 @@ class UpsamplerOptions(DenoiserOptions):
     low_size: Annotated[
         Optional[str], _option("--low-size", panel=_MODEL, help="Of the small picture. (half)")
     ] = None
+    noise_augment: Annotated[
+        Optional[float],
+        _option("--noise-augment", panel=_MODEL, help="Largest noise on it, e.g. 0.3. (none)"),
+    ] = None
+    vary_kernel: Annotated[
+        Optional[bool],
+        _option("--vary-kernel", panel=_TRAIN, help="Make it by one of four filters, at random."),
+    ] = None
+    crop: Annotated[
+        Optional[int],
+        _option("--crop", panel=_TRAIN, help="Learn from random squares of this side. (all)"),
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -76,6 +76,10 @@ def upsample(
         Optional[str],
         typer.Option("--seeds", help="Exact seeds; every picture is enlarged with each of them."),
     ] = None,
+    project: Annotated[Optional[int], typer.Option("--project", help=options.PROJECT_HELP)] = None,
+    noise: Annotated[
+        Optional[float], typer.Option("--noise", help=options.LOW_RES_NOISE_HELP)
+    ] = None,
     batch_size: options.Batch = None,
     resize: Annotated[
         bool,
@@ -114,8 +118,9 @@ def upsample(
     items, index = choose_images(pictures, sources, class_, seed, seeds, outputs.suffix)
     images = [(item.facts["class"], item.facts["seed"]) for item in items]
     config = enlarging_config(
-        sources, images, sampler=sampler, steps=steps, eta=eta, batch_size=batch_size, clip=clip
-    )
+        sources, images, sampler=sampler, steps=steps, eta=eta, batch_size=batch_size, clip=clip,
+        project=project, low_res_noise=noise,
+    )  # fmt: skip
     where = choose_device(part.device)
     compute = choose_dtype(dtype, where, use_fp16=sources.model.info.config.use_fp16)
     plan = run_plan(
@@ -228,6 +233,8 @@ def _show_plan(
         "steps": plan.settings["steps"],
         "num_steps": plan.settings["num_steps"],
         "eta": config.eta,
+        "project": config.project,
+        "low_res_noise": config.low_res_noise,
         "pictures": count,
         "classes": list(dict.fromkeys(config.classes)),
         "images": len(plan.items),

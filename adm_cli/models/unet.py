@@ -70,10 +70,9 @@ def build_encoder(config: EncoderConfig, in_channels: int) -> tuple[nn.ModuleLis
     return blocks, channels
 
 
-def build_middle(config: EncoderConfig, ch: int) -> EmbedSequential:
-    return EmbedSequential(
-        ResBlock(config, ch, ch), AttentionBlock(config, ch), ResBlock(config, ch, ch)
-    )
+def build_middle(config: EncoderConfig, ch: int, *, attention: bool = True) -> EmbedSequential:
+    between = [AttentionBlock(config, ch)] if attention else []
+    return EmbedSequential(ResBlock(config, ch, ch), *between, ResBlock(config, ch, ch))
 
 
 def build_decoder(config: UNetConfig, skips: list[int]) -> nn.ModuleList:
@@ -160,8 +159,9 @@ class UNet(TorsoModel):
             else build_label_embedding(config.num_labels, config.embedding_dim)
         )
         in_channels = config.in_channels * (1 if config.low_res_size is None else 2)
+        in_channels += config.low_res_noise is not None
         self.input_blocks, skips = build_encoder(config, in_channels)
-        self.middle_block = build_middle(config, skips[-1])
+        self.middle_block = build_middle(config, skips[-1], attention=config.middle_attention)
         self.output_blocks = build_decoder(config, skips)
         ch = config.level_channels[0]
         self.out = nn.Sequential(
@@ -192,13 +192,27 @@ class UNet(TorsoModel):
 class SuperResUNet(UNet):
     """An upsampler: a UNet that also sees the small image, enlarged and concatenated after x.
 
-    ``forward(x, t, y=None, low_res=...)`` with low_res [B, 3, h, w] in [-1, 1].
+    ``forward(x, t, y=None, low_res=..., low_res_noise=None)`` with low_res [B, 3, h, w] in
+    [-1, 1], and low_res_noise [B] the standard deviation of the noise on it, 0 if None. Where
+    ``config.low_res_noise`` is set, one more channel tells the network: everywhere that level,
+    as a part of the largest one. Raises ValueError for a level that it would not be told.
     """
 
     def forward(
-        self, x: Tensor, t: Tensor, y: Tensor | None = None, low_res: Tensor | None = None
+        self,
+        x: Tensor,
+        t: Tensor,
+        y: Tensor | None = None,
+        low_res: Tensor | None = None,
+        low_res_noise: Tensor | None = None,
     ) -> Tensor:
         if low_res is None:
             raise ValueError("an upsampler needs low_res, the small image to enlarge")
-        enlarged = F.interpolate(low_res, x.shape[2:], mode="bilinear")
-        return super().forward(torch.cat([x, enlarged], dim=1), t, y)
+        channels = [x, F.interpolate(low_res, x.shape[2:], mode="bilinear")]
+        largest = self.config.low_res_noise
+        if largest is not None:
+            level = x.new_zeros(len(x)) if low_res_noise is None else low_res_noise / largest
+            channels.append(level.to(x)[:, None, None, None].expand(-1, 1, *x.shape[2:]))
+        elif low_res_noise is not None:
+            raise ValueError("this upsampler was trained without noise on the small image")
+        return super().forward(torch.cat(channels, dim=1), t, y)

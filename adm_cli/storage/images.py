@@ -71,6 +71,8 @@ def parameters_text(recipe: Recipe) -> str:
     """The settings in the form that Stable Diffusion tools write and read."""
     size = "x".join(str(side) for side in reversed(recipe["size"]))
     first = recipe.get("base") or recipe  # who enlarges is told apart from who draws
+    while "sampler" not in first:  # enlarged without weights in between
+        first = first["base"]
     fields = {
         "Steps": first.get("num_steps"),
         "Sampler": first["sampler"],
@@ -84,7 +86,8 @@ def parameters_text(recipe: Recipe) -> str:
     if "cfg" in first:
         fields["Classifier scale"] = first["scale"]
     if "small_sha256" in recipe:
-        fields |= {"Hires upscaler": recipe["model"], "Hires steps": recipe["num_steps"]}
+        steps = {"Hires steps": recipe["num_steps"]} if "num_steps" in recipe else {}
+        fields |= {"Hires upscaler": recipe["model"], **steps}
     subject = "unconditional"
     if recipe["class"] is not None:
         subject = f"{recipe['class_name']} (class {recipe['class']})"

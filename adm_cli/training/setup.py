@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from adm_cli.config import (
@@ -76,8 +77,8 @@ _DEFAULTS: dict[Kind, dict[str, Any]] = {
 }
 _PLAIN = (
     "batch_size microbatch lr warmup anneal weight_decay seed dtype compile channels_last "
-    "random_crop flip timestep_sampler label_dropout noised log_every eval_every save_every "
-    "sample_every"
+    "random_crop crop vary_kernel flip timestep_sampler label_dropout noised "
+    "log_every eval_every save_every sample_every"
 ).split()
 # What may change when a run goes on: how long it lasts, what it reports, how it computes.
 _MAY_CHANGE = frozenset(
@@ -230,6 +231,8 @@ def _resolve_model(
     if isinstance(config, UNetConfig):
         dropped = float(options.get("label_dropout", 0)) > 0 and bool(changes["num_classes"])
         changes["null_class"] = bool(changes["num_classes"]) and (dropped or config.null_class)
+        if "noise_augment" in options:
+            changes["low_res_noise"] = float(options["noise_augment"]) or None  # 0 turns it off
         if kind == "upsampler" and ("low_size" in options or config.low_res_size is None):
             height, width = config.image_size
             low = options.get("low_size")
@@ -332,12 +335,32 @@ def _check(
                 f"the small pictures ({_size(config.low_res_size)}) must be smaller than the "
                 f"large ones ({_size(config.image_size)}): pass --low-size"
             )
+    if training.crop is not None or training.vary_kernel:
+        _check_degradation(kind, config, training.crop)
     count = config.num_classes
     if count is not None and images.classes and max(images.classes) >= count:
         top = max(images.classes)
         raise UsageError(
             f"label {top} ({images.classes[top]}) is out of range for {count} classes: "
             f"leave num_classes to the pictures, or fix the labels"
+        )
+
+
+def _check_degradation(kind: Kind, config: ModelConfig, crop: int | None) -> None:
+    """Raises UsageError unless there are small pictures to make, also of crops."""
+    if kind != "upsampler" or not isinstance(config, UNetConfig) or config.low_res_size is None:
+        raise UsageError("--crop and --vary-kernel are about an upsampler's pictures")
+    if crop is None:
+        return
+    sides = zip(config.image_size, config.low_res_size, strict=True)
+    if (
+        crop > min(config.image_size)
+        or crop % config.stride
+        or any(crop * low % high for high, low in sides)
+    ):
+        raise UsageError(
+            f"--crop {crop}: expected at most {min(config.image_size)}, a multiple of the model's "
+            f"stride {config.stride}, and a whole number of the small pictures' pixels"
         )
 
 
@@ -429,6 +452,7 @@ def initial_weights(
         generator = torch.Generator().manual_seed(settings.training.seed)
         tensors[name] = torch.randn(expected[name], generator=generator) * spread
         anew.append(f"{name} begins anew: the classes are others")
+    anew += _told_of_noise(settings.config, tensors)
     found = {name: tuple(value.shape) for name, value in tensors.items()}
     if found != expected:
         raise CheckpointError(f"--init {file.path}: {describe_mismatch(expected, found)}")
@@ -450,6 +474,19 @@ def recommended_sampling(settings: Settings) -> Recommended | None:
         if theirs.info.recommended is not None:
             return theirs.info.recommended
     return UPSAMPLED if settings.kind == "upsampler" else DRAWN
+
+
+def _told_of_noise(config: ModelConfig, tensors: dict[str, Tensor]) -> list[str]:
+    """Adds a channel of zeros for the noise on the small pictures, where a model had none."""
+    name = "input_blocks.0.0.weight"
+    value = tensors.get(name)
+    if not isinstance(config, UNetConfig) or config.low_res_noise is None or value is None:
+        return []
+    folded = config.patch**2
+    if value.dim() != 4 or value.shape[1] != 2 * config.in_channels * folded:
+        return []
+    tensors[name] = F.pad(value, (0, 0, 0, 0, 0, folded))
+    return [f"{name} got a channel for the noise on the small pictures"]
 
 
 def _class_tensors(config: ModelConfig, tensors: Mapping[str, Tensor]) -> list[str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,7 @@ from adm_cli.diffusion.losses import training_loss
 from adm_cli.diffusion.process import model_timesteps, q_sample, rescaled
 from adm_cli.diffusion.samplers import ddim_sample
 from adm_cli.diffusion.schedule import NoiseSchedule
+from adm_cli.training.degradation import low_resolution, small_size
 
 _GOLDEN = 0.6180339887498949  # multiples of it, modulo 1, cover [0, 1) evenly
 _SAMPLE_STEPS = "ddim25"
@@ -34,15 +36,20 @@ class Inputs:
     t: Tensor  # int64 [B], kept on the CPU, where the tables are
     weights: Tensor  # [B], of the timestep sampler
     noise: Tensor  # [B, C, H, W]
+    low_res: Tensor | None = None  # [B, C, h, w] of an upsampler; None: x_start's areas
+    low_res_noise: Tensor | None = None  # [B], how much lies on it; None: none
 
     def part(self, where: slice) -> Inputs:
         """Some of the images."""
-        return Inputs(*(getattr(self, field.name)[where] for field in fields(self)))
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        parts: dict[str, Any] = {n: None if v is None else v[where] for n, v in values.items()}
+        return Inputs(**parts)
 
     def to(self, device: torch.device) -> Inputs:
         """On a device, except for the timesteps."""
         moved = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Inputs(**{n: v if n == "t" else v.to(device) for n, v in moved.items()})
+        stays = {name for name, value in moved.items() if name == "t" or value is None}
+        return Inputs(**{n: v if n in stays else v.to(device) for n, v in moved.items()})
 
 
 @dataclass(frozen=True)
@@ -62,7 +69,12 @@ class DiffusionTask:
         model_t = model_timesteps(self.schedule, inputs.t, rescale=self.diffusion.rescale_timesteps)
         result = training_loss(
             self.schedule,
-            partial(model, **self.conditions(inputs.x_start, inputs.labels)),
+            partial(
+                model,
+                **self.conditions(
+                    inputs.x_start, inputs.labels, inputs.low_res, inputs.low_res_noise
+                ),
+            ),
             inputs.x_start,
             inputs.t,
             model_t.to(inputs.x_start.device),
@@ -74,13 +86,23 @@ class DiffusionTask:
         parts = {"loss": result.loss, "mse": result.mse, "vb": result.vb}
         return {name: value for name, value in parts.items() if value is not None}
 
-    def conditions(self, x_start: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """What the model sees beside x_t and t."""
+    def conditions(
+        self,
+        x_start: Tensor,
+        labels: Tensor,
+        low_res: Tensor | None = None,
+        low_res_noise: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """What the model sees beside x_t and t; an upsampler ``x_start`` made small, if None."""
         conditions = {}
         if self.config.num_classes is not None:
             conditions["y"] = labels
         if self.config.low_res_size is not None:
-            conditions["low_res"] = low_resolution(x_start, self.config.low_res_size)
+            if low_res is None:
+                low_res = low_resolution(x_start, small_size(self.config, x_start))
+            conditions["low_res"] = low_res
+            if low_res_noise is not None:
+                conditions["low_res_noise"] = low_res_noise
         return conditions
 
     def bits_per_dim(self, vb: float, prior: float, images: int) -> float | None:
@@ -157,11 +179,6 @@ def classifier_metrics(logits: Tensor, labels: Tensor) -> Metrics:
         "acc1": right[:, 0].float(),
         "acc5": right.any(dim=1).float(),
     }
-
-
-def low_resolution(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """[B, C, H, W] made small by averaging areas, the upsampler's input in training."""
-    return F.interpolate(x, size, mode="area")
 
 
 def drop_labels(labels: Tensor, uniform: Tensor, rate: float, num_classes: int) -> Tensor:

@@ -21,6 +21,7 @@ from adm_cli.diffusion.losses import prior_bits_per_dim
 from adm_cli.diffusion.timesteps import TIMESTEP_SAMPLERS, draw_timesteps, stratified
 from adm_cli.loading import build_model
 from adm_cli.storage.images import to_model_range
+from adm_cli.training.degradation import crop_squares, degraded
 from adm_cli.training.distributed import World
 from adm_cli.training.feed import Batch, share_of
 from adm_cli.training.randomness import image_noise, key, uniforms
@@ -163,6 +164,8 @@ class Trainer:
         where = stratified(u[:, 0]) if c.timestep_sampler == "stratified" else u[:, 0]
         t, weights = draw_timesteps(self.timesteps, where)
         x = to_model_range(batch.images.to(self.device, non_blocking=True))
+        if c.crop is not None:
+            x = crop_squares(x, uniforms(c.seed, step, "crops", c.batch_size, 2)[mine], c.crop)
         labels = batch.labels
         if c.label_dropout > 0:
             classes = self.task.config.num_classes
@@ -171,9 +174,13 @@ class Trainer:
         noise = image_noise(
             c.seed, step, range(mine.start, mine.stop), tuple(x.shape[1:]), self.device
         )
+        small: tuple[Tensor | None, Tensor | None] = (None, None)
+        if isinstance(self.task, DiffusionTask):
+            small = degraded(x, self.task.config, c, step, mine)
         if c.channels_last:
             x = x.contiguous(memory_format=torch.channels_last)
-        return Inputs(x, labels.to(self.device), t[mine], weights[mine].to(self.device), noise)
+        weights = weights[mine].to(self.device)
+        return Inputs(x, labels.to(self.device), t[mine], weights, noise, *small)
 
     def train_step(self, inputs: Inputs) -> StepResult:
         """One step of AdamW and of the averages; raises nothing for losses that are not finite."""

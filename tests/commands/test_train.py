@@ -237,6 +237,11 @@ REFUSED: list[tuple[tuple[object, ...], str]] = [
     ),
     (("train-diffusion", "{shapes}", "--val-split", "1.5"), "--val-split must be in"),
     (("train-upsampler", "{shapes}", "--size", "8", "--low-size", "8"), "must be smaller"),
+    (("train-upsampler", "{shapes}", "--size", "8", "--crop", "3"), "a multiple of the model's"),
+    (("train-upsampler", "{shapes}", "--size", "8", "--crop", "16"), "expected at most 8"),
+    (("train-upsampler", "{shapes}", "--noise-augment", "11"), "low_res_noise must be in"),
+    (("train-diffusion", "{shapes}", "--set", "crop=4"), "about an upsampler's pictures"),
+    (("train-diffusion", "{shapes}", "--set", "low_res_noise=1"), "largest of an upsampler's"),
     (("train-diffusion", "{shapes}", "--save-dtype", "int8"), "--save-dtype int8"),
     (("train-diffusion", "{shapes}", "--classifier", "tiny"), "not a classifier"),
 ]

@@ -77,17 +77,22 @@ def test_best_is_that_of_the_lowest_validation_loss(images: ImageSet, tmp_path: 
     assert info.training["validation"] == {"loss": 3.0}
 
 
-@pytest.mark.parametrize("kind", ["diffusion", "classifier"])
+@pytest.mark.parametrize("kind", ["diffusion", "classifier", "upsampler"])
 @pytest.mark.parametrize("stop", [1, 2, 3, 5])
 def test_resumed_equals_uninterrupted(
     kind: str, stop: int, images: ImageSet, tmp_path: Path
 ) -> None:
     """Bit for bit: weights, averages, optimizer, and what is written of them."""
-    task = toy_task(kind, **({"dropout": 0.2, "null_class": True} if kind == "diffusion" else {}))
+    changes: dict[str, dict[str, Any]] = {
+        "diffusion": {"dropout": 0.2, "null_class": True},
+        "upsampler": {"low_res_size": (4, 4), "low_res_noise": 0.3, "middle_attention": False},
+    }
+    task = toy_task(kind, **changes.get(kind, {}))
     config = settings(
         anneal="cosine", warmup=2, random_crop=kind == "classifier",
         label_dropout=0.3 if kind == "diffusion" else 0.0,
         timestep_sampler="loss-second-moment" if kind == "diffusion" else "uniform",
+        vary_kernel=kind == "upsampler", crop=4 if kind == "upsampler" else None,
     )  # fmt: skip
     whole = make_run(tmp_path / "whole", images, config, task)
     finish(whole)

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from adm_cli.errors import ConfigError
+from adm_cli.training.degradation import low_resolution
 from adm_cli.training.feed import Batch
 from adm_cli.training.tasks import (
     Inputs,
     drop_labels,
-    low_resolution,
     make_task,
     validation_timesteps,
 )
