@@ -119,7 +119,7 @@ def _stack_loader(
     from adm_cli.commands.sample_outputs import Outputs
     from adm_cli.commands.stacks import Stage, load_stack
     from adm_cli.recipes import plan_config, split_plan
-    from adm_cli.storage.runs import BASE, RunFolder, Shard
+    from adm_cli.storage.runs import BASE, Shard
 
     sources = _sampling_sources(run, plan, given)
     upsampler = _upsampler(run, plan, "upsampler", "--upsampler", given)
@@ -135,7 +135,7 @@ def _stack_loader(
         base,
         Outputs(run.path, base.settings["format"], False, None, False, Shard()),
         tell,
-        keep_base=RunFolder(run.path / BASE).exists(),
+        keep_base=run.inner(BASE).exists(),
         device=given.device or plan.settings["device"],
         dtype=dtypes.pop() if len(dtypes) == 1 else "auto",  # each model's own
     )

@@ -144,7 +144,7 @@ def prepare_cells(
     """Every combination, checked before any work; ``models`` are labels and weights.
 
     Raises UsageError or ConfigError for impossible settings, RunError where a cell's folder holds
-    other images.
+    other images, OutputError where one is a link.
     """
     from adm_cli.devices import choose_dtype
     from adm_cli.diffusion.samplers import SAMPLERS_WITH_ETA
@@ -153,10 +153,11 @@ def prepare_cells(
     from adm_cli.reports.sweeps import Cell
     from adm_cli.sources import check_classes
     from adm_cli.storage.outputs import image_item
-    from adm_cli.storage.runs import RunFolder
+    from adm_cli.storage.sweeps import SweepFolder
 
     items = [image_item(image.class_id, image.seed, ".png") for image in images]
     found: dict[str, Prepared] = {}
+    sweep = SweepFolder(folder)
     for label, sources, sampler, steps, scale in (
         (label, sources, sampler, steps, scale)
         for label, sources in models
@@ -175,7 +176,7 @@ def prepare_cells(
         compute = choose_dtype(dtype, device, use_fp16=sources.model.info.config.use_fp16)
         plan = run_plan(sources, config, items, device, compute, kind="sample", format="png")
         cell = Cell(label, config.sampler, plan.settings["steps"], config.scale)
-        found[cell.name] = Prepared(cell, sources, config, plan, RunFolder(folder / cell.name))
+        found[cell.name] = Prepared(cell, sources, config, plan, sweep.cell(cell.name))
     cells = list(found.values())
     if grid.eta is not None and all(cell.config.eta is None for cell in cells):
         able = " and ".join(SAMPLERS_WITH_ETA)
