@@ -62,10 +62,13 @@ def choose_outputs(
 def prepare(outputs: Outputs, plan: Plan) -> Outputs:
     """Everything that could go wrong with the output, before any work; makes a fresh folder."""
     from adm_cli.storage.files import check_writable, refuse_existing
+    from adm_cli.storage.links import check_inside
     from adm_cli.storage.outputs import make_fresh_folder
     from adm_cli.storage.runs import RunFolder
 
     run = RunFolder(outputs.folder)
+    if outputs.animation is not None:
+        check_inside(outputs.animation.parent)  # before a folder is made
     if outputs.out is not None:
         check_writable(outputs.out)
         run.check(plan, automatic=automatic(plan), overwrite=outputs.overwrite)
