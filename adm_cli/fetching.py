@@ -42,6 +42,7 @@ from adm_cli.storage.downloads import (
 )
 from adm_cli.storage.fetched import (
     Pin,
+    check_home,
     clean_up,
     copy_file,
     original_path,
@@ -261,6 +262,7 @@ def fetch(item: Item, how: How, watch: Watch) -> Fetched:
 
     Raises DownloadError, CheckpointError or OutputError; whatever is good of the download stays.
     """
+    check_home()
     before = _stamp(item.place)
     if not how.overwrite and present(item, watch):
         return Fetched(item.name, item.place, was_here=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from adm_cli.commands.drawing import Draw, Telling, draw_into, nothing, sampled
+from adm_cli.commands.films import film_due, late_film, note_film
 from adm_cli.commands.sample_outputs import Outputs, automatic, extras, prepare
 
 if TYPE_CHECKING:
@@ -38,15 +39,20 @@ class Job:
 
 def run_job(job: Job) -> None:
     """Begins or goes on with a run: all that could go wrong first, then weights, then images."""
+    from adm_cli.storage.outputs import remove_film
     from adm_cli.storage.runs import RunFolder
 
     fresh, chosen = job.outputs.out is None, automatic(job.plan)
     outputs, plan = prepare(job.outputs, job.plan), job.plan
     run = RunFolder(outputs.folder)
+    film = outputs.animation
     try:
         loaded = None
         mine = outputs.shard.share(plan.items)
-        if outputs.overwrite or len(run.kept(mine)) < len(mine):  # else there is nothing to load
+        there, late = len(run.kept(mine)), False
+        if film is not None and not outputs.overwrite:
+            late = film_due(run, plan, film)
+        if outputs.overwrite or there < len(mine) or late:  # else there is nothing to load
             loaded = job.load()
             plan = replace(plan, settings={**plan.settings, "batch_size": loaded.batch_size})
         plan, changes = run.begin(plan, automatic=chosen, overwrite=outputs.overwrite)
@@ -54,8 +60,19 @@ def run_job(job: Job) -> None:
             job.tell.note(f"since {run.path} was begun, this has changed: {', '.join(changes)}")
         if loaded is not None:
             take_threads(run, plan, job.tell)
+        if film is not None and outputs.overwrite:
+            remove_film(film)  # of other images, which are gone
+        # Small pictures that come first have a folder until all images are there.
+        both = plan.kind == "stack" and there < len(mine) and not run.bases()
         draw_images(loaded, run, plan, plan.items, outputs, job.tell)
-        job.finish(run, plan)
+        try:
+            if film is not None and late:
+                assert loaded is not None
+                late_film(run, plan, film, loaded, job.tell, both=both)
+            elif film is not None:
+                note_film(run, plan, film)
+        finally:
+            job.finish(run, plan)
     finally:
         if fresh and not run.bases():
             run.discard_if_empty()
@@ -90,7 +107,8 @@ def draw_images(
     if loaded is not None:
         steps = steps if loaded.steps is None else loaded.steps
         missing = run.missing(outputs.shard, outputs.shard.share(items))
-        draw = loaded.draw(run, plan, missing)
+        if missing:
+            draw = loaded.draw(run, plan, missing)
     draw, closing = extras(outputs, run, plan, draw, steps, tell)
     height, width = plan.settings["size"]
     draw_into(

@@ -120,7 +120,7 @@ def _stack_loader(
     from adm_cli.commands.stacks import PlainStage, Stage, load_stack
     from adm_cli.presets import ENLARGEMENTS
     from adm_cli.recipes import plain_base_plan, plan_config, split_plan
-    from adm_cli.storage.runs import BASE, RunFolder, Shard
+    from adm_cli.storage.runs import BASE, Shard
 
     sources = _sampling_sources(run, plan, given)
     small, method = sources.model.info.config.image_size, plan.settings.get("upsampler")
@@ -143,7 +143,7 @@ def _stack_loader(
         base,
         Outputs(run.path, base.settings["format"], False, None, False, Shard()),
         tell,
-        keep_base=RunFolder(run.path / BASE).exists(),
+        keep_base=run.inner(BASE).exists(),
         device=given.device or plan.settings["device"],
         dtype=dtypes.pop() if len(dtypes) == 1 else "auto",  # each model's own
     )

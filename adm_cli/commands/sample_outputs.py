@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adm_cli.commands.drawing import Draw, Telling, write_grid_of, write_npz
-from adm_cli.commands.films import filmed, write_film
+from adm_cli.commands.films import filmed, may_write_film, write_film
 from adm_cli.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -62,10 +62,13 @@ def choose_outputs(
 def prepare(outputs: Outputs, plan: Plan) -> Outputs:
     """Everything that could go wrong with the output, before any work; makes a fresh folder."""
     from adm_cli.storage.files import check_writable, refuse_existing
+    from adm_cli.storage.links import check_inside
     from adm_cli.storage.outputs import make_fresh_folder
     from adm_cli.storage.runs import RunFolder
 
     run = RunFolder(outputs.folder)
+    if outputs.animation is not None:
+        check_inside(outputs.animation.parent)  # before a folder is made
     if outputs.out is not None:
         check_writable(outputs.out)
         run.check(plan, automatic=automatic(plan), overwrite=outputs.overwrite)
@@ -75,7 +78,7 @@ def prepare(outputs: Outputs, plan: Plan) -> Outputs:
     if not run.exists():
         files += [run.path / "grid.png"] if outputs.grid else []
         files += sorted(run.path.glob("samples_*.npz")) if outputs.format == "npz" else []
-    if outputs.animation is not None and not run.kept(plan.items[:1]):
+    if outputs.animation is not None and not may_write_film(run, plan, outputs.animation):
         files.append(outputs.animation)
     if not outputs.overwrite:
         refuse_existing(files)
@@ -103,15 +106,13 @@ def extras(
         closing.append(lambda: write_grid_of(run, plan.items, outputs.shard, tell))
     if outputs.animation is None:
         return draw, closing
-    if run.kept(plan.items[:1]):
-        if not outputs.animation.exists():
-            tell.note(f"no {outputs.animation}: the first image was drawn before")
-        return draw, closing
+    if run.drawn_any(plan.items):
+        return draw, closing  # it is a `films.late_film`, if it is not there
     every = Film.spacing(plan.settings["num_steps"])
     film = Film(outputs.animation, every, steps, len(plan.items))
 
     def finish() -> None:
-        if run.kept(plan.items[:1]):  # else it is drawn and filmed again, and must find no film
+        if run.drawn_any(plan.items):  # else it is drawn and filmed again, and must find no film
             write_film(run, film, outputs.shard, tell)
 
     closing.append(finish)

@@ -235,7 +235,7 @@ def _load_models(
     del base
 
     def draw(run: RunFolder, plan: Plan, items: Sequence[Item]) -> Draw:
-        folder = run.path / (BASE if keep_base else HIDDEN_BASE)
+        folder = run.inner(BASE if keep_base else HIDDEN_BASE).path
         small = waiting.pop() if waiting else load_base()
         _draw_base(small, config, base_plan, plan, folder, items, outputs, tell)
         del small
@@ -261,9 +261,7 @@ def _draw_together(
 
 def drop_base(run: RunFolder, plan: Plan) -> None:
     """Removes the small pictures of a finished run that were not to be kept."""
-    from adm_cli.storage.runs import RunFolder
-
-    base = RunFolder(run.path / HIDDEN_BASE)
+    base = run.inner(HIDDEN_BASE)
     if base.path.is_dir() and len(run.kept(plan.items)) == len(plan.items):
         base.discard()
 

@@ -149,7 +149,7 @@ def prepare_cells(
     """Every combination, checked before any work; ``models`` are labels and weights.
 
     Raises UsageError or ConfigError for impossible settings, RunError where a cell's folder holds
-    other images.
+    other images, OutputError where one is a link.
     """
     from adm_cli.devices import choose_dtype
     from adm_cli.diffusion.samplers import SAMPLERS_WITH_ETA
@@ -158,10 +158,11 @@ def prepare_cells(
     from adm_cli.reports.sweeps import Cell
     from adm_cli.sources import check_classes
     from adm_cli.storage.outputs import image_item
-    from adm_cli.storage.runs import RunFolder
+    from adm_cli.storage.sweeps import SweepFolder
 
     items = [image_item(image.class_id, image.seed, ".png") for image in images]
     found: dict[str, Prepared] = {}
+    sweep = SweepFolder(folder)
     for label, sources, sampler, steps, scale, cfg in (
         (label, sources, sampler, steps, scale, cfg)
         for label, sources in models
@@ -183,7 +184,7 @@ def prepare_cells(
         plan = run_plan(sources, config, items, device, compute, kind="sample", format="png")
         made = plan.settings
         cell = Cell(label, made["sampler"], made["steps"], made["scale"], made.get("cfg", 1.0))
-        found[cell.name] = Prepared(cell, sources, config, plan, RunFolder(folder / cell.name))
+        found[cell.name] = Prepared(cell, sources, config, plan, sweep.cell(cell.name))
     cells = list(found.values())
     if grid.eta is not None and all(cell.config.eta is None for cell in cells):
         able = " and ".join(SAMPLERS_WITH_ETA)

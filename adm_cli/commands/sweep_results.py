@@ -63,6 +63,7 @@ def draw_curves(folder: SweepFolder, rows: Sequence[Row], tell: Telling) -> list
 def mend_sweep(folder: SweepFolder, findings: Sequence[Finding], tell: Telling) -> None:
     """Makes again what is wrong beside the cells, which are right. Raises AdmError for damage."""
     from adm_cli.storage.files import remove_leftover
+    from adm_cli.storage.links import remove
     from adm_cli.storage.runs import RunFolder
 
     found = folder.read()
@@ -82,10 +83,10 @@ def mend_sweep(folder: SweepFolder, findings: Sequence[Finding], tell: Telling) 
             remove_leftover(folder.path / finding.file)
     names = {finding.file for finding in findings}
     if folder.sheet.name in names:
-        folder.sheet.unlink(missing_ok=True)
+        remove(folder.sheet)
         draw_sheet(folder, cells, runs, sheet_rows)
     if folder.plot.name in names:
-        folder.plot.unlink(missing_ok=True)
+        remove(folder.plot)
         whole = [len(run.kept(run.read().items)) if run.exists() else 0 for run in runs]
         finished = [row for row, n, of in zip(rows, whole, images, strict=True) if n == of]
         draw_curves(folder, finished, tell)

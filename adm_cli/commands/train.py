@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from adm_cli.commands.training_options import (
     given,
     stored,
 )
-from adm_cli.errors import UsageError
+from adm_cli.errors import AdmError, RunError, UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -61,7 +61,6 @@ def train_upsampler(options: UpsamplerOptions) -> None:
 
 
 def _train(kind: Kind, options: CommonOptions) -> None:
-    from adm_cli.storage.outputs import remove_if_empty
     from adm_cli.training.distributed import find_world, joined
 
     world = find_world()
@@ -72,14 +71,12 @@ def _train(kind: Kind, options: CommonOptions) -> None:
             _dry_run(settings, data, device, options)
             return
         assert folder is not None
-        try:
+        with _alone(folder, world, device, resume=resuming):
             run = _begin(settings, data, folder, world, device, resume=resuming, quiet=quiet)
             with _stop_signals() as should_stop:
                 if world.writes:
                     folder.save_settings(settings.to_json())
                 _follow(run, should_stop, quiet=quiet)
-        finally:
-            remove_if_empty(folder.path)
         if world.writes:
             _report(run, folder, json=options.json)
         if run.stopped:
@@ -142,9 +139,35 @@ def _prepare(
         return settings, data, None, False
     if folder is None:
         folder = RunFolder(_fresh_folder(world))
+    folder.check()
     check_writable(folder.path)
     world.wait()  # nobody writes before all have seen what is there
     return settings, data, folder, before is not None and bool(folder.states())
+
+
+@contextmanager
+def _alone(
+    folder: RunFolder, world: World, device: torch.device, *, resume: bool
+) -> Iterator[None]:
+    """No other run trains in the folder meanwhile: process 0 has its lock, the others wait for it.
+
+    Raises RunError where another has it, or had it since this one looked whether to ``resume``.
+    """
+    with ExitStack() as stack:
+        refusal: AdmError | None = None
+        if world.writes:
+            try:
+                stack.enter_context(folder.lock())
+                if bool(folder.states()) != resume:
+                    raise RunError(
+                        f"another process has trained in {folder.path} just now: pass --resume to "
+                        f"go on with what it made, or choose another --out"
+                    )
+            except AdmError as error:
+                refusal = error
+        if world.any(refusal is not None, device):
+            raise refusal or typer.Exit(1)
+        yield
 
 
 def _fresh_folder(world: World) -> Path:

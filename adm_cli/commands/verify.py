@@ -92,9 +92,11 @@ def _verify_run(
     """
     findings = _look(run, tell, inner=inner)
     if given is not None and any(finding.kind != "unfinished" for finding in findings):
-        _mend(run, findings, given, tell)
+        gone = _mend(run, findings, given, tell)
         tell.note(f"repaired; looking at {run.path} once more")
         findings = _look(run, tell, inner=inner)
+        names = {finding.file for finding in findings}
+        findings += [finding for finding in gone if finding.file not in names]
     return findings
 
 
@@ -130,8 +132,11 @@ def _tell_of(finding: Finding, tell: Telling) -> None:
         print(console.one_line(finding.text), flush=True)
 
 
-def _mend(run: RunFolder, findings: list[Finding], given: Given, tell: Telling) -> None:
-    """Removes what is wrong and makes it again; what cannot be made again stays as it is."""
+def _mend(run: RunFolder, findings: list[Finding], given: Given, tell: Telling) -> list[Finding]:
+    """Removes what is wrong and makes it again; returns what is gone for good.
+
+    Images that cannot be made again stay as they are.
+    """
     from adm_cli.commands.repairing import find_loader, find_lost
     from adm_cli.storage.verifying import LOST, repair_run
 
@@ -151,8 +156,9 @@ def _mend(run: RunFolder, findings: list[Finding], given: Given, tell: Telling) 
     repair_run(run, findings)
     if load is not None and lost.items(plan):
         _draw_again(run, lost, load, tell)
-    _make_again(run, lost, tell)
+    gone = _make_again(run, lost, tell)
     _compare(run, lost, tell)
+    return gone
 
 
 def _draw_again(run: RunFolder, lost: Lost, load: Load, tell: Telling) -> None:
@@ -172,14 +178,17 @@ def _draw_again(run: RunFolder, lost: Lost, load: Load, tell: Telling) -> None:
         draw_images(loaded, run, plan, lost.images, outputs, tell)
     for name, film in lost.films.items():
         if film is not None:
-            film_again(run, plan, name, film, loaded, tell)
+            film_again(run, plan, run.path / name, film, loaded, tell)
     drop_base(run, plan)
 
 
-def _make_again(run: RunFolder, lost: Lost, tell: Telling) -> None:
-    """What is made of the images; what cannot be is forgotten."""
+def _make_again(run: RunFolder, lost: Lost, tell: Telling) -> list[Finding]:
+    """What is made of the images; returns what cannot be.
+
+    It is forgotten, but for a film whose line says how to draw it, on a larger machine.
+    """
     from adm_cli.storage.runs import Shard
-    from adm_cli.storage.verifying import forget
+    from adm_cli.storage.verifying import Finding, forget
 
     plan = run.read()
     beside = lost.names - {item.file for item in plan.items}
@@ -188,11 +197,19 @@ def _make_again(run: RunFolder, lost: Lost, tell: Telling) -> None:
     if any(name.endswith(".npz") for name in beside):
         write_npz(run, Shard(), tell)
     gone = beside - set(run.present())
+    found = []
     for name in sorted(gone):
-        how = " with --overwrite" if name in lost.films else ""
-        tell.note(f"{name} cannot be made again: the command that began the run makes it{how}")
+        how = "the command that began the run makes it"
+        if lost.films.get(name):
+            how = "its images do not fit into memory together now, as they did"
+        elif name in lost.films:
+            how += " with --overwrite"
+        found.append(Finding("missing", name, f"{name} cannot be made again: {how}"))
+        tell.note(found[-1].text)
+    gone -= {name for name, film in lost.films.items() if film}
     if gone:
         forget(run, gone)
+    return found
 
 
 def _compare(run: RunFolder, lost: Lost, tell: Telling) -> None:

@@ -34,6 +34,7 @@ from adm_cli.storage.http import (
     web_page,
     whole_version,
 )
+from adm_cli.storage.links import remove
 from adm_cli.storage.partial import PIECE, Partial, Version, file_digests, find_partial
 
 _REDIRECTS = 10
@@ -375,7 +376,7 @@ def one_at_a_time(path: Path, tell: Callable[[str], None]) -> Iterator[None]:
     finally:
         if lock.is_locked:
             with suppress(OSError):  # some systems keep open files
-                marker.unlink(missing_ok=True)
+                remove(marker)
         lock.release()
 
 

@@ -22,6 +22,7 @@ from adm_cli.storage.files import (
     make_folder,
     read_text,
 )
+from adm_cli.storage.links import check_below, check_inside, remove
 from adm_cli.storage.partial import remove_partials
 
 _STALE = 86_400  # seconds after which what a killed process left is nobody's
@@ -44,6 +45,14 @@ def original_path(file: str) -> Path:
 
 def pin_path(name: str) -> Path:
     return adm_home() / "fetched" / f"{name}.json"
+
+
+def check_home() -> None:
+    """Raises OutputError where what is removed or replaced after a fetch may be somebody's.
+
+    ``models`` may be a link, to a larger disk: nothing is removed there but leftovers.
+    """
+    check_below(adm_home(), ("downloads", "fetched"))
 
 
 def read_pin(name: str) -> Pin | None:
@@ -91,16 +100,17 @@ def clean_up(original: Path, models: Path, *, keep_original: bool) -> None:
     try:
         remove_partials(original)
         for path in unwanted:
-            path.unlink(missing_ok=True)
+            remove(path)
     except OSError as error:
         what = f"the model is in place, but cannot remove what is beside {original}"
         raise OutputError(explain_os_error(what, error)) from error
     oldest = time.time() - _STALE
     for folder in (original.parent, models):
+        check_inside(folder)
         for path in folder.glob(".adm-*"):
             with suppress(OSError):
                 if path.stat().st_mtime < oldest:
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+                    shutil.rmtree(path) if path.is_dir() else remove(path)
 
 
 def copy_file(source: Path, target: Path, sha256: str) -> None:

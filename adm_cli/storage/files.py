@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from adm_cli.errors import OutputError
+from adm_cli.storage.links import check_inside, is_link, remove
 
 if sys.platform != "win32":
     import fcntl
@@ -97,14 +98,15 @@ def _open_temporary(path: Path, lock: ExitStack) -> tuple[int, Path]:
 
 def remove_leftover(temporary: Path) -> None:
     """Removes a file of `atomic_write`, unless its writer lives, or no lock can tell."""
+    check_inside(temporary.parent)
     with suppress(OSError):
-        if sys.platform == "win32":
-            temporary.unlink()
+        if sys.platform == "win32" or is_link(temporary):  # a link is no writer's
+            remove(temporary)
             return
-        handle = os.open(temporary, os.O_RDWR)
+        handle = os.open(temporary, os.O_RDWR | os.O_NOFOLLOW)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            temporary.unlink()
+            remove(temporary)
         finally:
             os.close(handle)
 
@@ -117,6 +119,7 @@ def write_files(
     Returns how many are safely in place, the first ones, and what stopped the rest. Temporaries
     begin with ``prefix``.
     """
+    check_inside(folder)
     written: list[tuple[str, str]] = []
     failure: OutputError | None = None
     for name, data in files:
@@ -156,7 +159,8 @@ def _write_temporary(folder: Path, data: bytes, prefix: str) -> str:
 
 
 def make_folder(path: Path) -> None:
-    """The folder and its parents, made to last; raises OutputError if that cannot be."""
+    """The folder and its parents, made to last; raises OutputError if that cannot or may not be."""
+    check_inside(path)
     new = [folder for folder in (path, *path.parents) if not folder.exists()]
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -170,6 +174,7 @@ def make_folder(path: Path) -> None:
 
 def move_into_place(source: Path, target: Path) -> None:
     """Rename a whole file, within a disk, and sync; raises OutputError."""
+    check_inside(source.parent)
     make_folder(target.parent)
     try:
         os.replace(source, target)
@@ -205,7 +210,16 @@ def open_file(path: Path, *, pipe: bool = False) -> IO[bytes]:
 
 
 def open_to_append(path: Path) -> IO[bytes]:
-    """An unbuffered file of a folder that may be anyone's: never one elsewhere, by a link."""
+    """An unbuffered file of a folder that may be anyone's: never one elsewhere, by a link.
+
+    One that has another name too, as after ``cp -al``, becomes a file of its own first.
+    """
+    check_inside(path.parent)
+    with suppress(FileNotFoundError):
+        found = path.lstat()
+        if stat.S_ISREG(found.st_mode) and found.st_nlink > 1:
+            with open_file(path) as file, atomic_write(path) as copy:
+                shutil.copyfileobj(file, copy)
     return open(path, "ab", buffering=0, opener=_in_its_folder)
 
 
@@ -215,6 +229,7 @@ def _without_waiting(path: str, flags: int) -> int:
 
 def open_to_change(path: Path) -> IO[bytes]:
     """A file to read and write at any place, made if there is none; likewise never elsewhere."""
+    check_inside(path.parent)
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
     file = os.fdopen(_in_its_folder(str(path), flags), "r+b")
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):

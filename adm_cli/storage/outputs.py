@@ -21,6 +21,7 @@ from adm_cli.storage.images import (
     save_image,
     to_uint8,
 )
+from adm_cli.storage.links import remove, remove_folder
 from adm_cli.storage.plans import Item
 
 
@@ -50,7 +51,7 @@ def make_fresh_folder(parent: Path) -> Path:
 def remove_if_empty(folder: Path) -> None:
     """Takes back a folder in which a failed run left nothing."""
     with suppress(OSError):
-        folder.rmdir()
+        remove_folder(folder)
 
 
 def image_name(class_id: int | None, seed: int, suffix: str, **own: float) -> str:
@@ -71,6 +72,15 @@ def image_item(
     own = {name: v for name, v in (("scale", scale), ("cfg", cfg)) if v is not None}
     facts = {"class": class_id, **own, "seed": seed}
     return Item(image_name(class_id, seed, suffix, **own), facts)
+
+
+def remove_film(path: Path) -> None:
+    """Removes a film, if there is one, for good; raises OutputError."""
+    try:
+        remove(path)
+    except OSError as error:
+        raise OutputError(explain_os_error(f"cannot remove {path}", error)) from error
+    sync_folder(path.parent)
 
 
 MOST_IN_GRID = 1024
@@ -140,7 +150,9 @@ def film_facts(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
     names = ("frames", "every", "steps", "shown", "batch_size", "base_batch_size")
     facts = {name: found[name] for name in (*names, "images") if name in found} if found else {}
     images = facts.get("images")
-    if not isinstance(images, list) or not all(isinstance(name, str) for name in images):
+    if not isinstance(images, list) or not images:
+        return None
+    if not all(isinstance(name, str) for name in images):
         return None
     numbers = [facts.get(name, 1) for name in names[4:]] + [facts.get(name) for name in names[:4]]
     return facts if all(type(n) is int and n > 0 for n in numbers) else None

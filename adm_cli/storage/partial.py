@@ -28,6 +28,7 @@ from adm_cli.storage.files import (
     open_to_change,
     read_text,
 )
+from adm_cli.storage.links import check_inside, remove
 
 PIECE = 1 << 20  # bytes
 
@@ -176,6 +177,7 @@ class Partial:
         verified = os.fstat(self._file.fileno())
         self.close()
         own = self.path.with_name(f".adm-{uuid.uuid4().hex}.whole")
+        check_inside(own.parent)
         try:
             os.rename(self.path, own)
             if not os.path.samestat(verified, os.stat(own)):
@@ -189,7 +191,7 @@ class Partial:
                 os.rename(own, self.path)
             raise self._refused(error) from error
         with suppress(OSError):  # of no use without the file; removed with the other leftovers
-            _record_of(self.path).unlink(missing_ok=True)
+            remove(_record_of(self.path))
         return True
 
     def discard(self) -> None:
@@ -197,7 +199,7 @@ class Partial:
         self.close()
         try:
             for path in (_record_of(self.path), self.path):
-                path.unlink(missing_ok=True)
+                remove(path)
         except OSError as error:
             raise OutputError(explain_os_error(f"cannot remove {path}", error)) from error
 
@@ -294,7 +296,7 @@ def partial_bytes(target: Path) -> int:
 def remove_partials(target: Path) -> None:
     """Every version of ``target`` that was not finished."""
     for path in target.parent.glob(f"{_escaped(target.name)}.*.partial*"):
-        path.unlink(missing_ok=True)
+        remove(path)
 
 
 def file_digests(path: Path, algorithms: Iterable[str]) -> dict[str, str]:

@@ -14,13 +14,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
-
-from filelock import FileLock, Timeout
 
 from adm_cli.errors import OutputError, RunError, UsageError
 from adm_cli.storage.files import (
@@ -31,6 +29,8 @@ from adm_cli.storage.files import (
     remove_leftover,
     sync_folder,
 )
+from adm_cli.storage.links import check_below, remove, remove_folder
+from adm_cli.storage.locks import hold
 from adm_cli.storage.manifests import Record, read_manifest
 from adm_cli.storage.plans import Item, Plan, check_items, differences, read_plan, render_plan
 from adm_cli.storage.sealed import both_copies, copies_agree, write_copies
@@ -101,6 +101,7 @@ class RunFolder:
     def check(self, plan: Plan, *, automatic: Sequence[str] = (), overwrite: bool = False) -> None:
         """Raises what `begin` would, before any work; writes nothing."""
         check_items(plan.items)
+        check_below(self.path, (BASE, HIDDEN_BASE))
         if overwrite:
             return
         if self.exists():
@@ -136,9 +137,14 @@ class RunFolder:
             noted = {name: old.environment.get(name) for name in plan.environment}
             return plan, differences(noted, plan.environment)
 
+    def inner(self, name: str) -> RunFolder:
+        """A run within this one; raises OutputError for a link, which may lead to another."""
+        check_below(self.path, (name,))
+        return RunFolder(self.path / name)
+
     def bases(self) -> list[RunFolder]:
-        """The runs of small pictures within a stack's, as far as there are any."""
-        inner = [RunFolder(self.path / name) for name in (BASE, HIDDEN_BASE)]
+        """The runs of small pictures in a stack's, as far as there are any. Raises as `inner`."""
+        inner = [self.inner(name) for name in (BASE, HIDDEN_BASE)]
         return [run for run in inner if run.exists()]
 
     def records(self) -> dict[str, Record]:
@@ -162,6 +168,11 @@ class RunFolder:
         present = self.present()
         return {item.file: present[item.file] for item in items if item.file in present}
 
+    def drawn_any(self, items: Iterable[Item]) -> bool:
+        """Whether at least one of those items is `present`."""
+        known = self.records()
+        return any(item.file in known and self.fits(known[item.file]) for item in items)
+
     def missing(self, shard: Shard, items: Iterable[Item]) -> list[Item]:
         """Those items that are not `present`, each with the batch sizes to compute it at.
 
@@ -170,6 +181,19 @@ class RunFolder:
         to which it came down when memory ran out.
         """
         known = self.records()
+        return [
+            item
+            for item in self._sized(shard, items, known)
+            if item.file not in known or not self.fits(known[item.file])
+        ]
+
+    def sized(self, shard: Shard, items: Iterable[Item]) -> list[Item]:
+        """Those items, whether there or not, with the batch sizes that `missing` would say."""
+        return self._sized(shard, items, self.records())
+
+    def _sized(
+        self, shard: Shard, items: Iterable[Item], known: Mapping[str, Record]
+    ) -> list[Item]:
         own = [_sizes(record) for record in read_manifest(self.manifest(shard)).records]
         least = {
             name: min(sizes[name] for sizes in own if name in sizes)
@@ -183,7 +207,6 @@ class RunFolder:
                 else {**least, **item.batch_sizes}
             )
             for item in items
-            if item.file not in known or not self.fits(known[item.file])
         ]
 
     def manifest(self, shard: Shard) -> Path:
@@ -207,21 +230,12 @@ class RunFolder:
         It saves work, not data: files are whole and equal whoever writes them. Raises RunError
         if another process has it and keeps it for ``seconds``.
         """
-        lock = FileLock(self.path / f".{name}.lock", timeout=seconds)
-        try:
-            lock.acquire()
-        except Timeout:
-            raise RunError(
-                f"another process is drawing into {self.path} ({name}): wait for it, or share "
-                f"the work out with --shard"
-            ) from None
-        except (OSError, NotImplementedError):
-            yield False
-            return
-        try:
-            yield True
-        finally:
-            lock.release()
+        busy = (
+            f"another process is drawing into {self.path} ({name}): wait for it, or share "
+            f"the work out with --shard"
+        )
+        with hold(self.path / f".{name}.lock", busy, seconds=seconds) as alone:
+            yield alone
 
     def fits(self, record: Record) -> bool:
         """Whether the file is there with the recorded size."""
@@ -258,9 +272,9 @@ class RunFolder:
             for pattern in ("manifest*.jsonl", ".*.lock", self.file.name, self.copy.name):
                 for path in self.path.glob(pattern):
                     with suppress(OSError):
-                        path.unlink()
+                        remove(path)
         with suppress(OSError):
-            self.path.rmdir()
+            remove_folder(self.path)
 
     def discard(self) -> None:
         """Removes the run and all its images."""
@@ -295,7 +309,7 @@ class RunFolder:
     def _remove(self, paths: Iterable[Path]) -> None:
         try:
             for path in paths:
-                path.unlink(missing_ok=True)
+                remove(path)
         except OSError as error:
             raise OutputError(explain_os_error(f"cannot remove {path}", error)) from error
         sync_folder(self.path)

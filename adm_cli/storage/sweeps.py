@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from adm_cli.errors import AdmError, UsageError
 from adm_cli.storage.files import explain_os_error, file_digest, leftovers, read_file
+from adm_cli.storage.links import check_below
 from adm_cli.storage.plans import check_name
 from adm_cli.storage.runs import RunFolder
 from adm_cli.storage.sealed import both_copies, is_sealed, seal, write_copies
@@ -52,9 +53,14 @@ class SweepFolder:
         return any(copy.exists() for copy in both_copies(self.file))
 
     def cells(self) -> list[RunFolder]:
-        """The runs of those cells that are there, by name."""
+        """The runs of those cells that are there, by name. Raises as `cell`."""
         runs = [RunFolder(path) for path in sorted(self.path.iterdir()) if path.is_dir()]
-        return [run for run in runs if run.exists()]
+        return [self.cell(run.path.name) for run in runs if run.exists()]
+
+    def cell(self, name: str) -> RunFolder:
+        """The run of a cell; raises OutputError for a link, which may lead to another run."""
+        check_below(self.path, (name,))
+        return RunFolder(self.path / name)
 
     def read(self) -> Results:
         """What was found out, nothing for a new folder. Raises AdmError for damage."""

@@ -14,8 +14,8 @@ import io
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,8 @@ from adm_cli.storage.files import (
     open_to_append,
     read_text,
 )
+from adm_cli.storage.links import check_below, remove, remove_folder
+from adm_cli.storage.locks import hold
 from adm_cli.storage.tables import Panel, draw_panels
 
 _STATE = re.compile(r"state-(\d{8,})\.safetensors")
@@ -52,6 +54,27 @@ class RunFolder:
         """Whether a run was begun here."""
         return (self.path / "settings.json").exists() or bool(self.states())
 
+    def check(self) -> None:
+        """Raises OutputError if what is to be written in a folder within would go elsewhere."""
+        check_below(self.path, ("samples", "tensorboard"))
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keeps others from training here; at the end takes back a folder with nothing in it.
+
+        Raises RunError if another process trains here. Does nothing where there are no locks.
+        """
+        place = self.path / ".train.lock"
+        busy = f"another process is training in {self.path}: wait for it, or choose another --out"
+        with hold(place, busy):
+            try:
+                yield
+            finally:
+                with suppress(OSError):
+                    if list(self.path.iterdir()) == [place]:
+                        remove(place)
+                    remove_folder(self.path)
+
     def states(self) -> list[Path]:
         """State files, the newest first."""
         found = [p for p in self.path.glob("state-*.safetensors") if _STATE.fullmatch(p.name)]
@@ -61,7 +84,7 @@ class RunFolder:
         """Removes what killed writers left behind; nobody else writes here."""
         for path in [*self.path.glob(".adm-*.tmp"), *self.samples.glob(".adm-*.tmp")]:
             with suppress(OSError):
-                path.unlink()
+                remove(path)
 
     def save_settings(self, settings: Mapping[str, Any]) -> None:
         with atomic_write(self.path / "settings.json") as file:
@@ -86,7 +109,7 @@ class RunFolder:
         write_tensors(path, tensors, {"format": "adm-training", "facts": json.dumps(dict(facts))})
         for old in [p for p in self.states() if p.name <= path.name][_KEPT:]:
             with suppress(OSError):  # no reason to stop: it is tried again at the next one
-                old.unlink()
+                remove(old)
         return path
 
     def load_state(self) -> tuple[dict[str, Tensor], dict[str, Any], list[str]]:

@@ -10,6 +10,7 @@ from typing import Literal
 
 from adm_cli.errors import OutputError, RunError
 from adm_cli.storage.files import explain_os_error, file_digest
+from adm_cli.storage.links import remove
 from adm_cli.storage.manifests import Record, read_manifest, rewrite_manifest
 from adm_cli.storage.plans import Plan, read_plan
 from adm_cli.storage.runs import RunFolder
@@ -133,7 +134,7 @@ def repair_run(run: RunFolder, findings: Sequence[Finding]) -> None:
         try:
             for finding in findings:
                 if finding.kind in ("damaged", "temporary"):
-                    (run.path / finding.file).unlink(missing_ok=True)
+                    remove(run.path / finding.file)
         except OSError as error:
             raise OutputError(explain_os_error(f"cannot repair {run.path}", error)) from error
         for path in run.manifests():

@@ -15,6 +15,7 @@ from typing import Any
 from adm_cli.errors import OutputError
 from adm_cli.storage.files import explain_os_error, file_digest, free_disk, write_files
 from adm_cli.storage.images import Pixels, Recipe, encode_image
+from adm_cli.storage.links import remove
 from adm_cli.storage.manifests import ManifestWriter, Record
 from adm_cli.storage.plans import Item
 from adm_cli.storage.runs import RunFolder, Shard
@@ -57,7 +58,7 @@ class ImageWriter:
             if alone:  # nobody else's: these were left behind by a killed writer
                 for path in self.run.path.glob(f"{self._prefix}*.tmp"):
                     with suppress(OSError):
-                        path.unlink()
+                        remove(path)
             self._manifest = ManifestWriter(self.run.manifest(self.shard), alone=alone)
             stack.callback(self._manifest.close)
             lost = {n: r for n, r in self.run.records().items() if not self.run.fits(r)}

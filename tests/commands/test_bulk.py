@@ -227,9 +227,13 @@ def test_grid_and_film_of_a_resumed_run(draw: Run, monkeypatch: pytest.MonkeyPat
     assert draw(*WANTED, "--out", "whole", "--grid", "--animate", "whole/x.webp").code == 0
     assert contents("o") == contents("whole")
     assert Path("o/x.webp").read_bytes() == film
-    late = draw(*WANTED, "--out", "o", "--animate", "late.gif")
+    late = draw(*WANTED, "--out", "o", "--animate", "late.webp")
     assert late.code == 0
-    assert "no late.gif: the first image was drawn before" in late.err
+    assert "late.webp is drawn now: its images were there before" in late.err
+    assert Path("late.webp").read_bytes() == film
+    again = draw(*WANTED, "--out", "o", "--animate", "late.webp")
+    assert "nothing to do" in again.err
+    assert "is drawn now" not in again.err
 
 
 # Selections

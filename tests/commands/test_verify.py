@@ -17,7 +17,7 @@ import adm_cli.pipeline as pipeline_module
 import adm_cli.recipes as recipes_module
 from adm_cli.models.unet import UNet
 from adm_cli.storage.images import open_picture, save_image
-from adm_cli.storage.manifests import read_manifest, rewrite_manifest
+from adm_cli.storage.manifests import read_manifest, render_line, rewrite_manifest
 from adm_cli.storage.runs import RunFolder
 from tests.conftest import TOY_UNET, Result, Toys, save_toy
 
@@ -312,13 +312,10 @@ def test_a_film_of_the_second_stage(
     assert contents("o") == before
 
 
-def test_a_film_of_what_was_missing(draw: Run, mend: Run) -> None:
-    """Its batch is not the run's first one; more images do not change it."""
+def test_a_film_of_a_run_that_grew(draw: Run, mend: Run) -> None:
+    """Its batch is not the run's first one any more; more images do not change it."""
+    assert draw("--class", "3", "--seeds", "2-3", "-b", 2, *FILM).code == 0
     assert draw(*WANTED, "--out", "o").code == 0
-    for name in ("class0000_seed000000.png", "class0003_seed000003.png"):
-        Path("o", name).unlink()
-    assert draw(*WANTED, *FILM).code == 0
-    assert draw("--class", "0,3,1", *WANTED[2:], "--out", "o").code == 0
     before = contents("o")
     damage("o/x.gif")
     assert mend("o").code == 0
@@ -328,15 +325,36 @@ def test_a_film_of_what_was_missing(draw: Run, mend: Run) -> None:
 def test_a_film_that_cannot_be_made_again(
     stack: Run, adm: Run, mend: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of both stages, which do not fit into memory any more: it goes, and that is said once."""
+    """Of both stages, which do not fit into memory any more: said until it is made elsewhere."""
     assert stack(*FILM).code == 0
     before = contents("o")
     damage("o/x.gif")
-    monkeypatch.setattr(pipeline_module, "free_bytes", lambda _device: 10**6)
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline_module, "free_bytes", lambda _device: 10**6)
+        done = mend("o")
+        assert done.code == 1
+        assert "x.gif cannot be made again: its images do not fit into memory together" in done.err
+        assert contents("o") == {name: data for name, data in before.items() if name != "x.gif"}
+        assert adm("verify", "o").out == "o/x.gif is missing\n"
+        assert mend("o").code == adm("verify", "o").code == 1
+        done = stack(*FILM)
+        assert done.code == 1
+        assert "o/x.gif cannot be drawn as it would have been, for lack of memory" in done.err
+    assert mend("o").code == 0
+    assert contents("o") == before
+
+
+def test_a_film_of_which_nothing_is_known(draw: Run, adm: Run, mend: Run) -> None:
+    """Its line does not say how it was drawn: it goes, and the exit code says so once."""
+    assert draw(*WANTED, *FILM).code == 0
+    manifest = Path("o/manifest.jsonl")
+    *lines, _ = manifest.read_bytes().splitlines(keepends=True)
+    bare = render_line({"file": "x.gif", "bytes": 1, "sha256": "0" * 64})
+    manifest.write_bytes(b"".join(lines) + bare)
+    Path("o/x.gif").unlink()
     done = mend("o")
-    assert done.code == 0, done.err
+    assert done.code == 1
     assert "x.gif cannot be made again: the command that began the run makes it" in done.err
-    assert contents("o") == {name: data for name, data in before.items() if name != "x.gif"}
     assert adm("verify", "o").code == 0
 
 

@@ -134,14 +134,13 @@ class Points:
         found = contents(read_state(self.folder))
         if killed and self.command.leaves:
             found = {n: data for n, data in found.items() if "/.adm-" not in f"/{n}"}
-        spare = set(self.command.spare)
-        assert set(self.wanted) - set(found) <= spare, what
+        assert set(self.wanted) <= set(found), what
         more = [n for n in set(found) - set(self.wanted) if not _any(n, self.command.staying)]
         assert not more, (what, more)
         differ = [n for n, data in self.wanted.items() if found.get(n, data) != data]
         assert not differ, (what, differ)
         now = vouched(self.folder)
-        assert now.items() >= {(n, d) for n, d in self.records.items() if n not in spare}, what
+        assert now.items() >= self.records.items(), what
         self.seen.add(key)
 
     def mend(self, what: str) -> None:

@@ -34,7 +34,6 @@ class Command:
     anew: Action | None = None  # the same, allowed to replace what `run` finds finished
     halfway: Mapping[str, bytes] = field(default_factory=dict)  # files and bytes on the way
     passing: tuple[str, ...] = ()  # files that have other contents on the way, always whole ones
-    spare: tuple[str, ...] = ()  # files that need not be made again
     staying: tuple[str, ...] = ()  # files that may still be there at the end
     appended: tuple[str, ...] = ()  # files whose last line may be torn
     leaves: bool = False  # a temporary file where killed: others may be at work there
@@ -157,7 +156,11 @@ def commands(toys: Toys, original: bytes) -> dict[str, Command]:
             sample(toys, "--format", "webp", "--grid"), passing=("o/grid.png",)
         ),
         "sample npz": Command(sample(toys, "--format", "npz")),
-        "sample animate": Command(sample(toys, "--animate", "o/x.gif"), spare=("o/x.gif",)),
+        "sample animate": Command(sample(toys, "--animate", "o/x.gif")),
+        "sample animate --overwrite": Command(
+            sample(toys, "--animate", "x.gif", "--overwrite"),
+            before=sample(toys, "--animate", "x.gif"),
+        ),
         "sample --overwrite": Command(sample(toys, "--overwrite", "--no-clip"), before=run),
         "sample --shard": Command(
             both(sample(toys, "--shard", "1/2"), sample(toys, "--shard", "2/2"))

@@ -18,3 +18,9 @@ def folder(tmp_path: Path) -> Path:
     inside.mkdir()
     (tmp_path / "precious.txt").write_text("precious")
     return inside
+
+
+@pytest.fixture
+def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They take longer than all the rest."""
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)

@@ -10,7 +10,6 @@ import json
 import os
 import shutil
 import socket
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,12 +24,6 @@ from tests.hostile.test_arrays import WHOLE
 from tests.hostile.test_pictures import GOOD_ZIP, TRAIN, labelled
 from tests.hostile.test_runs import BEGIN, RESUME
 from tests.hostile.test_weights import FLAGS, HEADERS
-
-
-@pytest.fixture
-def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They take longer than all the rest."""
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
 
 
 def bind(path: Path) -> None:
@@ -294,6 +287,7 @@ READERS: dict[str, str] = {
     "storage/images.py decode_picture": "test_pictures",
     "storage/inputs.py _read_file": "test_pictures, test_places",
     "storage/manifests.py read_manifest": "test_runs, test_places",
+    "storage/files.py open_to_append": "test_links",
     "storage/manifests.py _whole_bytes": "test_places",
     "storage/merging.py Entry.read": "test_runs, test_places",
     "storage/npz.py Npz.__init__": "test_arrays, test_places",

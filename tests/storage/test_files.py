@@ -16,7 +16,13 @@ import pytest
 import adm_cli
 from adm_cli.errors import OutputError
 from adm_cli.storage import files
-from adm_cli.storage.files import adm_home, atomic_write, check_writable, make_folder
+from adm_cli.storage.files import (
+    adm_home,
+    atomic_write,
+    check_writable,
+    make_folder,
+    open_to_append,
+)
 
 
 def raises(number: int) -> Callable[..., Any]:
@@ -261,3 +267,14 @@ def test_adm_home_without_any_home(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(Path, "home", home)
     assert adm_home() == Path(tempfile.gettempdir()) / "adm"
+
+
+def test_a_file_with_two_names_is_added_to_under_one(tmp_path: Path) -> None:
+    """A hard link elsewhere, as of `cp -al`, keeps what it had."""
+    first, other = tmp_path / "first", tmp_path / "other"
+    first.write_bytes(b"one")
+    os.link(first, other)
+    for _ in range(2):
+        with open_to_append(first) as file:
+            file.write(b", two")
+    assert (first.read_bytes(), other.read_bytes()) == (b"one, two, two", b"one")
