@@ -15,6 +15,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from adm_cli.batches import ImageBatch, finished_batch, refuse_overflow
 from adm_cli.config import DiffusionConfig, SamplingConfig
 from adm_cli.devices import (
     choose_device,
@@ -23,6 +24,7 @@ from adm_cli.devices import (
     out_of_memory,
     reproducible_kernels,
 )
+from adm_cli.diffusion.finite import FiniteWatch
 from adm_cli.diffusion.guidance import Guidance, classifier_guidance, limited_guidance
 from adm_cli.diffusion.process import rescaled
 from adm_cli.diffusion.samplers import SAMPLERS, SAMPLERS_WITH_ETA, ModelFn, Sampler, SampleStep
@@ -33,7 +35,7 @@ from adm_cli.models.classifier import NoisyClassifier
 from adm_cli.models.cost import activation_bytes
 from adm_cli.models.unet import SuperResUNet, UNet
 from adm_cli.sources import Sources, check_classes, find_sources
-from adm_cli.storage.images import Pixels, to_model_range, to_uint8
+from adm_cli.storage.images import Pixels, to_model_range
 
 MAX_AUTO_BATCH = 16
 
@@ -51,17 +53,6 @@ class Pipeline:
     @property
     def diffusion(self) -> DiffusionConfig:
         return self.sources.model.info.diffusion
-
-
-@dataclass(frozen=True)
-class ImageBatch:
-    """Finished images: uint8 [N, H, W, 3] and what each one is."""
-
-    images: Tensor
-    classes: tuple[int | None, ...]
-    seeds: tuple[int, ...]
-    batch_size: int  # computed at once, padding included
-    scales: tuple[float, ...]  # of guidance
 
 
 def load_pipeline(
@@ -182,7 +173,8 @@ def generate(
     (the padding included), ``on_note`` what a person should know.
 
     Raises ConfigError or UsageError for settings that do not fit the model, DeviceError where not
-    even one image fits into memory.
+    even one image fits into memory, and, after the last batch, NotFiniteError for images that are
+    not finite (`ImageBatch.finite`).
     """
     if isinstance(pipeline.model, SuperResUNet):
         raise UsageError(
@@ -246,7 +238,7 @@ def _draw_batches(
     if pictures is None or pipeline.model.config.num_classes is not None:
         check_classes(pipeline.sources, config.classes)  # else labels only pass through
     size, scales = choose_batch_size(pipeline, config), config.image_scales
-    done = 0
+    done, overflowed = 0, []
     while done < len(config.seeds):
         end = _batch_end(scales, done, size)
         seeds, classes, own = config.seeds[done:end], config.classes[done:end], scales[done:end]
@@ -279,7 +271,10 @@ def _draw_batches(
                 on_note(f"out of memory: going on with batches of {size}")
             continue
         done += len(seeds)
-        yield ImageBatch(to_uint8(x[: len(seeds)]).cpu(), classes, seeds, size, own)
+        batch = finished_batch(x[: len(seeds)], classes, seeds, size, own)
+        overflowed += batch.not_finite()
+        yield batch
+    refuse_overflow(overflowed, done)
 
 
 def _batch_end(scales: Sequence[float], start: int, size: int) -> int:
@@ -354,14 +349,14 @@ def _sample_batch(
     if small is not None:
         net = partial(net, low_res=small.to(pipeline.device, real))
     x_T = draw().to(pipeline.device, real)
-    x = x_T
+    x, watch = x_T, FiniteWatch()
     with reproducible_kernels():
         for step in sampler(
-            _sees_model_timesteps(net, pipeline.diffusion),
+            watch.watched(_sees_model_timesteps(net, pipeline.diffusion)),
             schedule,
             x_T,
             noise=noise,
-            guidance=guidance,
+            guidance=None if guidance is None else watch.watched(guidance),
             prediction=pipeline.diffusion.prediction,
             variance=pipeline.diffusion.variance,
             clip_denoised=config.clip_denoised,
@@ -369,7 +364,7 @@ def _sample_batch(
             x = step.x
             if on_step is not None:
                 on_step(step)
-    return x
+    return watch.marked(x)
 
 
 def _generator_seed(seed: int) -> int:

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 
 from adm_cli import __version__
+from adm_cli.batches import ImageBatch
 from adm_cli.config import SamplingConfig
 from adm_cli.devices import cpu_threads
 from adm_cli.errors import AdmError, ConfigError
-from adm_cli.pipeline import ImageBatch, Pipeline, choose_schedule
+from adm_cli.pipeline import Pipeline, choose_schedule
 from adm_cli.sources import Sources
 from adm_cli.storage.plans import Item, Plan
 

@@ -13,6 +13,7 @@ from adm_cli.commands.drawing import (
     Telling,
     by_batch_size,
     computed_at,
+    marked,
     sampled,
     sized,
 )
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from adm_cli.sources import Sources
     from adm_cli.storage.inputs import InputPictures
     from adm_cli.storage.plans import Item
-    from adm_cli.storage.writing import Finished
 
 
 class _Chosen:
@@ -78,7 +78,8 @@ def enlarged(
         chosen = _for_items(config, missing, size)
         small = _Chosen(pictures, [index[item.file] for item in missing])
         done = 0
-        for batch in upsample(pipeline, small, chosen, on_step=on_step, on_note=tell.note):
+        batches = upsample(pipeline, small, chosen, on_step=on_step, on_note=tell.note)
+        for batch in marked(batches):
             items = missing[done : done + len(batch.seeds)]
             images = []
             for i, item in enumerate(items):
@@ -89,7 +90,7 @@ def enlarged(
                     base=whole_recipe(first.recipe),
                     resized=pictures.size not in (None, first.size),
                 )
-                images.append(Finished(item, batch.images[i].numpy(), recipe))
+                images.append(Finished(item, batch.picture(i), recipe))
             yield images
             done += len(items)
 
@@ -120,17 +121,18 @@ def stacked(
 
     def draw_second(small: Batch, most: int, on_step: OnStep) -> Iterator[Batch]:
         chosen = _for_items(enlarging, [f.item for f in small], most)
-        images = np.stack([finished.pixels for finished in small])
+        images = np.stack([f.pixels for f in small if f.pixels is not None])  # all are
         done = 0
-        for batch in upsample(upsampler, images, chosen, on_step=on_step, on_note=tell.note):
+        batches = upsample(upsampler, images, chosen, on_step=on_step, on_note=tell.note)
+        for batch in marked(batches):
             part = small[done : done + len(batch.seeds)]
             yield [
                 Finished(
                     first.item,
-                    batch.images[i].numpy(),
+                    batch.picture(i),
                     enlarged_recipe(
                         image_recipe(common, upsampler, batch, i),
-                        small_sha256=pixels_sha256(first.pixels),
+                        small_sha256=pixels_sha256(images[done + i]),
                         base=first.recipe,
                     ),
                 )
@@ -146,8 +148,9 @@ def stacked(
         least = most = choose_batch_size(upsampler, enlarging)
         for (_, own), items in by_batch_size(missing, most, "base_batch_size", "batch_size"):
             for small in draw_first(of_base(items), on_base_step):
-                large: list[Finished] = []
-                for images in draw_second(small, min(own, least), on_step):
+                large = [finished for finished in small if finished.pixels is None]
+                good = [finished for finished in small if finished.pixels is not None]
+                for images in draw_second(good, min(own, least), on_step) if good else ():
                     least = computed_at(images)  # smaller than asked for, once memory ran out
                     large += images
                 yield large  # all of a batch, so that one gone on with draws the same ones together

@@ -294,6 +294,7 @@ def _draw(drawn: Drawn, extractor: Extractor, metrics: tuple[str, ...], *, quiet
         for batch in generate(
             pipeline, config, on_step=lambda step: progress.advance(step.x.shape[0], step.i)
         ):
+            batch.check_finite()
             yield batch.images
             progress.finish_batch(len(batch.seeds))
 

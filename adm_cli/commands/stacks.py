@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adm_cli.commands.drawing import Draw, Telling, draw_into, sampled
+from adm_cli.commands.drawing import Batch, Draw, OnStep, Telling, draw_into, sampled
 from adm_cli.commands.enlarging import enlarged, of_base, stacked
 from adm_cli.commands.jobs import Loaded, planned
 from adm_cli.commands.sample_outputs import Outputs
+from adm_cli.errors import NotFiniteError
 from adm_cli.storage.runs import BASE, HIDDEN_BASE
 
 if TYPE_CHECKING:
@@ -210,16 +212,17 @@ def _draw_base(
     base.begin(wanted, overwrite=outputs.overwrite)
     chosen = {item.file: item for item in of_base(items)}
     height, width = base_plan.settings["size"]
-    draw_into(
-        base,
-        outputs.shard,
-        [chosen.get(item.file, item) for item in wanted.items],
-        sampled(pipeline, planned(config, plan), tell),
-        steps=base_plan.settings["num_steps"],
-        tell=replace(tell, images=False, folder=folder.parent),
-        image_bytes=height * width * 3 // 2,
-        chosen=chosen,
-    )
+    with suppress(NotFiniteError):  # the others are enlarged first
+        draw_into(
+            base,
+            outputs.shard,
+            [chosen.get(item.file, item) for item in wanted.items],
+            sampled(pipeline, planned(config, plan), tell),
+            steps=base_plan.settings["num_steps"],
+            tell=replace(tell, images=False, folder=folder.parent),
+            image_bytes=height * width * 3 // 2,
+            chosen=chosen,
+        )
 
 
 def _enlarged_base(
@@ -231,7 +234,16 @@ def _enlarged_base(
     tell: Telling,
 ) -> Draw:
     from adm_cli.storage.inputs import run_pictures
+    from adm_cli.storage.runs import RunFolder
+    from adm_cli.storage.writing import Finished
 
-    pictures = run_pictures(folder, [item.file for item in items])
-    index = {item.file: i for i, item in enumerate(items)}
-    return enlarged(pipeline, planned(config, plan), pictures, index, tell)
+    small = list(RunFolder(folder).kept(items))
+    index = {file: i for i, file in enumerate(small)}
+    draw = enlarged(pipeline, planned(config, plan), run_pictures(folder, small), index, tell)
+
+    def draw_all(missing: Sequence[Item], on_step: OnStep) -> Iterator[Batch]:
+        yield from draw([item for item in missing if item.file in index], on_step)
+        if without := [item for item in missing if item.file not in index]:
+            yield [Finished(item, None, None) for item in without]  # as their small pictures
+
+    return draw_all
