@@ -18,6 +18,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "AdmError": "errors",
+    "NotFiniteError": "errors",
     "ClassifierConfig": "config",
     "DiffusionConfig": "config",
     "SamplingConfig": "config",
@@ -41,7 +42,7 @@ _HOMES = {
     "precision_recall": "evaluation.neighbours",
     "convert": "converting",
     "load_model": "loading",
-    "ImageBatch": "pipeline",
+    "ImageBatch": "batches",
     "Pipeline": "pipeline",
     "find_upsampler": "sources",
     "generate": "pipeline",
@@ -56,6 +57,7 @@ __all__ = [
     "ImageBatch",
     "NoiseSchedule",
     "NoisyClassifier",
+    "NotFiniteError",
     "Pipeline",
     "SampleStep",
     "SamplingConfig",
@@ -84,6 +86,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from adm_cli.batches import ImageBatch
     from adm_cli.config import ClassifierConfig, DiffusionConfig, SamplingConfig, UNetConfig
     from adm_cli.converting import convert
     from adm_cli.diffusion.guidance import classifier_guidance, limited_guidance
@@ -95,7 +98,7 @@ if TYPE_CHECKING:
         dpm_solver_sample,
     )
     from adm_cli.diffusion.schedule import NoiseSchedule
-    from adm_cli.errors import AdmError
+    from adm_cli.errors import AdmError, NotFiniteError
     from adm_cli.evaluation.metrics import frechet_distance, inception_score, kernel_distance
     from adm_cli.evaluation.neighbours import density_coverage, precision_recall
     from adm_cli.loading import load_model
@@ -103,7 +106,6 @@ if TYPE_CHECKING:
     from adm_cli.models.unet import SuperResUNet, UNet
     from adm_cli.openai_flags import openai_flags
     from adm_cli.pipeline import (
-        ImageBatch,
         Pipeline,
         generate,
         load_pipeline,

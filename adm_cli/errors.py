@@ -7,6 +7,7 @@
     ├── MissingWeightsError   a known model whose file is not on this machine
     ├── DownloadError         a file that could not be fetched, or is not the one expected
     ├── DeviceError           a device that is not there, or not enough memory on it
+    ├── NotFiniteError        images that are none: a network or its guidance overflowed
     ├── RunError              a run folder that is damaged, in use, or made with other settings
     └── OutputError           a file or folder that cannot be written
 
@@ -47,6 +48,10 @@ class DownloadError(AdmError):
 
 class DeviceError(AdmError):
     pass
+
+
+class NotFiniteError(AdmError):
+    """Images whose network or guidance overflowed; raised once all others are there."""
 
 
 class RunError(AdmError):

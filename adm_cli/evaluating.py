@@ -234,8 +234,10 @@ def _check_size(extractor: Extractor, first: tuple[int, int], size: tuple[int, i
 
 def check_features(found: Features, places: Sequence[int], extractor: Extractor) -> None:
     """Raises AdmError for features that are not finite; ``places`` are the images' in their set."""
-    bad = (~found.pool.isfinite()).any(dim=1).nonzero()[:, 0].tolist()
-    if bad:
+    finite = found.pool.isfinite().all(dim=1)
+    for more in (found.spatial, found.logits):
+        finite = finite if more is None else finite & more.isfinite().all(dim=1)
+    if bad := (~finite).nonzero()[:, 0].tolist():
         raise AdmError(
             f"the features of image {places[bad[0]]} are NaN or infinite: the weights of "
             f"{extractor.label} do not work on this device"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -25,13 +24,11 @@ from adm_cli.storage.checkpoints import (
     ModelFile,
     check_finite,
     file_sha256,
-    open_tensors,
     read_model_file,
     read_original,
-    stream_tensors,
-    verify_content,
 )
 from adm_cli.storage.files import inception_path, models_folder, weights_folder
+from adm_cli.storage.tensors import stream_tensors
 
 Model = UNet | NoisyClassifier
 Shapes = Mapping[str, tuple[int, ...]]
@@ -103,10 +100,10 @@ def load_model(
 ) -> Model:
     """A ready model: hash and shapes checked, in evaluation mode, no gradients for parameters.
 
-    ``dtype`` float32, float64, or bfloat16/float16 for the torso's convolutions. Where no tensor
-    needs a change of type they all stay mapped from the file; otherwise none does, and no more
-    than the model itself is held. Raises as `find_weights`, and CheckpointError if the content is
-    damaged, not finite, or does not fit its own configuration.
+    ``dtype`` float32, float64, or bfloat16/float16 for the torso's convolutions. The file may be
+    written to or removed afterwards: it is read once and not mapped, and no more than the model
+    itself is held. Raises as `find_weights`, and CheckpointError if the content is damaged, not
+    finite, or does not fit its own configuration.
     """
     file = name if isinstance(name, ModelFile) else find_weights(name)
     with torch.device("meta"):
@@ -118,10 +115,7 @@ def load_model(
     rest = torch.float64 if dtype == torch.float64 else torch.float32
     wanted = {key: dtype if key in torso else rest for key in expected}
     try:
-        with ThreadPoolExecutor(1) as beside:  # the hash takes about as long as a change of type
-            verified = beside.submit(verify_content, file)
-            state = _read_state(file, wanted, torch.device(device))
-            verified.result()
+        state = _read_state(file, wanted, torch.device(device))
     except (torch.OutOfMemoryError, MemoryError):
         raise DeviceError(
             f"not enough memory on {device} for the weights of {file.path}: "
@@ -135,16 +129,10 @@ def load_model(
 def _read_state(
     file: ModelFile, wanted: Mapping[str, torch.dtype], device: torch.device
 ) -> dict[str, torch.Tensor]:
-    if device.type == "cpu" and all(file.dtypes[name] == wanted[name] for name in wanted):
-        with open_tensors(file) as handle:
-            state = {name: handle.get_tensor(name) for name in wanted}
-        for name, tensor in state.items():
-            check_finite(file.path, name, tensor)
-        return state
     state = {}
     for name, tensor in stream_tensors(file):
         check_finite(file.path, name, tensor)
-        state[name] = tensor.to(device=device, dtype=wanted[name], copy=True)
+        state[name] = tensor.to(device=device, dtype=wanted[name])
     return state
 
 
@@ -165,8 +153,8 @@ def load_inception(
             f"pass --inception FILE, or --features classifier for distances that need no download"
         )
     counters = "num_batches_tracked"  # of the batch norms' training; some copies have none
-    state = read_original(file, ignore=counters)
     digest = file_sha256(file)
+    state = read_original(file, ignore=counters)
     if path is None and digest != INCEPTION.sha256:
         raise CheckpointError(
             f"{file} is damaged: its SHA-256 is {digest}, expected {INCEPTION.sha256}; "
@@ -180,7 +168,9 @@ def load_inception(
         raise CheckpointError(
             f"{file} is not the Inception network of FID: {describe_mismatch(names, found)}"
         )
-    ready = {name: value.to(device, torch.float32) for name, value in state.items()}
+    ready = {name: value.to(device, torch.float32, copy=True) for name, value in state.items()}
+    if file_sha256(file) != digest:  # they are copies: what is written to it later is not seen
+        raise CheckpointError(f"{file} was changed while it was read: run the same command again")
     model.load_state_dict(ready, strict=False, assign=True)
     model.eval().requires_grad_(False)
     for module in model.modules():

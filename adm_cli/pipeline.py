@@ -14,6 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from adm_cli.batches import ImageBatch, finished_batch, refuse_overflow
 from adm_cli.config import DiffusionConfig, SamplingConfig
 from adm_cli.defaults import choose_schedule, remarks, resolve
 from adm_cli.devices import (
@@ -23,6 +24,7 @@ from adm_cli.devices import (
     out_of_memory,
     reproducible_kernels,
 )
+from adm_cli.diffusion.finite import FiniteWatch
 from adm_cli.diffusion.guidance import Guidance
 from adm_cli.diffusion.noise import noise_source, noisy_low_res, upsampling_seed
 from adm_cli.diffusion.projection import back_project
@@ -41,7 +43,7 @@ from adm_cli.sources import (
     choose_low_res_noise,
     find_sources,
 )
-from adm_cli.storage.images import Pixels, to_model_range, to_uint8
+from adm_cli.storage.images import Pixels, to_model_range
 
 MAX_AUTO_BATCH = 16
 
@@ -59,18 +61,6 @@ class Pipeline:
     @property
     def diffusion(self) -> DiffusionConfig:
         return self.sources.model.info.diffusion
-
-
-@dataclass(frozen=True)
-class ImageBatch:
-    """Finished images: uint8 [N, H, W, 3] and what each one is."""
-
-    images: Tensor
-    classes: tuple[int | None, ...]
-    seeds: tuple[int, ...]
-    batch_size: int  # computed at once, padding included
-    scales: tuple[float, ...]  # of guidance
-    cfgs: tuple[float, ...]  # weights of classifier-free guidance
 
 
 def load_pipeline(
@@ -183,7 +173,8 @@ def generate(
     (the padding included), ``on_note`` what a person should know.
 
     Raises ConfigError or UsageError for settings that do not fit the model, DeviceError where not
-    even one image fits into memory.
+    even one image fits into memory, and, after the last batch, NotFiniteError for images that are
+    not finite (`ImageBatch.finite`).
     """
     if isinstance(pipeline.model, SuperResUNet):
         raise UsageError(
@@ -249,7 +240,7 @@ def _draw_batches(
         check_cfg(pipeline.sources)
     size, scales, cfgs = choose_batch_size(pipeline, config), config.image_scales, config.image_cfgs
     kinds = list(map(guidance_kind, scales, cfgs))
-    done = 0
+    done, overflowed = 0, []
     while done < len(config.seeds):
         end = _batch_end(kinds, done, size)
         seeds, classes = config.seeds[done:end], config.classes[done:end]
@@ -284,7 +275,10 @@ def _draw_batches(
                 on_note(f"out of memory: going on with batches of {size}")
             continue
         done += len(seeds)
-        yield ImageBatch(to_uint8(x[: len(seeds)]).cpu(), classes, seeds, size, own, weights)
+        batch = finished_batch(x[: len(seeds)], classes, seeds, size, own, weights)
+        overflowed += batch.not_finite()
+        yield batch
+    refuse_overflow(overflowed, done)
 
 
 def _batch_end(kinds: Sequence[tuple[bool, bool]], start: int, size: int) -> int:
@@ -355,14 +349,14 @@ def _sample_batch(
             noisy = noisy_low_res(low_res, level, seeds)
             net = partial(net, low_res=noisy, low_res_noise=low_res.new_full((len(seeds),), level))
     x_T = draw().to(pipeline.device, real)
-    x = x_T
+    x, watch = x_T, FiniteWatch()
     with reproducible_kernels():
         for step in sampler(
-            labelled(net, pipeline.diffusion, config, labels, no_class, cfgs),
+            watch.watched(labelled(net, pipeline.diffusion, config, labels, no_class, cfgs)),
             schedule,
             x_T,
             noise=noise,
-            guidance=guidance,
+            guidance=None if guidance is None else watch.watched(guidance),
             prediction=pipeline.diffusion.prediction,
             variance=pipeline.diffusion.variance,
             clip_denoised=config.clip_denoised,
@@ -372,4 +366,4 @@ def _sample_batch(
             x = step.x
             if on_step is not None:
                 on_step(step)
-    return x
+    return watch.marked(x)

@@ -10,11 +10,12 @@ import PIL
 import torch
 
 from adm_cli import __version__
+from adm_cli.batches import ImageBatch
 from adm_cli.config import SamplingConfig
 from adm_cli.defaults import EVERYWHERE, choose_schedule
 from adm_cli.devices import cpu_threads
 from adm_cli.errors import AdmError, ConfigError
-from adm_cli.pipeline import ImageBatch, Pipeline
+from adm_cli.pipeline import Pipeline
 from adm_cli.presets import ENLARGEMENT_FACTOR, ENLARGEMENTS
 from adm_cli.sources import Sources
 from adm_cli.storage.plans import Item, Plan

@@ -32,6 +32,7 @@ LAYERS = {
     "evaluation": 1,
     "storage": 1,
     "loading": 2,
+    "batches": 2,
     "sources": 3,
     "defaults": 4,
     "guiding": 3,

@@ -348,29 +348,6 @@ def test_devices() -> None:
         load_pipeline("tiny", dtype="int8")
 
 
-def test_tensors_stay_mapped_where_no_change_of_type_is_needed(tmp_path: Path) -> None:
-    """Loading float32 as float32 allocates next to nothing; as float16 it leaves no mapping."""
-    path = save_toy(tmp_path / "m.safetensors", TOY_UNET)
-    maps = Path("/proc/self/maps")
-    if not maps.is_file():
-        pytest.skip("only Linux lists its mappings")
-
-    def is_mapped(tensor: Tensor) -> bool:
-        areas = [
-            line.split()[0].split("-")
-            for line in maps.read_text().splitlines()
-            if line.endswith(str(path))
-        ]
-        return any(int(low, 16) <= tensor.data_ptr() < int(high, 16) for low, high in areas)
-
-    model = load_model(path)
-    assert all(is_mapped(parameter) for parameter in model.parameters())
-    del model
-    half = load_model(path, dtype=torch.float16)
-    assert str(path) not in maps.read_text()
-    assert half.state_dict().keys() == load_model(path).state_dict().keys()
-
-
 def test_a_file_whose_tensors_do_not_fit_its_settings(tmp_path: Path) -> None:
     from adm_cli.storage.checkpoints import ModelInfo, save_model
 

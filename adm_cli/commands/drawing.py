@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adm_cli.commands import console, signals
+from adm_cli.errors import NotFiniteError
 
 if TYPE_CHECKING:
+    from adm_cli.batches import ImageBatch
     from adm_cli.config import SamplingConfig
     from adm_cli.diffusion.samplers import SampleStep
     from adm_cli.pipeline import Pipeline
@@ -64,13 +66,14 @@ def draw_into(
     of all its images however often it is run, and where it stopped, what goes on: ``goes_on``, or
     the run's folder as ``--out``. ``chosen`` are the only files to draw, if given. ``closing`` is
     called at the end, even where drawing stopped: what is done is kept. Raises OutputError, before
-    anything is drawn, where the disk has no room for the missing images at ``image_bytes`` each.
+    anything is drawn, where the disk has no room for the missing images at ``image_bytes`` each,
+    and NotFiniteError, once all others are kept, if some were not finite: these stay missing.
     """
     from adm_cli.storage.writing import ImageWriter, check_room
 
     items = [i for i in shard.share(items) if chosen is None or i.file in chosen]
     kept = run.kept(items)
-    drawn = 0
+    drawn, overflowed = 0, []
 
     def on_record(record: Mapping[str, Any], *, new: bool = True) -> None:
         nonlocal drawn
@@ -115,8 +118,39 @@ def draw_into(
             with progress.show():
                 plan = run.read()
                 for batch in draw(missing, on_step):
-                    writer.add([_with_batch_sizes(finished, plan) for finished in batch])
+                    overflowed += _not_finite(run, batch, tell)
+                    if good := [f for f in batch if f.pixels is not None]:
+                        writer.add([_with_batch_sizes(finished, plan) for finished in good])
                     progress.finish_batch(len(batch))
+    if overflowed:
+        raise _overflow(run, overflowed)
+
+
+def _not_finite(run: RunFolder, batch: Batch, tell: Telling) -> list[Item]:
+    """Those of a batch that are not finite, each named."""
+    found = [finished.item for finished in batch if finished.pixels is None]
+    for item in found:
+        tell.note(f"{_named(run, item)} is not finite and is not written")
+    return found
+
+
+def _overflow(run: RunFolder, items: Sequence[Item]) -> NotFiniteError:
+    from adm_cli.batches import OVERFLOW_ADVICE
+
+    are = "is" if len(items) == 1 else f"and {len(items) - 1:,} more are"
+    return NotFiniteError(f"{_named(run, items[0])} {are} not finite: {OVERFLOW_ADVICE}")
+
+
+def _named(run: RunFolder, item: Item) -> str:
+    class_id = item.facts["class"]
+    of = "no class" if class_id is None else f"class {class_id}"
+    return f"{run.path / item.file} ({of}, seed {item.facts['seed']})"
+
+
+def marked(batches: Iterator[ImageBatch]) -> Iterator[ImageBatch]:
+    """Of `pipeline.generate` or `upsample`, when images that are not finite are looked for."""
+    with suppress(NotFiniteError):  # raised once they are all drawn
+        yield from batches
 
 
 def _with_batch_sizes(finished: Finished, plan: Plan) -> Finished:
@@ -200,13 +234,14 @@ def sampled(pipeline: Pipeline, config: SamplingConfig, tell: Telling) -> Draw:
             batch_size=size,
         )
         done = 0
-        for batch in generate(pipeline, chosen, on_step=on_step, on_note=tell.note):
-            pixels = batch.images.numpy()
+        for batch in marked(generate(pipeline, chosen, on_step=on_step, on_note=tell.note)):
             yield [
-                Finished(items[done + i], pixels[i], image_recipe(common, pipeline, batch, i))
-                for i in range(len(pixels))
+                Finished(
+                    items[done + i], batch.picture(i), image_recipe(common, pipeline, batch, i)
+                )
+                for i in range(len(batch.seeds))
             ]
-            done += len(pixels)
+            done += len(batch.seeds)
 
     return sized(choose_batch_size(pipeline, config), draw)
 

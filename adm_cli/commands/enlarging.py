@@ -13,6 +13,7 @@ from adm_cli.commands.drawing import (
     Telling,
     by_batch_size,
     computed_at,
+    marked,
     sampled,
     sized,
 )
@@ -81,7 +82,8 @@ def enlarged(
         chosen = _for_items(config, missing, size)
         small = _Chosen(pictures, [index[item.file] for item in missing])
         done = 0
-        for batch in upsample(pipeline, small, chosen, on_step=on_step, on_note=tell.note):
+        batches = upsample(pipeline, small, chosen, on_step=on_step, on_note=tell.note)
+        for batch in marked(batches):
             items = missing[done : done + len(batch.seeds)]
             images = []
             for i, item in enumerate(items):
@@ -92,7 +94,7 @@ def enlarged(
                     base=whole_recipe(first.recipe),
                     resized=pictures.size not in (None, first.size),
                 )
-                images.append(Finished(item, batch.images[i].numpy(), recipe))
+                images.append(Finished(item, batch.picture(i), recipe))
             yield images
             done += len(items)
 
@@ -124,17 +126,18 @@ def stacked(
 
     def draw_second(small: Batch, most: int, on_step: OnStep) -> Iterator[Batch]:
         chosen = _for_items(enlarging, [f.item for f in small], most)
-        images = np.stack([finished.pixels for finished in small])
+        images = np.stack([f.pixels for f in small if f.pixels is not None])  # all are
         done = 0
-        for batch in upsample(upsampler, images, chosen, on_step=on_step, on_note=tell.note):
+        batches = upsample(upsampler, images, chosen, on_step=on_step, on_note=tell.note)
+        for batch in marked(batches):
             part = small[done : done + len(batch.seeds)]
             yield [
                 Finished(
                     first.item,
-                    batch.images[i].numpy(),
+                    batch.picture(i),
                     enlarged_recipe(
                         image_recipe(common, upsampler, batch, i),
-                        small_sha256=pixels_sha256(first.pixels),
+                        small_sha256=pixels_sha256(images[done + i]),
                         base=first.recipe,
                     ),
                 )
@@ -150,8 +153,9 @@ def stacked(
         least = most = choose_batch_size(upsampler, enlarging)
         for (_, own), items in by_batch_size(missing, most, "base_batch_size", "batch_size"):
             for small in draw_first(of_base(items), on_base_step):
-                large: list[Finished] = []
-                for images in draw_second(small, min(own, least), on_step):
+                large = [finished for finished in small if finished.pixels is None]
+                good = [finished for finished in small if finished.pixels is not None]
+                for images in draw_second(good, min(own, least), on_step) if good else ():
                     least = computed_at(images)  # smaller than asked for, once memory ran out
                     large += images
                 yield large  # all of a batch, so that one gone on with draws the same ones together
@@ -188,14 +192,16 @@ def for_film(images: Sequence[Pixels]) -> Tensor:
 
 
 def plainly_enlarged(
-    item: Item, small: Pixels, base: Mapping[str, Any] | None, method: str
+    item: Item, small: Pixels | None, base: Mapping[str, Any] | None, method: str
 ) -> Finished:
-    """``small`` enlarged without weights, ``base`` being its recipe."""
+    """``small`` enlarged without weights, ``base`` being its recipe; None where there is none."""
     from adm_cli.recipes import plain_recipe
     from adm_cli.storage.inputs import pixels_sha256
     from adm_cli.storage.pictures import enlarge_picture
     from adm_cli.storage.writing import Finished
 
+    if small is None:
+        return Finished(item, None, None)
     large, sha256 = enlarge_picture(small, method), pixels_sha256(small)
     return Finished(
         item, large, plain_recipe(method, large.shape[:2], small_sha256=sha256, base=base)

@@ -90,6 +90,7 @@ def measure_drawn(
             on_step=lambda step: progress.advance(step.x.shape[0], step.i),
             on_note=None if quiet else console.note,
         ):
+            batch.check_finite()
             yield batch.images
             progress.finish_batch(len(batch.seeds))
 

@@ -33,6 +33,8 @@ def filmed(draw: Draw, film: Film, kind: str) -> Draw:
             if not film.images:
                 film.images = [finished.item.file for finished in batch]
                 film.sizes = batch_sizes(kind, batch[0].recipe)
+                if any(finished.pixels is None for finished in batch):
+                    film.frames.clear()  # not finite: there is nothing to see
             yield batch
 
     return watched

@@ -112,6 +112,7 @@ def _draw(recipe: Mapping[str, Any], given: Given, _depth: int) -> tuple[Pixels,
     device = given.device or recipe["device"]
     pipeline = load_pipeline(sources, guided=config.guided, device=device, dtype=recipe["dtype"])
     batch = next(generate(pipeline, config, on_note=console.note))
+    batch.check_finite()
     new = image_recipe(run_recipe(pipeline, config), pipeline, batch, 0)
     return batch.images[0].numpy(), new
 
@@ -130,6 +131,7 @@ def _enlarge(recipe: Mapping[str, Any], given: Given, depth: int) -> tuple[Pixel
     device = given.device or recipe["device"]
     pipeline = load_pipeline(sources, device=device, dtype=recipe["dtype"])
     batch = next(upsample(pipeline, small[None], config, on_note=console.note))
+    batch.check_finite()
     new = enlarged_recipe(
         image_recipe(run_recipe(pipeline, config), pipeline, batch, 0),
         small_sha256=pixels_sha256(small),

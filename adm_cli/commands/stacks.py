@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,7 @@ from adm_cli.commands.enlarging import (
 )
 from adm_cli.commands.jobs import Loaded, planned
 from adm_cli.commands.sample_outputs import Outputs
-from adm_cli.errors import UsageError
+from adm_cli.errors import NotFiniteError, UsageError
 from adm_cli.storage.runs import BASE, HIDDEN_BASE
 
 if TYPE_CHECKING:
@@ -185,8 +186,9 @@ def load_stack(
     def draw(run: RunFolder, plan: Plan, items: Sequence[Item]) -> Draw:
         if not keep_base:
             return plainly_stacked(base, planned(config, plan), method, tell)
-        _draw_base(base, config, base_plan, plan, run.path / BASE, items, outputs, tell)
-        return _plainly_enlarged_base(run.path / BASE, method, plan)
+        folder = run.inner(BASE).path
+        _draw_base(base, config, base_plan, plan, folder, items, outputs, tell)
+        return _plainly_enlarged_base(folder, method, plan)
 
     return Loaded(choose_batch_size(base, config), draw, 1 if keep_base else None)
 
@@ -284,16 +286,17 @@ def _draw_base(
     base.begin(wanted, overwrite=outputs.overwrite)
     chosen = {item.file: item for item in of_base(items)}
     height, width = base_plan.settings["size"]
-    draw_into(
-        base,
-        outputs.shard,
-        [chosen.get(item.file, item) for item in wanted.items],
-        sampled(pipeline, planned(config, plan), tell),
-        steps=base_plan.settings["num_steps"],
-        tell=replace(tell, images=False, folder=folder.parent),
-        image_bytes=height * width * 3 // 2,
-        chosen=chosen,
-    )
+    with suppress(NotFiniteError):  # the others are enlarged first
+        draw_into(
+            base,
+            outputs.shard,
+            [chosen.get(item.file, item) for item in wanted.items],
+            sampled(pipeline, planned(config, plan), tell),
+            steps=base_plan.settings["num_steps"],
+            tell=replace(tell, images=False, folder=folder.parent),
+            image_bytes=height * width * 3 // 2,
+            chosen=chosen,
+        )
 
 
 def _enlarged_base(
@@ -305,27 +308,41 @@ def _enlarged_base(
     tell: Telling,
 ) -> Draw:
     from adm_cli.storage.inputs import run_pictures
+    from adm_cli.storage.runs import RunFolder
+    from adm_cli.storage.writing import Finished
 
-    pictures = run_pictures(folder, [item.file for item in items])
-    index = {item.file: i for i, item in enumerate(items)}
-    return enlarged(pipeline, planned(config, plan), pictures, index, tell)
+    small = list(RunFolder(folder).kept(items))
+    index = {file: i for i, file in enumerate(small)}
+    draw = enlarged(pipeline, planned(config, plan), run_pictures(folder, small), index, tell)
+
+    def draw_all(missing: Sequence[Item], on_step: OnStep) -> Iterator[Batch]:
+        yield from draw([item for item in missing if item.file in index], on_step)
+        if without := [item for item in missing if item.file not in index]:
+            yield [Finished(item, None, None) for item in without]  # as their small pictures
+
+    return draw_all
 
 
 def _plainly_enlarged_base(folder: Path, method: str, plan: Plan) -> Draw:
     """A `Draw` that enlarges the pictures of a base run without weights, in one step a batch."""
     from adm_cli.diffusion.samplers import SampleStep
     from adm_cli.storage.inputs import run_pictures
+    from adm_cli.storage.runs import RunFolder
+    from adm_cli.storage.writing import Finished
 
     def draw(missing: Sequence[Item], on_step: OnStep) -> Iterator[Batch]:
-        size = plan.settings["batch_size"]
-        pictures = run_pictures(folder, [item.file for item in missing])
-        for first in range(0, len(missing), size):
+        size, there = plan.settings["batch_size"], RunFolder(folder).kept(missing)
+        good = [item for item in missing if item.file in there]
+        pictures = run_pictures(folder, [item.file for item in good])
+        for first in range(0, len(good), size):
             batch = [
-                plainly_enlarged(missing[i], pictures[i], pictures.items[i].recipe, method)
-                for i in range(first, min(first + size, len(missing)))
+                plainly_enlarged(good[i], pictures[i], pictures.items[i].recipe, method)
+                for i in range(first, min(first + size, len(good)))
             ]
-            x = for_film([done.pixels for done in batch])
+            x = for_film([done.pixels for done in batch if done.pixels is not None])
             on_step(SampleStep(0, x, x))
             yield batch
+        if without := [item for item in missing if item.file not in there]:
+            yield [Finished(item, None, None) for item in without]  # as their small pictures
 
     return draw

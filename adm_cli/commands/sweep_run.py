@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from adm_cli.commands import console
 from adm_cli.commands.sweep_cells import Judge, Prepared, draw_cell, erase_cell, measure_cell
 from adm_cli.commands.sweep_results import draw_curves, draw_sheet, write_rows
-from adm_cli.errors import RunError
+from adm_cli.errors import NotFiniteError, RunError
 from adm_cli.reports.sweeps import axes_of, number, varied_axes
 from adm_cli.storage.plans import differences
 from adm_cli.storage.sweeps import SweepFolder, shown
@@ -71,12 +71,13 @@ class Sweep:
 
         pipeline: Pipeline | None = None
         said: set[str] = set()
+        overflowed: list[NotFiniteError] = []
         if overwrite:
             for prepared in self.cells:
                 erase_cell(prepared)
         try:
             for i, prepared in enumerate(self.cells):
-                row = self.rows[prepared.cell.name]
+                row, whole = self.rows[prepared.cell.name], True
                 if missing := prepared.missing:
                     name = prepared.cell.name
                     self.tell.note(f"cell {i + 1} of {len(self.cells)}: {missing} images of {name}")
@@ -86,8 +87,12 @@ class Sweep:
                         pipeline = load_pipeline(
                             prepared.sources, guided=guided, device=device, dtype=dtype
                         )
-                    draw_cell(prepared, pipeline, row, self.tell, overwrite=overwrite)
-                if judge is not None:
+                    try:
+                        draw_cell(prepared, pipeline, row, self.tell, overwrite=overwrite)
+                    except NotFiniteError as error:  # the other cells may be fine
+                        overflowed.append(error)
+                        whole = False
+                if judge is not None and whole:
                     remarks = measure_cell(prepared, judge, row)
                     for text in (remark for remark in remarks if remark not in said):
                         said.add(text)
@@ -95,6 +100,8 @@ class Sweep:
                 self._save()
                 if self.tell.json:
                     console.print_json(shown(row))
+            if overflowed:
+                raise overflowed[0]
         finally:
             self._finish()
 

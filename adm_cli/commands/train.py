@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import torch
 
     from adm_cli.models.classifier import NoisyClassifier
+    from adm_cli.storage.checkpoints import ModelFile
     from adm_cli.storage.training_runs import RunFolder
     from adm_cli.training.distributed import World
     from adm_cli.training.loop import Run
@@ -186,6 +187,7 @@ def _begin(
     import torch
 
     from adm_cli.devices import DTYPES
+    from adm_cli.loading import find_weights
     from adm_cli.storage.checkpoints import ModelInfo
     from adm_cli.training.feed import decode_validation, make_feed
     from adm_cli.training.loop import Job, Run
@@ -200,7 +202,8 @@ def _begin(
 
     chosen = settings.options
     training = settings.training
-    weights, anew = initial_weights(settings, data.training.classes)
+    start = find_weights(chosen["init"]) if "init" in chosen else None
+    weights, anew = initial_weights(settings, data.training.classes, start)
     if not quiet:
         for text in anew:
             console.note(f"--init: {text}")
@@ -231,7 +234,7 @@ def _begin(
         config=settings.config,
         diffusion=settings.diffusion,
         classes=data.training.classes if conditional else {},
-        source=_origin(settings),
+        source=_origin(start),
         recommended=recommended_sampling(settings),
         training={
             "settings": asdict(training),
@@ -261,14 +264,9 @@ def _load_guide(settings: Settings, device: torch.device) -> NoisyClassifier | N
     return guide
 
 
-def _origin(settings: Settings) -> dict[str, str]:
+def _origin(start: ModelFile | None) -> dict[str, str]:
     """The weights that a fine-tuned model began with."""
-    from adm_cli.loading import find_weights
-
-    if "init" not in settings.options:
-        return {}
-    file = find_weights(settings.options["init"])
-    return {"init": file.name, "content_sha256": file.content_sha256}
+    return {} if start is None else {"init": start.name, "content_sha256": start.content_sha256}
 
 
 @contextmanager

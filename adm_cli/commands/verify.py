@@ -11,6 +11,7 @@ import typer
 
 from adm_cli.commands import console, options
 from adm_cli.commands.drawing import Telling, write_grid_of, write_npz
+from adm_cli.errors import NotFiniteError
 
 if TYPE_CHECKING:
     from adm_cli.commands.repairing import Given, Load, Lost
@@ -175,7 +176,10 @@ def _draw_again(run: RunFolder, lost: Lost, load: Load, tell: Telling) -> None:
     loaded = load()
     outputs = Outputs(run.path, plan.settings["format"], False, None, False, Shard())
     if lost.images:
-        draw_images(loaded, run, plan, lost.images, outputs, tell)
+        try:
+            draw_images(loaded, run, plan, lost.images, outputs, tell)
+        except NotFiniteError as error:  # all others are there; these will be found missing
+            tell.note(str(error))
     for name, film in lost.films.items():
         if film is not None:
             film_again(run, plan, run.path / name, film, loaded, tell)

@@ -6,6 +6,7 @@ numbers are of arXiv 2006.11239 (DDPM) unless another paper is named.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -129,7 +130,7 @@ def p_mean_variance(
     """p(x_{t-1} | x_t) from the network's raw output.
 
     ``model_output`` is [B, C, H, W], or [B, 2C, H, W] with a learned variance. The predicted x_0
-    passes through ``denoised_fn`` (thresholding and the like), then is clamped to [-1, 1] if
+    passes through ``denoised_fn`` (thresholding and the like), then `clip_xstart` if
     ``clip_denoised``. Raises ValueError if the channels do not fit the kind of variance.
     """
     channels = x_t.shape[1]
@@ -148,10 +149,15 @@ def p_mean_variance(
     if denoised_fn is not None:
         pred_xstart = denoised_fn(pred_xstart)
     if clip_denoised:
-        pred_xstart = pred_xstart.clamp(-1, 1)
+        pred_xstart = clip_xstart(pred_xstart)
     mean = q_posterior_mean_variance(schedule, pred_xstart, x_t, t).mean
     var, log_var = _variance(schedule, model_output[:, channels:], t, mean, variance)
     return Reverse(mean, var, log_var, pred_xstart)
+
+
+def clip_xstart(x: Tensor) -> Tensor:
+    """Clamped to [-1, 1]; what overflowed becomes NaN instead of a pixel like any other."""
+    return torch.where(x.isfinite(), x.clamp(-1, 1), math.nan)
 
 
 def _variance(

@@ -21,6 +21,7 @@ from adm_cli.config import Prediction, Variance
 from adm_cli.diffusion.guidance import Guidance
 from adm_cli.diffusion.process import (
     DenoisedFn,
+    clip_xstart,
     condition_mean,
     condition_score,
     ddim_reverse_step,
@@ -151,7 +152,7 @@ def dpm_solver_sample(
         if guidance is not None:
             p = condition_score(schedule, p, x, t, guidance(x, model_t))
             if clip_denoised:
-                p = p._replace(pred_xstart=p.pred_xstart.clamp(-1, 1))
+                p = p._replace(pred_xstart=clip_xstart(p.pred_xstart))
         ahead = dpm_solver_xstart(schedule, p.pred_xstart, before, t)
         x = ddim_step(schedule, p._replace(pred_xstart=ahead), x, t, noise(i, x), eta)
         before = p.pred_xstart

@@ -96,7 +96,9 @@ def draw(device: str, dtype: str = "float32") -> Tensor:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # tensors too small to be worth sharing out
     try:
-        return next(iter(generate(pipeline, _SETTINGS))).images[0]
+        batch = next(generate(pipeline, _SETTINGS))
+        batch.check_finite()
+        return batch.images[0]
     finally:
         torch.set_num_threads(threads)
 

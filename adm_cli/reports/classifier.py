@@ -5,6 +5,7 @@ B pictures, K classes, M timesteps.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -101,6 +102,8 @@ def guesses(
 
 
 def _guess(logits: Tensor, labels: Tensor) -> Guesses:
+    if not logits.isfinite().all():  # a loss may be a number all the same
+        logits = torch.where(logits.isfinite().all(dim=1, keepdim=True), logits, math.nan)
     metrics = classifier_metrics(logits, labels)
     best = logits.softmax(dim=1).max(dim=1)
     return Guesses(

@@ -16,11 +16,10 @@ import re
 import struct
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import safetensors
 import torch
@@ -46,7 +45,6 @@ KINDS = ("diffusion", "upsampler", "classifier")
 _MAX_HEADER, _MAX_DIMENSIONS = 10_000_000, 8
 _MAGIC = 64  # the first bytes of a file, to tell what it is
 _CHUNK = 1 << 24
-_PIECE = 1 << 26  # bytes of tensors from one mapping
 _AGAIN = ": convert or download it again"
 _NO_HASH = "0" * 64
 _DTYPES = {
@@ -82,7 +80,7 @@ class ModelFile:
 
     path: Path
     info: ModelInfo
-    shapes: Mapping[str, tuple[int, ...]]
+    shapes: Mapping[str, tuple[int, ...]]  # in the order of the tensors, which have no gaps
     dtypes: Mapping[str, torch.dtype]
     content_sha256: str
 
@@ -119,7 +117,7 @@ def read_model_file(path: Path) -> ModelFile:
     except (ValueError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         raise CheckpointError(f"{path}: damaged metadata ({error})") from None
     shapes, dtypes = {}, {}
-    for name, entry in header.items():
+    for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
         if entry["dtype"] not in _DTYPES:
             raise CheckpointError(f"{path}: {name} has dtype {entry['dtype']}, expected floats")
         shapes[name] = tuple(entry["shape"])
@@ -222,40 +220,21 @@ def verify_content(file: ModelFile) -> None:
 
 
 def _hash_blanked(path: Path, recorded: str) -> str:
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        start = file.read(8)
-        header = file.read(min(int.from_bytes(start, "little"), _MAX_HEADER))
-        digest.update(start + header.replace(recorded.encode(), _NO_HASH.encode(), 1))
+        digest = begin_hash(file, recorded)
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
 
 
-@contextmanager
-def open_tensors(file: ModelFile) -> Iterator[Any]:
-    """The file mapped into memory: ``handle.get_tensor(name)`` reads one tensor."""
-    try:
-        with safetensors.safe_open(file.path, framework="pt") as handle:
-            yield handle
-    except (OSError, safetensors.SafetensorError) as error:
-        raise CheckpointError(f"cannot read {file.path}: {error}") from None
+def begin_hash(file: IO[bytes], recorded: str) -> hashlib._Hash:
+    """The hash of a file up to its tensors, with the ``recorded`` digits as zeros.
 
-
-def stream_tensors(file: ModelFile) -> Iterator[tuple[str, Tensor]]:
-    """Every tensor by name, for whoever copies it before asking for the next.
-
-    The file is mapped anew every so often: pages once read would count as memory until then.
+    What ``file`` has left is to be added, to make it the content hash.
     """
-    names = list(file.shapes)
-    while names:
-        with open_tensors(file) as handle:
-            read = 0
-            while names and read < _PIECE:
-                tensor = handle.get_tensor(names[0])
-                read += tensor.numel() * tensor.element_size()
-                yield names.pop(0), tensor
-                del tensor
+    start = file.read(8)
+    header = file.read(min(int.from_bytes(start, "little"), _MAX_HEADER))
+    return hashlib.sha256(start + header.replace(recorded.encode(), _NO_HASH.encode(), 1))
 
 
 def save_model(path: Path, tensors: Mapping[str, Tensor], info: ModelInfo) -> str:

@@ -29,7 +29,7 @@ class Finished:
     """An image that is drawn and not yet written."""
 
     item: Item
-    pixels: Pixels  # uint8 [H, W, 3]
+    pixels: Pixels | None  # uint8 [H, W, 3]; None: not finite, so that it cannot be written
     recipe: Recipe | None
     facts: Mapping[str, Any] = field(default_factory=dict)  # for its line, beside the item's
 
@@ -115,13 +115,7 @@ class ImageWriter:
                 self._failure = error
 
     def _write(self, images: Sequence[Finished]) -> None:
-        files = [
-            (
-                image.item.file,
-                encode_image(image.pixels, Path(image.item.file).suffix, image.recipe),
-            )
-            for image in images
-        ]
+        files = [(image.item.file, _encoded(image)) for image in images]
         check_room(self.run.path, sum(len(data) for _, data in files))
         placed, failure = write_files(self.run.path, files, self._prefix)
         records = [
@@ -139,6 +133,11 @@ class ImageWriter:
         again = {"again": self._again[name]} if name in self._again else {}
         facts = {**image.item.facts, **image.facts, **again}
         return {"file": name, **facts, "bytes": len(data), "sha256": digest}
+
+
+def _encoded(image: Finished) -> bytes:
+    assert image.pixels is not None  # or it would not have been handed over
+    return encode_image(image.pixels, Path(image.item.file).suffix, image.recipe)
 
 
 def record_file(run: RunFolder, shard: Shard, name: str, facts: Mapping[str, Any]) -> None:

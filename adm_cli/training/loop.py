@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from adm_cli.devices import peak_bytes
+from adm_cli.diffusion.finite import finite_images
 from adm_cli.diffusion.guidance import ClassifierFn
 from adm_cli.errors import AdmError, CheckpointError
 from adm_cli.storage.checkpoints import ModelInfo, save_model
@@ -334,9 +335,17 @@ class Run:
             self.trainer.ema_model, noise, x_start, labels.to(device),
             self.job.guide, self.job.guide_scale,
         )  # fmt: skip
-        path = self.job.folder.samples / f"step-{self.trainer.step:08d}.png"
-        save_image(path, make_grid(to_uint8(x).cpu().numpy()))
-        yield Sampled(self.trainer.step, path)
+        finite = finite_images(x)
+        if not finite.all():
+            bad = (~finite).nonzero()[:, 0].tolist()
+            yield Note(
+                f"step {self.trainer.step}: sample pictures {', '.join(map(str, bad))} of "
+                f"{len(x)} are not finite and are left out"
+            )
+        if finite.any():
+            path = self.job.folder.samples / f"step-{self.trainer.step:08d}.png"
+            save_image(path, make_grid(to_uint8(x[finite]).cpu().numpy()))
+            yield Sampled(self.trainer.step, path)
 
 
 def _sample_labels(classes: Mapping[int, str]) -> Tensor:

@@ -41,7 +41,7 @@ from adm_cli.presets import (
     starter_diffusion,
     starter_unet,
 )
-from adm_cli.storage.checkpoints import ModelFile, check_finite, read_tensors
+from adm_cli.storage.checkpoints import ModelFile, check_finite
 from adm_cli.storage.datasets import (
     ImageSet,
     class_counts,
@@ -49,6 +49,7 @@ from adm_cli.storage.datasets import (
     open_images,
     split_images,
 )
+from adm_cli.storage.tensors import stream_tensors
 from adm_cli.training.feed import FeedOptions
 
 Kind = Literal["diffusion", "classifier", "upsampler"]
@@ -416,20 +417,19 @@ def feed_options(settings: Settings, share: tuple[int, int]) -> FeedOptions:
 
 
 def initial_weights(
-    settings: Settings, classes: Mapping[int, str]
+    settings: Settings, classes: Mapping[int, str], file: ModelFile | None
 ) -> tuple[dict[str, Tensor] | None, list[str]]:
-    """The weights of ``--init`` for this run's model, and what had to begin anew.
+    """The weights of ``file``, that of ``--init``, for this run's model; what had to begin anew.
 
     Rows for classes begin anew where the classes are not those of the file; a "no class" row is
     added as the mean of the others. Raises CheckpointError if anything else does not fit.
     """
-    if "init" not in settings.options:
+    if file is None:
         return None, []
-    file = find_weights(settings.options["init"])
-    tensors, _ = read_tensors(file.path)
-    for name, value in tensors.items():
+    tensors = {}
+    for name, value in stream_tensors(file):
         check_finite(file.path, name, value)
-    tensors = {name: value.float() for name, value in tensors.items()}
+        tensors[name] = value.float()
     expected = expected_shapes(settings.config)
     theirs = file.info.classes
     same = _same_classes(theirs, classes)

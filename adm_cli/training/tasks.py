@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adm_cli.config import ClassifierConfig, DiffusionConfig, UNetConfig
+from adm_cli.diffusion.finite import FiniteWatch
 from adm_cli.diffusion.guidance import ClassifierFn, classifier_guidance
 from adm_cli.diffusion.losses import training_loss
 from adm_cli.diffusion.process import model_timesteps, q_sample, rescaled
@@ -125,7 +126,10 @@ class DiffusionTask:
         guide: ClassifierFn | None = None,
         scale: float = 0.0,
     ) -> Tensor:
-        """Images [B, C, H, W] by 25 DDIM steps; an upsampler enlarges ``x_start`` made small."""
+        """Images [B, C, H, W] by 25 DDIM steps; an upsampler enlarges ``x_start`` made small.
+
+        NaN in every place of an image that was not finite at some step.
+        """
         see = partial(rescaled, original_timesteps=self.schedule.original_timesteps)
         seen = see if self.diffusion.rescale_timesteps else (lambda t: t)
         net = partial(model, **self.conditions(x_start, labels))
@@ -133,18 +137,18 @@ class DiffusionTask:
         if guide is not None and scale != 0:
             seeing = guide
             guidance = classifier_guidance(lambda x, t: seeing(x, seen(t)), labels, scale)
-        x = x_T
+        x, watch = x_T, FiniteWatch()
         for step in ddim_sample(
-            lambda x, t: net(x, seen(t)),
+            watch.watched(lambda x, t: net(x, seen(t))),
             self.schedule.respace(_SAMPLE_STEPS),
             x_T,
             noise=lambda _i, like: torch.zeros_like(like),
-            guidance=guidance,
+            guidance=None if guidance is None else watch.watched(guidance),
             prediction=self.diffusion.prediction,
             variance=self.diffusion.variance,
         ):
             x = step.x
-        return x
+        return watch.marked(x)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ import pytest
 
 import adm_cli.evaluating as evaluating_module
 import adm_cli.pipeline as pipeline_module
-from adm_cli.pipeline import ImageBatch, generate
+from adm_cli.batches import ImageBatch
+from adm_cli.pipeline import generate
 from adm_cli.reports.sweeps import spread
 from adm_cli.storage.images import open_picture
 from adm_cli.storage.sheets import contact_sheet

@@ -263,7 +263,6 @@ def test_metrics_of_a_training_run(folder: Path, no_plots: None) -> None:
 READERS: dict[str, str] = {
     "storage/checkpoints.py _read_header": "test_weights, test_references",
     "storage/checkpoints.py _hash_blanked": "test_weights, test_references",
-    "storage/checkpoints.py open_tensors": "test_weights",
     "storage/checkpoints.py read_tensors": "test_runs, test_references",
     "storage/checkpoints.py read_original": "test_pickles, test_weights",
     "storage/checkpoints.py _load_pickle": "test_pickles, test_references",
@@ -301,6 +300,7 @@ READERS: dict[str, str] = {
     "storage/references.py is_reference": "test_references, test_places",
     "storage/sweeps.py _read": "test_references",
     "storage/training_runs.py RunFolder.load_settings": "test_runs, test_places",
+    "storage/tensors.py stream_tensors": "test_weights, test_overwritten",
     "storage/training_runs.py _read_rows": "test_places",
     "commands/selection.py read_class_list": "test_places",
     "commands/convert.py _classes": "test_runs, test_places",

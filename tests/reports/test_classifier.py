@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,15 @@ def test_progress_and_not_a_number(images: ImageSet) -> None:
     model = network()
     next(model.parameters()).data.fill_(torch.nan)
     with pytest.raises(AdmError, match=r"circle/0\.png at timestep 7: .* not a number"):
+        guess_all(images, [7], model=model)
+
+
+def test_infinite_logits_of_other_classes_are_no_guess(images: ImageSet) -> None:
+    """The loss of the right class is then a number."""
+    model = network()
+    real = model.forward
+    model.forward = lambda x, t: real(x, t).index_fill(1, torch.tensor([4]), -math.inf)  # type: ignore
+    with pytest.raises(AdmError, match="output is not a number"):
         guess_all(images, [7], model=model)
 
 

@@ -161,6 +161,14 @@ def test_not_a_number_is_an_error(images: ImageSet) -> None:
         bounds(images, model=model)
 
 
+def test_an_overflow_that_is_clipped_is_no_bound(images: ImageSet) -> None:
+    """Of the predicted x_0: a finite output of the network, times what divides by the signal."""
+    model = network()
+    model.get_parameter("out.2.bias").data[:3] = 1e308
+    with pytest.raises(AdmError, match="the bound is nan"):
+        bounds(images, model=model)
+
+
 def test_steps_to_come_are_told(images: ImageSet) -> None:
     told: list[tuple[int, int]] = []
     bounds(images.part([0, 1]), on_step=lambda n, left: told.append((n, left)))

@@ -19,6 +19,7 @@ from adm_cli.errors import AdmError, CheckpointError, OutputError
 from adm_cli.loading import load_model
 from adm_cli.storage.checkpoints import read_model_file, read_tensors
 from adm_cli.storage.datasets import ImageSet
+from adm_cli.storage.images import open_picture
 from adm_cli.storage.training_runs import MetricsFile, RunFolder
 from adm_cli.training.loop import Note, Run, Sampled, Saved, Validated
 from tests.training.conftest import finish, make_run, same_state, settings, toy_task
@@ -208,6 +209,20 @@ def test_many_in_a_row_go_back_slower(images: ImageSet, tmp_path: Path) -> None:
     assert steps == sorted(steps)
     resumed = make_run(tmp_path, images, settings(steps=22, save_every=4), resume=True)
     assert (resumed.trainer.rate_scale, resumed.returns) == (0.5, 1)
+
+
+def test_sample_pictures_that_are_not_finite_are_left_out(images: ImageSet, tmp_path: Path) -> None:
+    run = make_run(tmp_path, images)
+    run.trainer.ema_model.get_parameter("label_emb.weight").data[1] = 3e38
+    note, sampled = run._sample()
+    assert isinstance(note, Note)
+    assert note.text.startswith("step 0: sample pictures 8, 9, 10, 11, 12, 13, 14, 15 of 16 are")
+    assert isinstance(sampled, Sampled)
+    assert open_picture(sampled.path)[0].shape[0] == 3 * 10 + 2  # of eight
+    run.trainer.ema_model.get_parameter("label_emb.weight").data[0] = 3e38
+    run.trainer.step = 1
+    (note,) = run._sample()
+    assert len(list((tmp_path / "samples").iterdir())) == 1
 
 
 def test_a_hopeless_run_stops_and_says_so(images: ImageSet, tmp_path: Path) -> None:
