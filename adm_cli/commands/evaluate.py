@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from adm_cli.commands import console, options
+from adm_cli.commands.measurable import metrics_by
 from adm_cli.commands.selection import Wanted, select_images
 from adm_cli.errors import OutputError, UsageError
 
@@ -78,6 +79,7 @@ def evaluate(
         ),
     ] = False,
     resize: options.Resize = None,
+    value_range: options.ValueRange = None,
     model: Annotated[
         Optional[str],
         typer.Option(
@@ -137,17 +139,19 @@ def evaluate(
         check_writable(out.parent)
     size = options.parse_resize(resize)
     extractor = load_extractor(features, inception=inception, device=device, batch_size=batch_size)
-    wanted = choose_metrics(metrics, extractor)
-    source = _drawn(drawing, device) if samples is None else _stored(samples, size)
+    wanted, left_out = metrics_by(ref, choose_metrics(metrics, extractor), metrics, extractor.name)
+    source = _drawn(drawing, device) if samples is None else _stored(samples, size, value_range)
     check_count(source.count)
-    reference = find_reference(ref, size, extractor, wanted, source.size, quiet=quiet)
+    reference = find_reference(
+        ref, size, extractor, wanted, source.size, values=value_range, quiet=quiet
+    )
     if isinstance(source, Stored):
         measured = _measure(source.images, extractor, wanted, quiet=quiet)
     else:
         measured = _draw(source, extractor, wanted, quiet=quiet)
     with _working(quiet=quiet) as on_step:
         scores = compute(measured, reference, wanted, half=half, on_step=on_step)
-    remarks = [*source.remarks, *notes(measured, reference)]
+    remarks = [*source.remarks, *left_out, *notes(measured, reference)]
     facts = _facts(source.name, measured, reference, scores, remarks, half=half)
     if out is not None:
         _write(out, facts)
@@ -179,6 +183,7 @@ def find_reference(
     metrics: tuple[str, ...],
     size: tuple[int, int],
     *,
+    values: str | None = None,
     quiet: bool,
 ) -> Reference:
     """Read, or measured; refused before that work if it is of another size than the samples."""
@@ -189,13 +194,19 @@ def find_reference(
         published_reference,
         reference_from_images,
     )
-    from adm_cli.storage.pixels import open_pixels
+    from adm_cli.storage.pixels import StatisticsOnly, open_pixels, statistics_only
 
     if path.suffix == ".safetensors":
         reference = open_reference(path, extractor)
         check_sizes(size, reference.source, reference.size)
         return reference
-    images = open_pixels(path, resize)
+    images: PixelSet
+    if statistics_only(path):
+        images = StatisticsOnly(path, size)
+    else:
+        images = open_pixels(path, resize, values)
+    for text in () if quiet else images.notes:
+        console.note(text)
     check_sizes(size, images.path.name, images.size)
     needed = features_needed(metrics) is None
     progress = console.Counter("reference images", len(images), quiet=quiet)
@@ -239,13 +250,14 @@ class Drawn:
         return len(self.config.seeds)
 
 
-def _stored(path: Path, resize: tuple[int, int] | None) -> Stored:
+def _stored(path: Path, resize: tuple[int, int] | None, values: str | None) -> Stored:
     from adm_cli.storage.pixels import holds_statistics, open_pixels
 
     remarks = []
     if holds_statistics(path):
         remarks.append(f"{path.name} holds statistics, which count for --ref only: its images do")
-    return Stored(str(path), open_pixels(path, resize), remarks)
+    images = open_pixels(path, resize, values)
+    return Stored(str(path), images, [*remarks, *images.notes])
 
 
 def _drawn(drawing: Drawing, device: str) -> Drawn:

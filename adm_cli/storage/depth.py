@@ -90,6 +90,10 @@ def to_eight_bits(values: Values, within: ValueRange | None) -> Image.Image:
 
     What is outside is cut off if the range was given; raises ValueError if it was a guess.
     """
+    if values.ndim == 3 and values.shape[2] == 4:  # alpha has all 16 bits whatever the colours have
+        colours = to_eight_bits(values[..., :3], within)
+        colours.putalpha(to_eight_bits(values[..., 3], None))
+        return colours
     if not np.isfinite(values).all():
         raise ValueError("its values are NaN or infinite")
     low, high, given = within or (0, FULL, True)
@@ -97,10 +101,5 @@ def to_eight_bits(values: Values, within: ValueRange | None) -> Image.Image:
         raise ValueError(
             f"values up to {values.max():g}, others end at {high:g}: pass --value-range {FULL}"
         )
-    if values.ndim == 3 and values.shape[2] == 4:  # alpha has all 16 bits whatever the colours have
-        colours = to_eight_bits(values[..., :3], within)
-        alpha = to_eight_bits(values[..., 3], None)
-        colours.putalpha(alpha)
-        return colours
     scaled = (values.clip(low, high) - low) * (255 / (high - low))
     return Image.fromarray(scaled.round().astype(np.uint8))
