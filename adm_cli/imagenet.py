@@ -30,10 +30,10 @@ def imagenet_names() -> dict[int, str]:
 
 
 def search_classes(query: str, known: Mapping[int, str]) -> list[int]:
-    """The id that ``query`` is, or else those whose WordNet id or names contain all its words."""
-    by_id = [class_id for class_id in known if query.strip() == str(class_id)]
-    words = query.lower().split()
-    return by_id or [
+    """The class that a number is, or those whose WordNet id or names contain all the words."""
+    text, words = query.strip(), query.lower().split()
+    number = _named(text, known) or [i for i in known if text == str(i)]
+    return (number if text.isdecimal() else []) or [
         class_id
         for class_id in sorted(known)
         if all(any(word in name for name in _aliases(class_id, known)) for word in words)
@@ -43,22 +43,31 @@ def search_classes(query: str, known: Mapping[int, str]) -> list[int]:
 def select_classes(spec: str, known: Mapping[int, str]) -> list[int]:
     """Class ids for one ``--class`` value, in the order asked for.
 
-    ``spec``: "all", or a comma-separated list of ids, ranges ("0-9"), WordNet ids and names.
+    ``spec``: "all", or a comma-separated list of ids, ranges ("0-9"), WordNet ids and names. A word
+    means the same alone and in a list: the class of that name, even if it is a number, else the id.
     ``known`` maps the ids the model was trained on to their names. Raises UsageError for a class
     that is not among them.
     """
     if spec.strip().lower() == "all":
         return sorted(known)
-    whole = [i for i in known if spec.strip().lower() in _aliases(i, known)]
+    whole = _named(spec.strip(), known)
     if len(whole) == 1:  # a name may contain a comma
         return whole
     chosen: list[int] = []
     for part in spec.split(","):
-        chosen += _select_one(part.strip(), known)
+        chosen += sorted(known) if part.strip().lower() == "all" else _select_one(part, known)
     return chosen
 
 
+def _named(text: str, known: Mapping[int, str]) -> list[int]:
+    return [i for i in sorted(known) if text.lower() in _aliases(i, known)]
+
+
 def _select_one(text: str, known: Mapping[int, str]) -> list[int]:
+    text = text.strip()
+    same = [i for i, name in known.items() if name.lower() == text.lower()]
+    if len(same) == 1:
+        return same
     first, dash, last = text.partition("-")
     if max(len(first), len(last)) > 20 or not text.isascii():
         first = last = ""  # a name, or no number that could be an id
@@ -67,10 +76,11 @@ def _select_one(text: str, known: Mapping[int, str]) -> list[int]:
             raise UsageError(f"class range {text}: the first id is above the last")
         if int(last) - int(first) >= 10**6:
             raise UsageError(f"class range {text}: too many classes")
-        return [_known_id(i, known) for i in range(int(first), int(last) + 1)]
+        numbers = _numbers(known)
+        return [_numbered(i, known, numbers) for i in range(int(first), int(last) + 1)]
     if not dash and first.isdecimal():
-        return [_known_id(int(text), known)]
-    matches = [i for i in sorted(known) if text.lower() in _aliases(i, known)]
+        return [_numbered(int(text), known, _numbers(known))]
+    matches = _named(text, known)
     if len(matches) == 1:
         return matches
     if matches:
@@ -81,6 +91,16 @@ def _select_one(text: str, known: Mapping[int, str]) -> list[int]:
             return [_known_id(row.id, known)]  # raises: a real class, but not of this model
     names = [alias for i in known for alias in _aliases(i, known)]
     raise UsageError(f"unknown class {text!r}{did_you_mean(text, names)} (adm classes lists them)")
+
+
+def _numbers(known: Mapping[int, str]) -> dict[int, int]:
+    """Ids of classes whose names are numbers."""
+    return {int(name): i for i, name in known.items() if name.isascii() and name.isdecimal()}
+
+
+def _numbered(number: int, known: Mapping[int, str], numbers: Mapping[int, int]) -> int:
+    """The class that a number names, else the one of that id."""
+    return numbers[number] if number in numbers else _known_id(number, known)
 
 
 def _known_id(class_id: int, known: Mapping[int, str]) -> int:

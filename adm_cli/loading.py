@@ -60,7 +60,7 @@ def find_weights(name: str | Path) -> ModelFile:
     Raises UsageError for an unknown name, MissingWeightsError for a known one whose file is not
     here, CheckpointError for a bad file.
     """
-    path, text = Path(name), str(name)
+    path, text = Path(os.path.expanduser(name)), str(name)
     if os.path.isfile(path):  # unlike path.is_file(), False for a name too long to be one
         return read_model_file(path)
     if os.sep in text or path.suffix in (".safetensors", ".pt"):

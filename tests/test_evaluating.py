@@ -11,6 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from adm_cli.commands.evaluate import find_reference
+from adm_cli.commands.measurable import metrics_by
 from adm_cli.errors import AdmError, CheckpointError, DeviceError, MissingWeightsError, UsageError
 from adm_cli.evaluating import (
     Extractor,
@@ -31,7 +33,7 @@ from adm_cli.evaluation.inception import Features
 from adm_cli.presets import INCEPTION
 from adm_cli.storage.files import inception_path
 from adm_cli.storage.images import Pixels
-from adm_cli.storage.pixels import open_pixels
+from adm_cli.storage.pixels import open_pixels, statistics_only
 from adm_cli.storage.references import save_reference
 from tests.conftest import Toys
 from tests.evaluation.rule import rule_weights
@@ -220,6 +222,36 @@ def test_published_statistics_are_taken_as_they_are(tmp_path: Path) -> None:
     np.savez(path, arr_0=images(), mu=mu[:3], sigma=np.eye(3))
     with pytest.raises(AdmError, match="mu has 3 numbers, expected 2048"):
         published_reference(open_pixels(path), extractor())
+
+
+def test_statistics_without_images(tmp_path: Path) -> None:
+    """As pytorch-fid, EDM and MAR publish them; the size is then the samples'."""
+    path = tmp_path / "stats.npz"
+    mu, sigma = np.arange(2048.0), np.zeros((2048, 2048))
+    np.savez_compressed(path, mu=mu.astype(np.float32), sigma=sigma)
+    assert statistics_only(path) == ("mu", "sigma")
+    able = choose_metrics(None, extractor())
+    metrics, (note,) = metrics_by(path, able, None, "inception")
+    assert metrics == ("fid", "is")
+    assert note == "stats.npz holds statistics only, no images: sfid, kid, pr, dc left out"
+    assert metrics_by(path, ("fid",), "fid", "inception")[0] == ("fid",)
+    with pytest.raises(UsageError, match=r"kid cannot be measured; --metrics fid,is can"):
+        metrics_by(path, ("kid",), "kid", "inception")
+    with pytest.raises(UsageError, match="holds Inception's statistics only"):
+        metrics_by(path, ("fid",), None, "classifier")
+    found = find_reference(path, None, extractor(), metrics, (5, 5), quiet=True)
+    assert (found.size, found.images, len(found.kept)) == ((5, 5), None, 0)
+    few = replace(found, mu=torch.full((4,), 1e3).double(), sigma=torch.eye(4).double())
+    scores = {score.name: score.value for score in evaluate(measured(images()), few, metrics)}
+    assert list(scores) == ["fd_inception", "is"]
+    assert scores["fd_inception"] > 1e6
+    with pytest.raises(UsageError, match="holds statistics and no images"):
+        open_pixels(path)
+    np.savez_compressed(path, mu=mu, sigma=sigma, mu_s=np.zeros(2023), sigma_s=np.eye(2023))
+    assert metrics_by(path, able, None, "inception")[0] == ("fid", "sfid", "is")
+    np.savez_compressed(path, arr_0=images(), mu=mu, sigma=sigma)
+    assert statistics_only(path) == ()
+    assert metrics_by(path, able, None, "inception") == (able, [])
 
 
 def test_a_classifiers_features(toys: Toys) -> None:

@@ -63,6 +63,25 @@ def test_a_model_s_own_classes(spec: str, chosen: list[int]) -> None:
     assert select_classes(spec, OWN) == chosen
 
 
+NUMBERS = {0: "0", 1: "1", 2: "10", 3: "2", 4: "unknown", 5: "1-2"}  # ids that are not the names
+
+
+@pytest.mark.parametrize(
+    ("word", "chosen"), [("2", 3), ("10", 2), ("0", 0), ("3", 3), ("002", 3), ("1-2", 5), ("5", 5)]
+)
+def test_a_word_means_the_same_alone_and_in_a_list(word: str, chosen: int) -> None:
+    assert select_classes(word, NUMBERS) == [chosen]
+    assert select_classes(f"{word},unknown", NUMBERS) == [chosen, 4]
+    assert select_classes(f"unknown, {word} ,0", NUMBERS) == [4, chosen, 0]
+
+
+def test_ranges_are_of_the_same_numbers() -> None:
+    assert select_classes("0-2", NUMBERS) == [0, 1, 3]
+    assert select_classes("unknown,9-10", NUMBERS | {9: "x"}) == [4, 9, 2]
+    assert select_classes("all,unknown", {0: "a", 1: "unknown"}) == [0, 1, 1]
+    assert search_classes("10", NUMBERS) == [2]
+
+
 @pytest.mark.parametrize("spec", ["man-eater", "n01440764", "goldfish", "tench"])
 def test_imagenet_names_choose_nothing_in_other_models(spec: str) -> None:
     """Their ids are other classes there."""

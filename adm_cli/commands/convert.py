@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -87,9 +88,8 @@ def _classes(spec: str) -> dict[int, str]:
 
     path = Path(spec[1:])
     try:
-        lines = read_text(path).splitlines()
-        pairs = [line.split(maxsplit=1) for line in lines if line.strip()]
-        classes = {int(i): name.strip() for i, name in pairs}
+        pairs = [_id_and_name(line) for line in read_text(path).split("\n") if line.strip()]
+        classes = dict(pairs)
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror or error}") from None
     except ValueError:
@@ -97,3 +97,9 @@ def _classes(spec: str) -> dict[int, str]:
     if len(classes) != len(pairs):
         raise UsageError(f"{path}: an id is there more than once")
     return classes
+
+
+def _id_and_name(line: str) -> tuple[int, str]:
+    """The parts of a line, with white space, a tab, a comma or a semicolon between them."""
+    class_id, name = re.split(r"\s*[;,\t]\s*|\s+", line.strip(), maxsplit=1)
+    return int(class_id), name.strip().strip('"')

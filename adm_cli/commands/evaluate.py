@@ -19,6 +19,7 @@ from adm_cli.commands.evaluate_results import (
     working,
     write_findings,
 )
+from adm_cli.commands.measurable import metrics_by
 from adm_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -110,6 +111,7 @@ def evaluate(
         ),
     ] = False,
     resize: options.Resize = None,
+    value_range: options.ValueRange = None,
     model: Annotated[
         Optional[str],
         typer.Option(
@@ -180,16 +182,23 @@ def evaluate(
         extractor = load_extractor(
             features or "inception", inception=inception, device=device, batch_size=batch_size
         )
-    wanted = () if ref is None or extractor is None else choose_metrics(metrics, extractor)
-    source = open_drawn(drawing, device) if samples is None else _stored(samples, size)
+    wanted: tuple[str, ...] = ()
+    left_out: list[str] = []
+    if ref is not None and extractor is not None:
+        able = choose_metrics(metrics, extractor)
+        wanted, left_out = metrics_by(ref, able, metrics, extractor.name)
+    source = open_drawn(drawing, device) if samples is None else _stored(samples, size, value_range)
     check_count(source.count)
     judging = None
     if referee is not None and samples is not None:
         judging = open_judging(referee, samples, size, real, ref)
     reference = None
-    found = Findings({"samples": source.name, "images": source.count}, source.remarks)
+    remarks = [*source.remarks, *left_out]
+    found = Findings({"samples": source.name, "images": source.count}, remarks)
     if ref is not None and extractor is not None:
-        reference = find_reference(ref, size, extractor, wanted, source.size, quiet=quiet)
+        reference = find_reference(
+            ref, size, extractor, wanted, source.size, values=value_range, quiet=quiet
+        )
         found += _score(source, extractor, reference, wanted, half=half, quiet=quiet)
     if judging is not None:
         found += judging.run(reference, per_class=per_class, quiet=quiet)
@@ -236,6 +245,7 @@ def find_reference(
     metrics: tuple[str, ...],
     size: tuple[int, int],
     *,
+    values: str | None = None,
     quiet: bool,
 ) -> Reference:
     """Read, or measured; refused before that work if it is of another size than the samples."""
@@ -246,13 +256,19 @@ def find_reference(
         published_reference,
         reference_from_images,
     )
-    from adm_cli.storage.pixels import open_pixels
+    from adm_cli.storage.pixels import StatisticsOnly, open_pixels, statistics_only
 
     if path.suffix == ".safetensors":
         reference = open_reference(path, extractor)
         check_sizes(size, reference.source, reference.size)
         return reference
-    images = open_pixels(path, resize)
+    images: PixelSet
+    if statistics_only(path):
+        images = StatisticsOnly(path, size)
+    else:
+        images = open_pixels(path, resize, values)
+    for text in () if quiet else images.notes:
+        console.note(text)
     check_sizes(size, images.path.name, images.size)
     needed = features_needed(metrics) is None
     progress = console.Counter("reference images", len(images), quiet=quiet)
@@ -278,13 +294,14 @@ class Stored:
         return len(self.images)
 
 
-def _stored(path: Path, resize: tuple[int, int] | None) -> Stored:
+def _stored(path: Path, resize: tuple[int, int] | None, values: str | None) -> Stored:
     from adm_cli.storage.pixels import holds_statistics, open_pixels
 
     remarks = []
     if holds_statistics(path):
         remarks.append(f"{path.name} holds statistics, which count for --ref only: its images do")
-    return Stored(str(path), open_pixels(path, resize), remarks)
+    images = open_pixels(path, resize, values)
+    return Stored(str(path), images, [*remarks, *images.notes])
 
 
 def _measure(

@@ -40,6 +40,7 @@ def evaluate_classifier(
         Optional[str], typer.Option("--at", help="Or at these timesteps, such as 0,250,500.")
     ] = None,
     labels: options.Labels = "auto",
+    value_range: options.ValueRange = None,
     class_: Annotated[
         Optional[list[str]],
         typer.Option("--class", "-c", help="Only pictures of these classes. Repeatable."),
@@ -75,7 +76,11 @@ def evaluate_classifier(
     compute = choose_dtype(dtype, where, use_fp16=False)
     batch = choose_batch_size(where, file.info.config, batch_size)
     say = console.note if not quiet else (lambda _text: None)
-    images, dropped = labelled_pictures(data, file.info.classes, labels=labels, classes=class_)
+    images, dropped = labelled_pictures(
+        data, file.info.classes, labels=labels, classes=class_, values=value_range
+    )
+    for text in images.notes:
+        say(text)
     if dropped:
         say(f"{dropped} pictures of classes that {file.name} does not know are left out")
     images = some_pictures(images, num, seed)

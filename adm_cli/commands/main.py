@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import signal
 import sys
 from typing import Annotated
@@ -97,6 +99,7 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """Runs a command line and returns the exit code."""
+    arguments = [_at_home(argument) for argument in arguments]
     try:
         code = int(app(arguments, prog_name="adm", standalone_mode=False) or 0)
     except (KeyboardInterrupt, typer.Abort):
@@ -108,6 +111,14 @@ def run(arguments: list[str]) -> int:
     if code == console.INTERRUPTED or (code and signals.stopped()):  # Typer, too, makes that code
         code = _interrupted()
     return code
+
+
+def _at_home(argument: str) -> str:
+    """``--out=~/x`` and the like with the home folder, which no shell puts there; ./~ is a name."""
+    found = re.fullmatch(r"(--[\w-]+=|-\w)?(@?)(~[\w.-]*(?:/.*)?)", argument, re.DOTALL)
+    if found is None:
+        return argument
+    return (found[1] or "") + found[2] + os.path.expanduser(found[3])
 
 
 def _explain(error: Exception) -> int:

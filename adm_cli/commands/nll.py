@@ -26,6 +26,7 @@ def nll(
         typer.Option("--steps", help="Respacing, as in adm sample. Default: every timestep."),
     ] = None,
     labels: options.Labels = "auto",
+    value_range: options.ValueRange = None,
     class_: Annotated[
         Optional[list[str]],
         typer.Option(
@@ -74,7 +75,10 @@ def nll(
     compute = choose_dtype(dtype, where, use_fp16=file.info.config.use_fp16)
     batch = choose_batch_size(where, file.info.config, batch_size)
     say = console.note if not quiet else (lambda _text: None)
-    images = some_pictures(_pictures(file, data, labels, class_, say), num, seed)
+    images = _pictures(file, data, labels, class_, value_range, say)
+    for text in images.notes:
+        say(text)
+    images = some_pictures(images, num, seed)
     _prepare(out, overwrite=overwrite)
     net = load_model(file, device=where, dtype=compute)
     assert isinstance(net, UNet)
@@ -117,12 +121,14 @@ def _pictures(
     data: list[Path],
     labels: str,
     classes: list[str] | None,
+    values: str | None,
     say: Callable[[str], None],
 ) -> ImageSet:
     """The pictures, with labels as the model knows them if it is to see any."""
     from adm_cli.config import UNetConfig
     from adm_cli.reports.pictures import labelled_pictures
     from adm_cli.storage.datasets import open_images
+    from adm_cli.storage.ranges import with_value_range
 
     config = file.info.config
     assert isinstance(config, UNetConfig)
@@ -130,13 +136,15 @@ def _pictures(
     if config.num_classes is None:
         if classes and not none:
             raise UsageError(f"{file.name} is unconditional: --class would change nothing")
-        return open_images(data, labels="none")
+        return with_value_range(open_images(data, labels="none"), values)
     if none:
         if not config.null_class:
             raise UsageError(f"{file.name} was not trained without classes: leave out --class none")
-        return open_images(data, labels="none")
+        return with_value_range(open_images(data, labels="none"), values)
     try:
-        images, dropped = labelled_pictures(data, file.info.classes, labels=labels, classes=classes)
+        images, dropped = labelled_pictures(
+            data, file.info.classes, labels=labels, classes=classes, values=values
+        )
     except UsageError as error:
         hint = " (--class none judges the model without classes)" if config.null_class else ""
         raise UsageError(f"{error}{hint}") from None

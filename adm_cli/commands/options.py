@@ -160,7 +160,14 @@ Labels = Annotated[
     typer.Option(
         "--labels",
         help="Class of a picture: auto, folders, names (up to the first underscore), none, or a "
-        "CSV file.",
+        "file: CSV, JSON.",
+    ),
+]
+ValueRange = Annotated[
+    Optional[str],
+    typer.Option(
+        "--value-range",
+        help="What is white in files of 16 bits, such as 4095, or BLACK,WHITE. Default: looked at.",
     ),
 ]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Pass over unreadable pictures.")]

@@ -23,6 +23,7 @@ def reference(
     features: options.Features = "inception",
     inception: options.InceptionFile = None,
     resize: options.Resize = None,
+    value_range: options.ValueRange = None,
     batch_size: options.FeatureBatch = None,
     device: options.Device = "auto",
     overwrite: options.Overwrite = False,
@@ -47,7 +48,9 @@ def reference(
     check_writable(out.parent)
     size = options.parse_resize(resize)
     extractor = load_extractor(features, inception=inception, device=device, batch_size=batch_size)
-    images = open_pixels(data, size)
+    images = open_pixels(data, size, value_range)
+    for text in () if quiet else images.notes:
+        console.note(text)
     progress = console.Counter("images", len(images), quiet=quiet)
     with progress.show():
         found = published_reference(images, extractor, on_images=progress.update)

@@ -4,7 +4,6 @@ a list of classes, a line each.
 
 from __future__ import annotations
 
-import io
 import itertools
 import math
 import random
@@ -145,10 +144,11 @@ class Wanted(NamedTuple):
 def read_class_list(path: Path) -> list[ClassLine]:
     """The lines ``class [seed [scale [cfg]]]`` of a file, or of standard input for "-".
 
-    A class is an id, a name (in quotes if it has spaces), "random" or "none"; seeds may be a range.
+    Words are parted by spaces, tabs or semicolons. A class is an id, a name (in quotes if it has spaces), "random" or "none"; seeds may be a range.
     Empty lines and what follows a # are passed over. Raises UsageError, with the line's number.
     """
     from adm_cli.storage.files import open_file
+    from adm_cli.storage.lists import decode_text
 
     name = "standard input" if str(path) == "-" else str(path)
     try:
@@ -163,12 +163,13 @@ def read_class_list(path: Path) -> list[ClassLine]:
         raise UsageError(f"--classes-file {name} has over {MAX_LIST_BYTES} bytes")
     lines: list[ClassLine] = []
     try:
-        for i, row in enumerate(io.TextIOWrapper(io.BytesIO(data), "utf-8"), 1):
-            if line := _class_line(f"{name}, line {i}", row):
-                lines.append(line)
-                _check_total(len(lines))
-    except UnicodeDecodeError:
+        rows = decode_text(data).split("\n")
+    except ValueError:
         raise UsageError(f"--classes-file {name} is no text in UTF-8") from None
+    for i, row in enumerate(rows, 1):
+        if line := _class_line(f"{name}, line {i}", row):
+            lines.append(line)
+            _check_total(len(lines))
     if not lines:
         raise UsageError(f"--classes-file {name} names no class")
     return lines
@@ -178,7 +179,10 @@ def _class_line(place: str, row: str) -> ClassLine | None:
     if len(row) > _MOST_LINE:
         raise UsageError(f"{place}: over {_MOST_LINE:,} characters are too many for a line")
     try:
-        words = shlex.split(row, comments=True)
+        lexer = shlex.shlex(row, posix=True)
+        lexer.whitespace += ";"  # as a table may have it, instead of tabs or spaces
+        lexer.whitespace_split = True
+        words = list(lexer)
     except ValueError as error:
         raise UsageError(f"{place}: {str(error).lower()}") from None
     if not words:

@@ -126,13 +126,18 @@ def open_judge(
     quiet: bool,
 ) -> Judge:
     """The reference, measured if it is of images; raises UsageError where sizes do not fit."""
+    from adm_cli.commands import console
     from adm_cli.commands.evaluate import find_reference
+    from adm_cli.commands.measurable import metrics_by
     from adm_cli.evaluating import check_count, choose_metrics, load_extractor
 
     check_count(len(cells[0].plan.items))
     size = cells[0].sources.model.info.config.image_size
     extractor = load_extractor(features, inception=inception, device=device)
-    wanted = choose_metrics(metrics, extractor)
+    able = choose_metrics(metrics, extractor)
+    wanted, left_out = metrics_by(ref, able, metrics, extractor.name)
+    for text in () if quiet else left_out:
+        console.note(text)
     return Judge(extractor, find_reference(ref, size, extractor, wanted, size, quiet=quiet), wanted)
 
 

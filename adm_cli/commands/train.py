@@ -131,6 +131,8 @@ def _prepare(
         )
     if before is not None:
         refuse_changes(before, settings)
+    for text in () if quiet else data.notes:
+        console.note(text)
     if not quiet and not options.dry_run:
         held = len(data.validation or ())
         console.note(f"{len(data.training)} pictures to train on, {held} to validate")

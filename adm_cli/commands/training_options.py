@@ -49,7 +49,13 @@ class CommonOptions:
             "--labels",
             panel=_DATA,
             help="Class of a picture: folders, names (up to the first underscore), none, or a "
-            "CSV file. (what fits)",
+            "file: CSV, JSON. (what fits)",
+        ),
+    ] = None
+    value_range: Annotated[
+        Optional[str],
+        _option(
+            "--value-range", panel=_DATA, help="White of 16-bit files, or BLACK,WHITE. (looks)"
         ),
     ] = None
     classes: Annotated[

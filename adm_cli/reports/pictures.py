@@ -20,7 +20,8 @@ from adm_cli.models.cost import activation_bytes
 from adm_cli.pipeline import MAX_AUTO_BATCH
 from adm_cli.storage.datasets import ImageSet, keep_classes, match_classes, open_images
 from adm_cli.storage.images import Pixels
-from adm_cli.storage.pictures import center_crop, decode_picture
+from adm_cli.storage.pictures import center_crop
+from adm_cli.storage.ranges import with_value_range
 from adm_cli.training.randomness import generator
 
 Result = TypeVar("Result")
@@ -33,13 +34,15 @@ def labelled_pictures(
     *,
     labels: str = "auto",
     classes: Sequence[str] | None = None,
+    values: str | None = None,
 ) -> tuple[ImageSet, int]:
     """The pictures of classes that a model knows, under its ids, and how many others there are.
 
-    ``known`` are the model's classes; ``classes`` narrows them, as ``--class`` does. Raises
-    UsageError where there is nothing to read, no label, or no class in common.
+    ``known`` are the model's classes; ``classes`` narrows them, as ``--class`` does, ``values``
+    is ``--value-range``. Raises UsageError where there is nothing to read, no label, or no class
+    in common.
     """
-    images = open_images(paths, labels=labels)
+    images = with_value_range(open_images(paths, labels=labels), values)
     matched = match_classes(images, known)
     dropped = len(images) - len(matched)
     if classes:
@@ -96,7 +99,7 @@ def each_batch(
 
         def crop(i: int) -> Pixels | AdmError:
             try:
-                return center_crop(decode_picture(images.read(i), images.name(i)), size)
+                return center_crop(images.decode(i), size)
             except AdmError as error:
                 return error
 

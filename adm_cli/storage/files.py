@@ -17,6 +17,7 @@ from typing import IO
 
 from adm_cli.errors import OutputError
 from adm_cli.storage.links import check_inside, is_link, remove
+from adm_cli.storage.lists import decode_text
 
 if sys.platform != "win32":
     import fcntl
@@ -34,7 +35,7 @@ def weights_folder() -> Path:
 def adm_home() -> Path:
     """Where converted models are kept: ``ADM_HOME``, else the XDG data folder's ``adm``."""
     if home := os.environ.get("ADM_HOME"):
-        return Path(home)
+        return Path(os.path.expanduser(home))
     data = os.environ.get("XDG_DATA_HOME")
     try:
         return (Path(data) if data else Path.home() / ".local" / "share") / "adm"
@@ -252,12 +253,12 @@ def read_file(path: Path, most: int) -> bytes:
 
 
 def read_text(path: Path) -> str:
-    """A UTF-8 file; raises OSError, or ValueError if it is no text or has no end in sight."""
+    """As `lists.decode_text`; raises OSError, or ValueError if it is no text or has no end."""
     with open_file(path, pipe=True) as file:
         data = file.read(_MOST_TEXT + 1)
     if len(data) > _MOST_TEXT:
         raise ValueError(f"over {_MOST_TEXT / 1e6:.0f} MB are too many for a text")
-    return data.decode("utf-8")
+    return decode_text(data)
 
 
 def peek_classes(path: Path) -> dict[int, str]:

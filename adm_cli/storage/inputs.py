@@ -23,7 +23,13 @@ from adm_cli.storage.files import open_file
 from adm_cli.storage.images import Pixels, recipe_in
 from adm_cli.storage.merging import Entry, open_runs
 from adm_cli.storage.npz import ImageArrays, read_image_arrays
-from adm_cli.storage.pictures import EXTENSIONS, MOST_BYTES, decode_picture, fit_picture
+from adm_cli.storage.pictures import (
+    EXTENSIONS,
+    MOST_BYTES,
+    SOME_ENDINGS,
+    decode_picture,
+    fit_picture,
+)
 from adm_cli.storage.runs import RunFolder
 
 Size = tuple[int, int]
@@ -160,7 +166,7 @@ def _files(folder: Path) -> list[Path]:
         return files
     below = [name for name in names if os.path.isdir(folder / name) and name[0] != "."]
     hint = f"; name the folders in it, e.g. {folder / below[0]}" if below else ""
-    raise UsageError(f"no pictures in {folder}: expected {', '.join(EXTENSIONS)} files{hint}")
+    raise UsageError(f"no pictures in {folder}: expected {SOME_ENDINGS} files{hint}")
 
 
 def _picture(path: Path, resize: Size | None) -> InputPicture:

@@ -10,21 +10,38 @@ from collections.abc import Callable
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError, features
 
 from adm_cli.config import LEAST_CROP
 from adm_cli.errors import AdmError
 from adm_cli.presets import ENLARGEMENT_FACTOR
+from adm_cli.storage.depth import (
+    GREY_MODES,
+    ValueRange,
+    Values,
+    is_deep_colour,
+    stored_values,
+    to_eight_bits,
+)
 from adm_cli.storage.images import BOMBS, Pixels
 
 MOST_BYTES = 512 * 2**20  # no picture file is this large; a mislabelled archive may be
 MOST_PIXELS = 2**28 // 3  # from here on Pillow warns of a trap
 _MOST_RATIO = 200  # of the sides: to crop a hair, all its length would have to be enlarged
-_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".ppm")
+_AVIF, _JPEG2000 = features.check("avif"), features.check("jpg_2000")  # not in every Pillow
+_FORMATS = (
+    *("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM"),
+    *(("AVIF",) if _AVIF else ()),
+    *(("JPEG2000",) if _JPEG2000 else ()),
+)
+EXTENSIONS = (
+    *(".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".ppm"),
+    *(".jfif", ".jpe", ".jif", ".mpo", ".apng", ".dib", ".pgm", ".pbm", ".pnm"),
+    *((".avif",) if _AVIF else ()),
+    *((".jp2", ".j2k", ".jpx", ".jpf", ".j2c") if _JPEG2000 else ()),
+)
 
-# a 16-bit picture as Pillow opens it; everything else converts to RGB by itself
-_SIXTEEN_BIT = ("I", "I;16", "I;16B", "I;16L", "I;16N")
+SOME_ENDINGS = ".jpg, .png, .webp, .tiff and such"  # for a person
 
 _TURNS = {  # by EXIF orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -45,26 +62,47 @@ class BadPictureError(AdmError):
     """A picture that cannot be read."""
 
 
-def decode_picture(data: bytes, name: str) -> Image.Image:
+def decode_picture(data: bytes, name: str, values: ValueRange | None = None) -> Image.Image:
     """An RGB picture from a file's bytes.
 
     Turned upright by its EXIF orientation, laid on white where transparent, scaled down from 16
-    bits, the first frame if animated. Raises BadPictureError for anything unreadable, cut short,
-    far too narrow, or of so many pixels that it must be a trap.
+    bits (all of them, or the range ``values``), the first frame if animated. Raises
+    BadPictureError for anything unreadable, cut short, far too narrow, or of so many pixels that
+    it must be a trap.
     """
     if len(data) > MOST_BYTES:
         raise BadPictureError(f"{name}: over {MOST_BYTES / 1e6:.0f} MB is too large for a picture")
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             _check_size(image.size)
+            deep = values is not None and is_deep_colour(image)
             image.load()
-            return _to_rgb(_upright(image))
+            stored = stored_values(data, _FORMATS) if deep else None
+            return _upright(_to_rgb(image, stored, values), image)
     except UnidentifiedImageError:  # whose text is a memory address
         raise BadPictureError(f"{name}: not a picture, or damaged") from None
     except (OSError, ValueError, SyntaxError, EOFError, MemoryError, *BOMBS) as error:
         raise BadPictureError(f"{name}: {str(error) or type(error).__name__}") from None
     except Exception as error:  # Pillow's plugins raise many kinds for damaged files
         raise BadPictureError(f"{name}: damaged ({type(error).__name__})") from None
+
+
+def peak_value(data: bytes) -> float | None:
+    """The highest value that a picture of 16 bits stores; None for any other, and for no picture.
+
+    Alpha does not count.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            _check_size(image.size)
+            if image.mode not in GREY_MODES and not is_deep_colour(image):
+                return None
+        stored = stored_values(data, _FORMATS)
+        if stored is None:
+            return None
+        return float((stored[..., :3] if stored.ndim == 3 else stored).max())
+    except Exception:  # told when it is its turn
+        return None
 
 
 def _check_size(size: tuple[int, int]) -> None:
@@ -74,20 +112,24 @@ def _check_size(size: tuple[int, int]) -> None:
         raise ValueError(f"{size[0]}x{size[1]} pixels are too narrow to crop")
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _upright(image: Image.Image, original: Image.Image) -> Image.Image:
+    """``image`` turned as the EXIF orientation of the file says."""
     try:
-        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+        turn = _TURNS.get(original.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # damaged EXIF raises many kinds, and the pixels are there all the same
         return image
     return image if turn is None else image.transpose(turn)
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode in _SIXTEEN_BIT:
-        values = np.asarray(image).astype(np.int64)
-        image = Image.fromarray((values.clip(0, 65535) / 257).round().astype(np.uint8))
+def _to_rgb(image: Image.Image, stored: Values | None, values: ValueRange | None) -> Image.Image:
+    if image.mode in GREY_MODES:
+        stored = np.asarray(image).astype(np.int64)
     if image.mode == "F":
-        raise ValueError("floating-point pixels have no known range")
+        if values is None:
+            raise ValueError("floating-point pixels have no known range: pass --value-range")
+        stored = np.asarray(image)
+    if stored is not None:
+        image = to_eight_bits(stored, values)
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))

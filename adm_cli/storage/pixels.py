@@ -9,6 +9,7 @@ import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -21,7 +22,8 @@ from adm_cli.errors import AdmError, UsageError
 from adm_cli.storage.datasets import ImageSet, open_images
 from adm_cli.storage.images import Pixels
 from adm_cli.storage.npz import Npz, image_array
-from adm_cli.storage.pictures import center_crop, decode_picture
+from adm_cli.storage.pictures import center_crop
+from adm_cli.storage.ranges import with_value_range
 from adm_cli.storage.references import check_statistics
 from adm_cli.storage.runs import RunFolder
 
@@ -35,26 +37,37 @@ Array = npt.NDArray[Any]
 class PixelSet(Protocol):
     """Images of one size (height, width), read as often as wanted, always in the same order."""
 
-    path: Path
-    size: tuple[int, int]
+    @property
+    def path(self) -> Path: ...
+
+    @property
+    def size(self) -> tuple[int, int]: ...
+
+    @property
+    def notes(self) -> tuple[str, ...]: ...  # lines for a person
 
     def __len__(self) -> int: ...
 
     def batches(self, batch_size: int) -> Iterator[Pixels]: ...  # uint8 [n, H, W, 3]
 
 
-def open_pixels(path: Path, resize: tuple[int, int] | None = None) -> PixelSet:
+def open_pixels(
+    path: Path, resize: tuple[int, int] | None = None, values: str | None = None
+) -> PixelSet:
     """A folder, zip, uncompressed tar, npz with ``arr_0`` uint8 [N, H, W, 3], or a run's folder.
 
     ``resize`` crops and scales every picture as training does. Without it, pictures of different
-    sizes are refused. Raises UsageError where there is nothing to read, AdmError for damage.
+    sizes are refused. ``values`` is ``--value-range``. Raises UsageError where there is nothing to
+    read, AdmError for damage.
     """
     if path.suffix.lower() == ".npz":
+        if statistics_only(path):
+            raise UsageError(f"{path} holds statistics and no images: adm evaluate --ref takes it")
         return NpzPixels(path, resize)
     images = open_images([path], labels="none")
     if os.path.isfile(path / "run.json"):
         images = _of_run(images, path)
-    return PicturePixels(images, path, resize)
+    return PicturePixels(with_value_range(images, values), path, resize)
 
 
 def _of_run(images: ImageSet, folder: Path) -> ImageSet:
@@ -65,7 +78,7 @@ def _of_run(images: ImageSet, folder: Path) -> ImageSet:
     mine = [places[name] for name in listed if name in places]
     if not mine:
         raise UsageError(f"the run in {folder} has no finished images yet")
-    return images.part(mine)
+    return replace(images.part(mine), notes=())  # whatever else is there, it is of the run
 
 
 class PicturePixels:
@@ -73,6 +86,7 @@ class PicturePixels:
 
     def __init__(self, images: ImageSet, path: Path, resize: tuple[int, int] | None) -> None:
         self.images, self.path, self.resize = images, path, resize
+        self.notes = images.notes
         self.size = resize if resize is not None else self._decode(0).shape[:2]
 
     def __len__(self) -> int:
@@ -114,12 +128,14 @@ class PicturePixels:
         return pixels
 
     def _decode(self, index: int) -> Pixels:
-        image = decode_picture(self.images.read(index), self.images.name(index))
+        image = self.images.decode(index)
         return np.asarray(image) if self.resize is None else center_crop(image, self.resize)
 
 
 class NpzPixels:
     """``arr_0`` of an npz, as the original writes samples and reference batches."""
+
+    notes: tuple[str, ...] = ()
 
     def __init__(self, path: Path, resize: tuple[int, int] | None) -> None:
         self.path, self.resize = path, resize
@@ -176,6 +192,33 @@ def holds_statistics(path: Path) -> bool:
         return False
     with Npz(path) as npz:
         return "mu" in npz.names
+
+
+def statistics_only(path: Path) -> tuple[str, ...]:
+    """The statistics in an npz without images, as pytorch-fid and EDM make them; none elsewhere."""
+    if path.suffix.lower() != ".npz" or not os.path.isfile(path):
+        return ()
+    with Npz(path) as npz:
+        if "mu" not in npz.names or "arr_0" in npz.names:
+            return ()
+        return tuple(name for name in _STATISTICS if name in npz.names)
+
+
+@dataclass(frozen=True)
+class StatisticsOnly:
+    """An npz without images, in place of a set that was measured; ``size`` is that of the samples,
+    since it does not say its own.
+    """
+
+    path: Path
+    size: tuple[int, int]
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return 0
+
+    def batches(self, batch_size: int) -> Iterator[Pixels]:
+        return iter(())
 
 
 def _read_statistic(npz: Npz, name: str) -> Array:

@@ -25,7 +25,6 @@ from adm_cli.storage.images import Pixels
 from adm_cli.storage.pictures import (
     center_crop,
     cut,
-    decode_picture,
     draw_short_side,
     random_crop,
     resize_for_crop,
@@ -282,12 +281,11 @@ def _estimate_bytes(images: ImageSet, options: FeedOptions) -> float:
 
 
 def _decode_whole(images: ImageSet, index: int, size: tuple[int, int]) -> Pixels:
-    return center_crop(decode_picture(images.read(index), images.name(index)), size)
+    return center_crop(images.decode(index), size)
 
 
 def _decode_for_crops(images: ImageSet, index: int, size: tuple[int, int], least: float) -> Pixels:
-    image = decode_picture(images.read(index), images.name(index))
-    return np.asarray(shrink_for_crops(image, size, least))
+    return np.asarray(shrink_for_crops(images.decode(index), size, least))
 
 
 def _decoder(options: FeedOptions) -> Decode:

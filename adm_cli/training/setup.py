@@ -29,6 +29,7 @@ from adm_cli.config import (
     config_to_json,
     with_settings,
 )
+from adm_cli.diffusion.schedule import space_timesteps
 from adm_cli.errors import CheckpointError, ConfigError, UsageError, did_you_mean
 from adm_cli.imagenet import select_classes
 from adm_cli.loading import describe_mismatch, expected_shapes, find_weights
@@ -46,11 +47,12 @@ from adm_cli.storage.datasets import (
     ImageSet,
     class_counts,
     keep_classes,
-    open_images,
     split_images,
 )
 from adm_cli.storage.tensors import stream_tensors
+from adm_cli.training.changes import read_changes
 from adm_cli.training.feed import FeedOptions
+from adm_cli.training.sets import open_sets
 
 Kind = Literal["diffusion", "classifier", "upsampler"]
 ModelConfig = UNetConfig | ClassifierConfig
@@ -100,10 +102,13 @@ class Data:
 
     training: ImageSet
     validation: ImageSet | None
+    notes: tuple[str, ...] = ()  # lines for a person: what was guessed, passed over, left out
 
     def facts(self) -> dict[str, Any]:
         """What decides what is learned from them."""
+        values = self.training.values
         return {
+            **({} if values is None else {"value_range": [values.low, values.high]}),
             "pictures": len(self.training),
             "validation_pictures": len(self.validation or ()),
             "classes": {str(i): name for i, name in self.training.classes.items()},
@@ -139,8 +144,14 @@ def open_data(kind: Kind, options: Options) -> Data:
     paths = [Path(path) for path in options.get("data", ())]
     if not paths:
         raise UsageError("expected a folder, zip or tar of pictures to train on")
-    labels = str(options.get("labels", "auto"))
-    everything = images = open_images(paths, labels=labels)
+    sets = open_sets(
+        paths,
+        [Path(path) for path in options.get("val", ())],
+        labels=str(options.get("labels", "auto")),
+        values=options.get("value_range"),
+        own_split="val_split" in options,
+    )
+    images = sets.training
     if spec := options.get("classes"):
         chosen = [i for text in spec for i in select_classes(text, images.classes)]
         images = keep_classes(images, chosen)
@@ -150,14 +161,13 @@ def open_data(kind: Kind, options: Options) -> Data:
             f"a classifier needs pictures of at least two classes, got {found}: put each class "
             f"in a folder of its own, or pass --labels with a CSV file"
         )
-    if held := options.get("val"):
-        validation = open_images([Path(path) for path in held], labels=labels, known=everything)
-        return Data(images, keep_classes(validation, list(images.classes)))
+    if sets.validation is not None:
+        return Data(images, keep_classes(sets.validation, list(images.classes)), sets.notes)
     fraction = float(options.get("val_split", DEFAULT_VAL_SPLIT))
     if not 0 <= fraction < 1:
         raise UsageError(f"--val-split must be in [0, 1), got {fraction}")
     training, validation = split_images(images, fraction, int(options.get("seed", 0)))
-    return Data(training, validation if len(validation) else None)
+    return Data(training, validation if len(validation) else None, sets.notes)
 
 
 def _names(images: ImageSet) -> str:
@@ -168,28 +178,10 @@ def resolve(kind: Kind, options: Options, data: Data) -> Settings:
     """All settings of a run; raises UsageError or ConfigError for impossible ones."""
     config, diffusion = _resolve_model(kind, options, data.training)
     training = _resolve_training(kind, options)
-    for text in options.get("set", ()):
-        name, equals, value = text.partition("=")
-        name = name.strip().replace("-", "_")
-        if not equals:
-            raise UsageError(f"--set {text}: expected NAME=VALUE")
-        try:
-            parsed = json.loads(value)
-        except (ValueError, RecursionError):
-            parsed = value
-        fields = {
-            f.name: target
-            for target in (training, diffusion, config)
-            for f in dataclasses.fields(target)
-        }
-        if name not in fields:
-            raise UsageError(f"--set {name}: no such setting{did_you_mean(name, fields)}")
-        if fields[name] is config:
-            config = _changed(config, {name: parsed})
-        elif fields[name] is diffusion:
-            diffusion = with_settings(diffusion, {name: parsed})
-        else:
-            training = with_settings(training, {name: parsed})
+    changes = read_changes(options.get("set", ()), (training, diffusion, config))
+    training = with_settings(training, changes[0])
+    diffusion = with_settings(diffusion, changes[1])
+    config = _changed(config, changes[2])
     _check(kind, config, diffusion, training, data.training)
     return Settings(kind, config, diffusion, training, data.facts(), options)
 
@@ -316,6 +308,8 @@ def _check(
     training: TrainingConfig,
     images: ImageSet,
 ) -> None:
+    if diffusion.respacing is not None:
+        space_timesteps(diffusion.num_timesteps, diffusion.respacing)  # or it cannot be sampled
     if config.in_channels != 3:
         raise ConfigError(f"pictures have 3 channels, the model {config.in_channels}")
     if isinstance(config, UNetConfig):

@@ -19,9 +19,9 @@ from pathlib import Path
 import pytest
 
 from adm_cli.errors import AdmError, UsageError
+from adm_cli.storage.archives import ZipSource
 from adm_cli.storage.datasets import (
     ImageSet,
-    ZipSource,
     class_counts,
     keep_classes,
     open_images,
@@ -125,7 +125,7 @@ def test_whole_numbers_stay(tmp_path: Path) -> None:
     assert ids(images) == [7, 10, 2, 7]
     assert (images.classes, images.num_classes) == ({2: "2", 7: "7", 10: "10"}, 11)
     mixed = open_images([folder(tmp_path, ["x/a.png"])])
-    assert mixed.classes == {0: "007", 1: "10", 2: "2", 3: "7", 4: "x"}
+    assert (mixed.classes, mixed.num_classes) == ({2: "2", 7: "7", 10: "10", 11: "x"}, 12)
 
 
 def test_one_class(tmp_path: Path) -> None:
@@ -555,10 +555,9 @@ def test_csv_with_a_byte_order_mark(tmp_path: Path) -> None:
     [
         ("", "expected at least two columns"),
         ("1.png\n2.png\n", "expected at least two columns"),
-        ("1.png;eel\n2.png;fox\n", "expected at least two columns"),
         ("x,label,file\n9,eel,1.png\n9,eel\n", "the row '9,eel' has too few columns"),
         (b"\x89PNG\r\n\x1a\n\0\0", r"cannot read .*labels\.csv as CSV"),
-        ("1.png,eel\n".encode("utf-16"), r"cannot read .*labels\.csv as CSV"),
+        ("1.png,eel\n".encode("utf-16-le"), r"cannot read .*labels\.csv as CSV"),
         ("1.png," + "e" * 200_000, r"cannot read .*labels\.csv as CSV: field larger"),
     ],
 )

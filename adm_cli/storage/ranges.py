@@ -1,0 +1,32 @@
+"""The range of a set's values, where its pictures have more than 8 bits."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from adm_cli.storage.datasets import ImageSet
+from adm_cli.storage.depth import guess_range, parse_value_range
+from adm_cli.storage.pictures import peak_value
+
+_LOOKED_AT = 16  # pictures, spread over the set
+_DEEP_ENDINGS = (".png", ".tif", ".tiff", ".jp2", ".j2k")
+
+
+def with_value_range(images: ImageSet, asked: str | None) -> ImageSet:
+    """The set with the range of its values: as asked for, or guessed from some, which a note says.
+
+    A guess is needed where 16-bit files hold fewer bits: these would be nearly black. Raises
+    UsageError for no range.
+    """
+    if asked is not None:
+        return replace(images, values=parse_value_range(asked))
+    deep = [i for i, p in enumerate(images.pictures) if p.name.lower().endswith(_DEEP_ENDINGS)]
+    some = deep[:: max(1, len(deep) // _LOOKED_AT)][:_LOOKED_AT]
+    peaks = [peak for i in some if (peak := peak_value(images.read_quietly(i))) is not None]
+    found = guess_range(max(peaks)) if peaks else None
+    if found is None:
+        return images
+    note = (
+        f"16-bit files with values up to {max(peaks):g}: {found.high:g} is white (or --value-range)"
+    )
+    return replace(images, values=found, notes=(*images.notes, note))
