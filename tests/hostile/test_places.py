@@ -267,7 +267,7 @@ READERS: dict[str, str] = {
     "storage/checkpoints.py _hash_blanked": "test_weights, test_references",
     "storage/checkpoints.py open_tensors": "test_weights",
     "storage/checkpoints.py read_tensors": "test_runs, test_references",
-    "storage/checkpoints.py read_original": "test_pickles, test_weights",
+    "storage/checkpoints.py load_original": "test_pickles, test_weights",
     "storage/checkpoints.py _load_pickle": "test_pickles, test_references",
     "storage/checkpoints.py _check_zip": "test_pickles, test_references",
     "storage/datasets.py FolderSource.read": "test_pictures",
