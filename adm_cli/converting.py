@@ -210,26 +210,35 @@ def _check_fit(
     message = f"{path}: {describe_mismatch(expected, shapes)}"
     there, asked = kind_of_tensors(shapes), _kind(config)
     if there is not None and there != asked:
-        message += f"; this is {_a(there)} model, not {_a(asked)} model"
+        message += f"; this is {_KINDS[there]}, not {_KINDS[asked]}"
         if _fits_as(there, flags, shapes):
             message += f"; flags that would explain it: --kind {there}"
+        else:
+            message += f": give the flags of {_KINDS[there]}"
         raise CheckpointError(message)
     if there is None:
         raise CheckpointError(f"{message}{_stranger(shapes)}")
     advice = explain_mismatch(config, shapes)
     if advice:
         message += f"; flags that would explain it: {' '.join(advice)}"
+    if config.num_classes is not None and config.num_classes + 1 == _first(
+        shapes, "label_emb.weight", 0
+    ):
+        message += ", or --null-class if the last label means no class"
     raise CheckpointError(message)
+
+
+_KINDS: dict[Kind, str] = {
+    "diffusion": "a diffusion model",
+    "classifier": "a classifier",
+    "upsampler": "an upsampler",
+}
 
 
 def _kind(config: UNetConfig | ClassifierConfig) -> Kind:
     if isinstance(config, ClassifierConfig):
         return "classifier"
     return "diffusion" if config.low_res_size is None else "upsampler"
-
-
-def _a(kind: Kind) -> str:
-    return f"an {kind}" if kind == "upsampler" else f"a {kind}"
 
 
 def kind_of_tensors(shapes: Shapes) -> Kind | None:

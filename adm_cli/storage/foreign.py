@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import re
+import warnings
+from pathlib import Path
+
+from PIL import Image
+
+from adm_cli.storage.files import open_file
 
 START = 512  # bytes that tell
 
@@ -29,6 +35,7 @@ _STARTS: tuple[tuple[bytes, str, str], ...] = (
     (b"SQLite format 3", "an SQLite database", "expected weights"),
     (b"\x7fELF", "a program", "expected weights"),
 )  # fmt: skip
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 _RECORDS = {"run.json": "run", "settings.json": "training run", "sweep.json": "sweep"}
 
 
@@ -64,6 +71,26 @@ def is_picture(start: bytes) -> bool:
     webp = start[:4] == b"RIFF" and start[8:12] == b"WEBP"
     ppm = start[:2] in (b"P5", b"P6") and start[2:3].isspace()
     return start[8:9] != b"{" and (start.startswith(marks) or webp or ppm)
+
+
+def read_start(path: Path) -> bytes:
+    """The first `START` bytes of a file; none of one that cannot be read."""
+    try:
+        with open_file(path) as file:
+            return file.read(START)
+    except (OSError, ValueError):
+        return b""
+
+
+def describe_picture(path: Path) -> tuple[str, int, int] | None:
+    """Format, width and height as a picture's header says them; None for no picture."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with open_file(path) as file, Image.open(file, formats=_FORMATS) as image:
+                return str(image.format), *image.size
+    except Exception:  # Pillow's plugins raise many kinds for damaged files
+        return None
 
 
 def describe_zip(names: list[str]) -> str | None:

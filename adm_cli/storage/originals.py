@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ def read_weights(path: Path, wanted: str | None = None) -> Weights:
     inside = {n.removeprefix(chosen): v for n, v in entries.items() if _owner(n, found) == chosen}
     tensors = {name: value for name, value in inside.items() if not _is_extra(name, value)}
     extras = [f"{chosen}{name}" for name in inside if name not in tensors]
-    strangers = [name.split(".")[0] for name in entries if _owner(name, found) is None]
+    strangers = [_apart(name, chosen) for name in entries if _owner(name, found) is None]
     if left := list(dict.fromkeys([*extras, *strangers])):
         more = f" and {len(left) - _SHOWN} more" if len(left) > _SHOWN else ""
         notes.append(f"left out, no weights of it: {', '.join(left[:_SHOWN])}{more}")
@@ -72,22 +73,33 @@ def _owner(name: str, found: list[str]) -> str | None:
     return max((prefix for prefix in found if name.startswith(prefix)), key=len, default=None)
 
 
+def _apart(name: str, chosen: str) -> str:
+    """The part of a name with which it leaves the way to the chosen weights."""
+    for mine, theirs in zip_longest(name.split("."), chosen.split(".")):
+        if mine != theirs:
+            return str(mine)
+    return name
+
+
 def _add_dotless(entries: dict[str, Any], found: list[str]) -> None:
     """Averages under names without dots (``model_ema.diffusion_modeltime_embed0weight``), renamed.
 
-    As latent-diffusion writes them; only where every weight has one.
+    As latent-diffusion writes them beside ``model.``; only where every weight has one.
     """
     for prefix in list(found):
-        root, _, rest = prefix.partition(".")
+        head, model, rest = prefix.rpartition("model.diffusion_model.")
+        if not model or rest:
+            continue
         names = {
-            name: f"{root}_ema.{name.removeprefix(root + '.').replace('.', '')}"
+            name: f"{head}model_ema.{name.removeprefix(head + 'model.').replace('.', '')}"
             for name, value in entries.items()
-            if rest and _owner(name, found) == prefix and isinstance(value, Tensor)
+            if _owner(name, found) == prefix and isinstance(value, Tensor)
         }
         if names and all(dotless in entries for dotless in names.values()):
             for name, dotless in names.items():
-                entries[f"{root}_ema.{name.removeprefix(prefix)}"] = entries.pop(dotless)
-            found.append(f"{root}_ema.")
+                renamed = f"{head}model_ema.{name.removeprefix(prefix)}"
+                entries[renamed] = entries.pop(dotless)
+            found.append(f"{head}model_ema.")
 
 
 def _ends(name: str) -> bool:

@@ -282,6 +282,8 @@ READERS: dict[str, str] = {
     "storage/files.py read_file": "test_runs, test_places",
     "storage/files.py read_text": "test_runs, test_references, test_homes, test_places",
     "storage/files.py file_digest": "test_places, test_homes",
+    "storage/foreign.py read_start": "test_pictures, test_places",
+    "storage/foreign.py describe_picture": "test_pictures, test_places",
     "storage/images.py open_picture": "test_pictures, test_places",
     "storage/files.py peek_classes": "test_places",
     "storage/images.py _description": "test_pictures",
