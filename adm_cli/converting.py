@@ -304,11 +304,16 @@ def _classes(
     )
 
 
+_PARTS = frozenset("time_embed label_emb input_blocks middle_block output_blocks out".split())
+
+
 def explain_mismatch(config: UNetConfig | ClassifierConfig, found: Shapes) -> list[str]:
     """The flags of the original that would make a configuration fit; nothing if none would.
 
     Changes one setting at a time, keeps the change that mends most, and repeats until none helps.
     """
+    if any(name.split(".")[0] not in _PARTS for name in found):
+        return []  # no configuration has it
     advice: list[str] = []
     left = mismatches(expected_shapes(config), found)
     while left and len(advice) < 6:
