@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from adm_cli.config import ClassifierConfig, UNetConfig
+import torch
+from torch import Tensor
+
+from adm_cli.config import ClassifierConfig, DiffusionConfig, UNetConfig
 from adm_cli.errors import CheckpointError, ConfigError, OutputError, UsageError
+from adm_cli.given_flags import Family, Kind
 from adm_cli.imagenet import imagenet_names
 from adm_cli.loading import (
     Shapes,
@@ -17,16 +21,16 @@ from adm_cli.loading import (
     expected_shapes,
     mismatches,
 )
-from adm_cli.openai_flags import Kind, openai_flags
+from adm_cli.openai_flags import read_flags
 from adm_cli.presets import CHECKPOINTS, Checkpoint, find_checkpoint
 from adm_cli.storage.checkpoints import (
     ModelFile,
     ModelInfo,
     file_sha256,
     read_model_file,
-    read_original,
     save_model,
 )
+from adm_cli.storage.originals import Weights, read_weights
 
 
 def convert(
@@ -35,17 +39,27 @@ def convert(
     preset: str | None = None,
     flags: str | None = None,
     kind: Kind | None = None,
+    family: Family = "guided-diffusion",
+    strict: bool = False,
+    command: int | None = None,
+    weights: str | None = None,
+    null_class: bool = False,
     classes: Mapping[int, str] | None = None,
     output: Path | None = None,
     overwrite: bool = False,
+    on_note: Callable[[str], None] = lambda _text: None,
 ) -> ModelFile:
     """Turns an original `.pt` (or bare safetensors) into a weights file that describes itself.
 
     The architecture is that of ``preset`` (a published checkpoint's name), of ``flags`` (the
-    original's), or, with neither, of the one published checkpoint whose tensors fit. ``classes``
-    are the ids and names the model was trained on; by default all of ImageNet for 1,000 classes,
-    and "class 0", "class 1", ... otherwise. ``output`` defaults to the place where `--model` looks
-    for a preset, or beside ``path``.
+    original's, with ``kind``, ``family``, ``strict`` and ``command`` as `read_flags` takes them),
+    or, with neither, of the one published checkpoint whose tensors fit. Only the published file
+    itself, by its hash or its name and type, becomes that checkpoint; any other stays a file of
+    its own. ``weights`` names one of several in the file (`read_weights`), ``null_class`` says
+    that the last row of the labels means no class. ``classes`` are the ids and names the model
+    was trained on; by default all of ImageNet for a published model or flags of 1,000 classes,
+    and "class 0", "class 1", ... otherwise. ``output`` defaults to the place where `--model`
+    looks for a preset, or beside ``path``. ``on_note`` is told what a person should know.
 
     Raises CheckpointError if the file is not safe, not whole, or does not fit; UsageError for a
     bad preset or flags; OutputError if the result cannot be written, or is there already and
@@ -56,35 +70,68 @@ def convert(
     if kind is not None and flags is None:
         raise UsageError("--kind says which model --flags describe: pass it with --flags")
     row = find_checkpoint(preset) if preset is not None else None
-    state = read_original(path)
-    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    if row is None and flags is None:
-        row = _identify(path, shapes)
-    if row is not None:
-        _check_published(path, row)
-        config, diffusion = row.config, row.diffusion
+    found = read_weights(path, weights)
+    shapes = {name: tuple(tensor.shape) for name, tensor in found.tensors.items()}
+    _check_channels(path, shapes)
+    if flags is None:
+        chosen = _published(path, row, found, named=classes is not None)
     else:
-        config, diffusion = openai_flags(flags or "", kind)
-    if output is None:
-        output = path.with_suffix(".safetensors") if row is None else checkpoint_path(row)
+        reading = read_flags(flags, kind, family=family, strict=strict, command=command)
+        own = path.with_suffix(".safetensors")
+        chosen = _Chosen(reading.config, reading.diffusion, own, reading.notes)
+    config = _with_null_class(chosen.config, shapes) if null_class else chosen.config
+    output = chosen.place if output is None else output
     if output.resolve() == path.resolve():
         raise UsageError(f"{output} is the input itself: pass another --output")
-    expected = _check_fit(path, config, shapes)
+    expected = _check_fit(path, config, shapes, flags)
     if output.is_dir():
         raise OutputError(f"{output} is a folder, expected a file name for --output")
     if output.exists() and not overwrite:
         raise OutputError(f"{output} exists already: pass --overwrite, or another --output")
+    for text in (*found.notes, *chosen.notes):
+        on_note(text)
     info = ModelInfo(
         config=config,
-        diffusion=diffusion,
-        classes=_classes(config, classes),
+        diffusion=chosen.diffusion,
+        classes=_classes(config, classes, imagenet=chosen.imagenet),
         source={"file": path.name, "sha256": file_sha256(path)},
     )
-    save_model(output, {name: state[name] for name in expected}, info)
+    save_model(output, {name: found.tensors[name] for name in expected}, info)
     return read_model_file(output)
 
 
+@dataclass(frozen=True)
+class _Chosen:
+    """What a file is converted as."""
+
+    config: UNetConfig | ClassifierConfig
+    diffusion: DiffusionConfig
+    place: Path  # by default
+    notes: tuple[str, ...] = ()
+    imagenet: bool = True  # 1,000 classes are those
+
+
+def _published(path: Path, row: Checkpoint | None, found: Weights, *, named: bool) -> _Chosen:
+    """The published checkpoint that a file is, or whose shapes it has."""
+    asked = row is not None
+    if row is None:
+        row = _identify(path, {name: tuple(t.shape) for name, t in found.tensors.items()})
+    itself = _is_published(path, row, found.tensors)
+    if asked or itself:
+        _check_published(path, row)
+        known = row.file_bytes is not None and not itself
+        note = f"taken for {row.name}, as --preset says: it is not the file that was published"
+        place = checkpoint_path(row)
+        return _Chosen(row.config, row.diffusion, place, (note,) if asked and known else ())
+    note = f"{path.name} has the shapes of {row.name} and is not that file: it keeps its own name"
+    if row.config.num_classes is not None and not named:
+        note += "; its classes are unnamed: pass --classes"
+    own = path.with_suffix(".safetensors")
+    return _Chosen(row.config, row.diffusion, own, (note,), imagenet=False)
+
+
 def _identify(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> Checkpoint:
+    """The published model whose tensors fit."""
     published = [row for row in CHECKPOINTS if not row.embedded]
     fitting = [row for row in published if expected_shapes(row.config) == shapes]
     if len(fitting) == 1:
@@ -99,6 +146,42 @@ def _identify(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> Checkpoint:
         f"{path.name} is none of the published models: pass the flags it was trained with, "
         f'e.g. --flags "--image_size 64 --num_channels 128 ..."'
     )
+
+
+def _is_published(path: Path, row: Checkpoint, tensors: Mapping[str, Tensor]) -> bool:
+    """Whether the file itself is the published one, and no other model of its shapes.
+
+    By its type, float32 as all that was published, and its length (`_check_published` then wants
+    the hash, where it is known); by its name only where no length is known.
+    """
+    if any(tensor.dtype != torch.float32 for tensor in tensors.values()):
+        return False
+    if row.file_bytes is None:
+        return path.stem == row.name
+    return path.stat().st_size == row.file_bytes
+
+
+def _check_channels(path: Path, shapes: Shapes) -> None:
+    channels = _first(shapes, "input_blocks.0.0.weight", 1)
+    if channels not in (None, 3, 6):
+        raise CheckpointError(
+            f"{path} was trained on pictures of {channels} channel{'s' * (channels != 1)}, adm "
+            f"draws RGB: models of 3 channels (6 for upsamplers) can be converted, others cannot"
+        )
+
+
+def _with_null_class(
+    config: UNetConfig | ClassifierConfig, shapes: Shapes
+) -> UNetConfig | ClassifierConfig:
+    rows = _first(shapes, "label_emb.weight", 0)
+    if isinstance(config, ClassifierConfig) or rows is None:
+        raise UsageError("--null-class: the model has no labels, of which one could mean no class")
+    if config.num_classes not in (rows, rows - 1) or rows < 2:
+        raise UsageError(
+            f"--null-class: the model has {rows} labels, so {rows - 1} classes: pass "
+            f"--num_classes {rows - 1} in --flags"
+        )
+    return replace(config, num_classes=rows - 1, null_class=True)
 
 
 def _check_published(path: Path, row: Checkpoint) -> None:
@@ -117,20 +200,91 @@ def _check_published(path: Path, row: Checkpoint) -> None:
 def _check_fit(
     path: Path,
     config: UNetConfig | ClassifierConfig,
-    shapes: Mapping[str, tuple[int, ...]],
-) -> list[str]:
+    shapes: Shapes,
+    flags: str | None,
+) -> Shapes:
+    """The expected shapes; raises CheckpointError with advice where they are not the file's."""
     expected = expected_shapes(config)
-    if not mismatches(expected, shapes):
-        return list(expected)
+    if expected == shapes:
+        return expected
     message = f"{path}: {describe_mismatch(expected, shapes)}"
+    there, asked = kind_of_tensors(shapes), _kind(config)
+    if there is not None and there != asked:
+        message += f"; this is {_KINDS[there]}, not {_KINDS[asked]}"
+        if _fits_as(there, flags, shapes):
+            message += f"; flags that would explain it: --kind {there}"
+        else:
+            message += f": give the flags of {_KINDS[there]}"
+        raise CheckpointError(message)
+    if there is None:
+        raise CheckpointError(f"{message}{_stranger(shapes)}")
     advice = explain_mismatch(config, shapes)
     if advice:
         message += f"; flags that would explain it: {' '.join(advice)}"
+    if config.num_classes is not None and config.num_classes + 1 == _first(
+        shapes, "label_emb.weight", 0
+    ):
+        message += ", or --null-class if the last label means no class"
     raise CheckpointError(message)
 
 
+_KINDS: dict[Kind, str] = {
+    "diffusion": "a diffusion model",
+    "classifier": "a classifier",
+    "upsampler": "an upsampler",
+}
+
+
+def _kind(config: UNetConfig | ClassifierConfig) -> Kind:
+    if isinstance(config, ClassifierConfig):
+        return "classifier"
+    return "diffusion" if config.low_res_size is None else "upsampler"
+
+
+def kind_of_tensors(shapes: Shapes) -> Kind | None:
+    """What kind of model has such tensors; None for none of ours."""
+    if "time_embed.0.weight" not in shapes:
+        return None
+    if not any(name.startswith("output_blocks.") for name in shapes):
+        return "classifier"
+    upsampler = _first(shapes, "input_blocks.0.0.weight", 1) == 6
+    return "upsampler" if upsampler else "diffusion"
+
+
+def _fits_as(kind: Kind, flags: str | None, shapes: Shapes) -> bool:
+    """Whether the same flags describe the file where they are read for another kind."""
+    if flags is None:
+        return False
+    try:
+        return expected_shapes(read_flags(flags, kind).config) == shapes
+    except ConfigError:
+        return False
+
+
+# Tensors by which networks of others are told.
+_STRANGERS = (
+    ("down_blocks.", "a UNet of diffusers"),
+    ("double_blocks.", "a FLUX transformer"),
+    ("blocks.0.adaLN_modulation", "a DiT transformer"),
+    ("enc.", "an EDM network"),
+    ("model.enc.", "an EDM network"),
+    ("downs.", "a UNet of denoising-diffusion-pytorch"),
+    ("first_stage_model.", "a latent diffusion model"),
+    ("Mixed_5b.", "an Inception network"),
+    ("visual.", "a CLIP model"),
+    ("layer1.", "a ResNet"),
+)
+
+
+def _stranger(shapes: Shapes) -> str:
+    for start, what in _STRANGERS:
+        if any(name.startswith(start) for name in shapes):
+            return f"; by its names it is {what}, which has another architecture than ADM"
+    return ""
+
+
 def _classes(
-    config: UNetConfig | ClassifierConfig, classes: Mapping[int, str] | None
+    config: UNetConfig | ClassifierConfig, classes: Mapping[int, str] | None, *, imagenet: bool
 ) -> Mapping[int, str]:
     count = config.num_classes
     if count is None:
@@ -145,14 +299,21 @@ def _classes(
         if odd := [(i, name) for i, name in classes.items() if not name.isprintable()]:
             raise UsageError("class {} {!a:.60}: a name is one printable line".format(*odd[0]))
         return classes
-    return imagenet_names() if count == 1000 else {i: f"class {i}" for i in range(count)}
+    return (
+        imagenet_names() if imagenet and count == 1000 else {i: f"class {i}" for i in range(count)}
+    )
+
+
+_PARTS = frozenset("time_embed label_emb input_blocks middle_block output_blocks out".split())
 
 
 def explain_mismatch(config: UNetConfig | ClassifierConfig, found: Shapes) -> list[str]:
-    """The flags of the original that would make a configuration fit better, best last step first.
+    """The flags of the original that would make a configuration fit; nothing if none would.
 
     Changes one setting at a time, keeps the change that mends most, and repeats until none helps.
     """
+    if any(name.split(".")[0] not in _PARTS for name in found):
+        return []  # no configuration has it
     advice: list[str] = []
     left = mismatches(expected_shapes(config), found)
     while left and len(advice) < 6:
@@ -170,7 +331,7 @@ def explain_mismatch(config: UNetConfig | ClassifierConfig, found: Shapes) -> li
             break
         left, flag, config = best
         advice.append(flag)
-    return advice
+    return [] if left else advice
 
 
 def _variations(

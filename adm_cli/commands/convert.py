@@ -27,6 +27,24 @@ def convert(
         Optional[str],
         typer.Option("--kind", help="diffusion, classifier or upsampler, if --flags describe two."),
     ] = None,
+    flags_of: Annotated[
+        Optional[str],
+        typer.Option("--flags-of", help="Whose defaults: guided-diffusion, improved-diffusion."),
+    ] = None,
+    strict_flags: Annotated[
+        bool, typer.Option("--strict-flags", help="Refuse flags that the original has not.")
+    ] = False,
+    command: Annotated[
+        Optional[int],
+        typer.Option("--command", help="Which one, where --flags holds several commands."),
+    ] = None,
+    weights: Annotated[
+        Optional[str],
+        typer.Option("--weights", help="Which, where FILE holds several: ema, model, a name."),
+    ] = None,
+    null_class: Annotated[
+        bool, typer.Option("--null-class", help="The last row of the labels means no class.")
+    ] = False,
     classes: Annotated[
         Optional[str],
         typer.Option(
@@ -52,16 +70,28 @@ def convert(
 
     if kind not in (None, "diffusion", "classifier", "upsampler"):
         raise UsageError(f"--kind must be diffusion, classifier or upsampler, got {kind}")
+    given = {"--flags-of": flags_of, "--strict-flags": strict_flags, "--command": command}
+    if flags is None and (alone := [name for name, value in given.items() if value]):
+        raise UsageError(f"{alone[0]} says how to read --flags: pass it with --flags")
+    notes: list[str] = []
     with console.err.status(f"converting {file.name}"):
         result = converting.convert(
             file,
             preset=preset,
             flags=flags,
             kind=kind,  # type: ignore[arg-type]
+            family=flags_of or "guided-diffusion",  # type: ignore[arg-type]
+            strict=strict_flags,
+            command=command,
+            weights=weights,
+            null_class=null_class,
+            on_note=notes.append,
             classes=None if classes is None else _classes(classes),
             output=output,
             overwrite=overwrite,
         )
+    for text in notes:
+        console.note(text)
     if json:
         console.print_json(
             {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,33 +11,28 @@ import typer
 
 from adm_cli.commands import console, options
 from adm_cli.errors import AdmError, UsageError
+from adm_cli.presets import CHECKPOINTS, PRESETS
 
 if TYPE_CHECKING:
     from adm_cli.storage.checkpoints import ModelFile
+    from adm_cli.storage.training_runs import RunFolder as TrainingFolder
 
 
 def info(
     file: Annotated[
-        str, typer.Argument(help="A weights file, preset, reference, or picture made by adm.")
+        str,
+        typer.Argument(
+            help="A weights file, preset, reference, picture or film, or the folder of a run, "
+            "sweep or training."
+        ),
     ],
     verify: Annotated[
         bool, typer.Option("--verify", help="Also hash a weights file against its own record.")
     ] = False,
     json: options.Json = False,
 ) -> None:
-    """Show what made a picture, or what a weights file holds."""
-    path = Path(file)
-    if path.suffix.lower() in (".png", ".webp"):
-        from adm_cli.storage.images import open_picture
-
-        _, recipe = open_picture(path)
-        if recipe is None:
-            raise AdmError(f"{path} carries no recipe: it was not made by adm, or was re-saved")
-        facts: dict[str, Any] = recipe
-    elif path.suffix.lower() == ".npz":
-        raise UsageError(f"{path}: adm info shows weights files and pictures, not npz")
-    else:
-        facts = _file_facts(file, verify=verify)
+    """Show what made a picture, or what a weights file or folder holds."""
+    facts = _facts(file, verify=verify)
     if json:
         console.print_json(facts)
         return
@@ -44,6 +40,97 @@ def info(
         text = f"{value:,}" if name == "parameters" and isinstance(value, int) else _text(value)
         line = f"{console.one_line(name):22} {console.one_line(text)}"
         console.out.print(line, markup=False)
+
+
+def _facts(name: str, *, verify: bool) -> dict[str, Any]:
+    path = Path(name)
+    suffix = path.suffix.lower()
+    known = {row.name for row in PRESETS} | {row.name for row in CHECKPOINTS}
+    weights_or_picture = suffix in (".safetensors", ".pt", ".png", ".webp")
+    if name and name not in known and os.path.isdir(path) and not weights_or_picture:
+        return _folder_facts(path)
+    if path.name in _RECORDS and os.path.isfile(path):
+        return _folder_facts(path.parent)
+    if suffix == ".npz":
+        raise UsageError(f"{path}: adm info shows weights files and pictures, not npz")
+    if suffix in (".png", ".webp") or _begins_as_picture(path):
+        return _picture_facts(path)
+    return _file_facts(name, verify=verify)
+
+
+_RECORDS = ("run.json", "settings.json", "sweep.json")
+
+
+def _begins_as_picture(path: Path) -> bool:
+    from adm_cli.storage.foreign import is_picture, read_start
+
+    return is_picture(read_start(path))
+
+
+def _picture_facts(path: Path) -> dict[str, Any]:
+    """The recipe of a picture, or what a film says of itself."""
+    from adm_cli.storage.foreign import describe_picture
+    from adm_cli.storage.images import open_picture, read_description
+
+    found = describe_picture(path)
+    if found is None or found[0] in ("PNG", "WEBP"):
+        _, recipe = open_picture(path)
+    else:
+        recipe = read_description(path)
+    if recipe is None:
+        kind = "" if found is None else " ({}, {}x{} pixels)".format(*found)
+        raise AdmError(f"{path} carries no recipe: it was not made by adm, or was re-saved{kind}")
+    return recipe
+
+
+def _folder_facts(path: Path) -> dict[str, Any]:
+    """What the folder of a run, a sweep or a training holds."""
+    from adm_cli.storage import training_runs
+    from adm_cli.storage.runs import RunFolder
+    from adm_cli.storage.sweeps import SweepFolder
+
+    run, sweep, training = RunFolder(path), SweepFolder(path), training_runs.RunFolder(path)
+    if run.exists():
+        plan = run.read()
+        made = run.kept(plan.items)
+        return {
+            "folder": str(path),
+            "kind": f"run of adm {plan.kind}",
+            "images": len(plan.items),
+            "images_made": len(made),
+            **plan.settings,
+            "environment": dict(plan.environment),
+        }
+    if sweep.exists():
+        results = sweep.read()
+        return {
+            "folder": str(path),
+            "kind": "sweep",
+            "axes": results.axes,
+            "cells": len(sweep.cells()),
+            "cells_measured": len(results.rows),
+            **results.facts,
+        }
+    if training.used():
+        return _training_facts(training)
+    raise UsageError(f"{path} is a folder, and no run, sweep or training of adm: name a file in it")
+
+
+def _training_facts(folder: TrainingFolder) -> dict[str, Any]:
+    settings = folder.load_settings()
+    states = folder.states()
+    parts = [settings.get(name) for name in ("training", "config", "diffusion", "data")]
+    facts: dict[str, Any] = {}
+    for part in parts:
+        facts |= part if isinstance(part, dict) else {}
+    return {
+        "folder": str(folder.path),
+        "kind": f"training of a {settings.get('kind')} model",
+        "step": int(states[0].stem.split("-")[1]) if states else 0,
+        "model": str(folder.model) if folder.model.is_file() else None,
+        "best": str(folder.best) if folder.best.is_file() else None,
+        **facts,
+    }
 
 
 def _file_facts(name: str, *, verify: bool) -> dict[str, Any]:

@@ -144,8 +144,9 @@ class Wanted(NamedTuple):
 def read_class_list(path: Path) -> list[ClassLine]:
     """The lines ``class [seed [scale [cfg]]]`` of a file, or of standard input for "-".
 
-    Words are parted by spaces, tabs or semicolons. A class is an id, a name (in quotes if it has spaces), "random" or "none"; seeds may be a range.
-    Empty lines and what follows a # are passed over. Raises UsageError, with the line's number.
+    Words are parted by spaces, tabs or semicolons. A class is an id, a name (in quotes if it has
+    spaces), "random" or "none"; seeds may be a range. Empty lines and what follows a # are passed
+    over. Raises UsageError, with the line's number.
     """
     from adm_cli.storage.files import open_file
     from adm_cli.storage.lists import decode_text

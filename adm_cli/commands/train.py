@@ -95,9 +95,15 @@ def _prepare(
     """Settings, pictures, and the run's folder (None for a dry run), which may be resumed."""
     from adm_cli.storage.files import check_writable
     from adm_cli.storage.training_runs import RunFolder
+    from adm_cli.training.original_flags import take_over
     from adm_cli.training.setup import describe_classes, open_data, refuse_changes, resolve
 
     chosen = given(options)
+    if "flags" in chosen:
+        chosen, notes = take_over(kind, chosen)
+        if not quiet:
+            for text in notes:
+                console.note(text)
     folder = None if options.out is None else RunFolder(options.out)
     before: dict[str, Any] | None = None
     if options.resume:

@@ -95,6 +95,18 @@ class CommonOptions:
         Optional[str],
         _option("--flags", panel=_MODEL, help="Architecture by the original's flags, quoted."),
     ] = None
+    flags_of: Annotated[
+        Optional[str],
+        _option("--flags-of", panel=_MODEL, help="Or by improved-diffusion's: other defaults."),
+    ] = None
+    strict_flags: Annotated[
+        Optional[bool],
+        _option("--strict-flags", panel=_MODEL, help="Refuse flags that the original has not."),
+    ] = None
+    command: Annotated[
+        Optional[int],
+        _option("--command", panel=_MODEL, help="Which, where --flags holds several commands."),
+    ] = None
     init: Annotated[
         Optional[str],
         _option("--init", panel=_MODEL, help="Fine-tune these weights: architecture and all."),

@@ -35,6 +35,12 @@ from adm_cli.config import (
 )
 from adm_cli.errors import CheckpointError
 from adm_cli.storage.files import atomic_write, file_digest, open_file
+from adm_cli.storage.foreign import (
+    START,
+    describe_foreign,
+    describe_global,
+    describe_zip,
+)
 
 FORMAT_VERSION = "1"
 KINDS = ("diffusion", "upsampler", "classifier")
@@ -43,7 +49,6 @@ KINDS = ("diffusion", "upsampler", "classifier")
 # which the library takes, grows to gigabytes in Python; a million dimensions keep torch busy for
 # minutes.
 _MAX_HEADER, _MAX_DIMENSIONS = 10_000_000, 8
-_MAGIC = 64  # the first bytes of a file, to tell what it is
 _CHUNK = 1 << 24
 _AGAIN = ": convert or download it again"
 _NO_HASH = "0" * 64
@@ -164,7 +169,7 @@ def _read_header(path: Path) -> dict[str, Any]:
     try:
         with open_file(path) as file:
             size = path.stat().st_size
-            start = file.read(_MAGIC)
+            start = file.read(START)
             length = struct.unpack_from("<Q", start)[0] if len(start) >= 8 else 0
             if not 2 <= length <= min(_MAX_HEADER, size - 8):
                 if _is_pytorch(start):
@@ -172,7 +177,10 @@ def _read_header(path: Path) -> dict[str, Any]:
                         f"{path} is a PyTorch file, expected safetensors: "
                         f"adm convert {path.name} makes one of it"
                     )
-                raise CheckpointError(f"{path} is not a safetensors file, or is cut short{_AGAIN}")
+                foreign = describe_foreign(start, path.name)
+                if foreign is None or not start:
+                    foreign = f"is not a safetensors file, or is cut short{_AGAIN}"
+                raise CheckpointError(f"{path} {foreign}")
             file.seek(8)
             raw = file.read(length)
         header = json.loads(raw, object_pairs_hook=_no_duplicates)
@@ -320,26 +328,30 @@ def read_original(path: Path, *, ignore: str | None = None) -> dict[str, Tensor]
     whose names end in ``ignore`` are left out. Raises CheckpointError for anything but a
     dictionary of finite floating-point tensors.
     """
-    try:
-        with open_file(path) as file:
-            magic = file.read(_MAGIC)
-    except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from None
-    if magic.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
-        raise CheckpointError(f"{path} is a web page, not weights: download it again")
-    if _is_pytorch(magic):
-        state = _load_pickle(path, mapped=magic[:2] == b"PK")
-    else:
-        _read_header(path)
-        from safetensors.torch import load_file
-
-        try:
-            state = load_file(path)
-        except (OSError, safetensors.SafetensorError) as error:  # a type torch has not
-            raise CheckpointError(f"cannot read {path}: {error}") from None
+    state = load_original(path)
     if ignore is not None and isinstance(state, dict):
         state = {k: v for k, v in state.items() if not (isinstance(k, str) and k.endswith(ignore))}
-    return _check_state(path, state)
+    return check_state(path, state)
+
+
+def load_original(path: Path) -> object:
+    """Whatever an original `.pt` or bare safetensors hold, unpickled as `read_original` says."""
+    try:
+        with open_file(path) as file:
+            start = file.read(START)
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from None
+    if _is_pytorch(start):
+        return _load_pickle(path, mapped=start[:2] == b"PK")
+    if foreign := describe_foreign(start, path.name):
+        raise CheckpointError(f"{path} {foreign}")
+    _read_header(path)
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (OSError, safetensors.SafetensorError) as error:  # a type torch has not
+        raise CheckpointError(f"cannot read {path}: {error}") from None
 
 
 def _load_pickle(path: Path, *, mapped: bool) -> object:
@@ -359,6 +371,7 @@ def _load_pickle(path: Path, *, mapped: bool) -> object:
         detail = f" ({found[1]:.80})" if found else ""
         raise CheckpointError(
             f"{path} holds more than tensors{detail}: refused, since it could run code"
+            f"{describe_global(found[1]) if found else ''}"
         ) from None
     except CheckpointError:
         raise
@@ -374,6 +387,8 @@ def _load_pickle(path: Path, *, mapped: bool) -> object:
 def _check_zip(path: Path) -> None:
     """Raises CheckpointError for a zip that torch did not write: it compresses nothing."""
     with zipfile.ZipFile(path) as file:
+        if foreign := describe_zip(file.namelist()):
+            raise CheckpointError(f"{path} {foreign}")
         for entry in file.infolist():
             if entry.file_size != entry.compress_size:
                 raise CheckpointError(
@@ -382,7 +397,8 @@ def _check_zip(path: Path) -> None:
                 )
 
 
-def _check_state(path: Path, state: object) -> dict[str, Tensor]:
+def check_state(path: Path, state: object) -> dict[str, Tensor]:
+    """``state``, if it is a dictionary of finite floating-point tensors; else CheckpointError."""
     if not isinstance(state, dict) or not state:
         raise CheckpointError(
             f"{path}: expected a dictionary of tensors, got {type(state).__name__}"

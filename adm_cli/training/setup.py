@@ -33,7 +33,6 @@ from adm_cli.diffusion.schedule import space_timesteps
 from adm_cli.errors import CheckpointError, ConfigError, UsageError, did_you_mean
 from adm_cli.imagenet import select_classes
 from adm_cli.loading import describe_mismatch, expected_shapes, find_weights
-from adm_cli.openai_flags import openai_flags
 from adm_cli.presets import (
     ABLATIONS,
     CHECKPOINTS,
@@ -52,6 +51,7 @@ from adm_cli.storage.datasets import (
 from adm_cli.storage.tensors import stream_tensors
 from adm_cli.training.changes import read_changes
 from adm_cli.training.feed import FeedOptions
+from adm_cli.training.original_flags import read_training_flags, refuse_lone
 from adm_cli.training.sets import open_sets
 
 Kind = Literal["diffusion", "classifier", "upsampler"]
@@ -190,6 +190,8 @@ def _resolve_model(
     kind: Kind, options: Options, images: ImageSet
 ) -> tuple[ModelConfig, DiffusionConfig]:
     given = [n for n in ("preset", "flags", "init") if n in options]
+    if "flags" not in options:
+        refuse_lone(options)
     if len(given) > 1:
         raise UsageError(f"--{given[0]} and --{given[1]} both choose the architecture: give one")
     if given and (clash := [n for n in ("size", "channels") if n in options]):
@@ -202,7 +204,8 @@ def _resolve_model(
     if "preset" in options:
         config, diffusion = _preset(kind, str(options["preset"]))
     elif "flags" in options:
-        config, diffusion = openai_flags(str(options["flags"]), kind)
+        reading = read_training_flags(kind, options)
+        config, diffusion = reading.config, reading.diffusion
     elif "init" in options:
         file = find_weights(options["init"])
         if file.info.kind != kind:

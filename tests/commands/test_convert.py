@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -118,8 +119,10 @@ def test_published_models_go_where_presets_are_looked_for(
 ) -> None:
     publish(monkeypatch, PUBLISHED)
     target = tmp_path / "home" / "models" / "toy_published.safetensors"
-    for options in (["--preset", "toy_published"], []):  # without, it is told by its tensors
-        done = adm("convert", original, *options)
+    named = original.with_name("toy_published.pt")
+    shutil.copy(original, named)
+    for arguments in ([original, "--preset", "toy_published"], [named]):
+        done = adm("convert", *arguments)
         assert (done.code, done.out) == (0, f"{target}\n"), done.err
         assert read_model_file(target).info.config == TOY_UNET
         target.unlink()
@@ -217,3 +220,88 @@ def test_no_pickle_runs(adm: Run) -> None:
     torch.save({"a": Attack()}, "x.pt")
     refused(adm("convert", "x.pt"), 1, "x.pt holds more than tensors", "refused")
     assert not Path("canary").exists()
+
+
+def test_a_fine_tune_is_not_what_was_published(
+    adm: Run, original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In half precision, under any name or the published one; and in float32 of another length."""
+    publish(monkeypatch, PUBLISHED)
+    half = {name: tensor.half() for name, tensor in torch.load(original).items()}
+    for name in ("dogs.pt", "toy_published.pt"):
+        torch.save(half, name)
+        done = adm("convert", name)
+        assert (done.code, done.out) == (0, name.replace(".pt", ".safetensors\n"))
+        assert f"{name} has the shapes of toy_published and is not that file" in done.err
+        assert "its classes are unnamed: pass --classes" in done.err
+        found = read_model_file(Path(done.out.strip()))
+        assert found.info.classes == {i: f"class {i}" for i in range(5)}
+    size = original.stat().st_size
+    publish(monkeypatch, replace(PUBLISHED, file_bytes=size + 1))
+    assert adm("convert", original).out == "toy.safetensors\n"
+    publish(monkeypatch, replace(PUBLISHED, file_bytes=size))
+    assert adm("convert", original).out.endswith("models/toy_published.safetensors\n")
+    assert not list(tmp_path.glob("home/models/*dogs*"))
+
+
+def test_wrapped_weights(adm: Run, toys: Toys) -> None:
+    model = state(toys.model)
+    average = {name: tensor + 1 for name, tensor in model.items()}
+    torch.save({"model": model, "ema": average, "step": 3}, "w.pt")
+    for options, expected in (([], average), (["--weights", "model", "--overwrite"], model)):
+        done = adm("convert", "w.pt", "--flags", DIFFUSION_FLAGS, *options)
+        assert done.code == 0, done.err
+        assert "adm: of several weights took " in done.err
+        made = state(Path("w.safetensors"))
+        assert all(torch.equal(made[name], tensor) for name, tensor in expected.items())
+    refused(adm("convert", "w.pt", "--flags", DIFFUSION_FLAGS, "--weights", "x"), 2, "model, ema")
+
+
+def test_a_null_class(adm: Run) -> None:
+    torch.save(randomise(build_model(replace(TOY_UNET, null_class=True))).state_dict(), "n.pt")
+    convert = ("convert", "n.pt", "--flags", DIFFUSION_FLAGS)
+    refused(adm(*convert), 1, "--num_classes 6, or --null-class if the last label means no class")
+    assert adm(*convert, "--null-class").code == 0
+    config = read_model_file(Path("n.safetensors")).info.config
+    assert replace(config, num_heads=4) == replace(TOY_UNET, null_class=True)
+    free = DIFFUSION_FLAGS.replace("--num_classes 5", "--num_classes 4")
+    refused(adm("convert", "n.pt", "--flags", free, "--null-class"), 2, "--num_classes 5 in")
+
+
+@pytest.mark.usefixtures("guide")
+def test_the_kind_is_read_from_the_tensors(adm: Run, original: Path) -> None:
+    both = f"{DIFFUSION_FLAGS} {CLASSIFIER_FLAGS}"
+    done = adm("convert", "c.pt", "--flags", both)
+    refused(done, 1, "this is a classifier, not a diffusion model", "--kind classifier")
+    done = adm("convert", "c.pt", "--flags", DIFFUSION_FLAGS)
+    refused(done, 1, "this is a classifier, not a diffusion model: give the flags of a classifier")
+    assert "would explain" not in done.err
+
+
+def test_no_advice_that_leads_nowhere(adm: Run, toys: Toys) -> None:
+    torch.save({**state(toys.model), "extra.weight": torch.ones(2, 2)}, "e.pt")
+    done = adm("convert", "e.pt", "--flags", DIFFUSION_FLAGS.replace("--learn_sigma True", ""))
+    refused(done, 1, "unexpected: extra.weight")
+    assert "would explain" not in done.err
+
+
+def test_other_architectures(adm: Run, toys: Toys) -> None:
+    gray = {n: t[:, :1] if n == "input_blocks.0.0.weight" else t
+            for n, t in state(toys.model).items()}  # fmt: skip
+    torch.save(gray, "gray.pt")
+    refused(adm("convert", "gray.pt", "--flags", DIFFUSION_FLAGS), 1, "pictures of 1 channel")
+    torch.save({"down_blocks.0.resnets.0.conv1.weight": torch.ones(2, 2)}, "d.pt")
+    refused(adm("convert", "d.pt", "--flags", DIFFUSION_FLAGS), 1, "a UNet of diffusers")
+
+
+def test_how_flags_are_read(adm: Run, original: Path) -> None:
+    text = f"python a.py {DIFFUSION_FLAGS} --guide_scale 2\npython b.py --image_size 64"
+    convert = ("convert", original, "--flags", text)
+    refused(adm(*convert), 2, "2 commands that differ", "--command N")
+    done = adm(*convert, "--command", 1)
+    assert done.code == 0
+    assert "passed over, not flags of the original: --guide_scale" in done.err
+    refused(adm(*convert, "--command", 1, "--strict-flags"), 2, "not flags of the original")
+    refused(adm("convert", original, "--flags-of", "improved-diffusion"), 2, "pass it with --flags")
+    done = adm(*convert, "--command", 1, "--flags-of", "improved-diffusion", "--overwrite")
+    assert read_model_file(Path("toy.safetensors")).info.diffusion.rescale_timesteps

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from adm_cli.storage.images import save_image
+from adm_cli.storage.images import save_animation, save_image
 from tests.conftest import TOY_CLASSES, Result, Toys
 
 Run = Callable[..., Result]
@@ -104,3 +105,44 @@ def test_what_is_refused(adm: Run, name: str, code: int, words: str) -> None:
     assert (done.code, done.out) == (code, "")
     assert len(done.err.splitlines()) == 1
     assert words in done.err
+
+
+def test_pictures_of_any_kind(draw: Run, adm: Run) -> None:
+    path = Path(draw("--class", 3, "--seeds", 7, "--scale", 0).out.strip())
+    path.rename("renamed.jpg")
+    assert facts(adm("info", "renamed.jpg"))["seed"] == "7"
+    for name, kind in (("a.jpg", "JPEG"), ("a.bmp", "BMP"), ("a.tif", "TIFF"), ("a.gif", "GIF")):
+        Image.fromarray(PIXELS).save(name)
+        done = adm("info", name)
+        assert done.code == 1
+        assert f"{name} carries no recipe" in done.err
+        assert f"({kind}, 4x4 pixels)" in done.err
+
+
+def test_films(adm: Run) -> None:
+    for name in ("film.gif", "film.webp"):
+        save_animation(Path(name), [PIXELS, PIXELS + 9], {"kind": "film", "images": ["a"]})
+        assert facts(adm("info", name)) == {"kind": "film", "images": "a"}
+
+
+def test_folders(draw: Run, adm: Run) -> None:
+    run = Path(draw("--class", 3, "--seeds", 7, "--scale", 0, "--out", "o").out.strip()).parent
+    for name in (run, run / "run.json"):
+        shown = facts(adm("info", name))
+        assert (shown["kind"], shown["images"], shown["images_made"]) == (
+            "run of adm sample",
+            "1",
+            "1",
+        )
+        assert shown["sampler"] == "ddpm"
+    Path("t").mkdir()
+    Path("t/settings.json").write_text(
+        json.dumps({"kind": "classifier", "training": {"lr": 0.5}, "config": {"pool": "spatial"}})
+    )
+    shown = facts(adm("info", "t"))
+    assert (shown["kind"], shown["lr"]) == ("training of a classifier model", "0.5")
+    assert (shown["step"], shown["model"]) == ("0", "-")
+    Path("empty").mkdir()
+    done = adm("info", "empty")
+    assert (done.code, done.out) == (2, "")
+    assert "empty is a folder, and no run, sweep or training of adm" in done.err

@@ -26,7 +26,7 @@ from adm_cli.config import ClassifierConfig, UNetConfig
 from adm_cli.loading import build_model, expected_shapes
 from adm_cli.openai_flags import openai_flags
 from adm_cli.presets import CHECKPOINTS, Checkpoint, Preset, PublishedFile
-from adm_cli.storage.checkpoints import read_original
+from adm_cli.storage.originals import read_weights
 from adm_cli.training import loop, tasks, trainer
 from tests.conftest import TOY_DIFFUSION, Toys, randomise, save_toy
 from tests.faults.writing import FLAGS, INCEPTION, PUBLISHED
@@ -124,16 +124,16 @@ def _load_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
     originals: dict[bytes, Any] = {}
 
-    def quick_original(path: Path) -> Any:
+    def quick_original(path: Path, wanted: str | None) -> Any:
         data = path.read_bytes()
         if data not in originals:
-            originals[data] = read_original(path)
+            originals[data] = read_weights(path, wanted)
         return originals[data]
 
     monkeypatch.setattr(pipeline, "load_pipeline", quick_pipeline)
     for module in (loading, evaluating):
         monkeypatch.setattr(module, "load_model", quick_model)
-    monkeypatch.setattr(converting, "read_original", quick_original)
+    monkeypatch.setattr(converting, "read_weights", quick_original)
     monkeypatch.setattr(converting, "expected_shapes", cache(expected_shapes))
     monkeypatch.setattr(fetching, "expected_shapes", cache(expected_shapes))
 

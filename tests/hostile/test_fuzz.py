@@ -30,8 +30,9 @@ from adm_cli.config import (
 )
 from adm_cli.diffusion.schedule import space_timesteps
 from adm_cli.errors import AdmError
+from adm_cli.given_flags import DEFAULTS
 from adm_cli.imagenet import imagenet_names, search_classes, select_classes
-from adm_cli.openai_flags import _DEFAULTS, openai_flags
+from adm_cli.openai_flags import openai_flags
 from adm_cli.recipes import config_from_recipe
 from adm_cli.storage.checkpoints import (
     ModelInfo,
@@ -77,7 +78,7 @@ values = st.recursive(
 )  # fmt: skip
 
 flags = st.lists(
-    st.tuples(st.sampled_from([*_DEFAULTS, "lr", "model_path", "x"]), words | numbers | joined),
+    st.tuples(st.sampled_from([*DEFAULTS, "lr", "model_path", "x"]), words | numbers | joined),
     max_size=8,
 )
 
@@ -260,7 +261,7 @@ def test_step_specs_and_flags_of_many_parts(data: st.DataObject) -> None:
         with contextlib.suppress(AdmError):
             kept = space_timesteps(data.draw(st.integers(1, 60)), text)
             assert kept == sorted(set(kept))
-    names = st.sampled_from(list(_DEFAULTS))
+    names = st.sampled_from(list(DEFAULTS))
     value = numbers | st.sampled_from(["True", "False", "", "None", "1,2", "1,,2", "0.5,1", "--x"])
     pairs = data.draw(st.lists(st.tuples(names, value), max_size=6))
     join = data.draw(st.sampled_from([" ", "=", "  ", "\n", "\t"]))

@@ -22,6 +22,7 @@ from adm_cli.loading import build_model, expected_shapes, load_model
 from adm_cli.openai_flags import openai_flags
 from adm_cli.presets import CHECKPOINTS, find_checkpoint
 from adm_cli.storage.checkpoints import ModelFile, ModelInfo, read_original, verify_content
+from adm_cli.storage.originals import Weights
 from tests.conftest import randomise
 
 FLAGS = (
@@ -195,7 +196,7 @@ def lsun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shapes = expected_shapes(lsun[0].config)
     state = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
     monkeypatch.setattr(converting, "CHECKPOINTS", tuple(lsun))  # the others are slow to try
-    monkeypatch.setattr(converting, "read_original", lambda _path: state)
+    monkeypatch.setattr(converting, "read_weights", lambda _path, _wanted: Weights(state))
     monkeypatch.setattr(converting, "save_model", lambda *_: None)
     monkeypatch.setattr(
         converting, "read_model_file", lambda path: ModelFile(path, ANY_INFO, {}, {}, "")
