@@ -113,7 +113,12 @@ def test_pictures_are_those_of_the_formula(
     guide = save_toy(tmp_path / "c.safetensors", TOY_CLASSIFIER, diffusion=diffusion, seed=1)
     pipeline = load_pipeline(path, guide, device="cpu")
     config = SamplingConfig(
-        seeds=(4, 5), classes=(0, 3), steps="3", batch_size=2, cfg=40.0, **settings
+        seeds=(4, 5),
+        classes=(0, 3),
+        steps="3",
+        batch_size=2,
+        cfg=40.0,
+        **{"scale": 0.0, **settings},
     )
     (batch,) = generate(pipeline, config)
     expected = by_the_formula(pipeline, config, 40.0)

@@ -155,6 +155,7 @@ def fenced_commands(path: Path) -> list[str]:
 
 DOCUMENTS = [
     PROJECT / "README.md",
+    PROJECT / "SECURITY.md",
     *sorted((PROJECT / "docs").glob("*.md")),
     *sorted((PROJECT / "examples").glob("*.md")),
 ]

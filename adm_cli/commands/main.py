@@ -6,9 +6,12 @@ import os
 import re
 import signal
 import sys
-from typing import Annotated
+from collections.abc import Callable
+from functools import cache
+from typing import Annotated, Any
 
 import typer
+import typer.main
 
 from adm_cli import __version__
 from adm_cli.commands import (
@@ -97,11 +100,17 @@ def main() -> None:
     sys.exit(code)
 
 
+@cache
+def _command() -> Callable[..., Any]:
+    """What `app` is made into: a tenth of a second, which a test or notebook pays once."""
+    return typer.main.get_command(app)
+
+
 def run(arguments: list[str]) -> int:
     """Runs a command line and returns the exit code."""
     arguments = [_at_home(argument) for argument in arguments]
     try:
-        code = int(app(arguments, prog_name="adm", standalone_mode=False) or 0)
+        code = int(_command()(arguments, prog_name="adm", standalone_mode=False) or 0)
     except (KeyboardInterrupt, typer.Abort):
         code = console.INTERRUPTED
     except Exception as error:

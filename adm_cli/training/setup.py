@@ -91,6 +91,7 @@ _MAY_CHANGE = frozenset(
 # How models trained here are sampled unless something else is asked for: measured on the embedded
 # ones (docs/sweeps.md). `defaults.resolve` limits the guidance to an interval where it must.
 DRAWN = Recommended(sampler="dpm++2m", steps="20")
+DRAWN_FREE = dataclasses.replace(DRAWN, cfg=2.0)  # where it can also draw without a class
 UPSAMPLED = Recommended(sampler="ddim", steps="ddim10", scale=0.0)
 
 Options = Mapping[str, Any]
@@ -470,7 +471,10 @@ def recommended_sampling(settings: Settings) -> Recommended | None:
                 return Recommended(**{f.name: getattr(preset, f.name) for f in fields(Recommended)})
         if theirs.info.recommended is not None:
             return theirs.info.recommended
-    return UPSAMPLED if settings.kind == "upsampler" else DRAWN
+    if settings.kind == "upsampler":
+        return UPSAMPLED
+    assert isinstance(settings.config, UNetConfig)
+    return DRAWN_FREE if settings.config.null_class else DRAWN
 
 
 def _told_of_noise(config: ModelConfig, tensors: dict[str, Tensor]) -> list[str]:
