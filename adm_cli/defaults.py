@@ -92,16 +92,17 @@ def guidance_runs_away(config: SamplingConfig, diffusion: DiffusionConfig) -> bo
 
 
 def taken_from(sources: Sources, config: SamplingConfig, resolved: SamplingConfig) -> str | None:
-    """In words, what a file without a preset decided of ``config``; None if it decided nothing."""
+    """In words, what a file without a preset decided of ``config``; None if that is no news."""
     if sources.preset is not None or (config.sampler and config.steps is not None):
         return None
     steps = len(choose_schedule(sources.model.info.diffusion, resolved.steps))
     if sources.model.info.recommended is not None:
         return f"{resolved.sampler}, {steps} steps: what {sources.model_name} recommends"
-    faster = "; --sampler dpm++2m --steps 20 is faster" if steps > _MANY_STEPS else ""
+    if steps <= _MANY_STEPS:
+        return None
     return (
-        f"{resolved.sampler}, {steps} steps, as the original would: "
-        f"{sources.model_name} recommends nothing{faster}"
+        f"{resolved.sampler}, {steps} steps, as the original would: {sources.model_name} "
+        f"recommends nothing; --sampler dpm++2m --steps 20 is faster"
     )
 
 

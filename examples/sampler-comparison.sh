@@ -17,7 +17,7 @@ if [[ ! -e $out/reference.safetensors ]]; then
     unzip -qo "$data/tiny-imagenet-val.zip" "${ten[@]/%//*}" -d "$out/pictures"
     adm reference "$out/pictures" --resize 32 --features classifier --out "$out/reference.safetensors"
 fi
-adm sweep --model tiny --class all --total "$images" --scale 1 \
+adm sweep --model tiny --class all --total "$images" --scale 1 --cfg 1 \
     --steps 10,20,50 --sampler ddpm,ddim,dpm++2m --guide-interval 0,0.85 \
     --ref "$out/reference.safetensors" --features classifier --metrics fid,pr \
     --out "$out/sweep" "${@:4}"
