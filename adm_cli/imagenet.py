@@ -7,7 +7,10 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from adm_cli.class_groups import group_ids, group_members
 from adm_cli.errors import UsageError, did_you_mean
+
+_MOST_LISTED = 20  # classes, in a message
 
 
 class ImageNetClass(NamedTuple):
@@ -30,20 +33,30 @@ def imagenet_names() -> dict[int, str]:
 
 
 def search_classes(query: str, known: Mapping[int, str]) -> list[int]:
-    """The id that ``query`` is, or else those whose WordNet id or names contain all its words."""
+    """The id that ``query`` is, or else the classes that all its words fit.
+
+    A word fits what it is a group of (dog), and what has it in its WordNet id or a name; those
+    that fit by their group come first.
+    """
     by_id = [class_id for class_id in known if query.strip() == str(class_id)]
-    words = query.lower().split()
-    return by_id or [
+    words = query.lower().replace("_", " ").split()
+    members = {word: set(group_members(word)) if _of_imagenet(known) else set() for word in words}
+    fitting = [
         class_id
         for class_id in sorted(known)
-        if all(any(word in name for name in _aliases(class_id, known)) for word in words)
+        if all(
+            class_id in members[word] or any(word in name for name in _aliases(class_id, known))
+            for word in words
+        )
     ]
+    return by_id or sorted(fitting, key=lambda i: not all(i in members[w] for w in words))
 
 
 def select_classes(spec: str, known: Mapping[int, str]) -> list[int]:
     """Class ids for one ``--class`` value, in the order asked for.
 
-    ``spec``: "all", or a comma-separated list of ids, ranges ("0-9"), WordNet ids and names.
+    ``spec``: "all", or a comma-separated list of ids, ranges ("0-9"), WordNet ids and names, in
+    which _ may stand for a space.
     ``known`` maps the ids the model was trained on to their names. Raises UsageError for a class
     that is not among them.
     """
@@ -79,8 +92,49 @@ def _select_one(text: str, known: Mapping[int, str]) -> list[int]:
     for row in imagenet_classes() if _of_imagenet(known) else ():
         if text.lower() in (row.wnid, *(name.lower() for name in row.names)):
             return [_known_id(row.id, known)]  # raises: a real class, but not of this model
-    names = [alias for i in known for alias in _aliases(i, known)]
-    raise UsageError(f"unknown class {text!r}{did_you_mean(text, names)} (adm classes lists them)")
+    if "_" in text:
+        return _select_one(text.replace("_", " ").strip(), known)
+    raise UsageError(_unknown_class(text, known))
+
+
+def _unknown_class(text: str, known: Mapping[int, str]) -> str:
+    """What the word may mean: a group of ImageNet's, a part of a name, a name nearly."""
+    start = f"unknown class {text!r:.80}"
+    if not known:
+        return f"{start}: this model has no classes"
+    if not _of_imagenet(known):
+        hint = did_you_mean(text, known.values())
+        return f"{start}{hint}; this model knows {_listed(known)} (adm classes lists them)"
+    names, ids = imagenet_names(), group_ids(text)
+    meant = group_members(text) or _named_with(text)
+    here = {i: names[i] for i in meant if i in known}
+    if meant and not here:
+        which = ids or _listed({i: names[i] for i in meant})
+        return f"{start}: ImageNet's {which} is not known to this model; it knows {_listed(known)}"
+    if here:
+        first = ", ".join(f"{i} ({name})" for i, name in list(here.items())[:8])
+        more = f" ... (adm classes {text} lists them)" if len(here) > 8 else ""
+        if ids:
+            return f"{start}: of ImageNet's {ids} this model knows {first}{more}; give one of them"
+        return f"{start}; did you mean {first}{more}?"
+    near = [alias for i in known for alias in _aliases(i, known)]
+    return f"{start}{did_you_mean(text, near)} (adm classes lists them)"
+
+
+def _named_with(text: str) -> list[int]:
+    """ImageNet's classes with all words of ``text`` in one of their names."""
+    words = set(text.lower().split())
+    return [
+        row.id
+        for row in imagenet_classes()
+        if words and any(words <= set(name.lower().split()) for name in row.names)
+    ]
+
+
+def _listed(known: Mapping[int, str]) -> str:
+    ids = sorted(known)
+    more = ", ..." if len(ids) > _MOST_LISTED else ""
+    return ", ".join(f"{i} {known[i]}" for i in ids[:_MOST_LISTED]) + more
 
 
 def _known_id(class_id: int, known: Mapping[int, str]) -> int:
@@ -93,10 +147,9 @@ def _known_id(class_id: int, known: Mapping[int, str]) -> int:
         raise UsageError(f"class {class_id} is out of range: this model knows 0 to {len(ids) - 1}")
     names = imagenet_names()
     name = f" ({names[class_id]})" if _of_imagenet(known) and class_id in names else ""
-    listed = ", ".join(f"{i} {known[i]}" for i in ids[:20]) + (", ..." if len(ids) > 20 else "")
     raise UsageError(
         f"class {class_id}{name} is not among the {len(ids)} classes this model was trained on: "
-        f"{listed}"
+        f"{_listed(known)}"
     )
 
 

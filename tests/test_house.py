@@ -25,6 +25,7 @@ LAYERS = {
     "config": 0,
     "presets": 0,
     "imagenet": 0,
+    "class_groups": 0,
     "openai_flags": 0,
     "devices": 1,
     "models": 1,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import signal
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.main import get_command
 
 from adm_cli import __version__
 from adm_cli.commands import (
@@ -29,6 +30,7 @@ from adm_cli.commands import (
     train,
     upsample,
     verify,
+    words,
 )
 from adm_cli.errors import AdmError
 
@@ -97,23 +99,25 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """Runs a command line and returns the exit code."""
+    group = get_command(app)
     try:
-        code = int(app(arguments, prog_name="adm", standalone_mode=False) or 0)
+        given = words.prepare(group, arguments)
+        code = int(group(given, prog_name="adm", standalone_mode=False) or 0)
     except (KeyboardInterrupt, typer.Abort):
         code = console.INTERRUPTED
     except Exception as error:
         if console.debugging():
             raise
-        code = _explain(error)
+        code = _explain(error, group, arguments)
     if code == console.INTERRUPTED or (code and signals.stopped()):  # Typer, too, makes that code
         code = _interrupted()
     return code
 
 
-def _explain(error: Exception) -> int:
+def _explain(error: Exception, group: Any, arguments: list[str]) -> int:
     """What went wrong, in one line; returns the exit code. Raises what nobody foresaw."""
     if isinstance(error, typer.TyperException):
-        message = error.format_message()
+        message = words.explain(error, group, arguments)
         if message:  # empty where the help was shown instead
             console.fail(Exception(message))
         return error.exit_code

@@ -34,7 +34,7 @@ def complete_class(context: typer.Context, incomplete: str) -> list[tuple[str, s
     """
     from adm_cli.imagenet import imagenet_classes
 
-    names = _model_classes(str(context.params.get("model") or "tiny"))
+    names = model_classes(str(context.params.get("model") or "tiny"))
     if not names:
         names = {row.id: row.names[0] for row in imagenet_classes()}
     words = [("all", "every class"), ("random", "by each image's seed"), ("none", "no class")]
@@ -75,7 +75,7 @@ def check_cfg_interval(interval: tuple[float, float] | None) -> None:
         raise UsageError("--cfg-interval says where --cfg guides, and that is off: pass a --cfg")
 
 
-def _model_classes(name: str) -> dict[int, str]:
+def model_classes(name: str) -> dict[int, str]:
     """What a preset, checkpoint or file was trained on, by its header, without torch."""
     from adm_cli.presets import CHECKPOINTS, PRESETS
     from adm_cli.storage.files import models_folder, peek_classes, weights_folder

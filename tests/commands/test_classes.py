@@ -105,3 +105,15 @@ def test_what_is_refused(adm: Run, options: list[str], words: str) -> None:
     assert (done.code, done.out) == (2, "")
     assert len(done.err.splitlines()) == 1
     assert words in done.err
+
+
+def test_what_the_default_model_draws(
+    adm: Run, toys: Toys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = adm("classes", "dog")
+    assert " 151  Chihuahua\n" in done.out
+    assert "ids 151-268" in done.err
+    assert "of these, the default model, tiny, draws 207 golden retriever\n" in done.err
+    assert "tiny, draws none" in adm("classes", "labrador").err
+    monkeypatch.setenv("ADM_MODEL", str(toys.model))  # its classes are not ImageNet's
+    assert adm("classes", "labrador").err == ""

@@ -486,7 +486,7 @@ def test_a_damaged_model_is_replaced(adm: Run, site: Site) -> None:
         (["toi-preset"], "nothing is published as 'toi-preset'; did you mean toy-preset"),
         (["al"], "did you mean all"),
         (["tiny"], "tiny ships with adm: there is nothing to fetch"),
-        ([], "Missing argument"),
+        ([], "adm fetch needs NAMES"),
         (["toy", "--retries", "-1"], "--retries"),
         (["toy", "--timeout", "0"], "--timeout"),
         (["toy", "--timeout", "nan"], "--timeout"),
