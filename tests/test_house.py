@@ -26,6 +26,7 @@ LAYERS = {
     "presets": 0,
     "imagenet": 0,
     "class_groups": 0,
+    "spellings": 0,
     "openai_flags": 0,
     "devices": 1,
     "models": 1,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from adm_cli.commands import console, options
+from adm_cli.commands import completing, console, options
 from adm_cli.commands.selection import Wanted, select_images
 from adm_cli.errors import OutputError, UsageError
 
@@ -65,6 +65,7 @@ def evaluate(
         Optional[str],
         typer.Option(
             "--metrics",
+            autocompletion=options.complete_metrics,
             help="Of fid,sfid,is,kid,pr,dc (precision and recall, density and coverage). "
             "Default: all that the features allow.",
         ),
@@ -82,7 +83,10 @@ def evaluate(
     model: Annotated[
         Optional[str],
         typer.Option(
-            "--model", "-m", help="Draw the samples with this model instead (adm models)."
+            "--model",
+            "-m",
+            autocompletion=completing.complete_model,
+            help="Draw the samples with this model instead (adm models).",
         ),
     ] = None,
     classifier: Annotated[

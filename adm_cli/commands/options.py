@@ -8,27 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
+from adm_cli.commands import completing
 from adm_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from adm_cli.storage.runs import Shard
 
 _MOST_SIDE = 8192
-SAMPLER_NAMES = ("ddpm", "ddim", "dpm++2m")  # here too, so that --help needs no torch
 SAMPLERS = "ddpm, ddim or dpm++2m"
 
 
-def complete_model(incomplete: str) -> list[tuple[str, str]]:
-    """Presets and checkpoints for the shell's completion; file names are the shell's own."""
-    from adm_cli.presets import CHECKPOINTS, PRESETS
-
-    names = {row.name: "checkpoint" for row in CHECKPOINTS}
-    names |= {row.name: "preset" for row in PRESETS}
-    return [(name, kind) for name, kind in names.items() if name.startswith(incomplete)]
-
-
 def complete_class(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
-    """Ids of the model's classes, and names of one word, for the shell's completion.
+    """Ids and names of the model's classes, for the shell's completion.
 
     ImageNet's, where the model's file is not here or cannot be read.
     """
@@ -37,16 +28,13 @@ def complete_class(context: typer.Context, incomplete: str) -> list[tuple[str, s
     names = model_classes(str(context.params.get("model") or "tiny"))
     if not names:
         names = {row.id: row.names[0] for row in imagenet_classes()}
-    words = [("all", "every class"), ("random", "by each image's seed"), ("none", "no class")]
-    for class_id, name in names.items():
-        first = name.split(",")[0].strip()
-        words += [(str(class_id), first)]
-        words += [(first, str(class_id))] if first and " " not in first else []
-    return [(word, what) for word, what in words if word.startswith(incomplete)]
+    return completing.class_words(names, incomplete)
 
 
-def complete_sampler(incomplete: str) -> list[str]:
-    return [name for name in SAMPLER_NAMES if name.startswith(incomplete)]
+complete_sampler = completing.complete_word(*completing.SAMPLER_NAMES)
+complete_device = completing.complete_word(*completing.DEVICE_NAMES)
+complete_dtype = completing.complete_word(*completing.DTYPE_NAMES)
+complete_metrics = completing.complete_list(*completing.METRIC_NAMES)
 
 
 def read_interval(text: str | None, option: str = "--guide-interval") -> tuple[float, float] | None:
@@ -75,6 +63,10 @@ def check_cfg_interval(interval: tuple[float, float] | None) -> None:
         raise UsageError("--cfg-interval says where --cfg guides, and that is off: pass a --cfg")
 
 
+def _lower(text: str) -> str:
+    return text.lower()
+
+
 def model_classes(name: str) -> dict[int, str]:
     """What a preset, checkpoint or file was trained on, by its header, without torch."""
     from adm_cli.presets import CHECKPOINTS, PRESETS
@@ -94,13 +86,17 @@ Model = Annotated[
         "--model",
         "-m",
         envvar="ADM_MODEL",
-        autocompletion=complete_model,
+        autocompletion=completing.complete_model,
         help="Preset, checkpoint name or weights file (adm models lists presets).",
     ),
 ]
 Classifier = Annotated[
     Optional[str],
-    typer.Option("--classifier", help="Classifier that guides; by default the preset's."),
+    typer.Option(
+        "--classifier",
+        autocompletion=completing.complete_classifier,
+        help="Classifier that guides; by default the preset's.",
+    ),
 ]
 Eta = Annotated[
     Optional[float],
@@ -133,12 +129,18 @@ EntropyScaling = Annotated[
     typer.Option("--entropy-scaling", help="Guide more strongly where the classifier is sure."),
 ]
 Device = Annotated[
-    str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps. auto: CUDA, MPS, CPU.")
+    str,
+    typer.Option(
+        "--device",
+        autocompletion=complete_device,
+        help="auto, cpu, cuda, cuda:1 or mps. auto: CUDA, MPS, CPU.",
+    ),
 ]
 Dtype = Annotated[
     str,
     typer.Option(
         "--dtype",
+        autocompletion=complete_dtype,
         help="auto, float32, bfloat16, float16 or float64. auto: float32, on CUDA what the "
         "model was published with.",
     ),
@@ -215,7 +217,13 @@ RunOut = Annotated[
 ]
 Format = Annotated[
     str,
-    typer.Option("--format", "-f", help="png, webp, or npz: PNGs, and a samples_*.npz of them."),
+    typer.Option(
+        "--format",
+        "-f",
+        callback=_lower,
+        autocompletion=completing.complete_word(*completing.FORMAT_NAMES),
+        help="png, webp, or npz: PNGs, and a samples_*.npz of them.",
+    ),
 ]
 Grid = Annotated[bool, typer.Option("--grid", help="Also write grid.png, a contact sheet.")]
 Animate = Annotated[

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from adm_cli.commands import console, options
+from adm_cli.commands import completing, console, options
 from adm_cli.commands.drawing import Telling
 from adm_cli.commands.jobs import Job, Loaded, load_sampling, run_job
 from adm_cli.commands.sample_outputs import Outputs, automatic, choose_outputs
@@ -102,7 +102,11 @@ def sample(
     clip: options.Clip = True,
     upsampler: Annotated[
         Optional[str],
-        typer.Option("--upsampler", help="Enlarges what is drawn. Default: the preset's, if any."),
+        typer.Option(
+            "--upsampler",
+            autocompletion=completing.complete_upsampler,
+            help="Enlarges what is drawn. Default: the preset's, if any.",
+        ),
     ] = None,
     no_upsample: Annotated[
         bool, typer.Option("--no-upsample", help="Keep the small pictures, without an upsampler.")

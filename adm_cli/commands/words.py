@@ -116,9 +116,8 @@ def _needs_value(param: Any, command: str, name: str, arguments: Sequence[str]) 
 def _bad_value(
     error: Exception, param: Any, group: Any, command: str, arguments: Sequence[str]
 ) -> str:
-    problem: dict[str, Any] = {}
-    if hasattr(error.__cause__, "errors"):
-        problem = error.__cause__.errors()[0]  # the validating library's own account
+    cause: Any = error.__cause__  # the validating library's own account
+    problem: dict[str, Any] = cause.errors()[0] if hasattr(cause, "errors") else {}
     name = next((n for n in param.opts if n.startswith("--")), param.opts[0])
     value, limits = str(problem.get("input", "")), problem.get("ctx", {})
     if slip := _slip(group, command, arguments):
