@@ -10,12 +10,12 @@ import dataclasses
 import json
 import math
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from adm_cli.errors import ConfigError
-from adm_cli.spellings import spell_sampler, spell_steps
+from adm_cli.spellings import spell_sampling
 
 QkvOrder = Literal["legacy", "new"]
 Pool = Literal["attention", "adaptive", "spatial", "spatial_v2"]
@@ -263,7 +263,9 @@ class SamplingConfig:
     cfg_interval: tuple[float, float] | None = None  # as guide_interval, of cfg
 
     def __post_init__(self) -> None:
-        self._spell()
+        written = spell_sampling(self.seeds, self.classes, self.sampler, self.steps)
+        for name, value in written.items():
+            object.__setattr__(self, name, value)
         if not self.seeds or len(self.seeds) != len(self.classes):
             raise ConfigError(
                 f"expected as many classes as seeds and at least one, "
@@ -281,23 +283,6 @@ class SamplingConfig:
             raise ConfigError(f"entropy_scaling is on or off, got {self.entropy_scaling!r:.40}")
         if self.batch_size is not None:
             _in_range("the batch size", self.batch_size, 1, _MAX_BATCH)
-
-    def _spell(self) -> None:
-        """Other ways to write the same settings, as they are declared."""
-        seeds, classes = _entries(self.seeds), _entries(self.classes)
-        if any(isinstance(value, str) for value in (*seeds, *classes)):
-            raise ConfigError(
-                f"seeds and classes must be numbers (adm classes finds the ids), "
-                f"got {self.seeds!r:.40} and {self.classes!r:.40}"
-            )
-        written = {
-            "seeds": seeds,
-            "classes": classes * len(seeds) if len(classes) == 1 else classes,
-            "sampler": None if self.sampler is None else spell_sampler(self.sampler),
-            "steps": spell_steps(self.steps),
-        }
-        for name, value in written.items():
-            object.__setattr__(self, name, value)
 
     def _check_guidance(self) -> None:
         scales, cfgs = self.image_scales, self.image_cfgs
@@ -446,12 +431,6 @@ def _matches(value: object, hint: Any) -> bool:
     if hint is float:
         return isinstance(value, (int, float)) and not isinstance(value, bool)
     return type(value) is hint
-
-
-def _entries(value: object) -> tuple[Any, ...]:
-    """A single value stands for a sequence of it; text is one."""
-    many = isinstance(value, Iterable) and not isinstance(value, str)
-    return tuple(value) if many else (value,)  # type: ignore[arg-type]
 
 
 def _check_interval(name: str, interval: tuple[float, float] | None) -> None:

@@ -105,15 +105,19 @@ def _unknown_class(text: str, known: Mapping[int, str]) -> str:
     if not _of_imagenet(known):
         hint = did_you_mean(text, known.values())
         return f"{start}{hint}; this model knows {_listed(known)} (adm classes lists them)"
-    names, ids = imagenet_names(), group_ids(text)
-    meant = group_members(text) or _named_with(text)
+    names, meant, group = imagenet_names(), _named_with(text), text
+    if not group_ids(text) and not meant:
+        meant = _named_in(text)
+        group = next((word for word in text.split() if group_ids(word) and not meant), "")
+    ids = group_ids(group)
+    meant = group_members(group) or meant
     here = {i: names[i] for i in meant if i in known}
     if meant and not here:
         which = ids or _listed({i: names[i] for i in meant})
         return f"{start}: ImageNet's {which} is not known to this model; it knows {_listed(known)}"
     if here:
         first = ", ".join(f"{i} ({name})" for i, name in list(here.items())[:8])
-        more = f" ... (adm classes {text} lists them)" if len(here) > 8 else ""
+        more = f" ... (adm classes {group or text} lists them)" if len(here) > 8 else ""
         if ids:
             return f"{start}: of ImageNet's {ids} this model knows {first}{more}; give one of them"
         return f"{start}; did you mean {first}{more}?"
@@ -129,6 +133,17 @@ def _named_with(text: str) -> list[int]:
         for row in imagenet_classes()
         if words and any(words <= set(name.lower().split()) for name in row.names)
     ]
+
+
+def _named_in(text: str) -> list[int]:
+    """ImageNet's classes whose name is in a longer text, such as a prompt; the longest name."""
+    words = f" {' '.join(text.lower().split())} "
+    found = {
+        row.id: max(len(name) for name in row.names if f" {name.lower()} " in words)
+        for row in imagenet_classes()
+        if any(f" {name.lower()} " in words for name in row.names)
+    }
+    return [class_id for class_id, length in found.items() if length == max(found.values())]
 
 
 def _listed(known: Mapping[int, str]) -> str:

@@ -5,6 +5,8 @@ for the message that refuses it.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from typing import Any
 
 from adm_cli.errors import ConfigError
 
@@ -29,10 +31,30 @@ def spell_dtype(name: str) -> str:
     return _DTYPES.get(word, word)
 
 
-def spell_steps(steps: object) -> str | None:
-    """A respacing of text, or a number of steps; raises ConfigError for anything else."""
-    if steps is None:
-        return None
+def spell_sampling(seeds: Any, classes: Any, sampler: str | None, steps: Any) -> dict[str, Any]:
+    """Fields of a ``SamplingConfig`` as they are declared; raises ConfigError for other types."""
+    seeds, classes = _entries("seeds", seeds), _entries("classes", classes)
+    return {
+        "seeds": seeds,
+        "classes": classes * len(seeds) if len(classes) == 1 else classes,
+        "sampler": None if sampler is None else spell_sampler(sampler),
+        "steps": None if steps is None else _spell_steps(steps),
+    }
+
+
+def _entries(name: str, value: Any) -> tuple[Any, ...]:
+    """A single value stands for a sequence of it."""
+    many = isinstance(value, Iterable) and not isinstance(value, str)
+    entries = tuple(value) if many else (value,)
+    if any(isinstance(entry, str) for entry in entries):
+        more = (
+            " (adm classes finds the ids)" if name == "classes" else ", such as (0, 1) or range(2)"
+        )
+        raise ConfigError(f"{name} must be numbers{more}, got {value!r:.40}")
+    return entries
+
+
+def _spell_steps(steps: object) -> str:
     if isinstance(steps, str):
         return steps.strip().lower()
     if isinstance(steps, int) and not isinstance(steps, bool):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from typing import Annotated, Optional
 
@@ -48,6 +49,7 @@ def classes(
 
 def _tell_of_default(text: str, found: Sequence[int]) -> None:
     """Which of them `adm sample` can draw as it is; ImageNet's ids mean nothing to other models."""
+    sys.stdout.flush()  # whoever reads it may have had enough
     model = os.environ.get("ADM_MODEL") or "tiny"
     known, names = options.model_classes(model), imagenet_names()
     if ids := group_ids(text):

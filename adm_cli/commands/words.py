@@ -21,6 +21,8 @@ _EXAMPLES = {
     "--timeout": "30", "--kimg": "1000", "--seed": "0", "--batch-size": "8", "--cfg": "1.5",
 }  # fmt: skip
 
+_LISTS = ("--seeds", "--at", "--metrics", "--scale", "--cfg", "--sampler")  # where they take text
+
 
 def prepare(group: Any, arguments: Sequence[str]) -> list[str]:
     """The arguments as the program takes them: ``help``, and --output for --out or the reverse.
@@ -99,6 +101,8 @@ def _no_option(group: Any, command: str, typed: str) -> str:
     if having:
         more = " ..." if len(having) > 3 else ""
         return f"{start}: {theirs} belongs to adm {', '.join(having[:3])}{more}"
+    if theirs in _options(group):
+        return f"{start}: write adm {theirs}"
     hint = did_you_mean(f"--{word}", own) if len(word) > 1 else ""
     return f"{start}{hint} ({command} --help lists its options)"
 
@@ -143,6 +147,8 @@ def _extra(
     start = f"{command} does not take {extra!r:.80} without an option"
     if extra.lower() in ("true", "false", "yes", "no", "on", "off"):
         return f"{start}: what is on or off has no value; leave it out"
+    if several := _several(group, command, extra, arguments):
+        return f"{start}; did you mean {several}?"
     if "--class" not in own:
         return f"{start} ({command} --help)"
     given = params.get("class_") or params.get("classes") or ()
@@ -154,6 +160,22 @@ def _extra(
         if ids
         else (f'{start}; did you mean --class "{" ".join(words)}"?')
     )
+
+
+def _several(group: Any, command: str, extra: str, arguments: Sequence[str]) -> str | None:
+    """``--scale 1, 2`` and ``--seeds 1 2``: values that were to be one."""
+    place = (
+        list(arguments).index(extra.split(maxsplit=1)[0])
+        if extra.split(maxsplit=1)[0] in arguments
+        else 0
+    )
+    if place < 2 or arguments[place - 2] not in _command_options(group, command):
+        return None
+    name, first = arguments[place - 2 : place]
+    lists = "str" in str(_find_param(group, command, name).type_descriptor.annotation)
+    if name in ("--class", "-c") or not (first.endswith(",") or (name in _LISTS and lists)):
+        return None
+    return f"{name} {','.join(word.strip(',') for word in [first, *extra.split()])}"
 
 
 def _slip(group: Any, command: str, arguments: Sequence[str]) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +12,7 @@ from typer.main import get_command
 
 from adm_cli.commands.main import app
 from adm_cli.commands.other_names import OTHER_COMMANDS, OTHER_OPTIONS
-from tests.conftest import Result
+from tests.conftest import Result, Toys
 
 Run = Callable[..., Result]
 GROUP: Any = get_command(app)
@@ -72,6 +73,10 @@ def test_the_tables_name_what_there_is() -> None:
         ("sample --class 1, 145", "did you mean --class 1,145?"),
         ("sample golden retriever", 'did you mean --class "golden retriever"?'),
         ("sample -c golden retriever", 'did you mean --class "golden retriever"?'),
+        ("sweep --scale 1, 2.5", "did you mean --scale 1,2.5?"),
+        ("sample --seeds 1 2 3", "did you mean --seeds 1,2,3?"),
+        ("sample --num 4 207", "did you mean --class 207?"),
+        ("sample --version", "no option --version in adm sample: write adm --version"),
         ("sample --grid true", "what is on or off has no value"),
         ("info a b", "adm info does not take 'b' without an option"),
         ("sample --num many", "--num 'many': expected a whole number, such as 8"),
@@ -93,6 +98,15 @@ def test_answers(adm: Run, arguments: str, answer: str) -> None:
     assert done.err.startswith("adm: error: ")
     assert answer in done.err
     assert len(done.err.splitlines()) == 1
+
+
+def test_usual_spellings(adm: Run, toys: Toys) -> None:
+    made = ("--model", toys.model, "--classifier", toys.classifier, "--class", "STAR")
+    names = ("--sampler", "DPM++ 2M", "--steps", "DDIM5", "--device", "CPU", "--dtype", "BF16")
+    done = adm("sample", *made, *names, "--format", "WebP", "--dry-run", "--json")
+    plan = json.loads(done.out)
+    found = [plan[name] for name in ("sampler", "steps", "device", "dtype", "format")]
+    assert found == ["dpm++2m", "ddim5", "cpu", "bfloat16", "webp"]
 
 
 def test_help_is_a_command(adm: Run) -> None:
