@@ -84,7 +84,7 @@ def server(original: bytes) -> Iterator[Server]:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch, place: Path, server: Server) -> None:
-    monkeypatch.setattr(main, "app", TYPER)
+    monkeypatch.setattr(main, "get_command", lambda _: TYPER)
     monkeypatch.chdir(place)
     monkeypatch.setenv("ADM_HOME", "home")
     for name in ("ADM_MODEL", "ADM_DEBUG", "ADM_OFFLINE"):
