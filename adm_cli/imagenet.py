@@ -33,30 +33,20 @@ def imagenet_names() -> dict[int, str]:
 
 
 def search_classes(query: str, known: Mapping[int, str]) -> list[int]:
-    """The id that ``query`` is, or else the classes that all its words fit.
-
-    A word fits what it is a group of (dog), and what has it in its WordNet id or a name; those
-    that fit by their group come first.
-    """
+    """The id that ``query`` is, or else those whose WordNet id or names contain all its words."""
     by_id = [class_id for class_id in known if query.strip() == str(class_id)]
-    words = query.lower().replace("_", " ").split()
-    members = {word: set(group_members(word)) if _of_imagenet(known) else set() for word in words}
-    fitting = [
+    words = query.lower().split()
+    return by_id or [
         class_id
         for class_id in sorted(known)
-        if all(
-            class_id in members[word] or any(word in name for name in _aliases(class_id, known))
-            for word in words
-        )
+        if all(any(word in name for name in _aliases(class_id, known)) for word in words)
     ]
-    return by_id or sorted(fitting, key=lambda i: not all(i in members[w] for w in words))
 
 
 def select_classes(spec: str, known: Mapping[int, str]) -> list[int]:
     """Class ids for one ``--class`` value, in the order asked for.
 
-    ``spec``: "all", or a comma-separated list of ids, ranges ("0-9"), WordNet ids and names, in
-    which _ may stand for a space.
+    ``spec``: "all", or a comma-separated list of ids, ranges ("0-9"), WordNet ids and names.
     ``known`` maps the ids the model was trained on to their names. Raises UsageError for a class
     that is not among them.
     """
@@ -92,7 +82,7 @@ def _select_one(text: str, known: Mapping[int, str]) -> list[int]:
     for row in imagenet_classes() if _of_imagenet(known) else ():
         if text.lower() in (row.wnid, *(name.lower() for name in row.names)):
             return [_known_id(row.id, known)]  # raises: a real class, but not of this model
-    if "_" in text:
+    if "_" in text:  # golden_retriever, as shells complete it and other tools write it
         return _select_one(text.replace("_", " ").strip(), known)
     raise UsageError(_unknown_class(text, known))
 

@@ -147,7 +147,6 @@ def test_what_is_no_class_is_refused(spec: str, known: dict[int, str]) -> None:
         ("great shark", [2]),
         ("crane", [134, 517]),
         ("zzz", []),
-        ("cats", [*range(281, 294)]),
     ],
 )
 def test_search(query: str, found: list[int]) -> None:
@@ -166,8 +165,6 @@ def test_groups() -> None:
     assert group_ids("DOGS ") == group_ids("puppies") == "151-268"
     assert group_ids("butterflies") == group_ids("butterfly")
     assert group_members("cardigan") == []
-    assert search_classes("foxes", ALL) == [277, 278, 279, 280]
-    assert search_classes("fox", ALL)[:5] == [277, 278, 279, 280, 166]  # Walker foxhound
     for name, word in (("cocker spaniel", "dog"), ("pickup", "truck"), ("indian cobra", "snake")):
         (class_id,) = select_classes(name, ALL)
         assert class_id in group_members(word)

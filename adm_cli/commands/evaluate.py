@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from adm_cli.commands import completing, console, options
+from adm_cli.commands import console, options
 from adm_cli.commands.selection import Wanted, select_images
 from adm_cli.errors import OutputError, UsageError
 
@@ -85,7 +85,7 @@ def evaluate(
         typer.Option(
             "--model",
             "-m",
-            autocompletion=completing.complete_model,
+            autocompletion=options.complete_model,
             help="Draw the samples with this model instead (adm models).",
         ),
     ] = None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from typer.main import get_command
@@ -99,8 +99,8 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """Runs a command line and returns the exit code."""
-    group = get_command(app)
     try:
+        group = get_command(app)
         given = words.prepare(group, arguments)
         code = int(group(given, prog_name="adm", standalone_mode=False) or 0)
     except (KeyboardInterrupt, typer.Abort):
@@ -108,16 +108,16 @@ def run(arguments: list[str]) -> int:
     except Exception as error:
         if console.debugging():
             raise
-        code = _explain(error, group, arguments)
+        code = _explain(words.reword(error, get_command(app), arguments))
     if code == console.INTERRUPTED or (code and signals.stopped()):  # Typer, too, makes that code
         code = _interrupted()
     return code
 
 
-def _explain(error: Exception, group: Any, arguments: list[str]) -> int:
+def _explain(error: Exception) -> int:
     """What went wrong, in one line; returns the exit code. Raises what nobody foresaw."""
     if isinstance(error, typer.TyperException):
-        message = words.explain(error, group, arguments)
+        message = error.format_message()
         if message:  # empty where the help was shown instead
             console.fail(Exception(message))
         return error.exit_code

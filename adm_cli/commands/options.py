@@ -31,6 +31,7 @@ def complete_class(context: typer.Context, incomplete: str) -> list[tuple[str, s
     return completing.class_words(names, incomplete)
 
 
+complete_model = completing.complete_model
 complete_sampler = completing.complete_word(*completing.SAMPLER_NAMES)
 complete_device = completing.complete_word(*completing.DEVICE_NAMES)
 complete_dtype = completing.complete_word(*completing.DTYPE_NAMES)
@@ -86,7 +87,7 @@ Model = Annotated[
         "--model",
         "-m",
         envvar="ADM_MODEL",
-        autocompletion=completing.complete_model,
+        autocompletion=complete_model,
         help="Preset, checkpoint name or weights file (adm models lists presets).",
     ),
 ]

@@ -46,11 +46,16 @@ def prepare(group: Any, arguments: Sequence[str]) -> list[str]:
     return words
 
 
-def explain(error: typer.TyperException, group: Any, arguments: Sequence[str]) -> str:
-    """The library's complaint in one sentence: what was expected, what came, what mends it.
+def reword(error: Exception, group: Any, arguments: Sequence[str]) -> Exception:
+    """Wrong usage as our own error: what was expected, what came, what mends it; others as is."""
+    wrong = isinstance(error, typer.TyperException) and error.exit_code == UsageError.exit_code
+    if not wrong or not error.format_message():  # type: ignore[attr-defined]
+        return error  # without a message the help was shown instead
+    return UsageError(_explain(error, group, arguments))
 
-    Its classes are private, so they are told apart by their names; empty where help was shown.
-    """
+
+def _explain(error: Any, group: Any, arguments: Sequence[str]) -> str:
+    """The library's classes are private, so they are told apart by their names."""
     command = " ".join(["adm", *(word for word in arguments[:1] if word in group.commands)])
     kind = type(error).__name__
     param = getattr(error, "param", None)
@@ -58,10 +63,10 @@ def explain(error: typer.TyperException, group: Any, arguments: Sequence[str]) -
         return _slip(group, command, arguments) or _no_option(
             group,
             command,
-            error.option_name,  # type: ignore[attr-defined]
+            error.option_name,
         )
     if kind == "BadOptionUsage":
-        name = error.option_name  # type: ignore[attr-defined]
+        name = error.option_name
         return _needs_value(_find_param(group, command, name), command, name, arguments)
     if kind == "MissingParameter" and param is not None:
         name = param.opts[0] if param.opts[0].startswith("-") else param.name.upper()

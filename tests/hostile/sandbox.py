@@ -106,7 +106,7 @@ def _limit(folder: Path) -> None:
         (resource.RLIMIT_CORE, 0),
     ):
         resource.setrlimit(what, (most, most))
-    main.get_command = lambda _: COMMANDS  # type: ignore[assignment]
+    main.get_command = lambda _: COMMANDS  # type: ignore[assignment, attr-defined]
 
 
 def _command(place: Path, i: int, arguments: list[str]) -> int:
