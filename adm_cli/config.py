@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from adm_cli.errors import ConfigError
+from adm_cli.spellings import spell_sampling
 
 QkvOrder = Literal["legacy", "new"]
 Pool = Literal["attention", "adaptive", "spatial", "spatial_v2"]
@@ -247,6 +248,8 @@ class Recommended:
 class SamplingConfig:
     """What to draw: one entry of ``seeds`` and of ``classes`` an image.
 
+    One class stands for all, as ``207`` or ``(207,)``; ``seeds`` may be any sequence or one number,
+    ``steps`` a number, and a sampler spelt otherwise ("DPM++ 2M"): they become what is declared.
     What is None becomes what the preset or the model's file recommends (`defaults.resolve`).
     """
 
@@ -268,6 +271,9 @@ class SamplingConfig:
     low_res_noise: float | None = None  # laid on that, in [-1, 1]; None: as the model recommends
 
     def __post_init__(self) -> None:
+        written = spell_sampling(self.seeds, self.classes, self.sampler, self.steps)
+        for name, value in written.items():
+            object.__setattr__(self, name, value)
         if not self.seeds or len(self.seeds) != len(self.classes):
             raise ConfigError(
                 f"expected as many classes as seeds and at least one, "

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 import torch
 
 from adm_cli.errors import DeviceError, UsageError
+from adm_cli.spellings import spell_dtype
 
 _MOST_THREADS = 4  # for a CPU: more are in each other's way
 
@@ -24,6 +25,7 @@ DTYPES = {
 
 def choose_device(name: str) -> torch.device:
     """A device by name, or the best one for "auto"; raises DeviceError if it is not there."""
+    name = name.strip().lower()
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if name == "auto":
         return torch.device("cuda" if cuda else "mps" if mps else "cpu")
@@ -47,10 +49,11 @@ def choose_device(name: str) -> torch.device:
 
 def choose_dtype(name: str, device: torch.device, *, use_fp16: bool) -> torch.dtype:
     """A precision by name; "auto" is float32, or float16 on CUDA for a model published so."""
+    typed, name = name, spell_dtype(name)
     if name == "auto":
         return torch.float16 if use_fp16 and device.type == "cuda" else torch.float32
     if name not in DTYPES:
-        raise UsageError(f"unknown dtype {name!r}: expected auto, {', '.join(DTYPES)}")
+        raise UsageError(f"unknown dtype {typed!r}: expected auto, {', '.join(DTYPES)}")
     if name == "float64" and device.type == "mps":
         raise DeviceError("MPS has no float64: use --device cpu")
     return DTYPES[name]

@@ -97,6 +97,7 @@ class How:
     overwrite: bool = False
     accept_changed: bool = False
     patience: Patience = field(default_factory=Patience)
+    offline: bool = False  # as ADM_OFFLINE asks for, too
 
     @property
     def local(self) -> bool:
@@ -238,8 +239,9 @@ def check_space(items: Sequence[Item], how: How) -> None:
 
 
 def check_network(items: Sequence[Item], how: How) -> None:
-    """Raises DownloadError where ADM_OFFLINE forbids what would be needed."""
-    if not offline() or how.local:
+    """Raises DownloadError where --offline or ADM_OFFLINE forbids what would be needed."""
+    forbidden = no_network(how)
+    if forbidden is None or how.local:
         return
     lacking = [
         item.file
@@ -248,13 +250,16 @@ def check_network(items: Sequence[Item], how: How) -> None:
     ]
     if lacking:
         raise DownloadError(
-            f"ADM_OFFLINE is set, and {', '.join(lacking)} must be downloaded: unset it, or pass "
+            f"{forbidden}, and {', '.join(lacking)} must be downloaded: go without it, or pass "
             f"--from FOLDER with the files"
         )
 
 
-def offline() -> bool:
-    return os.environ.get("ADM_OFFLINE", "0") not in ("", "0")
+def no_network(how: How) -> str | None:
+    """What forbids it, in words; None if nothing does."""
+    if how.offline:
+        return "--offline was passed"
+    return "ADM_OFFLINE is set" if os.environ.get("ADM_OFFLINE", "0") not in ("", "0") else None
 
 
 def fetch(item: Item, how: How, watch: Watch) -> Fetched:
@@ -336,8 +341,8 @@ def _whole_original(item: Item, want: Wanted, how: How, watch: Watch) -> dict[st
 
 
 def _download(item: Item, want: Wanted, how: How, watch: Watch) -> dict[str, str]:
-    if offline():
-        raise DownloadError(f"ADM_OFFLINE is set, and {item.file} must be downloaded")
+    if forbidden := no_network(how):
+        raise DownloadError(f"{forbidden}, and {item.file} must be downloaded")
     return download(want, item.original, patience=how.patience, watch=watch)
 
 

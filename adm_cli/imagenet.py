@@ -7,7 +7,10 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from adm_cli.class_groups import group_ids, group_members
 from adm_cli.errors import UsageError, did_you_mean
+
+_MOST_LISTED = 20  # classes, in a message
 
 
 class ImageNetClass(NamedTuple):
@@ -89,8 +92,64 @@ def _select_one(text: str, known: Mapping[int, str]) -> list[int]:
     for row in imagenet_classes() if _of_imagenet(known) else ():
         if text.lower() in (row.wnid, *(name.lower() for name in row.names)):
             return [_known_id(row.id, known)]  # raises: a real class, but not of this model
-    names = [alias for i in known for alias in _aliases(i, known)]
-    raise UsageError(f"unknown class {text!r}{did_you_mean(text, names)} (adm classes lists them)")
+    if "_" in text:  # golden_retriever, as shells complete it and other tools write it
+        return _select_one(text.replace("_", " ").strip(), known)
+    raise UsageError(_unknown_class(text, known))
+
+
+def _unknown_class(text: str, known: Mapping[int, str]) -> str:
+    """What the word may mean: a group of ImageNet's, a part of a name, a name nearly."""
+    start = f"unknown class {text!r:.80}"
+    if not known:
+        return f"{start}: this model has no classes"
+    if not _of_imagenet(known):
+        hint = did_you_mean(text, known.values())
+        return f"{start}{hint}; this model knows {_listed(known)} (adm classes lists them)"
+    names, meant, group = imagenet_names(), _named_with(text), text
+    if not group_ids(text) and not meant:
+        meant = _named_in(text)
+        group = next((word for word in text.split() if group_ids(word) and not meant), "")
+    ids = group_ids(group)
+    meant = group_members(group) or meant
+    here = {i: names[i] for i in meant if i in known}
+    if meant and not here:
+        which = ids or _listed({i: names[i] for i in meant})
+        return f"{start}: ImageNet's {which} is not known to this model; it knows {_listed(known)}"
+    if here:
+        first = ", ".join(f"{i} ({name})" for i, name in list(here.items())[:8])
+        more = f" ... (adm classes {group or text} lists them)" if len(here) > 8 else ""
+        if ids:
+            return f"{start}: of ImageNet's {ids} this model knows {first}{more}; give one of them"
+        return f"{start}; did you mean {first}{more}?"
+    near = [alias for i in known for alias in _aliases(i, known)]
+    return f"{start}{did_you_mean(text, near)} (adm classes lists them)"
+
+
+def _named_with(text: str) -> list[int]:
+    """ImageNet's classes with all words of ``text`` in one of their names."""
+    words = set(text.lower().split())
+    return [
+        row.id
+        for row in imagenet_classes()
+        if words and any(words <= set(name.lower().split()) for name in row.names)
+    ]
+
+
+def _named_in(text: str) -> list[int]:
+    """ImageNet's classes whose name is in a longer text, such as a prompt; the longest name."""
+    words = f" {' '.join(text.lower().split())} "
+    found = {
+        row.id: max(len(name) for name in row.names if f" {name.lower()} " in words)
+        for row in imagenet_classes()
+        if any(f" {name.lower()} " in words for name in row.names)
+    }
+    return [class_id for class_id, length in found.items() if length == max(found.values())]
+
+
+def _listed(known: Mapping[int, str]) -> str:
+    ids = sorted(known)
+    more = ", ..." if len(ids) > _MOST_LISTED else ""
+    return ", ".join(f"{i} {known[i]}" for i in ids[:_MOST_LISTED]) + more
 
 
 def _numbers(known: Mapping[int, str]) -> dict[int, int]:
@@ -113,10 +172,9 @@ def _known_id(class_id: int, known: Mapping[int, str]) -> int:
         raise UsageError(f"class {class_id} is out of range: this model knows 0 to {len(ids) - 1}")
     names = imagenet_names()
     name = f" ({names[class_id]})" if _of_imagenet(known) and class_id in names else ""
-    listed = ", ".join(f"{i} {known[i]}" for i in ids[:20]) + (", ..." if len(ids) > 20 else "")
     raise UsageError(
         f"class {class_id}{name} is not among the {len(ids)} classes this model was trained on: "
-        f"{listed}"
+        f"{_listed(known)}"
     )
 
 

@@ -90,6 +90,39 @@ def test_impossible_sampling(change: dict[str, Any], message: str) -> None:
         SamplingConfig(**{"seeds": (0,), "classes": (1,), **change})
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"classes": "dog"}, "classes must be numbers .adm classes finds the ids., got 'dog'"),
+        ({"classes": ("dog",)}, "must be numbers"),
+        ({"seeds": "0-3"}, "seeds must be numbers, such as .*, got '0-3'"),
+        ({"steps": 2.5}, "steps must be a number or text such as 250 or 'ddim25', got 2.5"),
+        ({"steps": True}, "got True"),
+    ],
+)
+def test_what_is_no_setting(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        SamplingConfig(**{"seeds": (0,), "classes": (1,), **change})
+
+
+def test_other_ways_to_write_settings() -> None:
+    plain = SamplingConfig(seeds=(0, 1), classes=(7, 7), sampler="dpm++2m", steps="20")
+    changes: list[dict[str, Any]] = [
+        {"classes": 7},
+        {"classes": (7,)},
+        {"classes": [7, 7], "seeds": range(2)},
+        {"steps": 20},
+        {"steps": " 20 "},
+        *({"sampler": name} for name in ("DPM++ 2M", "dpmpp_2m", "DPM-Solver++(2M)", "DPM++2M")),
+    ]
+    for change in changes:
+        assert replace(plain, **change) == plain
+    assert replace(plain, steps="DDIM25").steps == "ddim25"
+    assert replace(plain, sampler="DDIM").sampler == "ddim"
+    assert replace(plain, sampler="Heun").sampler == "Heun"  # as typed, to be refused
+    assert SamplingConfig(seeds=3, classes=None) == SamplingConfig(seeds=(3,), classes=(None,))  # type: ignore[arg-type]
+
+
 def test_largest_seed_and_negative_scale_are_fine() -> None:
     config = SamplingConfig(seeds=(2**64 - 1,), classes=(0,), scale=-2.0)
     assert config.scale == -2.0

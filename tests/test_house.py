@@ -25,6 +25,8 @@ LAYERS = {
     "config": 0,
     "presets": 0,
     "imagenet": 0,
+    "class_groups": 0,
+    "spellings": 0,
     "openai_flags": 0,
     "given_flags": 0,
     "pasted_commands": 0,

@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from adm_cli.class_groups import _GROUPS, group_ids, group_members
 from adm_cli.errors import UsageError
 from adm_cli.imagenet import imagenet_classes, imagenet_names, search_classes, select_classes
 
@@ -43,6 +44,7 @@ def test_the_table() -> None:
         ("1,1", [1, 1]),
         ("all", list(range(1000))),
         (" ALL", list(range(1000))),
+        ("golden_retriever,Great_White_Shark", [207, 2]),
     ],
 )
 def test_forms_of_a_choice(spec: str, chosen: list[int]) -> None:
@@ -110,6 +112,14 @@ def test_every_name_finds_its_class_or_asks(row: tuple[int, str, tuple[str, ...]
         ("green", OWN, r"'green' is ambiguous: 2 \(green\), 3 \(green\)"),
         ("golden retreiver", ALL, "unknown class .*did you mean golden retriever"),
         ("Golden Retreiver", FEW, r"did you mean golden retriever\?"),
+        ("dogs", FEW, r"unknown class 'dogs': of ImageNet's 151-268 this model knows 207 \(golden"),
+        ("dog", ALL, r"knows 151 \(Chihuahua\), .* \.\.\. \(adm classes dog lists them\)"),
+        ("cat", FEW, r"ImageNet's 281-293 is not known to this model; it knows 1 goldfish, 207 "),
+        ("labrador", ALL, r"unknown class 'labrador'; did you mean 208 \(Labrador retriever\)\?"),
+        ("Labrador", FEW, "ImageNet's 208 Labrador retriever is not known to this model; it knows"),
+        ("a golden retriever puppy", ALL, r"did you mean 207 \(golden retriever\)\?"),
+        ("a photo of a dog", FEW, r"of ImageNet's 151-268 this model knows 207 \(golden"),
+        ("dog", OWN, "unknown class 'dog'; this model knows 0 red, round, 1 blue, 2 green"),
         ("1000", ALL, "class 1000 is out of range: this model knows 0 to 999"),
         ("990-1001", ALL, "class 1000 is out of range"),
         ("4", OWN, "class 4 is out of range: this model knows 0 to 3"),
@@ -160,6 +170,23 @@ def test_what_is_no_class_is_refused(spec: str, known: dict[int, str]) -> None:
 )
 def test_search(query: str, found: list[int]) -> None:
     assert search_classes(query, ALL) == found
+
+
+def test_groups() -> None:
+    """Every row rises and stays among the classes, and every word is there once."""
+    rows = [line.split(": ") for line in _GROUPS.strip().splitlines()]
+    words = [word for names, _ in rows for word in names.split()]
+    assert len(set(words)) == len(words)
+    for word in words:
+        members = group_members(word)
+        assert members == sorted(set(members)), word
+        assert 0 <= members[0] <= members[-1] < 1000, word
+    assert group_ids("DOGS ") == group_ids("puppies") == "151-268"
+    assert group_ids("butterflies") == group_ids("butterfly")
+    assert group_members("cardigan") == []
+    for name, word in (("cocker spaniel", "dog"), ("pickup", "truck"), ("indian cobra", "snake")):
+        (class_id,) = select_classes(name, ALL)
+        assert class_id in group_members(word)
 
 
 def test_search_by_id_and_among_few() -> None:

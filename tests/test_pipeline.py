@@ -12,7 +12,7 @@ from torch import Tensor
 
 import adm_cli.pipeline as pipeline_module
 from adm_cli.config import DiffusionConfig, SamplingConfig
-from adm_cli.devices import choose_device
+from adm_cli.devices import choose_device, choose_dtype
 from adm_cli.diffusion.samplers import SAMPLERS, SampleStep
 from adm_cli.errors import CheckpointError, ConfigError, DeviceError, UsageError
 from adm_cli.loading import build_model, load_model
@@ -332,6 +332,19 @@ def test_a_classifier_that_does_not_belong(
 def test_a_classifier_is_no_diffusion_model(toys: Toys) -> None:
     with pytest.raises(UsageError, match="expected a diffusion model"):
         find_sources(toys.classifier)
+
+
+@pytest.mark.parametrize(
+    ("typed", "dtype"),
+    [
+        *(("fp16", "float16"), ("HALF", "float16"), ("torch.float16", "float16")),
+        *(("bf16", "bfloat16"), ("fp32", "float32"), ("double", "float64"), ("Float64", "float64")),
+    ],
+)
+def test_dtypes_and_devices_as_people_write_them(typed: str, dtype: str) -> None:
+    device = choose_device(" CPU")
+    assert device == torch.device("cpu")
+    assert choose_dtype(typed, device, use_fp16=False) == getattr(torch, dtype)
 
 
 def test_devices() -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from adm_cli.commands import console, options
+from adm_cli.commands import completing, console, options
 from adm_cli.errors import UsageError
 from adm_cli.imagenet import imagenet_names, select_classes
 
@@ -17,7 +17,11 @@ def convert(
     file: Annotated[Path, typer.Argument(help="An original .pt (or bare safetensors).")],
     preset: Annotated[
         Optional[str],
-        typer.Option("--preset", help="Published checkpoint it is, e.g. 256x256_diffusion."),
+        typer.Option(
+            "--preset",
+            autocompletion=completing.complete_published,
+            help="Published checkpoint it is, e.g. 256x256_diffusion.",
+        ),
     ] = None,
     flags: Annotated[
         Optional[str],

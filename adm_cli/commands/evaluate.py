@@ -49,6 +49,7 @@ def evaluate(
         Optional[str],
         typer.Option(
             "--metrics",
+            autocompletion=options.complete_metrics,
             help="Of fid,sfid,is,kid,pr,dc (precision and recall, density and coverage). "
             "Default: all that the features allow.",
         ),
@@ -115,7 +116,10 @@ def evaluate(
     model: Annotated[
         Optional[str],
         typer.Option(
-            "--model", "-m", help="Draw the samples with this model instead (adm models)."
+            "--model",
+            "-m",
+            autocompletion=options.complete_model,
+            help="Draw the samples with this model instead (adm models).",
         ),
     ] = None,
     classifier: Annotated[

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from adm_cli.commands import console, options
+from adm_cli.commands import completing, console, options
 from adm_cli.errors import AdmError, UsageError
 
 if TYPE_CHECKING:
@@ -26,7 +26,11 @@ def evaluate_classifier(
     data: options.Pictures,
     classifier: Annotated[
         str,
-        typer.Option("--classifier", help="Classifier or preset with one, or a weights file."),
+        typer.Option(
+            "--classifier",
+            autocompletion=completing.complete_classifier,
+            help="Classifier or preset with one, or a weights file.",
+        ),
     ] = "tiny",
     num: options.SomePictures = None,
     timesteps: Annotated[

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from adm_cli.commands import console, options
+from adm_cli.commands import completing, console, options
 from adm_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 def fetch(
     names: Annotated[
         list[str],
-        typer.Argument(help="Presets, checkpoint names, all, or inception (for FID)."),
+        typer.Argument(
+            autocompletion=completing.complete_fetch,
+            help="Presets, checkpoint names, all, or inception (for FID).",
+        ),
     ],
     source: Annotated[
         Optional[str],
@@ -45,6 +48,12 @@ def fetch(
         float,
         typer.Option("--timeout", min=1, help="Seconds without an answer before trying again."),
     ] = 30.0,
+    offline: Annotated[
+        bool,
+        typer.Option(
+            "--offline", help="Download nothing, as with ADM_OFFLINE=1: only what is here."
+        ),
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be fetched, and the free disk.")
     ] = False,
@@ -63,7 +72,7 @@ def fetch(
     if not math.isfinite(timeout):
         raise UsageError(f"--timeout must be a number of seconds, got {timeout}")
     patience = Patience(timeout=timeout, retries=retries)
-    how = fetching.How(source, keep_original, overwrite, accept_changed, patience)
+    how = fetching.How(source, keep_original, overwrite, accept_changed, patience, offline)
     if dry_run:
         _show_plan(items, how, json)
         return

@@ -6,12 +6,11 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable
 from functools import cache
 from typing import Annotated, Any
 
 import typer
-import typer.main
+from typer.main import get_command
 
 from adm_cli import __version__
 from adm_cli.commands import (
@@ -34,6 +33,7 @@ from adm_cli.commands import (
     train,
     upsample,
     verify,
+    words,
 )
 from adm_cli.errors import AdmError
 
@@ -101,22 +101,24 @@ def main() -> None:
 
 
 @cache
-def _command() -> Callable[..., Any]:
+def program() -> Any:
     """What `app` is made into: a tenth of a second, which a test or notebook pays once."""
-    return typer.main.get_command(app)
+    return get_command(app)
 
 
 def run(arguments: list[str]) -> int:
     """Runs a command line and returns the exit code."""
     arguments = [_at_home(argument) for argument in arguments]
     try:
-        code = int(_command()(arguments, prog_name="adm", standalone_mode=False) or 0)
+        group = program()
+        given = words.prepare(group, arguments)
+        code = int(group(given, prog_name="adm", standalone_mode=False) or 0)
     except (KeyboardInterrupt, typer.Abort):
         code = console.INTERRUPTED
     except Exception as error:
         if console.debugging():
             raise
-        code = _explain(error)
+        code = _explain(words.reword(error, program(), arguments))
     if code == console.INTERRUPTED or (code and signals.stopped()):  # Typer, too, makes that code
         code = _interrupted()
     return code

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
+from adm_cli.commands import completing
 from adm_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from adm_cli.storage.runs import Shard
 
 _MOST_SIDE = 8192
-SAMPLER_NAMES = ("ddpm", "ddim", "dpm++2m")  # here too, so that --help needs no torch
 SAMPLERS = "ddpm, ddim or dpm++2m"
 LOW_RES_NOISE_HELP = (
     "Noise on what is enlarged, from 0 to the most the upsampler was trained with. Default: a "
@@ -26,35 +26,24 @@ PROJECT_HELP = (
 )
 
 
-def complete_model(incomplete: str) -> list[tuple[str, str]]:
-    """Presets and checkpoints for the shell's completion; file names are the shell's own."""
-    from adm_cli.presets import CHECKPOINTS, PRESETS
-
-    names = {row.name: "checkpoint" for row in CHECKPOINTS}
-    names |= {row.name: "preset" for row in PRESETS}
-    return [(name, kind) for name, kind in names.items() if name.startswith(incomplete)]
-
-
 def complete_class(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
-    """Ids of the model's classes, and names of one word, for the shell's completion.
+    """Ids and names of the model's classes, for the shell's completion.
 
     ImageNet's, where the model's file is not here or cannot be read.
     """
     from adm_cli.imagenet import imagenet_classes
 
-    names = _model_classes(str(context.params.get("model") or "tiny"))
+    names = model_classes(str(context.params.get("model") or "tiny"))
     if not names:
         names = {row.id: row.names[0] for row in imagenet_classes()}
-    words = [("all", "every class"), ("random", "by each image's seed"), ("none", "no class")]
-    for class_id, name in names.items():
-        first = name.split(",")[0].strip()
-        words += [(str(class_id), first)]
-        words += [(first, str(class_id))] if first and " " not in first else []
-    return [(word, what) for word, what in words if word.startswith(incomplete)]
+    return completing.class_words(names, incomplete)
 
 
-def complete_sampler(incomplete: str) -> list[str]:
-    return [name for name in SAMPLER_NAMES if name.startswith(incomplete)]
+complete_model = completing.complete_model
+complete_sampler = completing.complete_word(*completing.SAMPLER_NAMES)
+complete_device = completing.complete_word(*completing.DEVICE_NAMES)
+complete_dtype = completing.complete_word(*completing.DTYPE_NAMES)
+complete_metrics = completing.complete_list(*completing.METRIC_NAMES)
 
 
 def read_interval(text: str | None, option: str = "--guide-interval") -> tuple[float, float] | None:
@@ -83,7 +72,11 @@ def check_cfg_interval(interval: tuple[float, float] | None) -> None:
         raise UsageError("--cfg-interval says where --cfg guides, and that is off: pass a --cfg")
 
 
-def _model_classes(name: str) -> dict[int, str]:
+def _lower(text: str) -> str:
+    return text.lower()
+
+
+def model_classes(name: str) -> dict[int, str]:
     """What a preset, checkpoint or file was trained on, by its header, without torch."""
     from adm_cli.presets import CHECKPOINTS, PRESETS
     from adm_cli.storage.files import models_folder, peek_classes, weights_folder
@@ -108,7 +101,11 @@ Model = Annotated[
 ]
 Classifier = Annotated[
     Optional[str],
-    typer.Option("--classifier", help="Classifier that guides; by default the preset's."),
+    typer.Option(
+        "--classifier",
+        autocompletion=completing.complete_classifier,
+        help="Classifier that guides; by default the preset's.",
+    ),
 ]
 Eta = Annotated[
     Optional[float],
@@ -141,12 +138,18 @@ EntropyScaling = Annotated[
     typer.Option("--entropy-scaling", help="Guide more strongly where the classifier is sure."),
 ]
 Device = Annotated[
-    str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps. auto: CUDA, MPS, CPU.")
+    str,
+    typer.Option(
+        "--device",
+        autocompletion=complete_device,
+        help="auto, cpu, cuda, cuda:1 or mps. auto: CUDA, MPS, CPU.",
+    ),
 ]
 Dtype = Annotated[
     str,
     typer.Option(
         "--dtype",
+        autocompletion=complete_dtype,
         help="auto, float32, bfloat16, float16 or float64. auto: float32, on CUDA what the "
         "model was published with.",
     ),
@@ -230,7 +233,13 @@ RunOut = Annotated[
 ]
 Format = Annotated[
     str,
-    typer.Option("--format", "-f", help="png, webp, or npz: PNGs, and a samples_*.npz of them."),
+    typer.Option(
+        "--format",
+        "-f",
+        callback=_lower,
+        autocompletion=completing.complete_word(*completing.FORMAT_NAMES),
+        help="png, webp, or npz: PNGs, and a samples_*.npz of them.",
+    ),
 ]
 Grid = Annotated[bool, typer.Option("--grid", help="Also write grid.png, a contact sheet.")]
 Animate = Annotated[

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from adm_cli.commands import console, options
+from adm_cli.commands import completing, console, options
 from adm_cli.errors import AdmError, UsageError
 
 if TYPE_CHECKING:
@@ -27,14 +27,23 @@ def repro(
     classifier: options.Classifier = None,
     upsampler: Annotated[
         Optional[str],
-        typer.Option("--upsampler", help="Weights file, if the upsampler is not a known one."),
+        typer.Option(
+            "--upsampler",
+            autocompletion=completing.complete_upsampler,
+            help="Weights file, if the upsampler is not a known one.",
+        ),
     ] = None,
     small: Annotated[
         Optional[Path],
         typer.Option("--input", help="What was enlarged, if it carried no recipe of its own."),
     ] = None,
     device: Annotated[
-        Optional[str], typer.Option("--device", help="Default: the kind it was made on.")
+        Optional[str],
+        typer.Option(
+            "--device",
+            autocompletion=options.complete_device,
+            help="Default: the kind it was made on.",
+        ),
     ] = None,
     output: Annotated[
         Optional[Path], typer.Option("--output", "-o", help="Also write the new picture here.")

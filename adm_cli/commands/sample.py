@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from adm_cli.commands import console, options
+from adm_cli.commands import completing, console, options
 from adm_cli.commands.drawing import Telling
 from adm_cli.commands.jobs import Job, Loaded, load_sampling, run_job
 from adm_cli.commands.sample_outputs import Outputs, automatic, choose_outputs
@@ -104,6 +104,7 @@ def sample(
         Optional[str],
         typer.Option(
             "--upsampler",
+            autocompletion=completing.complete_upsampler,
             help="Enlarges what is drawn: checkpoint name, weights file, or bicubic or lanczos "
             "(twice, without weights). Default: the preset's, if any.",
         ),

@@ -72,7 +72,11 @@ def sweep(
     ] = None,
     metrics: Annotated[
         Optional[str],
-        typer.Option("--metrics", help="Of fid,sfid,is,kid,pr,dc. Default: all there are."),
+        typer.Option(
+            "--metrics",
+            autocompletion=options.complete_metrics,
+            help="Of fid,sfid,is,kid,pr,dc. Default: all there are.",
+        ),
     ] = None,
     features: options.Features = "inception",
     inception: options.InceptionFile = None,

@@ -22,6 +22,7 @@ from adm_cli.commands.training_options import (
     stored,
 )
 from adm_cli.errors import AdmError, RunError, UsageError
+from adm_cli.spellings import spell_dtype
 
 if TYPE_CHECKING:
     import torch
@@ -126,6 +127,8 @@ def _prepare(
     if device.type == "cuda":
         chosen.setdefault("dtype", "bfloat16")
         chosen.setdefault("channels_last", True)
+    if "dtype" in chosen:
+        chosen["dtype"] = spell_dtype(str(chosen["dtype"]))
     if chosen.get("dtype") == "float16" and device.type != "cuda":
         raise UsageError("--dtype float16 needs CUDA: float32 and bfloat16 train on a CPU")
     data = open_data(kind, chosen)
@@ -227,7 +230,7 @@ def _begin(
         bad += more
     if bad and not quiet:
         console.note(f"passed over {len(bad)} unreadable pictures, e.g. {bad[0]}")
-    save_dtype = str(chosen.get("save_dtype", "float32"))
+    save_dtype = spell_dtype(str(chosen.get("save_dtype", "float32")))
     if save_dtype not in DTYPES:
         raise UsageError(f"--save-dtype {save_dtype}: expected {', '.join(DTYPES)}")
     trainer = Trainer(

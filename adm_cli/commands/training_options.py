@@ -14,6 +14,7 @@ from typing import Annotated, Any, Optional, TypeVar, get_args, get_origin, get_
 
 import typer
 
+from adm_cli.commands import completing, options
 from adm_cli.errors import CheckpointError
 
 _DATA, _MODEL, _TRAIN, _RUN = "Pictures", "Model", "Training", "Run"
@@ -89,7 +90,12 @@ class CommonOptions:
     ] = None
     preset: Annotated[
         Optional[str],
-        _option("--preset", panel=_MODEL, help="A known model's or ablation's architecture."),
+        _option(
+            "--preset",
+            panel=_MODEL,
+            autocompletion=completing.complete_trainable,
+            help="A known model's or ablation's architecture.",
+        ),
     ] = None
     flags: Annotated[
         Optional[str],
@@ -155,6 +161,7 @@ class CommonOptions:
         Optional[str],
         _option(
             "--dtype",
+            autocompletion=completing.complete_word("float32", "bfloat16", "float16"),
             panel=_TRAIN,
             help="float32, bfloat16 or float16 (CUDA). (bfloat16 on CUDA, else float32)",
         ),
@@ -186,12 +193,26 @@ class CommonOptions:
         Optional[int], _option("--save-every", panel=_RUN, help="Steps between checkpoints.")
     ] = None
     save_dtype: Annotated[
-        Optional[str], _option("--save-dtype", panel=_RUN, help="Of the model file. (float32)")
+        Optional[str],
+        _option(
+            "--save-dtype",
+            panel=_RUN,
+            autocompletion=options.complete_dtype,
+            help="Of the model file. (float32)",
+        ),
     ] = None
     tensorboard: Annotated[
         Optional[bool], _option("--tensorboard", panel=_RUN, help="Also write TensorBoard events.")
     ] = None
-    device: Annotated[str, _option("--device", panel=_RUN, help="auto, cpu, cuda, mps.")] = "auto"
+    device: Annotated[
+        str,
+        _option(
+            "--device",
+            panel=_RUN,
+            autocompletion=options.complete_device,
+            help="auto, cpu, cuda, mps.",
+        ),
+    ] = "auto"
     dry_run: Annotated[
         bool, _option("--dry-run", panel=_RUN, help="Show settings and estimates, train nothing.")
     ] = False

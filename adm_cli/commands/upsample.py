@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from adm_cli.commands import console, options
+from adm_cli.commands import completing, console, options
 from adm_cli.commands.drawing import Telling
 from adm_cli.commands.enlarging import load_enlarging
 from adm_cli.commands.jobs import Job, Loaded, run_job
@@ -39,6 +39,7 @@ def upsample(
         typer.Option(
             "--model",
             "-m",
+            autocompletion=completing.complete_enlarging,
             help="Upsampler: checkpoint name, weights file, or a stack's preset. Default: the "
             "known one for pictures of this size.",
         ),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from adm_cli.commands import console, options
+from adm_cli.commands import completing, console, options
 from adm_cli.commands.drawing import Telling, write_grid_of, write_npz
 from adm_cli.errors import NotFiniteError
 
@@ -39,7 +39,11 @@ def verify(
     classifier: options.Classifier = None,
     upsampler: Annotated[
         Optional[str],
-        typer.Option("--upsampler", help="For --repair: a stack's, if it is not a known one."),
+        typer.Option(
+            "--upsampler",
+            autocompletion=completing.complete_upsampler,
+            help="For --repair: a stack's, if it is not a known one.",
+        ),
     ] = None,
     inputs: Annotated[
         Optional[list[Path]],
@@ -48,7 +52,12 @@ def verify(
         ),
     ] = None,
     device: Annotated[
-        Optional[str], typer.Option("--device", help="For --repair. Default: the kind of the run.")
+        Optional[str],
+        typer.Option(
+            "--device",
+            autocompletion=options.complete_device,
+            help="For --repair. Default: the kind of the run.",
+        ),
     ] = None,
     json: options.Json = False,
     quiet: options.Quiet = False,

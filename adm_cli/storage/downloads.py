@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import filelock
 import requests
@@ -31,6 +32,7 @@ from adm_cli.storage.http import (
     redirected,
     retry_after,
     shown,
+    unresolved,
     web_page,
     whole_version,
 )
@@ -116,6 +118,7 @@ class _Transfer:
     def __init__(self, wanted: Wanted, target: Path, patience: Patience, watch: Watch) -> None:
         self.wanted, self.target, self.patience, self.watch = wanted, target, patience, watch
         self.partial: Partial | None = None
+        self.answered = False  # from then on a name that is not found is a network that is down
         self.from_start = False  # the next request is for the whole
         self.session = requests.Session()
         self.session.headers.update(
@@ -294,10 +297,16 @@ class _Transfer:
         except queue.Empty:
             raise TransientError("no whole answer came in time") from None
         if isinstance(result, requests.Response):
+            self.answered = True
             return result
         if isinstance(result, requests.ConnectionError | requests.Timeout):
             if "CERTIFICATE_VERIFY_FAILED" in str(result):
                 raise DownloadError(f"{shown(url)}: the server's certificate is not valid")
+            if unresolved(result) and not self.answered:
+                raise self._failed(
+                    f"no server {urlsplit(url).hostname} was found ({reason(result)}); "
+                    f"check the address and the network"
+                )
             raise TransientError(reason(result)) from result
         if isinstance(result, requests.RequestException | HTTPError | ValueError):
             raise DownloadError(f"cannot fetch {shown(url)}: {reason(result)}") from result

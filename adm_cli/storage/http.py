@@ -10,6 +10,7 @@ import binascii
 import http.client
 import ipaddress
 import re
+import socket
 import time
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
@@ -182,6 +183,16 @@ def reason(error: BaseException) -> str:
             return cause.strerror
         cause = cause.__cause__ or cause.__context__
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+def unresolved(error: BaseException) -> bool:
+    """Whether no server of that name was found."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, socket.gaierror):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
 
 
 def shown(url: str) -> str:

@@ -87,6 +87,8 @@ def _numbers(text: str, kind: type[int] | type[float]) -> tuple[int | float, ...
     """As many as there are, in brackets or without."""
     bare = re.fullmatch(r"\((.*)\)|\[(.*)\]|([^()\[\]]*)", text)
     inside = "" if bare is None else bare[bare.lastindex or 0].strip().rstrip(",")  # (0.9999,)
+    if bare is not None and bare.lastindex != 3 and not inside:
+        return ()  # brackets with nothing in them
     parts = re.split(r"\s*[,;x]\s*|\s+", inside)
     values = [_number(part, kind) for part in parts]
     found = [value for value in values if value is not None]

@@ -29,6 +29,9 @@ def test_all_of_imagenet(adm: Run) -> None:
         (["207"], [207]),
         (["n02099601"], [207]),
         (["king penguin"], [145]),
+        (["king_penguin"], [145]),
+        (["cats"], [*range(281, 294)]),
+        (["foxes"], [277, 278, 279, 280]),
     ],
 )
 def test_search(adm: Run, query: list[str], ids: list[int]) -> None:
@@ -97,7 +100,7 @@ def test_an_unconditional_model_draws_without_a_class(adm: Run, toys: Toys) -> N
     [
         (["golden retreever"], "no class matches 'golden retreever'; did you mean golden retriev"),
         (["zzzzzzzz"], "no class matches 'zzzzzzzz'"),
-        (["golden", "--model", "tinny"], "did you mean tiny?"),
+        (["golden", "--model", "tinny"], "did you mean tiny, tiny-stack?"),
     ],
 )
 def test_what_is_refused(adm: Run, options: list[str], words: str) -> None:
@@ -105,3 +108,16 @@ def test_what_is_refused(adm: Run, options: list[str], words: str) -> None:
     assert (done.code, done.out) == (2, "")
     assert len(done.err.splitlines()) == 1
     assert words in done.err
+
+
+def test_what_the_default_model_draws(
+    adm: Run, toys: Toys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = adm("classes", "dog")
+    assert " 151  Chihuahua\n" in done.out
+    assert "ids 151-268" in done.err
+    assert adm("classes", "fox").out.split("\n")[4].startswith(" 166  Walker hound")
+    assert "of these, the default model, tiny, draws 207 golden retriever\n" in done.err
+    assert "tiny, draws none" in adm("classes", "labrador").err
+    monkeypatch.setenv("ADM_MODEL", str(toys.model))  # its classes are not ImageNet's
+    assert adm("classes", "labrador").err == ""

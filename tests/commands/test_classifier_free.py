@@ -100,7 +100,7 @@ def test_a_weight_of_1_leaves_no_trace(draw: Run) -> None:
 def test_another_weight_is_another_run(draw: Run) -> None:
     assert draw(*ONE, "--out", "o").code == 0
     refused(draw(*ONE, "--out", "o", "--cfg", 3), 1, "other settings: cfg 1 -> 3")
-    assert draw(*ONE, "--out", "p", "--cfg", 3, "--cfg-interval", "0,1").code == 0
+    assert draw(*ONE, "--out", "p", "--cfg", 3, "--cfg-interval", "0,0.9").code == 0
     refused(draw(*ONE, "--out", "p", "--cfg", 2.5), 1, "cfg 3 -> 2.5", "cfg_interval")
     refused(draw(*ONE, "--out", "p"), 1, "cfg 3 -> 1")
 
@@ -108,7 +108,7 @@ def test_another_weight_is_another_run(draw: Run) -> None:
 def test_a_weight_for_each_line_of_a_list(draw: Run) -> None:
     """Each file is what its own settings alone draw, whoever is beside it; so is a mended one."""
     Path("list").write_text("none 4 0 1\n0 1 0 40\n3 2 0 1\n1 3\n0 1 2 40\n")
-    options = ("--classes-file", "list", "--cfg", 30, "--cfg-interval", "0,1", "-b", 2)
+    options = ("--classes-file", "list", "--cfg", 30, "--cfg-interval", "0,0.9", "-b", 2)
     done = draw(*options, "--out", "o", "--json")
     assert done.code == 0, done.err
     rows = [json.loads(line) for line in done.out.splitlines()]
@@ -124,7 +124,7 @@ def test_a_weight_for_each_line_of_a_list(draw: Run) -> None:
         alone = draw(
             "--class", "none" if row["class"] is None else row["class"], "--seeds", row["seed"],
             "--scale", made["scale"], "--cfg", made.get("cfg", 1), "-b", 2,
-            *(("--cfg-interval", "0,1") if "cfg" in made else ()),
+            *(("--cfg-interval", "0,0.9") if "cfg" in made else ()),
         ).out.strip()  # fmt: skip
         assert Path(alone).read_bytes() == Path(row["path"]).read_bytes()
 
@@ -144,7 +144,7 @@ def test_repair_and_going_on(draw: Run, adm: Run, toys: Toys, null_toy: Path) ->
 
 def test_a_stack_guides_its_base_alone(draw: Run, adm: Run, toys: Toys, null_toy: Path) -> None:
     upsampling = ("--upsampler", toys.upsampler, "--upsample-steps", 2, "--batch-size", 2)
-    options = ("--class", "0,3", "--num", 2, "--cfg", FAR, "--cfg-interval", "0,1")
+    options = ("--class", "0,3", "--num", 2, "--cfg", FAR, "--cfg-interval", "0,0.9")
     assert draw(*options, *upsampling, "--out", "one").code == 0
     assert draw(*options, "--batch-size", 2, "--out", "small").code == 0
     model = ("--model", toys.upsampler, "--steps", 2, "--batch-size", 2, "--device", "cpu")
@@ -153,7 +153,7 @@ def test_a_stack_guides_its_base_alone(draw: Run, adm: Run, toys: Toys, null_toy
     assert Path("one", name).read_bytes() == Path("two", name).read_bytes()
     made = recipe(f"one/{name}")
     assert "cfg" not in made
-    assert (made["base"]["cfg"], made["base"]["cfg_interval"]) == (FAR, [0.0, 1.0])
+    assert (made["base"]["cfg"], made["base"]["cfg_interval"]) == (FAR, [0.0, 0.9])
     weights = ("--model", null_toy, "--upsampler", toys.upsampler)
     assert "identical" in adm("repro", f"one/{name}", *weights).out
     before = Path("one", name).read_bytes()
@@ -237,11 +237,11 @@ def test_negative_weights_are_noted(draw: Run) -> None:
     ("options", "words"),
     [
         (["--cfg", "nan"], ["cfg must be a finite number"]),
-        (["--cfg-interval", "0,1"], ["--cfg-interval", "pass a --cfg"]),
+        (["--cfg-interval", "0,0.9"], ["--cfg-interval", "pass a --cfg"]),
         (["--cfg", "2", "--cfg-interval", "0.5"], ["--cfg-interval '0.5'", "two numbers"]),
         (["--cfg", "2", "--cfg-interval", "0.5,0.1"], ["cfg_interval", "rising"]),
         (["--cfg", "2", "--class", "none"], ["needs a class for every image", "--cfg 1"]),
-        (["--cfg", "1", "--class", "none", "--cfg-interval", "0,1"], ["pass a --cfg"]),
+        (["--cfg", "1", "--class", "none", "--cfg-interval", "0,0.9"], ["pass a --cfg"]),
     ],
 )
 def test_wrong_usage(draw: Run, options: list[str], words: list[str]) -> None:

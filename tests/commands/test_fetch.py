@@ -8,6 +8,7 @@ import io
 import json
 import math
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -440,6 +441,27 @@ def test_offline(adm: Run, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     assert adm("fetch", "toy").code == 0
 
 
+def test_offline_for_once(adm: Run, site: Site) -> None:
+    refused(adm("fetch", "toy", "--offline"), 1, "--offline was passed, and toy.pt must be downl")
+    assert adm("fetch", "toy", "--offline", "--from", site.folder()).code == 0
+    assert adm("fetch", "toy", "--offline").code == 0  # it is here
+    assert not site.server.requests
+
+
+def test_a_name_that_does_not_resolve(
+    adm: Run, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At once, without the retries that a broken line deserves."""
+
+    def not_found(*args: object, **options: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr("time.sleep", lambda seconds: pytest.fail("it waits"))
+    monkeypatch.setattr(socket, "getaddrinfo", not_found)
+    done = adm("fetch", "toy", "--from", "http://no.such.example/files")
+    refused(done, 1, "no server no.such.example was found (Name or service not known)")
+
+
 def test_originals_that_are_kept(adm: Run, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """They serve the next time, without a network, as long as they are whole."""
     assert adm("fetch", "toy", "--keep-original").code == 0
@@ -486,7 +508,7 @@ def test_a_damaged_model_is_replaced(adm: Run, site: Site) -> None:
         (["toi-preset"], "nothing is published as 'toi-preset'; did you mean toy-preset"),
         (["al"], "did you mean all"),
         (["tiny"], "tiny ships with adm: there is nothing to fetch"),
-        ([], "Missing argument"),
+        ([], "adm fetch needs NAMES"),
         (["toy", "--retries", "-1"], "--retries"),
         (["toy", "--timeout", "0"], "--timeout"),
         (["toy", "--timeout", "nan"], "--timeout"),

@@ -71,7 +71,7 @@ def test_no_help_is_taken_for_markup() -> None:
         (["sample", "--num", "many"], "--num"),
         (["sample", "--scale"], "--scale"),
         (["sample", "extra"], "extra"),
-        (["convert"], "Missing argument 'file'"),
+        (["convert"], "adm convert needs FILE"),
         (["--colour"], "--colour"),
     ],
 )

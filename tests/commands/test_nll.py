@@ -170,12 +170,12 @@ def test_a_broken_model_names_the_picture(
     ],
 )
 def test_wrong_usage(nll: Adm, options: list[str], words: list[str]) -> None:
-    refused(nll(*options), 2, *words)
+    refused(nll(*options, "-q"), 2, *words)
 
 
 def test_wrong_files(adm: Adm, toys: Toys, shapes: Path, tmp_path: Path) -> None:
     def of(model: Path, data: Path) -> Result:
-        return adm("nll", data, "--model", model, "--steps", 2)
+        return adm("nll", data, "--model", model, "--steps", 2, "-q")
 
     refused(of(toys.classifier, shapes), 2, "holds a classifier")
     refused(of(toys.model, tmp_path / "gone"), 2, "no such folder")

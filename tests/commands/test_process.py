@@ -155,8 +155,19 @@ def test_redirected_output_is_plain_text(toys: Toys, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "offered"),
     [
-        ("adm sample --model ti", {"tiny", "tiny_classifier"}),
-        ("adm sample --model imagenet256 --class gold", {"goldfish", "goldfinch"}),
+        ("adm sample --model ti", {"tiny"}),
+        (
+            "adm sample --model imagenet256 --class gold",
+            {"goldfish", "goldfinch", "golden_retriever"},
+        ),
+        ("adm sample --class gold", {"goldfish", "golden_retriever"}),
+        ("adm sample --device c", {"cpu", "cuda"}),
+        ("adm train-diffusion --dtype b", {"bfloat16"}),
+        ("adm upsample --format n", {"npz"}),
+        ("adm convert --preset 64", {"64x64_diffusion", "64x64_classifier"}),
+        ("adm evaluate --metrics fid,p", {"fid,pr"}),
+        ("adm fetch i", {"imagenet256", "inception"}),
+        ("adm sample --classifier ti", {"tiny_classifier"}),
         ("adm sample -m none --class 20", {"20", *(str(i) for i in range(200, 210))}),
         ("adm veri", {"verify"}),
         ("adm sample --sha", {"--shard"}),
@@ -167,6 +178,26 @@ def test_shells_complete(words: str, offered: set[str]) -> None:
     found = completions(words)
     assert set(found) >= offered
     assert all(word.startswith(words.rsplit(maxsplit=1)[-1]) for word in found)
+
+
+def test_models_that_draw_are_offered_as_such() -> None:
+    """No classifiers and no upsamplers for --model, and nothing that ships with it for fetch."""
+    from adm_cli.commands import completing
+
+    assert not [w for w, _ in completing.complete_model("") if "classifier" in w or "upsam" in w]
+    assert all("upsampler" in w for w, _ in completing.complete_upsampler(""))
+    assert not {"tiny", "tiny_classifier"} & {w for w, _ in completing.complete_fetch("")}
+
+
+def test_shells_know_the_names_that_there_are() -> None:
+    from adm_cli.commands import completing
+    from adm_cli.commands.sample_outputs import FORMATS
+    from adm_cli.devices import DTYPES
+    from adm_cli.evaluating import METRICS
+
+    assert completing.FORMAT_NAMES == FORMATS
+    assert set(completing.DTYPE_NAMES) == {"auto", *DTYPES}
+    assert completing.METRIC_NAMES == METRICS
 
 
 def test_shells_complete_the_classes_of_the_model(toys: Toys, tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def test_halved_it_is_what_was_enlarged() -> None:
         gaps.append(gap(batch.images[0].numpy(), small[0]))
     assert gaps[0] > 5
     assert gaps[1] <= 1
-    with pytest.raises(ConfigError, match="only what an upsampler makes"):
+    with pytest.raises(ConfigError, match="only an upsampler takes"):
         generate(load_pipeline("tiny", guided=False), replace(config, project=1))
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from adm_cli.commands.options import SAMPLER_NAMES
+from adm_cli.commands.completing import SAMPLER_NAMES
 from adm_cli.commands.options import SAMPLERS as SAMPLER_HELP
 from adm_cli.diffusion.guidance import (
     classifier_gradient,

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from adm_cli import converting, evaluating, fetching, loading, pipeline, presets, sources
-from adm_cli.commands import main, models, sweep_cells
+from adm_cli.commands import models, sweep_cells
 from adm_cli.config import ClassifierConfig, UNetConfig
 from adm_cli.loading import build_model, expected_shapes
 from adm_cli.openai_flags import openai_flags
@@ -30,7 +30,6 @@ from adm_cli.storage.originals import read_weights
 from adm_cli.training import loop, tasks, trainer
 from tests.conftest import TOY_DIFFUSION, Toys, randomise, save_toy
 from tests.faults.writing import FLAGS, INCEPTION, PUBLISHED
-from tests.hostile.sandbox import COMMANDS as TYPER
 from tests.http_server import Request, Server, good, serving
 
 _SHAPE: dict[str, Any] = {
@@ -84,7 +83,6 @@ def server(original: bytes) -> Iterator[Server]:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch, place: Path, server: Server) -> None:
-    monkeypatch.setattr(main, "app", TYPER)
     monkeypatch.chdir(place)
     monkeypatch.setenv("ADM_HOME", "home")
     for name in ("ADM_MODEL", "ADM_DEBUG", "ADM_OFFLINE"):

@@ -21,12 +21,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from adm_cli.commands.main import program
 from adm_cli.storage.checkpoints import read_tensors
 from adm_cli.storage.runs import RunFolder
 from tests.conftest import Toys
 from tests.faults.shim import KILLED, Recorder, Shim, State, read_state, write_state
 from tests.faults.writing import READING, Command, adm, commands
-from tests.hostile.sandbox import COMMANDS as TYPER
 from tests.hostile.sandbox import fork
 
 FAILURES = ("EIO", "ENOSPC", "short")
@@ -201,9 +201,7 @@ def test_a_disk_that_is_gone(name: str, toys: Toys, original: bytes, place: Path
 
 def test_no_command_is_forgotten() -> None:
     """Another one that writes is another row."""
-    assert {name.split()[0].rstrip(",") for name in NAMES} == set(vars(TYPER)["commands"]) - set(
-        READING
-    )
+    assert {name.split()[0].rstrip(",") for name in NAMES} == set(program().commands) - set(READING)
 
 
 @pytest.mark.parametrize("name", READING)

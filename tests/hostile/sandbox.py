@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import typer.main
 from PIL import Image
 
 import adm_cli.converting
@@ -47,7 +46,7 @@ class Done:
 
 
 Arguments = list[object]
-COMMANDS = typer.main.get_command(main.app)  # Typer builds it anew for every call
+main.program()  # built once, here, for all processes
 
 
 def run_limited(folder: Path, commands: list[Arguments]) -> tuple[list[Done], int]:
@@ -106,7 +105,6 @@ def _limit(folder: Path) -> None:
         (resource.RLIMIT_CORE, 0),
     ):
         resource.setrlimit(what, (most, most))
-    main.app = COMMANDS  # type: ignore[assignment]
 
 
 def _command(place: Path, i: int, arguments: list[str]) -> int:

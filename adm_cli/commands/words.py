@@ -1,0 +1,225 @@
+"""Wrong usage in our own words: what was typed, what it is called here, an example."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import typer
+
+from adm_cli.errors import UsageError, did_you_mean
+
+# For what the program's own types cannot say; numbers without a row have one made up.
+_EXAMPLES = {
+    "--class": "207", "--model": "tiny", "--classifier": "tiny_classifier", "--steps": "50",
+    "--sampler": "ddim", "--seeds": "0-63", "--out": "runs/first", "--device": "cpu",
+    "--dtype": "float32", "--format": "png", "--guide-interval": "0.2,0.8", "--shard": "1/4",
+    "--cfg-interval": "0.2,0.8", "--metrics": "fid,pr", "--lr": "1e-4", "--ema": "0.9999",
+    "--eta": "0.5", "--val-split": "0.05", "--label-dropout": "0.1", "--weight-decay": "0.01",
+    "--timeout": "30", "--kimg": "1000", "--seed": "0", "--batch-size": "8", "--cfg": "1.5",
+}  # fmt: skip
+
+_LISTS = ("--seeds", "--at", "--metrics", "--scale", "--cfg", "--sampler")  # where they take text
+
+
+def prepare(group: Any, arguments: Sequence[str]) -> list[str]:
+    """The arguments as the program takes them: ``help``, and --output for --out or the reverse.
+
+    Raises UsageError for a command that is none.
+    """
+    words = list(arguments)
+    if words[:1] == ["help"]:
+        words = [*words[1:2], "--help"] if words[1:2] != ["help"] else ["--help"]
+    if not words or words[0].startswith("-"):
+        return words
+    command = group.commands.get(words[0])
+    if command is None:
+        raise UsageError(_no_command(group, words[0]))
+    own = _options(command)
+    for asked, documented in (("--out", "--output"), ("--output", "--out")):
+        if documented in own and asked not in own:
+            end = words.index("--") if "--" in words else len(words)
+            pattern = re.compile(rf"^{asked}(?==|$)")
+            words[:end] = [pattern.sub(documented, word) for word in words[:end]]
+    return words
+
+
+def reword(error: Exception, group: Any, arguments: Sequence[str]) -> Exception:
+    """Wrong usage as our own error: what was expected, what came, what mends it; others as is."""
+    wrong = isinstance(error, typer.TyperException) and error.exit_code == UsageError.exit_code
+    if not wrong or not error.format_message():  # type: ignore[attr-defined]
+        return error  # without a message the help was shown instead
+    return UsageError(_explain(error, group, arguments))
+
+
+def _explain(error: Any, group: Any, arguments: Sequence[str]) -> str:
+    """The library's classes are private, so they are told apart by their names."""
+    command = " ".join(["adm", *(word for word in arguments[:1] if word in group.commands)])
+    kind = type(error).__name__
+    param = getattr(error, "param", None)
+    if kind == "NoSuchOption":
+        return _slip(group, command, arguments) or _no_option(
+            group,
+            command,
+            error.option_name,
+        )
+    if kind == "BadOptionUsage":
+        name = error.option_name
+        return _needs_value(_find_param(group, command, name), command, name, arguments)
+    if kind == "MissingParameter" and param is not None:
+        name = param.opts[0] if param.opts[0].startswith("-") else param.name.upper()
+        return f"{command} needs {name}: {(param.help or '').rstrip('.')} ({command} --help)"
+    if kind == "BadParameter" and param is not None:
+        return _bad_value(error, param, group, command, arguments)
+    message = error.format_message()
+    extra = re.search(r"extra argument\(s\) \((.*)\)$", message, re.S)
+    params = getattr(getattr(error, "ctx", None), "params", {})
+    return _extra(group, command, params, extra[1], arguments) if extra else message
+
+
+def _no_command(group: Any, typed: str) -> str:
+    from adm_cli.commands.other_names import OTHER_COMMANDS
+
+    word = typed.rsplit("/", 1)[-1].removesuffix(".py").lower().replace("_", "-")
+    start = f"no command {typed!r:.60}"
+    if word in group.commands:
+        return f"{start}: here it is adm {word}"
+    meant = OTHER_COMMANDS.get(word) or ("convert" if word.startswith("convert") else None)
+    if meant is not None:
+        return f"{start}: here it is adm {meant}"
+    return f"{start}{did_you_mean(word, group.commands)} (adm --help lists them)"
+
+
+def _no_option(group: Any, command: str, typed: str) -> str:
+    """For ``command``, "adm" or "adm sample"."""
+    from adm_cli.commands.other_names import OTHER_OPTIONS
+
+    own = _command_options(group, command)
+    word = typed.lstrip("-").lower().replace("_", "-")
+    start = f"no option {typed:.60} in {command}"
+    if f"--{word}" in own:
+        return f"{start}: here it is --{word}"
+    meant = OTHER_OPTIONS.get(word, ())
+    known = [text for text in meant if set(re.findall(r"--[a-z-]+", text)) <= own]
+    if known:
+        return f"{start}: here it is {known[0]}"
+    theirs = re.findall(r"--[a-z-]+", meant[0])[0] if meant else f"--{word}"
+    having = [name for name, other in group.commands.items() if theirs in _options(other)]
+    if having:
+        more = " ..." if len(having) > 3 else ""
+        return f"{start}: {theirs} belongs to adm {', '.join(having[:3])}{more}"
+    if theirs in _options(group):
+        return f"{start}: write adm {theirs}"
+    hint = did_you_mean(f"--{word}", own) if len(word) > 1 else ""
+    return f"{start}{hint} ({command} --help lists its options)"
+
+
+def _needs_value(param: Any, command: str, name: str, arguments: Sequence[str]) -> str:
+    if param is not None and getattr(param, "is_flag", False):
+        given = next((a for a in arguments if a.startswith(f"{name}=")), name)
+        both = " or ".join([name, *param.secondary_opts]) if param.secondary_opts else name
+        return f"{given:.60}: write {both} alone, without a value"
+    example = _example(param) if param is not None else None
+    such = f", such as {name} {example}" if example else ""
+    return f"{name} needs a value{such} ({command} --help)"
+
+
+def _bad_value(
+    error: Exception, param: Any, group: Any, command: str, arguments: Sequence[str]
+) -> str:
+    cause: Any = error.__cause__  # the validating library's own account
+    problem: dict[str, Any] = cause.errors()[0] if hasattr(cause, "errors") else {}
+    name = next((n for n in param.opts if n.startswith("--")), param.opts[0])
+    value, limits = str(problem.get("input", "")), problem.get("ctx", {})
+    if slip := _slip(group, command, arguments):
+        return slip
+    kinds = {"int": "a whole number", "float": "a number", "bool": "yes or no"}
+    what = kinds.get(str(problem.get("type", "")).split("_")[0], "another value")
+    if "ge" in limits:
+        what = f"at least {limits['ge']:g}"
+    elif problem.get("type") == "int_from_float":
+        what = "a whole number"
+    example = _example(param)
+    such = f", such as {example}" if example else ""
+    return f"{name} {value!r:.60}: expected {what}{such}"
+
+
+def _extra(
+    group: Any, command: str, params: Mapping[str, Any], extra: str, arguments: Sequence[str]
+) -> str:
+    """Words too many: mostly a class without --class, or the second word of its name."""
+    own = _command_options(group, command)
+    if slip := _slip(group, command, arguments):
+        return slip
+    start = f"{command} does not take {extra!r:.80} without an option"
+    if extra.lower() in ("true", "false", "yes", "no", "on", "off"):
+        return f"{start}: what is on or off has no value; leave it out"
+    if several := _several(group, command, extra, arguments):
+        return f"{start}; did you mean {several}?"
+    if "--class" not in own:
+        return f"{start} ({command} --help)"
+    given = params.get("class_") or params.get("classes") or ()
+    words = [given] if isinstance(given, str) else [*given]
+    words = [word.strip(" ,") for word in [*words, *extra.split()]]
+    ids = all(re.fullmatch(r"[\d,-]+", word) for word in words)
+    return (
+        f"{start}; did you mean --class {','.join(words)}?"
+        if ids
+        else (f'{start}; did you mean --class "{" ".join(words)}"?')
+    )
+
+
+def _several(group: Any, command: str, extra: str, arguments: Sequence[str]) -> str | None:
+    """``--scale 1, 2`` and ``--seeds 1 2``: values that were to be one."""
+    place = (
+        list(arguments).index(extra.split(maxsplit=1)[0])
+        if extra.split(maxsplit=1)[0] in arguments
+        else 0
+    )
+    if place < 2 or arguments[place - 2] not in _command_options(group, command):
+        return None
+    name, first = arguments[place - 2 : place]
+    lists = "str" in str(_find_param(group, command, name).type_descriptor.annotation)
+    if name in ("--class", "-c") or not (first.endswith(",") or (name in _LISTS and lists)):
+        return None
+    return f"{name} {','.join(word.strip(',') for word in [first, *extra.split()])}"
+
+
+def _slip(group: Any, command: str, arguments: Sequence[str]) -> str | None:
+    """``-scale 4`` reads as ``-s cale``."""
+    own = _command_options(group, command)
+    slip = next((a for a in arguments if not a.startswith("--") and f"-{a}" in own), None)
+    return slip and f"{slip}: did you mean -{slip}, with two hyphens?"
+
+
+def _example(param: Any) -> str | None:
+    name = next((n for n in param.opts if n.startswith("--")), "")
+    annotation = str(param.type_descriptor.annotation)
+    if name == "--steps" and "int" in annotation:
+        return "20000"
+    made = "8" if "int" in annotation else "2.5" if "float" in annotation else None
+    return _EXAMPLES.get(name, made)
+
+
+def _find_param(group: Any, command: str, name: str) -> Any:
+    params = _command(group, command).params
+    return next((p for p in params if name in (*p.opts, *p.secondary_opts)), None)
+
+
+def _command_options(group: Any, command: str) -> set[str]:
+    return _options(_command(group, command))
+
+
+def _command(group: Any, path: str) -> Any:
+    """Of "adm sample"; the program itself for "adm"."""
+    return group.commands.get(path.partition(" ")[2], group)
+
+
+def _options(command: Any) -> set[str]:
+    return {
+        name
+        for param in command.params
+        for name in (*param.opts, *param.secondary_opts)
+        if name.startswith("-")
+    }

@@ -1,0 +1,62 @@
+"""Other spellings of our names: case, separators and the usual abbreviations. The rest is as typed,
+for the message that refuses it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from adm_cli.errors import ConfigError
+
+_SAMPLERS = {"ddpm": "ddpm", "ddim": "ddim", "dpm++2m": "dpm++2m", "dpmsolver++2m": "dpm++2m"}
+_DTYPES = {
+    "fp16": "float16", "f16": "float16", "half": "float16",
+    "bf16": "bfloat16",
+    "fp32": "float32", "f32": "float32", "float": "float32", "single": "float32",
+    "fp64": "float64", "f64": "float64", "double": "float64",
+}  # fmt: skip
+
+
+def spell_sampler(name: str) -> str:
+    """ "DPM++ 2M", "dpmpp_2m" and "DPM-Solver++(2M)" to "dpm++2m"."""
+    short = re.sub(r"[\s_()-]", "", name.lower()).replace("pp", "++")
+    return _SAMPLERS.get(short, name)
+
+
+def spell_dtype(name: str) -> str:
+    """ "FP16", "half" and "torch.float16" to "float16"."""
+    word = name.strip().lower().removeprefix("torch.")
+    return _DTYPES.get(word, word)
+
+
+def spell_sampling(seeds: Any, classes: Any, sampler: str | None, steps: Any) -> dict[str, Any]:
+    """Fields of a ``SamplingConfig`` as they are declared; raises ConfigError for other types."""
+    seeds, classes = _entries("seeds", seeds), _entries("classes", classes)
+    return {
+        "seeds": seeds,
+        "classes": classes * len(seeds) if len(classes) == 1 else classes,
+        "sampler": None if sampler is None else spell_sampler(sampler),
+        "steps": None if steps is None else _spell_steps(steps),
+    }
+
+
+def _entries(name: str, value: Any) -> tuple[Any, ...]:
+    """A single value stands for a sequence of it."""
+    many = isinstance(value, Iterable) and not isinstance(value, str)
+    entries = tuple(value) if many else (value,)
+    if any(isinstance(entry, str) for entry in entries):
+        more = (
+            " (adm classes finds the ids)" if name == "classes" else ", such as (0, 1) or range(2)"
+        )
+        raise ConfigError(f"{name} must be numbers{more}, got {value!r:.40}")
+    return entries
+
+
+def _spell_steps(steps: object) -> str:
+    if isinstance(steps, str):
+        return steps.strip().lower()
+    if isinstance(steps, int) and not isinstance(steps, bool):
+        return str(steps)
+    raise ConfigError(f"steps must be a number or text such as 250 or 'ddim25', got {steps!r:.40}")

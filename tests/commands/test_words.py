@@ -1,0 +1,126 @@
+"""What people type that is not ours, answered in one line."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from typer.main import get_command
+
+from adm_cli.commands.main import app
+from adm_cli.commands.other_names import OTHER_COMMANDS, OTHER_OPTIONS
+from tests.conftest import Result, Toys
+
+Run = Callable[..., Result]
+GROUP: Any = get_command(app)
+OPTIONS = {
+    name: {o for p in command.params for o in (*p.opts, *p.secondary_opts)}
+    for name, command in GROUP.commands.items()
+}
+
+
+def test_the_tables_name_what_there_is() -> None:
+    everything = set().union(*OPTIONS.values())
+    for name, meanings in OTHER_OPTIONS.items():
+        assert name == name.lower().replace("_", "-").lstrip("-")
+        for text in meanings:
+            assert set(re.findall(r"--[a-z-]+", text)) <= everything, text
+    assert not set(OTHER_COMMANDS) & set(OPTIONS)
+    for text in OTHER_COMMANDS.values():
+        names = re.findall(r"[a-z-]+", text.replace(" or ", ", "))
+        assert text == "--version" or set(names) <= set(OPTIONS), text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "answer"),
+    [
+        ("sample --classifier_scale 3", "--classifier_scale in adm sample: here it is --scale"),
+        ("sample --guidance-scale=3", "--scale (of the classifier) or --cfg (classifier-free)"),
+        ("sample --cfg_scale 3", "here it is --cfg"),
+        ("sample --num_samples 3", "here it is --total"),
+        ("sample --num_images 3", "here it is --total"),
+        ("sample --samples 3", "here it is --num"),
+        ("sample --n 3", "here it is --num"),
+        ("sample --timestep_respacing 250", "here it is --steps"),
+        ("sample --num_inference_steps 25", "here it is --steps"),
+        ("sample --use_ddim True", "here it is --sampler ddim"),
+        ("sample --model_path x", "here it is --model"),
+        ("train-diffusion --model_path x", "here it is --init"),
+        ("sample --classifier_path x", "here it is --classifier"),
+        ("sample --prompt dog", "here it is --class"),
+        ("sample --image_size 64", "here it is in the weights file: leave it out"),
+        ("train-diffusion --image_size 64", "here it is --size"),
+        ("train-diffusion --num_heads 4", "here it is --flags, with the original's flags"),
+        ("sample --Batch_Size 4", "here it is --batch-size"),
+        ("info --classifier_scale 3", "in adm info: --scale belongs to adm sample, sweep"),
+        ("sample --microbatch 3", "--microbatch belongs to adm train-diffusion"),
+        ("--class 207", "no option --class in adm: --class belongs to adm sample"),
+        ("sample --sclae 3", "no option --sclae in adm sample; did you mean --scale"),
+        ("sample -z", "no option -z in adm sample (adm sample --help"),
+        ("sample -scale 3", "-scale: did you mean --scale, with two hyphens?"),
+        ("sample -class 3", "-class: did you mean --class, with two hyphens?"),
+        ("train", "here it is adm train-diffusion, train-classifier or train-upsampler"),
+        ("generate", "here it is adm sample"),
+        ("scripts/classifier_sample.py --x", "here it is adm sample"),
+        ("train_diffusion", "here it is adm train-diffusion"),
+        ("convert-checkpoint x.pt", "here it is adm convert"),
+        ("help smaple", "no command 'smaple'; did you mean sample"),
+        ("sample 207", "did you mean --class 207?"),
+        ("sample --class 1 145", "did you mean --class 1,145?"),
+        ("sample --class 1, 145", "did you mean --class 1,145?"),
+        ("sample golden retriever", 'did you mean --class "golden retriever"?'),
+        ("sample -c golden retriever", 'did you mean --class "golden retriever"?'),
+        ("sweep --scale 1, 2.5", "did you mean --scale 1,2.5?"),
+        ("sample --seeds 1 2 3", "did you mean --seeds 1,2,3?"),
+        ("sample --num 4 207", "did you mean --class 207?"),
+        ("sample --version", "no option --version in adm sample: write adm --version"),
+        ("sample --grid true", "what is on or off has no value"),
+        ("info a b", "adm info does not take 'b' without an option"),
+        ("sample --num many", "--num 'many': expected a whole number, such as 8"),
+        ("sample --scale 4,5", "--scale '4,5': expected a number, such as 2.5"),
+        ("sample -nx", "--num 'x': expected a whole number"),
+        ("train-classifier --lr fast p", "--lr 'fast': expected a number, such as 1e-4"),
+        ("fetch --timeout 0 inception", "--timeout '0': expected at least 1, such as 30"),
+        ("fetch --retries 1.5 inception", "--retries '1.5': expected a whole number"),
+        ("sample --scale", "--scale needs a value, such as --scale 2.5"),
+        ("sample --class", "--class needs a value, such as --class 207"),
+        ("sample --grid=3", "--grid=3: write --grid alone"),
+        ("sample --clip=no", "--clip=no: write --clip or --no-clip alone"),
+        ("merge x", "adm merge needs --output"),
+    ],
+)  # fmt: skip
+def test_answers(adm: Run, arguments: str, answer: str) -> None:
+    done = adm(*arguments.split())
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith("adm: error: ")
+    assert answer in done.err
+    assert len(done.err.splitlines()) == 1
+
+
+def test_usual_spellings(adm: Run, toys: Toys) -> None:
+    made = ("--model", toys.model, "--classifier", toys.classifier, "--class", "STAR")
+    names = ("--sampler", "DPM++ 2M", "--steps", "DDIM5", "--device", "CPU", "--dtype", "BF16")
+    done = adm("sample", *made, *names, "--format", "WebP", "--dry-run", "--json")
+    plan = json.loads(done.out)
+    found = [plan[name] for name in ("sampler", "steps", "device", "dtype", "format")]
+    assert found == ["dpm++2m", "ddim5", "cpu", "bfloat16", "webp"]
+
+
+def test_help_is_a_command(adm: Run) -> None:
+    assert adm("help") == adm("help", "help") == adm("--help")
+    assert adm("help", "models") == adm("models", "--help")
+
+
+def test_out_and_output_are_one(adm: Run) -> None:
+    """The documented name is in the answer."""
+    for option in ("--out", "--output"):
+        assert "--output x.foo: expected a name" in adm("merge", "x", option, "x.foo").err
+        assert "--out x.foo: expected a name" in adm("reference", "x", f"{option}=x.foo").err
+
+
+def test_each_command_has_one_of_the_two() -> None:
+    for name, own in OPTIONS.items():
+        assert not {"--out", "--output"} <= own, name
