@@ -124,11 +124,11 @@ def test_interrupted_shows_what_it_has(judge: Adm, monkeypatch: pytest.MonkeyPat
     ],
 )
 def test_wrong_usage(judge: Adm, options: list[str], words: list[str]) -> None:
-    refused(judge(*options), 2, *words)
+    refused(judge(*options, "-q"), 2, *words)
 
 
 def test_a_report_is_not_replaced_unasked(judge: Adm, toys: Toys) -> None:
     assert judge("--timesteps", 1, "-o", "report", "-q").code == 0
-    refused(judge("--timesteps", 1, "-o", "report"), 1, "--overwrite")
+    refused(judge("--timesteps", 1, "-o", "report", "-q"), 1, "--overwrite")
     assert judge("--timesteps", 1, "-o", "report", "--overwrite").code == 0
     refused(judge("--classifier", toys.model), 2, "holds a diffusion model")
