@@ -247,9 +247,10 @@ def _in_its_folder(path: str, flags: int) -> int:
 def read_file(path: Path, most: int) -> bytes:
     """A regular file of at most ``most`` bytes; raises OSError."""
     with open_file(path) as file:
-        if os.fstat(file.fileno()).st_size > most:  # before any memory is taken
+        size = os.fstat(file.fileno()).st_size
+        if size > most:  # before any memory is taken
             raise OSError(errno.EFBIG, f"over {most / 1e6:,.0f} MB are too many", str(path))
-        return file.read(most)
+        return file.read(size)  # Python takes memory for all that it is asked to read
 
 
 def read_text(path: Path) -> str:

@@ -175,6 +175,13 @@ def test_duplicate_keys(good: Path) -> None:
             read_model_file(join(good, twice, payload))
 
 
+def test_one_duplicate_among_many_names_is_found_in_one_pass(tmp_path: Path) -> None:
+    """By counting each name anew, these 200,000 would take the better part of an hour."""
+    names = ",".join(f'"n{i}":0' for i in range(200_000))
+    with pytest.raises(CheckpointError, match="duplicate key 'n199999'"):
+        read_model_file(join(tmp_path / "x.safetensors", f'{{{names},"n199999":0}}', b""))
+
+
 def edited(text: str, **changes: object) -> str:
     """JSON with some keys set, or removed where None."""
     data = {**json.loads(text), **changes}

@@ -7,6 +7,7 @@ import os
 import stat
 import sys
 import tempfile
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from adm_cli.storage.files import (
     check_writable,
     make_folder,
     open_to_append,
+    read_file,
 )
 
 
@@ -32,6 +34,18 @@ def raises(number: int) -> Callable[..., Any]:
         raise OSError(number, os.strerror(number))
 
     return fail
+
+
+def test_reading_takes_the_memory_of_the_file_and_not_of_its_bound(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_bytes(b"{}" * 450)
+    tracemalloc.start()
+    try:
+        assert len(read_file(tmp_path / "run.json", 2**31)) == 900
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+    with pytest.raises(OSError, match="over 0 MB are too many"):
+        read_file(tmp_path / "run.json", 899)
 
 
 @pytest.fixture
