@@ -143,10 +143,16 @@ def redirected(source: str, location: str) -> str:
 
 
 def _private(host: str) -> bool:
+    """Whether a host is of this machine or network, in any form that resolves, such as 127.1."""
+    host = host.rstrip(".").lower()
     try:
-        return not ipaddress.ip_address(host).is_global
+        address = ipaddress.ip_address(host)
     except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
+        try:
+            address = ipaddress.ip_address(socket.inet_aton(host))  # as the resolver reads numbers
+        except OSError:
+            return host == "localhost" or host.endswith(".localhost")
+    return not (getattr(address, "ipv4_mapped", None) or address).is_global
 
 
 def body(response: requests.Response, timeout: float) -> Iterator[bytes]:

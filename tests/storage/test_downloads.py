@@ -401,6 +401,13 @@ def test_a_redirect_loop(server: Server, tmp_path: Path) -> None:
         ("http://a.org/x", "http://169.254.169.254/latest", "into this network"),
         ("http://a.org/x", "http://[::1]/x", "into this network"),
         ("http://a.org/x", "http://localhost:8080/x", "into this network"),
+        *(
+            ("http://a.org/x", f"http://{host}/x", "into this network")
+            for host in (
+                *("127.1", "0x7f000001", "2130706433", "017700000001", "127.0.0.1.", "LOCALHOST."),
+                *("[::ffff:127.0.0.1]", "[::ffff:10.0.0.1]", "0", "169.254.43518"),
+            )
+        ),
         ("http://a.org/x", "file:///etc/passwd", "not followed"),
         ("http://a.org/x", "data:text/plain,hi", "not followed"),
         ("http://a.org/x", "http://[bad", "no URL"),
