@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from adm_cli.devices import cpu_threads, use_threads
+from adm_cli import SamplingConfig, generate, load_pipeline
+from adm_cli.devices import cpu_threads, reproducible_kernels, use_threads
+from adm_cli.models.unet import UNet
+from tests.conftest import Toys
 
 
 @pytest.fixture(autouse=True)
@@ -34,3 +37,37 @@ def test_a_number_that_cannot_be_is_not_used(count: Any, monkeypatch: pytest.Mon
     monkeypatch.setattr(torch, "set_num_threads", None)
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
     assert not use_threads(count)
+
+
+def test_kernels_that_may_differ_from_run_to_run_are_off() -> None:
+    """Also where there is no GPU: these are switches, and are put back."""
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = True
+    try:
+        with torch.backends.cudnn.flags(benchmark=True, deterministic=False, allow_tf32=True):
+            with reproducible_kernels():
+                cudnn = torch.backends.cudnn
+                assert (cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32) == (
+                    True,
+                    False,
+                    False,
+                )
+                assert not torch.backends.cuda.matmul.allow_tf32
+            assert torch.backends.cudnn.benchmark
+            assert torch.backends.cuda.matmul.allow_tf32
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
+
+
+def test_sampling_runs_on_such_kernels(toys: Toys, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[bool] = []
+    real = UNet.forward
+
+    def forward(self: UNet, *args: Any, **kwargs: Any) -> torch.Tensor:
+        seen.append(torch.backends.cudnn.deterministic)
+        return real(self, *args, **kwargs)
+
+    monkeypatch.setattr(UNet, "forward", forward)
+    pipeline = load_pipeline(toys.model, toys.classifier, device="cpu")
+    list(generate(pipeline, SamplingConfig(seeds=(0,), classes=(0,), steps="2")))
+    assert seen == [True, True]

@@ -259,6 +259,29 @@ def test_a_list_of_classes(draw: Run) -> None:
         assert Path(alone).read_bytes() == Path(row["path"]).read_bytes()  # whoever is beside it
 
 
+def test_scales_of_their_own_where_the_others_have_none(draw: Run) -> None:
+    """--scale 0 turns guidance off for the lines that say nothing, and for no other."""
+    Path("list").write_text("0 1\n0 1 3\n3 2\n")
+    done = draw("--classes-file", "list", "--scale", 0, "--out", "o", "-b", 2, "--json")
+    made = {(row["class"], row.get("scale", 0.0)): row["path"] for row in records(done)}
+    assert set(made) == {(0, 0.0), (0, 3.0), (3, 0.0)}
+    for (class_id, scale), path in made.items():
+        seed = 1 if class_id == 0 else 2
+        options = ("--class", class_id, "--seeds", seed, "--scale", scale, "-b", 2)
+        alone = draw(*options).out.strip()
+        assert Path(alone).read_bytes() == Path(path).read_bytes()
+    guided, free = (open_picture(Path(made[0, scale]))[0] for scale in (3.0, 0.0))
+    assert not np.array_equal(guided, free)
+
+
+def test_the_class_of_a_seed_is_the_same_for_ever(adm: Run) -> None:
+    """Without --class: what seeds 0 to 7 have drawn since the first version."""
+    done = adm("sample", "--seeds", "0-7", "--dry-run", "--json", "--scale", 0, "--device", "cpu")
+    assert done.code == 0, done.err
+    items = json.loads(done.out.splitlines()[-1])["classes"]
+    assert items == [970, 779, 323]  # 970, 779, 970, 970, 323, 323, 779, 323
+
+
 def test_a_list_from_a_pipe(draw: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     class Pipe:
         buffer = io.BytesIO(b"0\n0\n3\n")

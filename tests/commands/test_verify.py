@@ -62,6 +62,19 @@ def mend(adm: Run, toys: Toys) -> Run:
 # Stacks
 
 
+def test_a_stack_with_scales_of_their_own(draw: Run, mend: Run, toys: Toys) -> None:
+    """What is drawn again has the scale of its line, not the run's."""
+    Path("list").write_text("0 1 0\n0 1 3\n3 2\n")
+    upsampling = ("--upsampler", toys.upsampler, "--upsample-steps", 2)
+    options = ("--classes-file", "list", "--scale", 1, *upsampling, "-b", 2)
+    assert draw(*options, "--out", "o").code == 0
+    before = contents("o")
+    for name in [name for name in before if name.startswith("class")]:
+        Path("o", name).unlink()
+    assert mend("o").code == 0
+    assert contents("o") == before
+
+
 @pytest.mark.parametrize("options", [(), ("--keep-base",), ("--format", "webp")])
 @pytest.mark.parametrize("memory", [10**12, 10**6])
 def test_a_stack(

@@ -1,0 +1,94 @@
+"""Pictures that are not square, so that height and width exchanged anywhere show."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.conftest import TOY_CLASSIFIER, TOY_UNET, TOY_UPSAMPLER, Result, Toys, save_toy
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Toys:
+    """Models of pictures twice as wide as high: 16x8, and 32x16 out of them."""
+    folder, size = tmp_path_factory.mktemp("wide"), (8, 16)  # height, width
+    large = replace(TOY_UPSAMPLER, image_size=(16, 32), low_res_size=size)
+    plain = replace(large, num_classes=None)
+    return Toys(
+        save_toy(folder / "model.safetensors", replace(TOY_UNET, image_size=size)),
+        save_toy(folder / "guide.safetensors", replace(TOY_CLASSIFIER, image_size=size), seed=1),
+        save_toy(folder / "upsampler.safetensors", large, seed=2),
+        save_toy(folder / "plain.safetensors", plain, {}, seed=3),
+    )
+
+
+def pixels(path: str | Path) -> tuple[int, int]:
+    with Image.open(path) as image:
+        return image.size  # width, height
+
+
+@pytest.fixture
+def draw(adm: Run, wide: Toys) -> Run:
+    pair = ("--model", wide.model, "--classifier", wide.classifier, "--device", "cpu")
+    return lambda *arguments: adm("sample", *pair, "--steps", 2, *arguments)
+
+
+def test_drawn_kept_and_made_again(adm: Run, draw: Run, wide: Toys) -> None:
+    done = draw("--class", "0,3", "--num", 2, "--grid", "--animate", "f.gif", "--out", "o")
+    assert done.code == 0, done.err
+    made = sorted(Path("o").glob("class*.png"))
+    assert [pixels(path) for path in made] == [(16, 8)] * 4
+    assert pixels("o/grid.png") == (2 * (16 + 2) + 2, 2 * (8 + 2) + 2)
+    assert pixels("f.gif") == (2 * (16 + 2) + 2, 2 * (8 + 2) + 2)
+    assert adm("verify", "o").code == 0
+    again = adm("repro", made[0], "--model", wide.model, "--classifier", wide.classifier)
+    assert (again.code, again.out) == (0, "identical\n"), again.err
+    facts = json.loads(adm("info", made[0], "--json").out)
+    assert facts["size"] == [8, 16]  # height, width, as in the model's configuration
+
+
+def test_gathered_and_enlarged(adm: Run, draw: Run, wide: Toys) -> None:
+    assert draw("--class", 1, "--num", 2, "--out", "o").code == 0
+    assert adm("merge", "o", "--output", "all.npz").code == 0
+    with np.load("all.npz") as held:
+        assert held["arr_0"].shape == (2, 8, 16, 3)
+    large = adm("upsample", "o", "--model", wide.upsampler, "--steps", 2, "--out", "large")
+    assert large.code == 0, large.err
+    assert {pixels(path) for path in Path("large").glob("*.png")} == {(32, 16)}
+    stack = draw(
+        "--class", 1, "--num", 1, "--upsampler", wide.upsampler, "--upsample-steps", 2,
+        "--keep-base", "--out", "stack",
+    )  # fmt: skip
+    assert stack.code == 0, stack.err
+    assert pixels(next(Path("stack").glob("class*.png"))) == (32, 16)
+    assert pixels(next(Path("stack/base").glob("class*.png"))) == (16, 8)
+    plain = draw("--class", 1, "--num", 1, "--upsampler", "bicubic", "--out", "plain")
+    assert plain.code == 0, plain.err
+    assert pixels(next(Path("plain").glob("class*.png"))) == (32, 16)
+
+
+def test_a_square_picture_is_not_taken_for_one(adm: Run, wide: Toys) -> None:
+    Image.new("RGB", (8, 16)).save("tall.png")
+    done = adm("upsample", "tall.png", "--model", wide.plain_upsampler, "--steps", 2)
+    assert done.code == 2
+    assert "8x16" in done.err  # width x height, as the picture is spoken of
+    assert "16x8" in done.err
+
+
+def test_swept(adm: Run, wide: Toys) -> None:
+    done = adm(
+        "sweep", "--model", wide.model, "--classifier", wide.classifier, "--class", 3,
+        "--seeds", "0-1", "--scale", "0,1", "--steps", 2, "--device", "cpu", "--out", "s",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    cells = list(Path("s").glob("*/class*.png"))
+    assert len(cells) == 4
+    assert {pixels(path) for path in cells} == {(16, 8)}
