@@ -94,7 +94,8 @@ class NpzArray:
 
     def __init__(self, path: Path, name: str, archive: zipfile.ZipFile) -> None:
         self.path, self.name, self._archive = path, name, archive
-        self._entry = archive.getinfo(f"{name}.npy")
+        there = f"{name}.npy" in archive.namelist()  # numpy writes the ending, others may not
+        self._entry = archive.getinfo(f"{name}.npy" if there else name)
         self._lock = threading.Lock()
         self._position = 0  # rows read
         try:

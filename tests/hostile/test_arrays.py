@@ -139,6 +139,8 @@ ARCHIVES: dict[str, bytes] = {
     "4 billion entries": WHOLE[:-22] + b"PK\x05\x06" + b"\xff" * 18,
     "twice": npz(("arr_0.npy", GOOD), ("arr_0.npy", GOOD)),
     "twice, one of objects": npz(("arr_0.npy", GOOD), ("arr_0.npy", HEADERS["objects"])),
+    "no ending, no array": npz(("arr_0", b"text")),
+    "with and without ending": npz(("arr_0", GOOD), ("arr_0.npy", GOOD)),
     "a folder": npz(("arr_0.npy/", b"")),
     "climbs": npz(("../arr_0.npy", GOOD)),
     "climbs further": npz(("../../../../tmp/arr_0.npy", GOOD)),

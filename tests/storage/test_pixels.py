@@ -169,6 +169,18 @@ def test_a_damaged_npz(tmp_path: Path) -> None:
         open_pixels(tmp_path / "b.npz")
 
 
+def test_an_npz_whose_names_have_no_ending(tmp_path: Path) -> None:
+    """As numpy reads them, though it never writes them so."""
+    values, buffer = np.arange(2 * 4 * 4 * 3, dtype=np.uint8).reshape(2, 4, 4, 3), io.BytesIO()
+    np.save(buffer, values)
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as file:
+        file.writestr("arr_0", buffer.getvalue())
+    (batch,) = open_pixels(tmp_path / "x.npz").batches(2)
+    assert np.array_equal(
+        batch.permute(0, 2, 3, 1).numpy() if batch.shape[1] == 3 else batch, values
+    )
+
+
 def test_an_npz_that_promises_more_than_it_holds(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     np.lib.format.write_array_header_1_0(
