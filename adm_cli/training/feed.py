@@ -6,6 +6,7 @@ N pictures, B the global batch, H W the model's image size.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -191,15 +192,18 @@ class StreamedFeed:
         from torch.utils.data import DataLoader
 
         workers = self.options.workers
-        loader: DataLoader[Batch] = DataLoader(
-            _Decoder(self.images, self.labels, self.options),  # type: ignore[arg-type]
-            batch_sampler=_Steps(self.plan, start),
-            collate_fn=_collate,
-            num_workers=workers,
-            prefetch_factor=4 if workers else None,
-            multiprocessing_context="fork" if workers and os.name == "posix" else None,
-        )
-        for batch in loader:
+        with warnings.catch_warnings():  # of more workers than cores, which wait for the disk
+            warnings.filterwarnings("ignore", message="This DataLoader will create")
+            loader: DataLoader[Batch] = DataLoader(
+                _Decoder(self.images, self.labels, self.options),  # type: ignore[arg-type]
+                batch_sampler=_Steps(self.plan, start),
+                collate_fn=_collate,
+                num_workers=workers,
+                prefetch_factor=4 if workers else None,
+                multiprocessing_context="fork" if workers and os.name == "posix" else None,
+            )
+            batches = iter(loader)
+        for batch in batches:
             if not batch.images.numel():
                 raise AdmError(f"{batch.bad[-1]}: remove the picture, or pass --skip-bad")
             yield batch
