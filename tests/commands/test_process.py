@@ -232,19 +232,3 @@ def completions(words: str) -> list[str]:
     *found, torch = done.stdout.split()
     assert torch == "False", (found, done.stderr)
     return found
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="needs resource usage of children")
-def test_help_needs_little_time() -> None:
-    import resource
-
-    def cpu_seconds() -> float:
-        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return usage.ru_utime + usage.ru_stime
-
-    times = []
-    for _ in range(3):  # the best of them: the others waited for disks and caches
-        before = cpu_seconds()
-        subprocess.run([*ADM, "--help"], env=environment(), check=True, capture_output=True)
-        times.append(cpu_seconds() - before)
-    assert min(times) < 0.5
