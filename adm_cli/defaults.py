@@ -9,8 +9,8 @@ from adm_cli.config import DiffusionConfig, Recommended, SamplingConfig
 from adm_cli.diffusion.schedule import NoiseSchedule
 from adm_cli.sources import Sources
 
-# Where guidance acts by default if it would run away at the highest noise. 0.85 and 0.95 were
-# compared on the embedded model (docs/sweeps.md); (0, 1) is the paper's form.
+# Where guidance acts by default if it would run away at the highest noise, as the embedded model's
+# preset has it (docs/sweeps.md measures with it); (0, 1) is the paper's form.
 SAFE_INTERVAL = (0.0, 0.85)
 EVERYWHERE = (0.0, 1.0)
 _MANY_STEPS = 100
