@@ -360,6 +360,7 @@ class TrainingConfig:
     timestep_sampler: TimestepSampler = "uniform"
     label_dropout: float = 0.0  # fraction of labels replaced by "no class"
     noised: bool = True  # a classifier sees noisy images; False: clean ones only
+    label_smoothing: float = 0.0  # share of a classifier's target that all classes divide
     log_every: int = 50  # these in steps
     eval_every: int = 1000
     save_every: int = 1000
@@ -380,6 +381,7 @@ class TrainingConfig:
         _in_interval("the learning rate", self.lr, 0, 10)
         _in_interval("weight_decay", self.weight_decay, 0, 10)
         _in_interval("label_dropout", self.label_dropout, 0, 1)
+        _in_interval("label_smoothing", self.label_smoothing, 0, 0.9)
         _in_interval("least_crop", self.least_crop, 0.05, 1)
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise ConfigError(f"clip_norm must be above 0, got {self.clip_norm}")

@@ -234,7 +234,12 @@ def _begin(
     if save_dtype not in DTYPES:
         raise UsageError(f"--save-dtype {save_dtype}: expected {', '.join(DTYPES)}")
     trainer = Trainer(
-        make_task(settings.config, settings.diffusion, noised=training.noised),
+        make_task(
+            settings.config,
+            settings.diffusion,
+            noised=training.noised,
+            label_smoothing=training.label_smoothing,
+        ),
         training,
         device=device,
         world=world,

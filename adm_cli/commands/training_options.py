@@ -287,6 +287,10 @@ class ClassifierOptions(CommonOptions):
     noised: Annotated[
         Optional[bool], _option("--noise/--no-noise", panel=_TRAIN, help="Noisy pictures. (yes)")
     ] = None
+    label_smoothing: Annotated[
+        Optional[float],
+        _option("--label-smoothing", panel=_TRAIN, help="Part for all classes, e.g. 0.1. (none)"),
+    ] = None
 
 
 _NOT_STORED = ("out", "resume", "device", "dry_run", "json", "quiet")

@@ -80,7 +80,7 @@ _DEFAULTS: dict[Kind, dict[str, Any]] = {
 }
 _PLAIN = (
     "batch_size microbatch lr warmup anneal weight_decay seed dtype compile channels_last "
-    "random_crop crop vary_kernel flip timestep_sampler label_dropout noised "
+    "random_crop crop vary_kernel flip timestep_sampler label_dropout noised label_smoothing "
     "log_every eval_every save_every sample_every"
 ).split()
 # What may change when a run goes on: how long it lasts, what it reports, how it computes.

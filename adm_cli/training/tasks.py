@@ -159,27 +159,32 @@ class ClassifierTask:
     diffusion: DiffusionConfig
     schedule: NoiseSchedule
     noised: bool = True
+    label_smoothing: float = 0.0  # arXiv 1512.00567, section 7
     by_quartile: tuple[str, ...] = ("loss", "acc1", "acc5")
 
     def losses(self, model: nn.Module, inputs: Inputs) -> Metrics:
-        """Cross-entropy, and whether the class is the first or among the first five guesses."""
+        """Cross-entropy, and whether the class is the first or among the first five guesses.
+
+        Labels are smoothed while ``model`` trains; validation (`eval`) counts plain nats.
+        """
         x, t = inputs.x_start, torch.zeros_like(inputs.t)
         if self.noised:
             x, t = q_sample(self.schedule, x, inputs.t, inputs.noise), inputs.t
         model_t = model_timesteps(self.schedule, t, rescale=self.diffusion.rescale_timesteps)
         logits = model(x, model_t.to(x.device))
-        return classifier_metrics(logits, inputs.labels)
+        smoothing = self.label_smoothing if model.training else 0.0
+        return classifier_metrics(logits, inputs.labels, label_smoothing=smoothing)
 
 
 Task = DiffusionTask | ClassifierTask
 
 
-def classifier_metrics(logits: Tensor, labels: Tensor) -> Metrics:
+def classifier_metrics(logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.0) -> Metrics:
     """Per image [B]: "loss" in nats, "acc1" and "acc5" 0 or 1. ``logits`` [B, K]."""
     best = logits.detach().topk(min(5, logits.shape[1]), dim=1).indices  # [B, 5]
     right = best == labels[:, None]
     return {
-        "loss": F.cross_entropy(logits, labels, reduction="none"),
+        "loss": F.cross_entropy(logits, labels, reduction="none", label_smoothing=label_smoothing),
         "acc1": right[:, 0].float(),
         "acc5": right.any(dim=1).float(),
     }
@@ -197,10 +202,14 @@ def validation_timesteps(count: int, num_timesteps: int) -> Tensor:
 
 
 def make_task(
-    config: UNetConfig | ClassifierConfig, diffusion: DiffusionConfig, *, noised: bool = True
+    config: UNetConfig | ClassifierConfig,
+    diffusion: DiffusionConfig,
+    *,
+    noised: bool = True,
+    label_smoothing: float = 0.0,
 ) -> Task:
     """The task that a model's settings mean."""
     schedule = NoiseSchedule.named(diffusion.noise_schedule, diffusion.num_timesteps)
     if isinstance(config, ClassifierConfig):
-        return ClassifierTask(config, diffusion, schedule, noised)
+        return ClassifierTask(config, diffusion, schedule, noised, label_smoothing)
     return DiffusionTask(config, diffusion, schedule)

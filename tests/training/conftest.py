@@ -62,7 +62,7 @@ def settings(**changes: Any) -> TrainingConfig:
 
 def toy_task(kind: str = "diffusion", **changes: Any) -> Task:
     if kind == "classifier":
-        return make_task(TOY_CLASSIFIER, DIFFUSION)
+        return make_task(TOY_CLASSIFIER, DIFFUSION, **changes)
     values = {**{f: getattr(TOY_UNET, f) for f in TOY_UNET.__dataclass_fields__}, **changes}
     return make_task(UNetConfig(**values), DIFFUSION)
 

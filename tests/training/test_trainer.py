@@ -219,3 +219,25 @@ def test_stratified_timesteps_cover_the_noise() -> None:
         t = one.inputs(batch()).t
         assert (t * len(t) // count).tolist() == list(range(len(t)))
         one.step += 1
+
+
+def test_labels_are_smoothed_in_training_and_not_in_validation() -> None:
+    """Loss (1 - s) nll + s * mean over the classes of -log p; validation counts plain nats."""
+    plain, smooth = trainer("classifier"), trainer("classifier", task={"label_smoothing": 0.2})
+    task, model = smooth.task, smooth.model
+    inputs = smooth.inputs(batch())
+    with torch.no_grad():
+        hard = plain.task.losses(model, inputs)["loss"]
+        soft = task.losses(model, inputs)["loss"]
+        every = torch.stack(
+            [
+                plain.task.losses(model, replace(inputs, labels=torch.full_like(inputs.labels, k)))[
+                    "loss"
+                ]
+                for k in range(5)
+            ]
+        )
+        torch.testing.assert_close(soft, 0.8 * hard + 0.2 * every.mean(dim=0))
+        assert not torch.allclose(soft, hard)
+        model.eval()
+        torch.testing.assert_close(task.losses(model, inputs)["loss"], hard)
