@@ -28,11 +28,14 @@ _HOMES = {
     "SuperResUNet": "models.unet",
     "UNet": "models.unet",
     "NoiseSchedule": "diffusion.schedule",
-    "SampleStep": "diffusion.samplers",
+    "SampleStep": "diffusion.steps",
     "ddim_reverse": "diffusion.samplers",
     "ddim_sample": "diffusion.samplers",
-    "dpm_solver_sample": "diffusion.samplers",
     "ddpm_sample": "diffusion.samplers",
+    "dpm_solver_3m_sample": "diffusion.multistep",
+    "dpm_solver_sample": "diffusion.multistep",
+    "heun_sample": "diffusion.multistep",
+    "unipc_sample": "diffusion.multistep",
     "classifier_guidance": "diffusion.guidance",
     "limited_guidance": "diffusion.guidance",
     "density_coverage": "evaluation.neighbours",
@@ -71,10 +74,12 @@ __all__ = [
     "ddim_sample",
     "ddpm_sample",
     "density_coverage",
+    "dpm_solver_3m_sample",
     "dpm_solver_sample",
     "find_upsampler",
     "frechet_distance",
     "generate",
+    "heun_sample",
     "inception_score",
     "kernel_distance",
     "limited_guidance",
@@ -82,6 +87,7 @@ __all__ = [
     "load_pipeline",
     "openai_flags",
     "precision_recall",
+    "unipc_sample",
     "upsample",
 ]
 
@@ -90,14 +96,15 @@ if TYPE_CHECKING:
     from adm_cli.config import ClassifierConfig, DiffusionConfig, SamplingConfig, UNetConfig
     from adm_cli.converting import convert
     from adm_cli.diffusion.guidance import classifier_guidance, limited_guidance
-    from adm_cli.diffusion.samplers import (
-        SampleStep,
-        ddim_reverse,
-        ddim_sample,
-        ddpm_sample,
+    from adm_cli.diffusion.multistep import (
+        dpm_solver_3m_sample,
         dpm_solver_sample,
+        heun_sample,
+        unipc_sample,
     )
+    from adm_cli.diffusion.samplers import ddim_reverse, ddim_sample, ddpm_sample
     from adm_cli.diffusion.schedule import NoiseSchedule
+    from adm_cli.diffusion.steps import SampleStep
     from adm_cli.errors import AdmError, NotFiniteError
     from adm_cli.evaluation.metrics import frechet_distance, inception_score, kernel_distance
     from adm_cli.evaluation.neighbours import density_coverage, precision_recall

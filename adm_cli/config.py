@@ -255,7 +255,7 @@ class SamplingConfig:
 
     seeds: tuple[int, ...]  # 0 <= seed < 2^64
     classes: tuple[int | None, ...]  # class ids; None for unconditional, unguided images
-    sampler: str | None = None  # ddpm, ddim or dpm++2m
+    sampler: str | None = None  # a name of diffusion.samplers.SAMPLERS
     steps: str | None = None  # respacing, such as "250" or "ddim25"
     scale: float | None = None  # of classifier guidance; 0 is off, negative repels from the class
     eta: float | None = None  # of ddim and dpm++2m: 0 deterministic (None), 1 as noisy as DDPM

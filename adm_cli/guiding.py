@@ -15,7 +15,7 @@ from adm_cli.diffusion.guidance import (
     limited_guidance,
 )
 from adm_cli.diffusion.process import rescaled
-from adm_cli.diffusion.samplers import ModelFn
+from adm_cli.diffusion.steps import ModelFn
 
 Network = Callable[..., Tensor]  # of x_t, t and, where the model takes them, labels
 

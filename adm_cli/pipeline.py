@@ -28,8 +28,9 @@ from adm_cli.diffusion.finite import FiniteWatch
 from adm_cli.diffusion.guidance import Guidance
 from adm_cli.diffusion.noise import noise_source, noisy_low_res, upsampling_seed
 from adm_cli.diffusion.projection import back_project
-from adm_cli.diffusion.samplers import SAMPLERS, SAMPLERS_WITH_ETA, Sampler, SampleStep
+from adm_cli.diffusion.samplers import SAMPLERS, SAMPLERS_WITH_ETA
 from adm_cli.diffusion.schedule import NoiseSchedule
+from adm_cli.diffusion.steps import Sampler, SampleStep
 from adm_cli.errors import ConfigError, DeviceError, UsageError, did_you_mean
 from adm_cli.guiding import guidance_kind, guided_by, labelled
 from adm_cli.loading import load_model

@@ -10,7 +10,12 @@ from typing import Any
 
 from adm_cli.errors import ConfigError
 
-_SAMPLERS = {"ddpm": "ddpm", "ddim": "ddim", "dpm++2m": "dpm++2m", "dpmsolver++2m": "dpm++2m"}
+_SAMPLERS = {
+    "ddpm": "ddpm", "ddim": "ddim", "euler": "ddim", "heun": "heun",
+    "dpm++2m": "dpm++2m", "dpmsolver++2m": "dpm++2m",
+    "dpm++3m": "dpm++3m", "dpmsolver++3m": "dpm++3m",
+    "unipc": "unipc", "unipc3": "unipc",
+}  # fmt: skip
 _DTYPES = {
     "fp16": "float16", "f16": "float16", "half": "float16",
     "bf16": "bfloat16",
@@ -20,7 +25,10 @@ _DTYPES = {
 
 
 def spell_sampler(name: str) -> str:
-    """ "DPM++ 2M", "dpmpp_2m" and "DPM-Solver++(2M)" to "dpm++2m"."""
+    """ "DPM++ 2M", "dpmpp_2m" and "DPM-Solver++(2M)" to "dpm++2m".
+
+    "euler" is ddim: Euler's step for x / alpha over sigma / alpha is the same.
+    """
     short = re.sub(r"[\s_()-]", "", name.lower()).replace("pp", "++")
     return _SAMPLERS.get(short, name)
 

@@ -13,7 +13,8 @@ from torch import Tensor
 import adm_cli.pipeline as pipeline_module
 from adm_cli.config import DiffusionConfig, SamplingConfig
 from adm_cli.devices import choose_device, choose_dtype
-from adm_cli.diffusion.samplers import SAMPLERS, SampleStep
+from adm_cli.diffusion.samplers import SAMPLERS
+from adm_cli.diffusion.steps import SampleStep
 from adm_cli.errors import CheckpointError, ConfigError, DeviceError, UsageError
 from adm_cli.loading import build_model, load_model
 from adm_cli.models.classifier import NoisyClassifier

@@ -14,8 +14,9 @@ from torch import Tensor
 import adm_cli.pipeline as pipeline_module
 from adm_cli.config import DiffusionConfig, SamplingConfig
 from adm_cli.diffusion.noise import upsampling_seed
-from adm_cli.diffusion.samplers import SAMPLERS, SampleStep
+from adm_cli.diffusion.samplers import SAMPLERS
 from adm_cli.diffusion.schedule import NoiseSchedule
+from adm_cli.diffusion.steps import SampleStep
 from adm_cli.errors import ConfigError, DeviceError, UsageError
 from adm_cli.loading import load_model
 from adm_cli.pipeline import Pipeline, generate, load_pipeline, upsample

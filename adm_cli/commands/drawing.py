@@ -14,7 +14,7 @@ from adm_cli.errors import NotFiniteError
 if TYPE_CHECKING:
     from adm_cli.batches import ImageBatch
     from adm_cli.config import SamplingConfig
-    from adm_cli.diffusion.samplers import SampleStep
+    from adm_cli.diffusion.steps import SampleStep
     from adm_cli.pipeline import Pipeline
     from adm_cli.storage.plans import Item, Plan
     from adm_cli.storage.runs import RunFolder, Shard

@@ -12,7 +12,7 @@ from adm_cli.errors import RunError
 
 if TYPE_CHECKING:
     from adm_cli.commands.jobs import Loaded
-    from adm_cli.diffusion.samplers import SampleStep
+    from adm_cli.diffusion.steps import SampleStep
     from adm_cli.storage.outputs import Film
     from adm_cli.storage.plans import Item, Plan
     from adm_cli.storage.runs import RunFolder, Shard

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from adm_cli.storage.runs import Shard
 
 _MOST_SIDE = 8192
-SAMPLERS = "ddpm, ddim or dpm++2m"
+SAMPLERS = "ddpm, ddim, dpm++2m, dpm++3m, unipc or heun"
 LOW_RES_NOISE_HELP = (
     "Noise on what is enlarged, from 0 to the most the upsampler was trained with. Default: a "
     "tenth of that."

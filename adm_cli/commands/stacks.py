@@ -325,7 +325,7 @@ def _enlarged_base(
 
 def _plainly_enlarged_base(folder: Path, method: str, plan: Plan) -> Draw:
     """A `Draw` that enlarges the pictures of a base run without weights, in one step a batch."""
-    from adm_cli.diffusion.samplers import SampleStep
+    from adm_cli.diffusion.steps import SampleStep
     from adm_cli.storage.inputs import run_pictures
     from adm_cli.storage.runs import RunFolder
     from adm_cli.storage.writing import Finished

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from adm_cli.diffusion.samplers import ModelFn
+from adm_cli.diffusion.steps import ModelFn
 
 
 class FiniteWatch:

@@ -21,8 +21,8 @@ from adm_cli.diffusion.process import (
     q_sample,
     v_target,
 )
-from adm_cli.diffusion.samplers import ModelFn, NoiseFn
 from adm_cli.diffusion.schedule import NoiseSchedule
+from adm_cli.diffusion.steps import ModelFn, NoiseFn
 
 
 class TrainingLoss(NamedTuple):

@@ -207,14 +207,19 @@ def ddpm_step(p: Reverse, t: Tensor, noise: Tensor) -> Tensor:
 
 
 def ddim_step(
-    schedule: NoiseSchedule, p: Reverse, x_t: Tensor, t: Tensor, noise: Tensor, eta: float = 0.0
+    schedule: NoiseSchedule,
+    x_start: Tensor,
+    x_t: Tensor,
+    t: Tensor,
+    noise: Tensor,
+    eta: float = 0.0,
 ) -> Tensor:
-    """x_{t-1} by equations 12 and 16 of arXiv 2010.02502 (DDIM)."""
-    eps = predict_eps_from_xstart(schedule, x_t, t, p.pred_xstart)
+    """x_{t-1} by equations 12 and 16 of arXiv 2010.02502 (DDIM), from a predicted x_0."""
+    eps = predict_eps_from_xstart(schedule, x_t, t, x_start)
     abar = gather(schedule.alphas_cumprod, t, x_t)
     abar_prev = gather(schedule.alphas_cumprod_prev, t, x_t)
     sigma = eta * torch.sqrt((1 - abar_prev) / (1 - abar)) * torch.sqrt(1 - abar / abar_prev)
-    mean = p.pred_xstart * torch.sqrt(abar_prev) + torch.sqrt(1 - abar_prev - sigma**2) * eps
+    mean = x_start * torch.sqrt(abar_prev) + torch.sqrt(1 - abar_prev - sigma**2) * eps
     moving = (t > 0).to(noise.dtype).to(noise.device).reshape(-1, 1, 1, 1)
     return mean + moving * sigma * noise
 

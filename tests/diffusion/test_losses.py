@@ -18,8 +18,8 @@ from adm_cli.diffusion.losses import (
     vb_term,
 )
 from adm_cli.diffusion.process import predict_xstart_from_eps, q_sample, v_target
-from adm_cli.diffusion.samplers import ModelFn
 from adm_cli.diffusion.schedule import NoiseSchedule
+from adm_cli.diffusion.steps import ModelFn
 from tests.diffusion.test_process import DTYPES, PREDICTIONS, VARIANCES, make_schedule
 from tests.golden_arrays import arrays, close, stems
 
