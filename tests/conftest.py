@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 import signal
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -20,14 +23,14 @@ torch.set_num_threads(1)  # toy tensors are too small to be worth sharing out
 
 TOY_CLASSES = {0: "circle", 1: "square", 3: "star"}  # of 5: classes 2 and 4 are untrained
 TOY_DIFFUSION = DiffusionConfig(noise_schedule="linear", num_timesteps=100, respacing="5")
+# Of one level, with attention in the middle: hundreds of tests load and run them.
 TOY_UNET = UNetConfig(
     image_size=(8, 8),
     model_channels=32,
     num_res_blocks=1,
-    channel_mult=(1, 1),
-    attention_factors=(2,),
+    channel_mult=(1,),
+    attention_factors=(),
     num_head_channels=16,
-    resblock_updown=True,
     num_classes=5,
     out_channels=6,
 )
@@ -36,10 +39,9 @@ TOY_UPSAMPLER = UNetConfig(
     low_res_size=(8, 8),
     model_channels=32,
     num_res_blocks=1,
-    channel_mult=(1, 1),
-    attention_factors=(2,),
+    channel_mult=(1,),
+    attention_factors=(),
     num_head_channels=16,
-    resblock_updown=True,
     num_classes=5,
     out_channels=6,
 )
@@ -47,12 +49,18 @@ TOY_CLASSIFIER = ClassifierConfig(
     image_size=(8, 8),
     model_channels=32,
     num_res_blocks=1,
-    channel_mult=(1, 1),
-    attention_factors=(2,),
+    channel_mult=(1,),
+    attention_factors=(),
     num_head_channels=16,
-    resblock_updown=True,
     num_classes=5,
 )
+LEVELS: dict[str, Any] = {
+    "channel_mult": (1, 1),
+    "attention_factors": (2,),
+    "resblock_updown": True,
+}
+DEEP_UNET = replace(TOY_UNET, **LEVELS)  # for what is about levels
+DEEP_CLASSIFIER = replace(TOY_CLASSIFIER, **LEVELS)
 
 
 def pictures(folder: Path | str) -> list[str]:
@@ -111,6 +119,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="the long versions of the fault tests")
 
 
+@pytest.fixture(scope="session")
+def slow(request: pytest.FixtureRequest) -> bool:
+    """Whether the long versions are asked for."""
+    return bool(request.config.getoption("--slow"))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _signals_reach_children() -> None:
     """Started in the background or by nohup, this process and its children would ignore some."""
@@ -134,6 +148,47 @@ def toys(tmp_path_factory: pytest.TempPathFactory) -> Toys:
             seed=3,
         ),
     )
+
+
+class _Figure:
+    """A plot that takes no time."""
+
+    def __init__(self, **_options: Any) -> None:
+        pass
+
+    def subplots(self, _rows: int, columns: int, **_options: Any) -> list[list[_Axis]]:
+        return [[_Axis() for _ in range(columns)]]
+
+    def savefig(self, file: Any, **_options: Any) -> None:
+        file.write(b"a plot")
+
+
+class _Axis:
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *_arguments, **_options: None
+
+
+@pytest.fixture
+def quick_plots(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of no plot, unless asked for `real_plots`: one takes longer than the run it shows."""
+    if "real_plots" in request.fixturenames:
+        return
+    for name, value in (("matplotlib", {}), ("matplotlib.figure", {"Figure": _Figure})):
+        module = ModuleType(name)
+        vars(module).update(value)
+        monkeypatch.setitem(sys.modules, name, module)
+
+
+@pytest.fixture
+def real_plots() -> None:
+    """Plots as users see them, where the quick ones are the rule."""
+
+
+@pytest.fixture
+def quick_training(quick_plots: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer images to validate on and fewer steps for its samples, no plots of losses."""
+    monkeypatch.setattr("adm_cli.training.trainer._LEAST_VALIDATED", 16)
+    monkeypatch.setattr("adm_cli.training.tasks._SAMPLE_STEPS", "ddim2")
 
 
 @pytest.fixture

@@ -18,7 +18,8 @@ from adm_cli.config import (
 )
 from adm_cli.errors import ConfigError
 from adm_cli.presets import ABLATIONS, CHECKPOINTS
-from tests.conftest import TOY_CLASSIFIER, TOY_UNET
+from tests.conftest import DEEP_CLASSIFIER as TOY_CLASSIFIER
+from tests.conftest import DEEP_UNET as TOY_UNET
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ import pytest
 from adm_cli.converting import explain_mismatch
 from adm_cli.loading import expected_shapes
 from adm_cli.presets import find_checkpoint
-from tests.conftest import TOY_CLASSIFIER, TOY_UNET
+from tests.conftest import DEEP_CLASSIFIER as TOY_CLASSIFIER
+from tests.conftest import DEEP_UNET as TOY_UNET
 
 
 @pytest.mark.parametrize(

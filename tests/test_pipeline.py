@@ -55,17 +55,28 @@ def draw(pipeline: Pipeline, pairs: list[tuple[int, int | None]], **settings: An
     return images
 
 
-PAIRS: list[tuple[int, int | None]] = [(0, 207), (1, 1), (2, 207), (3, 970), (4, 291), (0, 1)]
+PAIRS: dict[str, list[tuple[int, int | None]]] = {
+    "tiny": [(0, 207), (1, 1), (2, 207), (3, 970), (4, 291), (0, 1)],
+    "toy": [(0, 0), (1, 1), (2, 0), (3, 3), (4, 1), (0, 1)],
+}
+# every sampler on the quick one; pictures of a real size once, as kernels depend on it
+of_both = pytest.mark.parametrize(
+    ("model", "sampler"), [("tiny", "ddpm"), *(("toy", name) for name in sorted(SAMPLERS))]
+)
 
 
-@pytest.mark.parametrize("sampler", sorted(SAMPLERS))
-def test_an_image_depends_on_nothing_beside_it(tiny: Pipeline, sampler: str) -> None:
+@of_both
+def test_an_image_depends_on_nothing_beside_it(
+    model: str, sampler: str, request: pytest.FixtureRequest
+) -> None:
     """At one compute batch size the bytes do not depend on selection, order or neighbours."""
-    for size in (1, 3):
-        whole = draw(tiny, PAIRS, batch_size=size, sampler=sampler)
-        backwards = draw(tiny, PAIRS[::-1], batch_size=size, sampler=sampler)
-        some = draw(tiny, PAIRS[3:], batch_size=size, sampler=sampler)
-        alone = draw(tiny, PAIRS[2:3], batch_size=size, sampler=sampler)
+    pipeline, pairs = request.getfixturevalue(model), PAIRS[model]
+    for size in (1, 3) if model == "toy" else (3,):
+        settings: dict[str, Any] = {"batch_size": size, "sampler": sampler, "steps": "2"}
+        whole = draw(pipeline, pairs, **settings)
+        backwards = draw(pipeline, pairs[::-1], **settings)
+        some = draw(pipeline, pairs[3:], **settings)
+        alone = draw(pipeline, pairs[2:3], **settings)
         for other in (backwards, some, alone):
             assert other
             assert all(torch.equal(image, whole[key]) for key, image in other.items())
@@ -79,11 +90,14 @@ def test_seeds_of_all_64_bits_matter(toy: Pipeline) -> None:
         assert not any(torch.equal(one, other) for other in images[:i])
 
 
-@pytest.mark.parametrize("sampler", sorted(SAMPLERS))
-def test_batch_sizes_differ_by_rounding_only(tiny: Pipeline, sampler: str) -> None:
-    base = draw(tiny, PAIRS, batch_size=1, sampler=sampler)
-    for size in (2, 3, 5, 8):
-        other = draw(tiny, PAIRS, batch_size=size, sampler=sampler)
+@of_both
+def test_batch_sizes_differ_by_rounding_only(
+    model: str, sampler: str, request: pytest.FixtureRequest
+) -> None:
+    pipeline, pairs = request.getfixturevalue(model), PAIRS[model]
+    base = draw(pipeline, pairs, batch_size=1, sampler=sampler)
+    for size in (2, 3, 5, 8) if model == "toy" else (2, 5):
+        other = draw(pipeline, pairs, batch_size=size, sampler=sampler)
         gaps = torch.stack([(other[k].int() - base[k].int()).abs() for k in base])
         assert (gaps > 1).sum() <= 6  # a handful of 18,432 values
         assert (gaps > 0).float().mean() < 0.01

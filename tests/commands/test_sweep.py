@@ -27,7 +27,7 @@ GRID = ("--class", "circle,star", "--num", 4, "--scale", "0,2.5", "--steps", "2,
 
 
 @pytest.fixture
-def sweep(adm: Adm, toys: Toys) -> Adm:
+def sweep(adm: Adm, toys: Toys, quick_plots: None) -> Adm:
     def call(*arguments: object) -> Result:
         models = ("--model", toys.model, "--classifier", toys.classifier)
         return adm("sweep", *models, "--device", "cpu", *arguments)
@@ -111,7 +111,7 @@ def test_sheet_shows_the_same_seed_along_a_row(sweep: Adm) -> None:
     assert np.array_equal(sheet[top : top + 8 * f : f, left : left + 8 * f : f], images[3][2])
 
 
-def test_tables_parse_and_agree(judged: Adm) -> None:
+def test_tables_parse_and_agree(judged: Adm, real_plots: None) -> None:
     done = judged(*GRID, "--out", "grid", "--json", "-q")
     assert done.code == 0, done.err
     told = [json.loads(line) for line in done.out.splitlines()]

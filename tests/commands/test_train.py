@@ -23,8 +23,13 @@ from tests.conftest import Result, Toys
 from tests.training.conftest import draw_pictures
 
 Adm = Callable[..., Result]
-MODEL = ("--size", "8", "--set", "num_res_blocks=1", "--set", "channel_mult=[1,1]")
+MODEL = ("--size", "8", "--set", "num_res_blocks=1", "--set", "channel_mult=[1]")
 SHORT = ("--steps", "4", "--batch-size", "4", "--out", "run")
+
+
+@pytest.fixture(autouse=True)
+def _quick(quick_training: None) -> None:
+    """Here, every training in this process is."""
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +42,9 @@ def results(result: Result) -> dict[str, Any]:
     return json.loads(result.out.splitlines()[-1])  # type: ignore[no-any-return]
 
 
-def test_pictures_to_guided_samples(adm: Adm, shapes: Path, tmp_path: Path) -> None:
+def test_pictures_to_guided_samples(
+    adm: Adm, shapes: Path, tmp_path: Path, real_plots: None
+) -> None:
     """Both models learn: the classifier to tell the shapes apart, the other to remove noise."""
     classifier = results(
         adm("train-classifier", shapes, *MODEL, "--steps", 60, "--batch-size", 16, "--lr", 2e-3,
@@ -65,6 +72,8 @@ def test_pictures_to_guided_samples(adm: Adm, shapes: Path, tmp_path: Path) -> N
     assert json.loads(facts.out)["recommended"]["sampler"] == "dpm++2m"
     with Image.open(tmp_path / "base" / "samples" / "step-00000060.png") as grid:
         assert grid.size == (42, 42)
+    with Image.open(tmp_path / "base" / "metrics.png") as plot:
+        assert plot.width > plot.height
 
 
 def test_upsampler(adm: Adm, shapes: Path) -> None:

@@ -7,9 +7,15 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from adm_cli.doctor import selftest
 from adm_cli.doctor.selftest import TOLERANCE, draw, self_test
+
+
+@pytest.fixture(scope="module")
+def picture() -> Tensor:
+    return draw("cpu")
 
 
 def test_this_machine_passes() -> None:
@@ -18,15 +24,14 @@ def test_this_machine_passes() -> None:
     assert result.device == "cpu"
 
 
-def test_double_precision_agrees() -> None:
+def test_double_precision_agrees(picture: Tensor) -> None:
     """So the stored bytes are no accident of one machine's rounding."""
-    gap = (draw("cpu").int() - draw("cpu", "float64").int()).abs()
+    gap = (picture.int() - draw("cpu", "float64").int()).abs()
     assert gap.max() <= 1
     assert (gap > 0).sum() < 5
 
 
-def test_the_picture_is_no_flat_field() -> None:
-    picture = draw("cpu")
+def test_the_picture_is_no_flat_field(picture: Tensor) -> None:
     assert picture.float().std() > 50
     assert len(set(picture.flatten().tolist())) > 50
 

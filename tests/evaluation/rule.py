@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch import Tensor
 from adm_cli.evaluation.inception import InceptionV3
 
 
+@cache
 def rule_weights() -> dict[str, Tensor]:
     """By each tensor's name and shape; the golden outputs were made with the same."""
     with torch.device("meta"):

@@ -7,13 +7,12 @@ import hashlib
 import io
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -82,7 +81,7 @@ def server(original: bytes) -> Iterator[Server]:
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch, place: Path, server: Server) -> None:
+def quick(monkeypatch: pytest.MonkeyPatch, quick_plots: None, place: Path, server: Server) -> None:
     monkeypatch.chdir(place)
     monkeypatch.setenv("ADM_HOME", "home")
     for name in ("ADM_MODEL", "ADM_DEBUG", "ADM_OFFLINE"):
@@ -94,10 +93,6 @@ def quick(monkeypatch: pytest.MonkeyPatch, place: Path, server: Server) -> None:
     monkeypatch.setattr(torch, "manual_seed", torch.default_generator.manual_seed)
     monkeypatch.setattr(trainer, "_LEAST_VALIDATED", 2)
     monkeypatch.setattr(tasks, "_SAMPLE_STEPS", "ddim2")
-    for name, value in (("matplotlib", {}), ("matplotlib.figure", {"Figure": _Figure})):
-        module = ModuleType(name)
-        vars(module).update(value)
-        monkeypatch.setitem(sys.modules, name, module)
 
 
 def _load_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,21 +178,3 @@ class _Few(nn.Module):
         if self.guesses:
             return self.mix(x.mean(dim=(2, 3)))  # type: ignore[no-any-return]
         return self.mix(x.movedim(1, -1)).movedim(-1, 1)  # type: ignore[no-any-return]
-
-
-class _Figure:
-    """A plot that takes no time."""
-
-    def __init__(self, **_options: Any) -> None:
-        pass
-
-    def subplots(self, _rows: int, columns: int, **_options: Any) -> list[list[_Axis]]:
-        return [[_Axis() for _ in range(columns)]]
-
-    def savefig(self, file: Any, **_options: Any) -> None:
-        file.write(b"a plot")
-
-
-class _Axis:
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        return lambda *_arguments, **_options: None

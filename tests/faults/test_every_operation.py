@@ -29,7 +29,7 @@ from tests.faults.shim import KILLED, Recorder, Shim, State, read_state, write_s
 from tests.faults.writing import READING, Command, adm, commands
 from tests.hostile.sandbox import fork
 
-FAILURES = ("EIO", "ENOSPC", "short")
+ERRORS = ("EIO", "ENOSPC")
 NAMES = list(commands(Toys(Path(), Path(), Path(), Path()), b""))
 POINTS: dict[str, Counter[str]] = {}  # faults injected, by command and fault
 
@@ -86,12 +86,13 @@ class Points:
         self.old, self.wanted = contents(self.begin), contents(read_state(folder))
         self.records = vouched(folder)
 
-    def all(self) -> None:
-        """Every k for every fault."""
-        for fault in FAILURES:
-            for at in range(1, len(self.log) + 1):
-                if fault != "short" or self.log[at - 1][0] == "write":
-                    self.fail(fault, at)
+    def all(self, *, both: bool = False) -> None:
+        """Every k for every fault; by turns with one of the two errors, or with ``both``."""
+        for at in range(1, len(self.log) + 1):
+            for fault in ERRORS if both else ERRORS[at % 2 :][:1]:
+                self.fail(fault, at)
+            if self.log[at - 1][0] == "write":
+                self.fail("short", at)
         self.end("kill", self.recorder.kills)
         self.end("power", self.recorder.power)
 
@@ -185,9 +186,9 @@ def _any(name: str, patterns: tuple[str, ...]) -> bool:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_operation(name: str, toys: Toys, original: bytes, place: Path) -> None:
+def test_every_operation(name: str, toys: Toys, original: bytes, place: Path, slow: bool) -> None:
     points = Points(place, commands(toys, original)[name], damaged=name == "verify --repair")
-    points.all()
+    points.all(both=slow)
     POINTS[name] = points.counts
 
 

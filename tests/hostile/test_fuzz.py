@@ -55,7 +55,7 @@ from adm_cli.training.setup import parse_size
 from tests.conftest import TOY_CLASSES, TOY_CLASSIFIER, TOY_DIFFUSION, TOY_UNET
 from tests.hostile.files import npy, npz, png, png_chunk
 
-EXAMPLES = 2000 if os.environ.get("ADM_FUZZ") else 120
+EXAMPLES = 2000 if os.environ.get("ADM_FUZZ") else 50
 fuzz = settings(
     max_examples=EXAMPLES, deadline=None, derandomize=True, database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],

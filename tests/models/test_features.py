@@ -9,7 +9,8 @@ import torch
 
 from adm_cli.loading import build_model
 from adm_cli.models.classifier import NoisyClassifier
-from tests.conftest import TOY_CLASSIFIER, randomise
+from tests.conftest import DEEP_CLASSIFIER as TOY_CLASSIFIER
+from tests.conftest import randomise
 
 
 @pytest.mark.parametrize(

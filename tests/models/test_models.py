@@ -22,7 +22,9 @@ from adm_cli.models.layers import (
     to_windows,
 )
 from adm_cli.presets import find_checkpoint
-from tests.conftest import TOY_CLASSIFIER, TOY_UNET, randomise
+from tests.conftest import DEEP_CLASSIFIER as TOY_CLASSIFIER
+from tests.conftest import DEEP_UNET as TOY_UNET
+from tests.conftest import randomise
 from tests.golden_arrays import close
 
 TOY_UPSAMPLER = replace(TOY_UNET, low_res_size=(4, 4))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from adm_cli.config import DiffusionConfig, TrainingConfig, UNetConfig
+from adm_cli.config import DiffusionConfig, TrainingConfig
 from adm_cli.storage.checkpoints import ModelInfo
 from adm_cli.storage.datasets import ImageSet, open_images
 from adm_cli.storage.training_runs import RunFolder
@@ -21,6 +22,11 @@ from adm_cli.training.trainer import Trainer
 from tests.conftest import TOY_CLASSIFIER, TOY_UNET
 
 DIFFUSION = DiffusionConfig(noise_schedule="cosine", num_timesteps=100)
+
+
+@pytest.fixture(autouse=True)
+def _quick(quick_training: None) -> None:
+    """Here, every training is."""
 
 
 def draw_pictures(folder: Path, count: int = 8, size: int = 12) -> Path:
@@ -63,8 +69,7 @@ def settings(**changes: Any) -> TrainingConfig:
 def toy_task(kind: str = "diffusion", **changes: Any) -> Task:
     if kind == "classifier":
         return make_task(TOY_CLASSIFIER, DIFFUSION, **changes)
-    values = {**{f: getattr(TOY_UNET, f) for f in TOY_UNET.__dataclass_fields__}, **changes}
-    return make_task(UNetConfig(**values), DIFFUSION)
+    return make_task(replace(TOY_UNET, **changes), DIFFUSION)
 
 
 def make_run(

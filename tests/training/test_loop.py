@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 
+from adm_cli.config import TrainingConfig
 from adm_cli.errors import AdmError, CheckpointError, OutputError
 from adm_cli.loading import load_model
 from adm_cli.storage.checkpoints import read_model_file, read_tensors
@@ -22,6 +23,7 @@ from adm_cli.storage.datasets import ImageSet
 from adm_cli.storage.images import open_picture
 from adm_cli.storage.training_runs import MetricsFile, RunFolder
 from adm_cli.training.loop import Note, Run, Sampled, Saved, Validated
+from adm_cli.training.tasks import Task
 from tests.training.conftest import finish, make_run, same_state, settings, toy_task
 
 
@@ -78,12 +80,8 @@ def test_best_is_that_of_the_lowest_validation_loss(images: ImageSet, tmp_path: 
     assert info.training["validation"] == {"loss": 3.0}
 
 
-@pytest.mark.parametrize("kind", ["diffusion", "classifier", "upsampler"])
-@pytest.mark.parametrize("stop", [1, 2, 3, 5])
-def test_resumed_equals_uninterrupted(
-    kind: str, stop: int, images: ImageSet, tmp_path: Path
-) -> None:
-    """Bit for bit: weights, averages, optimizer, and what is written of them."""
+def varied(kind: str) -> tuple[TrainingConfig, Task]:
+    """What a run of each kind can be asked for, all at once."""
     changes: dict[str, dict[str, Any]] = {
         "diffusion": {"dropout": 0.2, "null_class": True},
         "upsampler": {"low_res_size": (4, 4), "low_res_noise": 0.3, "middle_attention": False},
@@ -95,27 +93,46 @@ def test_resumed_equals_uninterrupted(
         timestep_sampler="loss-second-moment" if kind == "diffusion" else "uniform",
         vary_kernel=kind == "upsampler", crop=4 if kind == "upsampler" else None,
     )  # fmt: skip
-    whole = make_run(tmp_path / "whole", images, config, task)
-    finish(whole)
-    first = make_run(tmp_path / "cut", images, config, task)
+    return config, task
+
+
+@pytest.fixture(scope="module", params=["diffusion", "classifier", "upsampler"])
+def whole(
+    request: pytest.FixtureRequest, images: ImageSet, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, Path, Run]:
+    """A run of each kind that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("whole")
+    run = make_run(folder, images, *varied(request.param))
+    finish(run)
+    return request.param, folder, run
+
+
+@pytest.mark.parametrize("stop", [1, 2, 3, 5])
+def test_resumed_equals_uninterrupted(
+    whole: tuple[str, Path, Run], stop: int, images: ImageSet, tmp_path: Path
+) -> None:
+    """Bit for bit: weights, averages, optimizer, and what is written of them."""
+    kind, folder, uninterrupted = whole
+    config, task = varied(kind)
+    first = make_run(tmp_path, images, config, task)
     finish(first, stop_after=stop)
     assert first.stopped
     assert first.trainer.step == stop
     torch.manual_seed(12345)  # a new process has another global generator
-    second = make_run(tmp_path / "cut", images, config, task, resume=True)
+    second = make_run(tmp_path, images, config, task, resume=True)
     assert second.trainer.step == stop
     finish(second)
     assert not second.stopped
-    assert same_state(whole.trainer, second.trainer)
-    a, _ = read_tensors(tmp_path / "whole" / "model.safetensors")
-    b, _ = read_tensors(tmp_path / "cut" / "model.safetensors")
+    assert same_state(uninterrupted.trainer, second.trainer)
+    a, _ = read_tensors(folder / "model.safetensors")
+    b, _ = read_tensors(tmp_path / "model.safetensors")
     assert all(torch.equal(a[name], b[name]) for name in a)
     if stop % config.log_every == 0:
 
-        def numbers(folder: str) -> list[tuple[str, str, str]]:
-            return [(r["step"], r["loss"], r["val_loss"]) for r in rows(tmp_path / folder)]
+        def numbers(folder: Path) -> list[tuple[str, str, str]]:
+            return [(r["step"], r["loss"], r["val_loss"]) for r in rows(folder)]
 
-        assert numbers("whole") == numbers("cut")
+        assert numbers(folder) == numbers(tmp_path)
 
 
 def test_a_damaged_state_gives_way_to_the_one_before(images: ImageSet, tmp_path: Path) -> None:
@@ -260,19 +277,19 @@ def test_leftovers_of_killed_writers_are_removed(images: ImageSet, tmp_path: Pat
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_killed_at_any_moment_it_can_be_resumed(
-    images: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    images: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slow: bool
 ) -> None:
-    """200 times SIGKILL; in the end the run equals one that was left alone."""
+    """Many times SIGKILL; in the end the run equals one that was left alone."""
     monkeypatch.setattr(os, "fsync", lambda _: None)  # against power cuts, not against kills
     config = settings(steps=10**6, save_every=1, eval_every=7, log_every=3)
     folder = tmp_path / "killed"
     rng = random.Random(0)
-    reached, kills = 0, 0
-    task = toy_task(channel_mult=(1,), attention_factors=(), image_size=(4, 4))
+    reached, kills, wanted = 0, 0, 200 if slow else 24
+    task = toy_task(image_size=(4, 4))
     fresh = make_run(folder, images, config, task)  # a child begins with it and reads the rest
     whole = make_run(tmp_path / "whole", images, config, task)
     finish(whole, stop_after=1)  # warms up what every child would
-    while kills < 200:
+    while kills < wanted:
         heard, tells = os.pipe()
         child = os.fork()
         if child == 0:
@@ -297,7 +314,7 @@ def test_killed_at_any_moment_it_can_be_resumed(
         for name in ("model.safetensors", "best.safetensors"):
             if (folder / name).exists():
                 read_tensors(folder / name)
-    assert reached > 20
+    assert reached > wanted // 10
     resumed = make_run(folder, images, config, task, resume=True)
     finish(resumed, stop_after=reached + 3)
     finish(whole, stop_after=reached + 3)
