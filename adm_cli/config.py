@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from adm_cli.budget import parse_json
 from adm_cli.errors import ConfigError
 from adm_cli.spellings import spell_sampling
 
@@ -404,8 +405,8 @@ def config_to_json(
 def config_from_json(cls: type[C], text: str) -> C:
     """The inverse of `config_to_json`; raises ConfigError on anything it would not have written."""
     try:
-        data = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        data = parse_json(text)
+    except ValueError as error:
         raise ConfigError(f"{cls.__name__}: not JSON ({error})") from None
     if not isinstance(data, dict):
         raise ConfigError(f"{cls.__name__}: expected a JSON object")

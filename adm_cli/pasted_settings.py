@@ -7,13 +7,14 @@ plain values are taken: constants, lists of them, and names that were given such
 from __future__ import annotations
 
 import ast
-import json
 import re
 import textwrap
 import warnings
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from adm_cli.budget import parse_json
 
 _MOST_TEXT = 200_000  # characters
 _MOST_ALTERNATIVES = 64
@@ -52,8 +53,8 @@ def read_settings(text: str, known: Collection[str]) -> list[PastedSettings]:
 
 def _from_json(text: str, known: Collection[str]) -> list[PastedSettings]:
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
+        value = parse_json(text)
+    except ValueError:
         return []
     return _combined([*_dictionaries(value, "", known)]) if isinstance(value, dict) else []
 

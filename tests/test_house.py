@@ -22,6 +22,7 @@ PROJECT = Path(__file__).parent.parent
 LAYERS = {
     "": 0,
     "errors": 0,
+    "budget": 0,
     "config": 0,
     "presets": 0,
     "imagenet": 0,

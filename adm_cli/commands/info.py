@@ -51,8 +51,11 @@ def _facts(name: str, *, verify: bool) -> dict[str, Any]:
         return _folder_facts(path)
     if path.name in _RECORDS and os.path.isfile(path):
         return _folder_facts(path.parent)
-    if suffix == ".npz":
-        raise UsageError(f"{path}: adm info shows weights files and pictures, not npz")
+    if suffix in (".npz", ".npy"):
+        raise UsageError(
+            f"{path}: adm info shows weights files and pictures, not {suffix[1:]}, which "
+            f"adm evaluate and adm upsample read"
+        )
     if suffix in (".png", ".webp") or _begins_as_picture(path):
         return _picture_facts(path)
     return _file_facts(name, verify=verify)

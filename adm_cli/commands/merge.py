@@ -44,12 +44,12 @@ def merge(
     adm merge runs/x -o set-%06d.tar --shard-size 10000
     """
     from adm_cli.storage.files import check_writable, refuse_existing
-    from adm_cli.storage.merging import merge_npz, merge_tars, merge_zip, open_runs
+    from adm_cli.storage.merging import merge_npz, merge_tars, merge_zip, open_runs, tar_path
 
     _check_name(output, shard_size)
     plan, entries = open_runs(runs, partial=partial)
     count = 1 if shard_size is None else -(-len(entries) // shard_size)
-    paths = [output] if shard_size is None else [Path(str(output) % i) for i in range(count)]
+    paths = [output] if shard_size is None else [tar_path(output, i) for i in range(count)]
     check_writable(output.parent)
     if not overwrite:
         refuse_existing(paths)
@@ -71,21 +71,15 @@ def merge(
 
 
 def _check_name(output: Path, shard_size: int | None) -> None:
+    from adm_cli.storage.merging import tar_path
+
     if output.suffix not in _SUFFIXES:
         raise UsageError(f"--output {output}: expected a name that ends in {', '.join(_SUFFIXES)}")
     if shard_size is None:
         return
     if output.suffix != ".tar":
         raise UsageError(f"--shard-size divides tars: {output} is none")
-    try:
-        names = {str(output) % 0, str(output) % 1}
-    except (TypeError, ValueError):
-        names = set()
-    if len(names) != 2:
-        raise UsageError(
-            f"--output {output}: with --shard-size expected a place for the number, such as "
-            f"set-%06d.tar"
-        )
+    tar_path(output, 0)  # raises for no pattern
 
 
 class _Progress:

@@ -6,17 +6,24 @@ Nothing is read until it is asked for.
 from __future__ import annotations
 
 import os
-import stat
 import tarfile
 import zipfile
-from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
-from typing import NamedTuple, Protocol
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 
+from adm_cli.budget import MOST_FILES, LimitedFile, TooMuchError, counted
 from adm_cli.errors import AdmError, UsageError
+from adm_cli.storage.files import open_file
 from adm_cli.storage.pictures import MOST_BYTES
+from adm_cli.storage.zips import ForeignZip
 
 _UTF8_FLAG = 0x800  # of a zip's entry (APPNOTE.TXT 4.4.4): its name is in UTF-8
+_MOST_VISITS = 8  # to one folder, by links: folders that link to each other have endless paths
+_LONGEST_NAME = 4096  # characters, as systems have it
+_MOST_HEADER = 2**18  # bytes of a tar's long name or list of attributes
+_MOST_ATTRIBUTES = 100  # that a tar gives to all its files, each of which gets a copy
 
 
 class Source(Protocol):
@@ -36,29 +43,34 @@ class FolderSource:
         self.path = path
 
     def names(self) -> list[str]:
-        found = []
+        try:
+            return list(counted(self._walk(), "files", 10 * MOST_FILES))
+        except TooMuchError as error:
+            raise UsageError(f"{self.path} has {error}") from None
+
+    def _walk(self) -> Iterator[str]:
+        visits: Counter[str] = Counter()  # of real folders
         for folder, folders, files in os.walk(self.path, followlinks=True, onerror=_refuse):
             below = Path(folder).relative_to(self.path)
             above = {os.path.realpath(self.path / p) for p in (below, *below.parents)}
+            real = {n: os.path.realpath(Path(folder, n)) for n in folders if n[0] != "."}
+            visits.update(real.values())
             folders[:] = [
                 name
-                for name in folders
-                if not name.startswith(".")
-                and os.path.realpath(Path(folder, name)) not in above  # a link in a circle
+                for name, place in real.items()
+                if place not in above and visits[place] <= _MOST_VISITS  # a link in a circle
             ]
-            found += [(below / name).as_posix() for name in files]
-        return found
+            for name in files:
+                yield (below / name).as_posix()
 
     def read(self, name: str, most: int) -> bytes:
-        if not stat.S_ISREG(os.stat(self.path / name).st_mode):
-            raise OSError("not a regular file")  # a pipe would be waited for, a device has no end
-        with (self.path / name).open("rb") as file:
-            return file.read(most + 1)
+        with open_file(self.path / name) as file:
+            return file.read(min(os.fstat(file.fileno()).st_size, most + 1))
 
 
 class _OpenZip(NamedTuple):
     owner: int  # the process
-    file: zipfile.ZipFile
+    file: ForeignZip
     entries: Mapping[str, zipfile.ZipInfo]
 
 
@@ -73,7 +85,7 @@ class ZipSource:
     def _open(self) -> _OpenZip:
         opened = self._opened
         if opened is None or opened.owner != os.getpid():  # a position cannot be shared
-            file = zipfile.ZipFile(self.path)
+            file = ForeignZip(self.path)
             entries = {_tidy(_zip_name(e)): e for e in file.infolist() if not e.is_dir()}
             opened = self._opened = _OpenZip(os.getpid(), file, entries)  # as one, for threads
         return opened
@@ -107,11 +119,18 @@ class TarSource:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.places: dict[str, tuple[int, int]] = {}
-        with tarfile.open(path, "r:") as file:
-            for member in file:
-                if member.isfile() and not member.issparse():
-                    self.places[_tidy(member.name)] = (member.offset_data, member.size)
-            end = file.offset
+        with open_file(path) as raw:
+            # the library takes the lengths of names and attributes from the file
+            limited: Any = LimitedFile(raw, _MOST_HEADER)
+            with tarfile.open(fileobj=limited, mode="r:") as file:
+                kept: Any = file
+                for member in counted(iter(file.next, None), "files", MOST_FILES):
+                    kept.members.clear()  # every one until the end
+                    if len(file.pax_headers) > _MOST_ATTRIBUTES:
+                        raise TooMuchError(f"over {_MOST_ATTRIBUTES} attributes")
+                    if member.isfile() and not member.issparse():
+                        self.places[_tidy(member.name)] = (member.offset_data, member.size)
+                end = file.offset
         with path.open("rb") as raw:
             raw.seek(end)
             if raw.read(tarfile.BLOCKSIZE).strip(b"\0"):  # which tarfile takes for the end
@@ -184,6 +203,13 @@ def open_source(path: Path) -> Source:
         raise UsageError(f"no such folder or file of pictures: {path}")
     if not os.path.isfile(path):  # a pipe would be waited for
         raise UsageError(f"{path} is not a regular file: expected a folder, a .zip or a .tar")
+    if path.suffix.lower() in (".npy", ".npz"):
+        first = "" if path.suffix.lower() == ".npy" else "['arr_0']"
+        raise UsageError(
+            f"{path} holds arrays, expected a folder, a .zip or a .tar of pictures: for i, x in "
+            f"enumerate(numpy.load({path.name!r}){first}): "
+            f"PIL.Image.fromarray(x).save(f'pictures/{{i}}.png') makes them"
+        )
     try:
         if path.suffix.lower() == ".zip" or zipfile.is_zipfile(path):
             return ZipSource(path)
@@ -196,13 +222,12 @@ def open_source(path: Path) -> Source:
             f"{path} is compressed as a whole, so that no picture can be found in it quickly: "
             f"unpack it, or make a plain .tar or .zip of it"
         )
-    if path.suffix.lower() in (".npy", ".npz"):
-        raise UsageError(f"{path} holds arrays, expected a folder, a .zip or a .tar of pictures")
     raise UsageError(f"{path}: expected a folder, a .zip or an uncompressed .tar of pictures")
 
 
 def sorted_names(source: Source) -> list[str]:
     """In the original's order: folder by folder, each sorted, without hidden files."""
-    paths = [PurePosixPath(name).parts for name in source.names()]
-    seen = [p for p in paths if p and p[0] != "__MACOSX" and not any(x[0] == "." for x in p)]
-    return ["/".join(parts) for parts in sorted(seen)]
+    seen = [n for n in source.names() if n and not n.startswith((".", "__MACOSX/"))]
+    if long := next((name for name in seen if len(name) > _LONGEST_NAME), None):
+        raise UsageError(f"{source.path} has a name of {len(long):,} characters: {long!a:.40}...")
+    return sorted((n for n in seen if "/." not in n), key=lambda name: name.split("/"))

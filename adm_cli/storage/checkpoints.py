@@ -11,11 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import pickle
-import re
 import struct
-import warnings
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +21,7 @@ import safetensors
 import torch
 from torch import Tensor
 
+from adm_cli.budget import parse_json
 from adm_cli.config import (
     ClassifierConfig,
     DiffusionConfig,
@@ -35,12 +32,8 @@ from adm_cli.config import (
 )
 from adm_cli.errors import CheckpointError
 from adm_cli.storage.files import atomic_write, file_digest, open_file
-from adm_cli.storage.foreign import (
-    START,
-    describe_foreign,
-    describe_global,
-    describe_zip,
-)
+from adm_cli.storage.foreign import START, describe_foreign
+from adm_cli.storage.pickles import load_pickle
 
 FORMAT_VERSION = "1"
 KINDS = ("diffusion", "upsampler", "classifier")
@@ -49,6 +42,7 @@ KINDS = ("diffusion", "upsampler", "classifier")
 # which the library takes, grows to gigabytes in Python; a million dimensions keep torch busy for
 # minutes.
 _MAX_HEADER, _MAX_DIMENSIONS = 10_000_000, 8
+_MOST_SHARED = 8  # names for the same data, such as tied weights
 _CHUNK = 1 << 24
 _AGAIN = ": convert or download it again"
 _NO_HASH = "0" * 64
@@ -161,7 +155,7 @@ def _parse_metadata(metadata: Mapping[str, str]) -> ModelInfo:
 
 
 def _object(text: str) -> dict[str, Any]:
-    return dict(json.loads(text, object_pairs_hook=_no_duplicates))
+    return dict(parse_json(text, object_pairs_hook=_no_duplicates))
 
 
 def _read_header(path: Path) -> dict[str, Any]:
@@ -183,12 +177,12 @@ def _read_header(path: Path) -> dict[str, Any]:
                 raise CheckpointError(f"{path} {foreign}")
             file.seek(8)
             raw = file.read(length)
-        header = json.loads(raw, object_pairs_hook=_no_duplicates)
+        header = parse_json(raw, object_pairs_hook=_no_duplicates)
         with safetensors.safe_open(path, framework="pt"):
             pass  # the library checks offsets, sizes and overlaps
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from None
-    except (ValueError, RecursionError, safetensors.SafetensorError) as error:
+    except (ValueError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"{path}: damaged safetensors ({error}){_AGAIN}") from None
     assert isinstance(header, dict)  # or the library would have refused it
     for name, entry in header.items():
@@ -323,9 +317,7 @@ def file_sha256(path: Path) -> str:
 def read_original(path: Path, *, ignore: str | None = None) -> dict[str, Tensor]:
     """The state dict of an original `.pt` (zip or old format), or of bare safetensors.
 
-    Zip files are mapped, not read. Only tensors are ever unpickled (``weights_only=True``), and
-    only by a torch whose unpickler has no known hole (CVE-2025-32434, CVE-2026-24747). Tensors
-    whose names end in ``ignore`` are left out. Raises CheckpointError for anything but a
+    Tensors whose names end in ``ignore`` are left out. Raises CheckpointError for anything but a
     dictionary of finite floating-point tensors.
     """
     state = load_original(path)
@@ -335,14 +327,14 @@ def read_original(path: Path, *, ignore: str | None = None) -> dict[str, Tensor]
 
 
 def load_original(path: Path) -> object:
-    """Whatever an original `.pt` or bare safetensors hold, unpickled as `read_original` says."""
+    """Whatever an original `.pt` or bare safetensors hold, unpickled as `pickles` says."""
     try:
         with open_file(path) as file:
             start = file.read(START)
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from None
     if _is_pytorch(start):
-        return _load_pickle(path, mapped=start[:2] == b"PK")
+        return load_pickle(path, zipped=start[:2] == b"PK")
     if foreign := describe_foreign(start, path.name):
         raise CheckpointError(f"{path} {foreign}")
     _read_header(path)
@@ -354,55 +346,14 @@ def load_original(path: Path) -> object:
         raise CheckpointError(f"cannot read {path}: {error}") from None
 
 
-def _load_pickle(path: Path, *, mapped: bool) -> object:
-    if _torch_version() < (2, 10):
-        raise CheckpointError(
-            f"reading .pt files safely needs torch 2.10 or later, this is {torch.__version__}: "
-            f"pip install 'torch>=2.10'"
-        )
-    try:
-        if mapped:
-            _check_zip(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of pickle protocols: read or refused, nothing between
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except pickle.UnpicklingError as error:
-        found = re.search(r"GLOBAL (\S+)", str(error))
-        detail = f" ({found[1]:.80})" if found else ""
-        raise CheckpointError(
-            f"{path} holds more than tensors{detail}: refused, since it could run code"
-            f"{describe_global(found[1]) if found else ''}"
-        ) from None
-    except CheckpointError:
-        raise
-    except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from None
-    except Exception as error:  # torch's readers raise many kinds for damaged files
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(
-            f"{path} is damaged or cut short ({first:.160}): download it again"
-        ) from None
-
-
-def _check_zip(path: Path) -> None:
-    """Raises CheckpointError for a zip that torch did not write: it compresses nothing."""
-    with zipfile.ZipFile(path) as file:
-        if foreign := describe_zip(file.namelist()):
-            raise CheckpointError(f"{path} {foreign}")
-        for entry in file.infolist():
-            if entry.file_size != entry.compress_size:
-                raise CheckpointError(
-                    f"{path}: {entry.filename!a:.80} is compressed, and could unfold to any size: "
-                    f"expected a file as torch.save writes it"
-                )
-
-
 def check_state(path: Path, state: object) -> dict[str, Tensor]:
     """``state``, if it is a dictionary of finite floating-point tensors; else CheckpointError."""
     if not isinstance(state, dict) or not state:
         raise CheckpointError(
             f"{path}: expected a dictionary of tensors, got {type(state).__name__}"
         )
+    said = held = 0
+    storages: set[int] = set()
     for name, tensor in state.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
             if name in ("state", "param_groups"):
@@ -416,6 +367,12 @@ def check_state(path: Path, state: object) -> dict[str, Tensor]:
             raise CheckpointError(f"{path}: {name} is not a plain tensor")
         if tensor.dtype not in _DTYPE_NAMES:
             raise CheckpointError(f"{path}: {name} is {tensor.dtype}, expected floating point")
+        said += tensor.numel() * tensor.element_size()
+        storage = tensor.untyped_storage()
+        held += 0 if storage.data_ptr() in storages else storage.nbytes()
+        storages.add(storage.data_ptr())
+        if said > _MOST_SHARED * held:  # names cost nothing, looking at each value does
+            raise CheckpointError(f"{path}: {said:,} bytes of tensors in {held:,} bytes of data")
         check_finite(path, name, tensor)
     return state
 
@@ -431,8 +388,3 @@ def check_finite(path: Path, name: str, tensor: Tensor) -> None:
 def _expanded(tensor: Tensor) -> bool:
     """Larger than its storage: a tiny file could ask for any amount of memory."""
     return tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes()
-
-
-def _torch_version() -> tuple[int, int]:
-    major, minor = torch.__version__.split(".")[:2]
-    return int(major), int(minor)

@@ -7,13 +7,12 @@ import json
 import shutil
 import tempfile
 import time
-import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from adm_cli.budget import parse_json
 from adm_cli.errors import CheckpointError, DownloadError, OutputError
 from adm_cli.storage.files import (
     adm_home,
@@ -24,6 +23,7 @@ from adm_cli.storage.files import (
 )
 from adm_cli.storage.links import check_below, check_inside, remove
 from adm_cli.storage.partial import remove_partials
+from adm_cli.storage.pickles import open_zip
 
 _STALE = 86_400  # seconds after which what a killed process left is nobody's
 _BLOCK = 1 << 22
@@ -59,7 +59,7 @@ def read_pin(name: str) -> Pin | None:
     """Raises DownloadError for a record that cannot be read."""
     path = pin_path(name)
     try:
-        facts = json.loads(read_text(path))
+        facts = parse_json(read_text(path))
         return Pin(str(facts["sha256"]), int(facts["bytes"]), facts["source"], facts["date"])
     except FileNotFoundError:
         return None
@@ -131,9 +131,11 @@ def zip_is_intact(path: Path) -> bool:
         if file.read(2) != b"PK":
             return False
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_zip(path) as archive:  # nothing in it unfolds
             damage = archive.testzip()
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except CheckpointError:
+        raise
+    except Exception as error:  # damaged archives raise many kinds
         damage = str(error) or type(error).__name__
     if damage is not None:
         raise CheckpointError(f"{path} is damaged ({damage!r:.80}): fetch it again")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import os
+import secrets
 import shutil
 import stat
 import sys
@@ -15,14 +15,13 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+from adm_cli.budget import MOST_TEXT, parse_json
 from adm_cli.errors import OutputError
 from adm_cli.storage.links import check_inside, is_link, remove
 from adm_cli.storage.lists import decode_text
 
 if sys.platform != "win32":
     import fcntl
-
-_MOST_TEXT = 16 * 2**20  # nobody writes a larger list; a device has no end
 
 
 def weights_folder() -> Path:
@@ -69,7 +68,6 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            os.chmod(temporary, 0o666 & ~_umask())
             os.replace(temporary, path)
             temporary = None
             sync_folder(path.parent)
@@ -87,7 +85,7 @@ def _open_temporary(path: Path, lock: ExitStack) -> tuple[int, Path]:
     for old in path.parent.glob(f"{prefix}*.tmp"):
         remove_leftover(old)
     while True:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=".tmp")
+        handle, name = _new_file(path.parent, prefix)
         if sys.platform != "win32":  # there, an open file cannot be removed
             lock.callback(os.close, os.dup(handle))  # which keeps the lock
             with suppress(OSError):  # not every file system has locks
@@ -145,18 +143,30 @@ def write_files(
 
 
 def _write_temporary(folder: Path, data: bytes, prefix: str) -> str:
-    handle, name = tempfile.mkstemp(dir=folder, prefix=prefix, suffix=".tmp")
+    handle, name = _new_file(folder, prefix)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(name, 0o666 & ~_umask())
     except BaseException:
         with suppress(OSError):
             os.unlink(name)
         raise
     return name
+
+
+def _new_file(folder: Path, prefix: str) -> tuple[int, str]:
+    """A new file of a random name, open to write, with the rights that the system gives new files.
+
+    Unlike `tempfile`'s, whose rights would have to be changed afterwards by a mask that can only
+    be read by setting it, which other threads would see.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    while True:
+        name = os.path.join(folder, f"{prefix}{secrets.token_hex(6)}.tmp")
+        with suppress(FileExistsError):
+            return os.open(name, flags, 0o666), name
 
 
 def make_folder(path: Path) -> None:
@@ -256,9 +266,9 @@ def read_file(path: Path, most: int) -> bytes:
 def read_text(path: Path) -> str:
     """As `lists.decode_text`; raises OSError, or ValueError if it is no text or has no end."""
     with open_file(path, pipe=True) as file:
-        data = file.read(_MOST_TEXT + 1)
-    if len(data) > _MOST_TEXT:
-        raise ValueError(f"over {_MOST_TEXT / 1e6:.0f} MB are too many for a text")
+        data = file.read(MOST_TEXT + 1)
+    if len(data) > MOST_TEXT:
+        raise ValueError(f"over {MOST_TEXT / 1e6:.0f} MB are too many for a text")
     return decode_text(data)
 
 
@@ -270,8 +280,8 @@ def peek_classes(path: Path) -> dict[int, str]:
     try:
         with open_file(path) as file:
             size = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(size)) if size <= _MOST_TEXT else {}
-        classes = json.loads(header["__metadata__"]["classes"])
+            header = parse_json(file.read(size)) if size <= MOST_TEXT else {}
+        classes = parse_json(header["__metadata__"]["classes"])
         found = {int(class_id): str(name) for class_id, name in classes.items()}
         return {i: name for i, name in found.items() if name.isprintable()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
@@ -327,12 +337,6 @@ def explain_os_error(what: str, error: OSError) -> str:
     if error.errno == errno.ENOTDIR:
         return f"{what}: a part of its path is a file; choose another place"
     return f"{what}: {reason}"
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def sync_folder(folder: Path) -> None:

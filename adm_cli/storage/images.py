@@ -19,15 +19,17 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image, PngImagePlugin
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
+from adm_cli.budget import parse_json
 from adm_cli.errors import AdmError
 from adm_cli.storage.files import atomic_write, open_file
 
 Recipe = Mapping[str, Any]
 Pixels = npt.NDArray[np.uint8]
 
+MOST_PIXELS = 2**28 // 3  # from here on Pillow warns of a trap
 BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 _DESCRIPTION = 0x010E  # EXIF ImageDescription
 
@@ -145,16 +147,25 @@ def _recipe_of(image: Image.Image) -> dict[str, Any] | None:
     else:
         text = image.getexif().get(_DESCRIPTION)
     try:
-        recipe = json.loads(text)
-    except (ValueError, TypeError, RecursionError):
+        recipe = parse_json(text) if isinstance(text, (str, bytes)) else None
+    except ValueError:
         return None
     return recipe if isinstance(recipe, dict) else None
 
 
 def decode_picture(data: bytes) -> Pixels:
-    """Pixels [H, W, 3] of a PNG or WebP whose bytes are known to be right."""
-    with Image.open(io.BytesIO(data), formats=("PNG", "WEBP")) as image:
-        return np.asarray(image.convert("RGB"))
+    """Pixels [H, W, 3] of a PNG or WebP as we write them; raises AdmError for anything else."""
+    try:
+        with Image.open(io.BytesIO(data), formats=("PNG", "WEBP")) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise AdmError(f"{image.width}x{image.height} pixels are too many for a picture")
+            return np.asarray(image.convert("RGB"))
+    except AdmError:
+        raise
+    except UnidentifiedImageError:  # whose text is a memory address
+        raise AdmError("no PNG or WebP, or a damaged one") from None
+    except Exception as error:  # Pillow's plugins raise many kinds for damaged files
+        raise AdmError(f"damaged ({str(error) or type(error).__name__:.80})") from None
 
 
 def make_grid(images: Pixels, columns: int | None = None, gap: int = 2) -> Pixels:

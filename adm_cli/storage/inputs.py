@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,10 +18,11 @@ from typing import Any
 import numpy as np
 
 from adm_cli.errors import AdmError, UsageError
-from adm_cli.storage.files import open_file
+from adm_cli.storage.files import read_file
+from adm_cli.storage.foreign import read_start
 from adm_cli.storage.images import Pixels, recipe_in
 from adm_cli.storage.merging import Entry, open_runs
-from adm_cli.storage.npz import ImageArrays, read_image_arrays
+from adm_cli.storage.npz import ENDINGS, ImageArrays, read_image_arrays
 from adm_cli.storage.pictures import (
     EXTENSIONS,
     MOST_BYTES,
@@ -33,6 +33,7 @@ from adm_cli.storage.pictures import (
 from adm_cli.storage.runs import RunFolder
 
 Size = tuple[int, int]
+_MOST_IN_FILE = 200_000  # pictures of an array, each of which is looked at before any work
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,7 @@ def _open(path: Path, resize: Size | None) -> Iterator[InputPicture]:
         raise UsageError(f"no such picture, folder or npz: {path}")
     elif not os.path.isfile(path):  # a pipe would be waited for
         raise UsageError(f"{path} is not a regular file: expected a picture, folder or npz")
-    elif path.suffix.lower() == ".npz" or zipfile.is_zipfile(path):
+    elif path.suffix.lower() in ENDINGS or read_start(path).startswith(b"PK\3\4"):
         yield from _array_pictures(read_image_arrays(path), resize)
     else:
         yield _picture(path, resize)
@@ -207,13 +208,17 @@ def _read_picture(path: Path) -> Pixels:
 
 def _read_file(path: Path) -> bytes:
     try:
-        with open_file(path) as file:
-            return file.read(MOST_BYTES + 1)
+        return read_file(path, MOST_BYTES)
     except OSError as error:
         raise AdmError(f"cannot read {path}: {error.strerror or error}") from None
 
 
 def _array_pictures(arrays: ImageArrays, resize: Size | None) -> Iterator[InputPicture]:
+    if len(arrays.images) > _MOST_IN_FILE:
+        raise UsageError(
+            f"{arrays.path}: {arrays.images}, expected {_MOST_IN_FILE:,} pictures to enlarge at "
+            f"most: save them in several files"
+        )
     for i in range(len(arrays.images)):
         pixels = arrays.image(i)
         label = None if arrays.labels is None else int(arrays.labels[i])

@@ -6,17 +6,16 @@ CSV and its relatives with or without a heading; StyleGAN's and EDM's ``dataset.
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterable, Sequence
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
+from adm_cli.budget import MOST_FILES, MOST_TABLE, counted, parse_json
 from adm_cli.errors import UsageError
-from adm_cli.storage.lists import decode_text, read_rows
+from adm_cli.storage.lists import decode_text, read_rows, text_lines
 from adm_cli.storage.pictures import EXTENSIONS
-
-MOST_TABLE = 2**28  # bytes: a row for each of ImageNet's pictures is a tenth of it
 
 FILE_COLUMNS = (
     "file filename file_name path image name id image_id img img_id fname filepath file_path "
@@ -27,6 +26,7 @@ LABEL_COLUMNS = (
     "category_name class_label"
 ).split()
 
+_COLUMNS = frozenset((*FILE_COLUMNS, *LABEL_COLUMNS))
 _ENDING = re.compile(r"\.[A-Za-z][A-Za-z0-9]{1,4}$")
 _WHOLE_FLOAT = re.compile(r"(-?\d{1,18})\.0+")
 
@@ -44,12 +44,12 @@ class LabelTable:
     def __init__(self, pairs: Iterable[tuple[str, str]], where: str, doubts: Sequence[str] = ()):
         self.where, self.doubts = where, tuple(doubts)
         self._exact: dict[str, str] = {}
-        for name, label in pairs:
+        for name, label in counted(pairs, "labels", MOST_FILES):
             key = "/".join(_parts(name))
             if self._exact.setdefault(key, label) != label:
                 raise UsageError(f"{where} gives {key} two labels, {self._exact[key]} and {label}")
-        self._plain = _unique((_stem(key), label) for key, label in self._exact.items())
-        self._below: dict[str, str | None] | None = None
+        self._plain: dict[str, str | None] | None = None
+        self._ends: tuple[_Ends, _Ends] | None = None
 
     def example(self) -> str:
         """One of its names."""
@@ -62,17 +62,34 @@ class LabelTable:
         for tail in tails:
             if tail in self._exact:
                 return self._exact[tail]
+        if self._plain is None:
+            self._plain = _unique((_stem(key), label) for key, label in self._exact.items())
         for tail in tails:
             if (label := self._plain.get(_stem(tail))) is not None:
                 return label
-        if self._below is None:
-            self._below = _unique(
-                (end, label)
-                for key, label in self._exact.items()
-                for i in range(1, key.count("/") + 1)
-                for end in _with_stem("/".join(key.split("/")[i:]))
-            )
-        return self._below.get(name) or self._below.get(_stem(name))
+        if self._ends is None:
+            whole = _Ends(self._exact.items())
+            self._ends = whole, _Ends((_stem(key), label) for key, label in self._exact.items())
+        found = (ends.find(n) for n in (name, _stem(name)) for ends in self._ends)
+        return next(filter(None, found), None)
+
+
+class _Ends:
+    """Labels of longer names by their end: names are sorted from their last letter on."""
+
+    def __init__(self, pairs: Iterable[tuple[str, str]]) -> None:
+        rows = sorted((name[::-1], label) for name, label in pairs)
+        self.names, self.labels = [name for name, _ in rows], [label for _, label in rows]
+        self.same = list(range(1, len(rows) + 1))  # how far the label of a row goes on
+        for i in range(len(rows) - 2, -1, -1):
+            if self.labels[i] == self.labels[i + 1]:
+                self.same[i] = self.same[i + 1]
+
+    def find(self, end: str) -> str | None:
+        """The label of all names below folders that end so; None without any, or of several."""
+        start = bisect_left(self.names, f"{end[::-1]}/")
+        stop = bisect_left(self.names, f"{end[::-1]}0", start)  # the character after the slash
+        return self.labels[start] if start < stop <= self.same[start] else None
 
 
 def _parts(name: str) -> list[str]:
@@ -81,10 +98,6 @@ def _parts(name: str) -> list[str]:
 
 def _stem(name: str) -> str:
     return _ENDING.sub("", name)
-
-
-def _with_stem(name: str) -> set[str]:
-    return {name, _stem(name)}
 
 
 def _unique(pairs: Iterable[tuple[str, str]]) -> dict[str, str | None]:
@@ -106,14 +119,24 @@ def parse_labels(data: bytes, name: str, where: str) -> LabelTable | None:
     ending = PurePosixPath(name).suffix.lower()
     try:
         if ending == ".json":
-            return _from_json(json.loads(decode_text(data)), where)
+            text = decode_text(data)
+            return _from_json(parse_json(text, most=MOST_TABLE, entries=3 * MOST_FILES), where)
         if ending in (".jsonl", ".ndjson"):
-            lines = [line for line in decode_text(data).split("\n") if line.strip()]
-            return _from_objects([json.loads(line) for line in lines], where)
+            objects = map(parse_json, counted(text_lines(data), "lines", MOST_FILES))
+            return _from_objects([_needed(item, i) for i, item in enumerate(objects)], where)
         return _from_rows(read_rows(data), where)
-    except (ValueError, RecursionError) as error:
+    except UsageError:
+        raise
+    except ValueError as error:
         kind = "JSON" if ending in (".json", ".jsonl", ".ndjson") else "CSV"
         raise UsageError(f"cannot read {where} as {kind}: {error}") from None
+
+
+def _needed(item: Any, number: int) -> Any:
+    """An object's name and label, but all of the first one: the others may take much memory."""
+    if number == 0 or not isinstance(item, dict):
+        return item
+    return {key: value for key, value in item.items() if key.strip().lower() in _COLUMNS}
 
 
 def _from_json(value: Any, where: str) -> LabelTable | None:
@@ -191,10 +214,14 @@ def _from_rows(rows: Sequence[Sequence[str]], where: str) -> LabelTable:
             doubts.append(f"{where}: columns without known names, the second is the label")
     else:
         rows = rows[1:]
-    pairs = []
+    return LabelTable(_pairs(rows, file, label, where), where, doubts)
+
+
+def _pairs(
+    rows: Iterable[Sequence[str]], file: int, label: int, where: str
+) -> Iterator[tuple[str, str]]:
     for row in rows:
         if max(file, label) >= len(row):
             raise UsageError(f"{where}: the row {','.join(row)!a:.60} has too few columns")
         number = _WHOLE_FLOAT.fullmatch(row[label])  # as pandas writes whole numbers
-        pairs.append((row[file], number[1] if number else row[label]))
-    return LabelTable(pairs, where, doubts)
+        yield row[file], number[1] if number else row[label]

@@ -5,7 +5,6 @@ What is guessed is said: `Found.notes` are lines for a person.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -13,12 +12,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
+from adm_cli.budget import MOST_TABLE, parse_json
 from adm_cli.errors import UsageError, did_you_mean
 from adm_cli.storage.archives import Source, read_entry
-from adm_cli.storage.files import open_file
+from adm_cli.storage.files import read_file
 from adm_cli.storage.label_files import (
     LABEL_COLUMNS,
-    MOST_TABLE,
     LabelTable,
     NotLabelsError,
     parse_labels,
@@ -30,6 +29,7 @@ LABELS = ("auto", "folders", "names", "none")  # or the path of a file
 
 _WNID = re.compile(r"n\d{8}")
 _LABEL_BYTES = 100_000  # of a .cls or .json beside a picture
+_LONGEST_LABEL = 1000  # characters
 _LISTS = ("dataset.json", "metadata.jsonl", "metadata.csv", "val_annotations.txt")
 _BESIDE = ("cls", "class", "label", "json")
 _SEEMS_LABELS = re.compile(
@@ -202,8 +202,7 @@ def _by_file(labels: str, pictures: Sequence[Named]) -> Found:
         hint = did_you_mean(labels, LABELS)
         raise UsageError(f"--labels {path}: expected {', '.join(LABELS)} or a CSV file{hint}")
     try:
-        with open_file(path) as file:
-            data = file.read(MOST_TABLE + 1)
+        data = read_file(path, MOST_TABLE)
     except OSError as error:
         raise UsageError(f"cannot read {path} as CSV: {error.strerror or error}") from None
     table = parse_labels(data, path.name, str(path))
@@ -340,14 +339,15 @@ def _read_label(source: Source, name: str) -> str:
         text = decode_text(data).strip()
     except ValueError:
         return ""
-    return _json_label(text) if name.lower().endswith("json") else text
+    label = _json_label(text) if name.lower().endswith("json") else text
+    return label if len(label) <= _LONGEST_LABEL else ""
 
 
 def _json_label(text: str) -> str:
     """The "label" or "cls" of a JSON object, or nothing."""
     try:
-        value = json.loads(text)
+        value = parse_json(text)
         label = next(value[key] for key in LABEL_COLUMNS if key in value)
-    except (ValueError, TypeError, KeyError, RecursionError, StopIteration):
+    except (ValueError, TypeError, KeyError, StopIteration):
         return ""
     return str(label) if type(label) in (int, str) else ""

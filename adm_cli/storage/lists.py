@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator
+
+from adm_cli.budget import MOST_FILES, MOST_TABLE, TooMuchError, check_bytes, counted
 
 _SEPARATORS = "\t;,"  # the first of them that parts every line; else white space before the last
 _BYTE_ORDER_MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
+_MOST_LINE = 2**20  # bytes
+_MOST_CELLS = 8 * MOST_FILES
 
 
 def decode_text(data: bytes) -> str:
@@ -18,11 +22,16 @@ def decode_text(data: bytes) -> str:
 
     Raises ValueError for what is no text.
     """
-    encoding = next((e for mark, e in _BYTE_ORDER_MARKS.items() if data.startswith(mark)), "utf-8")
-    text = data.decode(encoding)
-    if "\0" in text:
-        raise ValueError("it holds zero bytes and is no text")
-    return text.replace("\ufeff", "").replace("\r\n", "\n").replace("\r", "\n")
+    return _tidy(data).decode()
+
+
+def text_lines(data: bytes) -> Iterator[str]:
+    """The lines of `decode_text` that are not empty, one by one, with their ends."""
+    check_bytes(len(data), MOST_TABLE)
+    for line in counted(io.BytesIO(_tidy(data)), "lines", 2 * MOST_FILES):
+        check_bytes(len(line), _MOST_LINE)
+        if line.strip():
+            yield line.decode()
 
 
 def read_rows(data: bytes) -> list[list[str]]:
@@ -31,22 +40,40 @@ def read_rows(data: bytes) -> list[list[str]]:
     Cells are parted by tabs, semicolons or commas, whichever parts all lines; without any, the
     last word of a line is its second cell. Raises ValueError for what is no such table.
     """
-    lines = [line for line in decode_text(data).split("\n") if line.strip()]
-    separator = _separator(lines)
+    data = _tidy(data)
+    separator = _separator(lambda: text_lines(data))
     if separator is None:
-        return [line.rsplit(None, 1) for line in lines]
+        words = (line.rsplit(None, 1) for line in text_lines(data))
+        return list(counted(words, "rows", MOST_FILES))
+    rows: list[list[str]] = []
+    cells = 0
     try:
-        rows = list(csv.reader(io.StringIO("\n".join(lines)), delimiter=separator))
+        for row in csv.reader(text_lines(data), delimiter=separator):
+            cells += len(row)
+            if len(rows) == MOST_FILES or cells > _MOST_CELLS:
+                raise TooMuchError(f"over {MOST_FILES:,} rows or {_MOST_CELLS:,} cells")
+            if any(tidy := [cell.strip() for cell in row]):
+                rows.append(tidy)
     except csv.Error as error:
         raise ValueError(str(error)) from None
-    tidy = [[cell.strip() for cell in row] for row in rows]
-    return [row for row in tidy if any(row)]
+    return rows
 
 
-def _separator(lines: Sequence[str]) -> str | None:
+def _tidy(data: bytes) -> bytes:
+    """UTF-8 without marks, with plain newlines; of one character's size, whatever letters."""
+    encoding = next((e for mark, e in _BYTE_ORDER_MARKS.items() if data.startswith(mark)), "utf-8")
+    if encoding == "utf-16":
+        data = data.decode(encoding).encode()
+    if b"\0" in data:
+        raise ValueError("it holds zero bytes and is no text")
+    marks = data.replace(b"\xef\xbb\xbf", b"")
+    return marks.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+
+
+def _separator(lines: Callable[[], Iterator[str]]) -> str | None:
     """What parts every line, or the first, which may be a heading of more cells than the rest."""
-    for only in (lines, lines[:1]):
-        for separator in _SEPARATORS:
-            if only and all(separator in line for line in only):
-                return separator
-    return None
+    first = next(lines(), "")
+    for separator in _SEPARATORS:
+        if separator in first and all(separator in line for line in lines()):
+            return separator
+    return next((separator for separator in _SEPARATORS if separator in first), None)

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from adm_cli.budget import parse_json
 from adm_cli.errors import OutputError, RunError, UsageError
 from adm_cli.storage.files import (
     atomic_write,
@@ -52,11 +53,13 @@ def _seal(body: bytes) -> bytes:
 
 def parse_line(line: bytes) -> Record | None:
     """The record of a whole line, its end included; None if it is damaged."""
+    if line.endswith(b"\r\n"):  # as a tool for texts leaves them
+        line = line[:-2] + b"\n"
     body, mark, _ = line.rpartition(_MARK)
     if not mark or line != body + _seal(body):
         return None
     try:
-        record = json.loads(body + b"}")
+        record = parse_json(body + b"}")
         size, digest = record["bytes"], record["sha256"]
         check_name(record["file"])
     except (ValueError, KeyError, TypeError, RecursionError, UsageError):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,14 +21,16 @@ from typing import IO, Any
 import numpy as np
 from numpy.lib import format as npy
 
-from adm_cli.errors import RunError
+from adm_cli.budget import whole_number
+from adm_cli.errors import AdmError, RunError, UsageError
 from adm_cli.storage.files import atomic_write, explain_os_error, read_file
-from adm_cli.storage.images import decode_picture
+from adm_cli.storage.images import Pixels, decode_picture
 from adm_cli.storage.manifests import Record
 from adm_cli.storage.pictures import MOST_BYTES
 from adm_cli.storage.plans import Plan
 from adm_cli.storage.runs import RunFolder
 
+_NUMBER = re.compile(r"%0?\d{0,2}d")  # in the name of a tar among several
 _AGREE = ("model_sha256", "size")  # settings that images of one set have in common
 OnImage = Callable[[int], None]
 
@@ -50,6 +53,13 @@ class Entry:
                 f"{self.path} is damaged: run adm verify {self.path.parent} --repair first"
             )
         return data
+
+    def pixels(self) -> Pixels:
+        """uint8 [H, W, 3]; raises RunError, also for what is no picture or too large for one."""
+        try:
+            return decode_picture(self.read())
+        except AdmError as error:
+            raise RunError(f"{self.path}: {error}") from None
 
 
 def open_runs(folders: Sequence[Path], *, partial: bool = False) -> tuple[Plan, list[Entry]]:
@@ -90,25 +100,39 @@ def merge_npz(path: Path, plan: Plan, entries: Sequence[Entry], on_image: OnImag
 
     Adds seeds and the settings ("adm"), which the original's evaluator passes over.
     """
-    first = decode_picture(entries[0].read())
+    first = entries[0].pixels()
+    classes = _column(entries, "class", -(2**63), 2**63 - 1)
+    seeds = _column(entries, "seed", 0, 2**64 - 1)
     header = {"descr": "|u1", "fortran_order": False, "shape": (len(entries), *first.shape)}
     with atomic_write(path) as file, zipfile.ZipFile(file, "w") as archive:
         with archive.open(zipfile.ZipInfo("arr_0.npy"), "w", force_zip64=True) as member:
             npy.write_array_header_1_0(member, header)
             for i, entry in enumerate(entries):
-                pixels = decode_picture(entry.read())
+                pixels = entry.pixels()
                 if pixels.shape != first.shape:
                     raise RunError(f"{entry.path} has another size than {entries[0].path}")
                 member.write(pixels.tobytes())
                 on_image(i + 1)
-        classes = [entry.record.get("class") for entry in entries]
-        seeds = [entry.record.get("seed") for entry in entries]
-        if None not in classes:
+        if classes is not None:
             _write_array(archive, "arr_1", np.array(classes, dtype=np.int64))
-        if None not in seeds:
+        if seeds is not None:
             _write_array(archive, "seeds", np.array(seeds, dtype=np.uint64))
         facts = {**plan.environment, **plan.settings}
         _write_array(archive, "adm", np.array(json.dumps(facts)))
+
+
+def _column(entries: Sequence[Entry], name: str, least: int, most: int) -> list[int] | None:
+    """A whole number of every image; None where one has none. Raises RunError for a wrong one."""
+    found = []
+    for entry in entries:
+        value = entry.record.get(name)
+        if value is None:
+            return None
+        try:
+            found.append(whole_number(value, least, most))
+        except ValueError as error:
+            raise RunError(f"{entry.path}: its {name} is {error}: damaged manifest") from None
+    return found
 
 
 def _write_array(archive: zipfile.ZipFile, name: str, array: np.ndarray[Any, Any]) -> None:
@@ -132,13 +156,13 @@ def merge_tars(
 ) -> list[Path]:
     """WebDataset tars: for each image its picture, class (``.cls``) and record (``.json``).
 
-    With ``shard_size`` ``path`` holds a number pattern (``set-%06d.tar``), and every file but the
-    last has so many images. The same images give the same bytes.
+    With ``shard_size`` ``path`` is a pattern of `tar_path`, and every file but the last has so
+    many images. The same images give the same bytes.
     """
     size = shard_size or len(entries)
     paths = []
     for number, start in enumerate(range(0, len(entries), size)):
-        paths.append(path if shard_size is None else Path(str(path) % number))
+        paths.append(path if shard_size is None else tar_path(path, number))
         with _tar(paths[-1]) as archive:
             for i, entry in enumerate(entries[start : start + size]):
                 for name, data in _members(entry):
@@ -149,11 +173,26 @@ def merge_tars(
     return paths
 
 
+def tar_path(pattern: Path, number: int) -> Path:
+    """The ``number``-th of several tars: ``set-%06d.tar``; raises UsageError for no such pattern.
+
+    ``%%`` stands for a percent sign.
+    """
+    text = str(pattern)
+    if len(_NUMBER.findall(text.replace("%%", ""))) != 1 or text.replace("%%", "").count("%") != 1:
+        raise UsageError(
+            f"--output {pattern}: with --shard-size expected a place for the number, such as "
+            f"set-%06d.tar"
+        )
+    return Path(text % number)
+
+
 @contextmanager
 def _tar(path: Path) -> Iterator[tarfile.TarFile]:
     with atomic_write(path) as file:
         stream: IO[bytes] = file
-        with tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        # which is USTAR, but for names that have no place in that
+        with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as archive:
             yield archive
 
 

@@ -3,6 +3,8 @@
 The original's layout: ``arr_0`` uint8 [N, H, W, 3], ``arr_1`` int64 [N] labels where there are any;
 reference batches have statistics too. Ours adds ``seeds`` and ``adm``, the recipe of the run.
 
+A bare ``.npy`` is read as an npz with that one array, ``arr_0``.
+
 Nothing is ever unpickled. No header is believed: neither numpy's nor the archive's may promise more
 than the file holds, and what is read to its end has the archive's checksum.
 """
@@ -10,24 +12,29 @@ than the file holds, and what is read to its end has the archive's checksum.
 from __future__ import annotations
 
 import io
-import json
 import math
 import os
 import threading
 import warnings
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from adm_cli.budget import MOST_FILES, MOST_TEXT, parse_json
 from adm_cli.errors import AdmError, UsageError
-from adm_cli.storage.images import Pixels
-from adm_cli.storage.pictures import MOST_PIXELS
+from adm_cli.storage.files import open_file
+from adm_cli.storage.images import MOST_PIXELS, Pixels
+from adm_cli.storage.zips import ForeignZip
 
+ENDINGS = (".npz", ".npy")
 _MOST_LIST = 2**28  # bytes of an array that is read whole
+_MOST_ARRAYS = 10_000
 _MOST_HEADER = 2**16  # of an array; numpy takes no more than 10,000
 _BLOCK = 1 << 24
 _HEADERS = {
@@ -50,12 +57,16 @@ class Npz:
             raise UsageError(
                 f"{'not a regular' if os.path.exists(path) else 'no such'} file: {path}"
             )
+        self._arrays: list[NpzArray] = []
+        self._archive: ForeignZip | None = None
+        self.names = ["arr_0"]
+        if path.suffix.lower() == ".npy":
+            return
         try:
-            self._archive = zipfile.ZipFile(path)
+            self._archive = ForeignZip(path, _MOST_ARRAYS)
         except Exception as error:  # damaged archives raise many kinds
             raise _unreadable(path, error) from None
         self.names = [name.removesuffix(".npy") for name in self._archive.namelist()]
-        self._arrays: list[NpzArray] = []
 
     def __enter__(self) -> Npz:
         return self
@@ -66,7 +77,8 @@ class Npz:
     def close(self) -> None:
         for array in self._arrays:
             array.close()
-        self._archive.close()
+        if self._archive is not None:
+            self._archive.close()
 
     def array(self, name: str) -> NpzArray:
         """Raises AdmError for anything but a plain array whose size is what its header says."""
@@ -75,7 +87,16 @@ class Npz:
             raise UsageError(f"{self.path} has no array {name}: it holds {there}")
         if self.names.count(name) > 1:
             raise AdmError(f"{self.path} is damaged: it has {name} twice")
-        self._arrays.append(NpzArray(self.path, name, self._archive))
+        if self._archive is None:
+            size = os.path.getsize(self.path)
+            self._arrays.append(NpzArray(self.path, name, partial(open_file, self.path), size))
+        else:
+            ended = f"{name}.npy" in self._archive.namelist()  # numpy writes the ending
+            entry = self._archive.getinfo(f"{name}.npy" if ended else name)
+            _check_stored(self.path, name, entry)
+            self._arrays.append(
+                NpzArray(self.path, name, partial(self._archive.open, entry), entry.file_size)
+            )
         return self._arrays[-1]
 
     def values(self, name: str, most: int = _MOST_LIST) -> Array | None:
@@ -90,16 +111,16 @@ class Npz:
 
 
 class NpzArray:
-    """An array, read row by row: going on costs nothing, going back begins anew."""
+    """An array of ``size`` bytes with its header, read row by row: going on costs nothing, going
+    back begins anew.
+    """
 
-    def __init__(self, path: Path, name: str, archive: zipfile.ZipFile) -> None:
-        self.path, self.name, self._archive = path, name, archive
-        there = f"{name}.npy" in archive.namelist()  # numpy writes the ending, others may not
-        self._entry = archive.getinfo(f"{name}.npy" if there else name)
+    def __init__(self, path: Path, name: str, begin: Callable[[], IO[bytes]], size: int) -> None:
+        self.path, self.name, self._opened_anew = path, name, begin
         self._lock = threading.Lock()
         self._position = 0  # rows read
         try:
-            self.shape, self.dtype, self._start = self._read_header()
+            self.shape, self.dtype, self._start = self._read_header(size)
             self._begin()
         except AdmError:
             raise
@@ -131,11 +152,10 @@ class NpzArray:
 
     def close(self) -> None:
         self._file.close()
-        self._archive.close()
 
     def _begin(self) -> None:
         """What is read next are the values, from the first."""
-        self._file: IO[bytes] = self._archive.open(self._entry)
+        self._file: IO[bytes] = self._opened_anew()
         self._position = 0
         self._pass_over(self._start)
 
@@ -143,16 +163,16 @@ class NpzArray:
         while count and (data := self._file.read(min(count, _BLOCK))):
             count -= len(data)
 
-    def _read_header(self) -> tuple[tuple[int, ...], np.dtype[Any], int]:
+    def _read_header(self, size: int) -> tuple[tuple[int, ...], np.dtype[Any], int]:
         """Shape, type, and where the values begin."""
-        with self._archive.open(self._entry) as file, warnings.catch_warnings():
+        with self._opened_anew() as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of headers as Python 2 wrote them
             head = io.BytesIO(file.read(_MOST_HEADER))  # which says itself how long it is
             version = np.lib.format.read_magic(head)
             if version not in _HEADERS:
                 raise ValueError(f"npy format {version}")
             shape, fortran, dtype = _HEADERS[version](head)
-        entry, where, start = self._entry, f"{self.path}: {self.name}", head.tell()
+        where, start = f"{self.path}: {self.name}", head.tell()
         if dtype.hasobject:
             raise AdmError(f"{where} holds pickled objects: refused, since they could run code")
         if fortran and len(shape) > 1:
@@ -162,16 +182,19 @@ class NpzArray:
             )
         if (
             any(type(side) is not int or side < 0 for side in shape)
-            or dtype.itemsize * math.prod(shape) != entry.file_size - start
-            or (
-                entry.compress_type == zipfile.ZIP_STORED and entry.compress_size != entry.file_size
-            )
+            or not dtype.itemsize  # of which there could be any number in no bytes
+            or dtype.itemsize * math.prod(shape) != size - start
         ):
             raise AdmError(
-                f"{where} is damaged: {dtype} {list(shape)} in {entry.file_size - start} bytes, "
+                f"{where} is damaged: {dtype} {list(shape)} in {size - start} bytes, "
                 f"its size is not what its header says"
             )
         return tuple(shape), dtype, start
+
+
+def _check_stored(path: Path, name: str, entry: zipfile.ZipInfo) -> None:
+    if entry.compress_type == zipfile.ZIP_STORED and entry.compress_size != entry.file_size:
+        raise AdmError(f"{path}: {name} is damaged: its size is not what the archive says")
 
 
 @dataclass(frozen=True)
@@ -195,10 +218,31 @@ def image_array(npz: Npz) -> NpzArray:
     images = npz.array("arr_0")
     shape = images.shape
     if images.dtype != np.uint8 or len(shape) != 4 or shape[3] != 3 or 0 in shape:
-        raise UsageError(f"{npz.path}: {images}, expected uint8 images [N, H, W, 3]")
+        raise UsageError(
+            f"{npz.path}: {images}, expected uint8 images [N, H, W, 3]{_mending(images)}"
+        )
+    if shape[0] > MOST_FILES:
+        raise UsageError(f"{npz.path}: {images}, expected {MOST_FILES:,} images at most")
     if shape[1] * shape[2] > MOST_PIXELS:
         raise UsageError(f"{npz.path}: {images}, which are too many pixels for an image")
     return images
+
+
+def _mending(images: NpzArray) -> str:
+    """What makes an array of pictures out of what is there."""
+    shape, dtype = images.shape, images.dtype
+    steps = []
+    if len(shape) == 4 and shape[3] != 3 and shape[1] == 3:
+        steps.append("x = x.transpose(0, 2, 3, 1)")
+    elif len(shape) == 3 or (len(shape) == 4 and shape[3] == 1):
+        steps.append(f"x = numpy.stack([x{'[..., 0]' * (len(shape) == 4)}] * 3, -1)")
+    elif len(shape) != 4 or shape[3] != 3:
+        return ""
+    if dtype.kind == "f":
+        steps.append("x = (255 * x).round().clip(0, 255).astype('uint8')")  # of 0 to 1
+    elif dtype != np.uint8:
+        steps.append("x = x.astype('uint8')")
+    return f": {'; '.join(steps)}; numpy.save('pictures.npy', x) mends it" if steps else ""
 
 
 def read_image_arrays(path: Path) -> ImageArrays:
@@ -220,7 +264,8 @@ def _image_arrays(npz: Npz) -> ImageArrays:
                 f"{path}: {name} is {array.dtype} {list(array.shape)}, "
                 f"expected a whole number for each of {len(images)} pictures"
             )
-    return ImageArrays(path, images, labels, seeds, _recipe(npz.values("adm")))
+    recipe = _recipe(npz.values("adm", 4 * MOST_TEXT))
+    return ImageArrays(path, images, labels, seeds, recipe)
 
 
 def _unreadable(path: Path, error: Exception) -> AdmError:
@@ -231,7 +276,7 @@ def _recipe(text: Array | None) -> dict[str, Any] | None:
     if text is None or text.dtype.kind != "U" or text.ndim:
         return None
     try:
-        recipe = json.loads(str(text[()]))
-    except (ValueError, RecursionError):
+        recipe = parse_json(str(text[()]))
+    except ValueError:
         return None
     return recipe if isinstance(recipe, dict) else None

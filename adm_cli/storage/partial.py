@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
 
+from adm_cli.budget import parse_json
 from adm_cli.errors import OutputError
 from adm_cli.storage.files import (
     atomic_write,
@@ -257,7 +258,7 @@ def _open_recorded(target: Path, record: Path) -> Partial | None:
     if not record.with_suffix("").is_file():
         return None
     try:
-        facts = json.loads(read_text(record))
+        facts = parse_json(read_text(record))
         if facts["piece"] != PIECE:
             return None
         version = Version(**{name: facts[name] for name in Version.__dataclass_fields__})

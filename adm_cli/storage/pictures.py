@@ -23,10 +23,9 @@ from adm_cli.storage.depth import (
     stored_values,
     to_eight_bits,
 )
-from adm_cli.storage.images import BOMBS, Pixels
+from adm_cli.storage.images import BOMBS, MOST_PIXELS, Pixels
 
 MOST_BYTES = 512 * 2**20  # no picture file is this large; a mislabelled archive may be
-MOST_PIXELS = 2**28 // 3  # from here on Pillow warns of a trap
 _MOST_RATIO = 200  # of the sides: to crop a hair, all its length would have to be enlarged
 _AVIF, _JPEG2000 = features.check("avif"), features.check("jpg_2000")  # not in every Pillow
 _FORMATS = (

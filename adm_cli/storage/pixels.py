@@ -21,7 +21,7 @@ from PIL import Image
 from adm_cli.errors import AdmError, UsageError
 from adm_cli.storage.datasets import ImageSet, open_images
 from adm_cli.storage.images import Pixels
-from adm_cli.storage.npz import Npz, image_array
+from adm_cli.storage.npz import ENDINGS, Npz, image_array
 from adm_cli.storage.pictures import center_crop
 from adm_cli.storage.ranges import with_value_range
 from adm_cli.storage.references import check_statistics
@@ -54,13 +54,14 @@ class PixelSet(Protocol):
 def open_pixels(
     path: Path, resize: tuple[int, int] | None = None, values: str | None = None
 ) -> PixelSet:
-    """A folder, zip, uncompressed tar, npz with ``arr_0`` uint8 [N, H, W, 3], or a run's folder.
+    """A folder, zip, uncompressed tar, npz with ``arr_0`` uint8 [N, H, W, 3], a bare .npy
+    of that, or a run's folder.
 
     ``resize`` crops and scales every picture as training does. Without it, pictures of different
     sizes are refused. ``values`` is ``--value-range``. Raises UsageError where there is nothing to
     read, AdmError for damage.
     """
-    if path.suffix.lower() == ".npz":
+    if path.suffix.lower() in ENDINGS:
         if statistics_only(path):
             raise UsageError(f"{path} holds statistics and no images: adm evaluate --ref takes it")
         return NpzPixels(path, resize)

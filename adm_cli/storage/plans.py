@@ -10,14 +10,16 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from adm_cli.budget import parse_json
 from adm_cli.errors import RunError, UsageError
 from adm_cli.storage.files import explain_os_error, read_file
-from adm_cli.storage.sealed import is_sealed, seal
+from adm_cli.storage.sealed import as_written, seal
 
 FORMAT = 1
 MAX_IMAGES = 10**7
 _OFF = {"cfg": 1.0}  # what settings mean that a plan leaves out, if not "none"
 _MOST_BYTES = 2**31  # of run.json: so many rows at 200 bytes each
+_MOST_ENTRIES = 2**27
 
 
 class Item(NamedTuple):
@@ -75,12 +77,12 @@ def read_plan(path: Path) -> Plan:
         raise RunError(f"{path.parent} is no run: it has no {path.name}") from None
     except OSError as error:
         raise RunError(explain_os_error(f"cannot read {path}", error)) from None
-    if not is_sealed(data):
+    if (whole := as_written(data)) is None:
         raise RunError(
             f"{path} is damaged: its hash is not its content's (adm verify --repair mends it)"
         )
     try:
-        value = json.loads(data)
+        value = parse_json(whole, most=_MOST_BYTES, entries=_MOST_ENTRIES)
         if value["format"] != FORMAT:
             raise RunError(f"{path} has format {value['format']!r:.20}: made by another adm")
         rows = (item for row in value["items"] for item in _expand(row))

@@ -16,6 +16,7 @@ import safetensors
 import torch
 from torch import Tensor
 
+from adm_cli.budget import parse_json
 from adm_cli.errors import CheckpointError
 from adm_cli.storage.checkpoints import read_tensors, write_tensors
 
@@ -78,7 +79,7 @@ def read_reference(path: Path) -> Reference:
             f"{FORMAT_VERSION}; a newer adm may be needed"
         )
     try:
-        reference = _parse(json.loads(metadata["reference"]), tensors)
+        reference = _parse(parse_json(metadata["reference"]), tensors)
     except (KeyError, ValueError, TypeError, ArithmeticError, RecursionError) as error:
         raise CheckpointError(f"{path}: damaged reference ({error})") from None
     return reference

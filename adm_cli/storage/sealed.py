@@ -8,8 +8,9 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from adm_cli.storage.files import atomic_write, file_digest
+from adm_cli.storage.files import atomic_write, file_digest, read_file
 
+_MOST_BYTES = 2**31
 _MARK = b'  "sha256": "'
 
 
@@ -22,6 +23,19 @@ def is_sealed(data: bytes) -> bool:
     """Whether a file's bytes are those that were written."""
     body, mark, _ = data.rpartition(_MARK)
     return bool(mark) and data == seal(body)
+
+
+def as_written(data: bytes) -> bytes | None:
+    """A file's bytes as they were written, also after a tool for texts has changed their line ends
+    or put a mark in front; None if they are others.
+    """
+    plain = data.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n")
+    return next((found for found in (data, plain) if is_sealed(found)), None)
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a file is to the last byte as it was written; raises OSError."""
+    return is_sealed(read_file(path, _MOST_BYTES))
 
 
 def both_copies(path: Path) -> tuple[Path, Path]:

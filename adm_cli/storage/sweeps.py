@@ -15,12 +15,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from adm_cli.budget import parse_json
 from adm_cli.errors import AdmError, UsageError
 from adm_cli.storage.files import explain_os_error, file_digest, leftovers, read_file
 from adm_cli.storage.links import check_below
 from adm_cli.storage.plans import check_name
 from adm_cli.storage.runs import RunFolder
-from adm_cli.storage.sealed import both_copies, is_sealed, seal, write_copies
+from adm_cli.storage.sealed import as_written, both_copies, is_whole, seal, write_copies
 from adm_cli.storage.tables import Panel, csv_bytes, draw_panels, write_csv
 from adm_cli.storage.verifying import Finding, check_digest
 
@@ -99,6 +100,9 @@ class SweepFolder:
         for path in both_copies(self.file):
             try:
                 _read(path)
+                if not is_whole(path):
+                    text = f"{path}: its line ends are not those written"
+                    yield Finding("run", path.name, text)
             except FileNotFoundError:
                 yield Finding("run", path.name, f"{path} is missing")
             except AdmError as error:
@@ -130,9 +134,9 @@ def _read(path: Path) -> Results:
     """One copy; raises AdmError if it is damaged, FileNotFoundError if it is not there."""
     try:
         data = read_file(path, _MOST_BYTES)
-        if not is_sealed(data):
+        if (whole := as_written(data)) is None:
             raise ValueError("its hash is not its content's")
-        value = json.loads(data)
+        value = parse_json(whole, most=_MOST_BYTES)
         if value["format"] != FORMAT:
             raise ValueError(f"format {value['format']!r:.20}, made by another adm")
         axes = {str(name): list(values) for name, values in value["axes"].items()}

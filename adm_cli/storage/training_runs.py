@@ -21,6 +21,7 @@ from typing import Any
 
 from torch import Tensor
 
+from adm_cli.budget import parse_json
 from adm_cli.errors import CheckpointError, OutputError
 from adm_cli.storage.checkpoints import read_tensors, write_tensors
 from adm_cli.storage.files import (
@@ -94,7 +95,7 @@ class RunFolder:
         """Raises CheckpointError if they are damaged."""
         path = self.path / "settings.json"
         try:
-            settings = json.loads(read_text(path))
+            settings = parse_json(read_text(path))
         except (OSError, ValueError, RecursionError) as error:
             raise CheckpointError(f"cannot read {path}: {error}") from None
         if not isinstance(settings, dict):
@@ -123,7 +124,7 @@ class RunFolder:
                 tensors, metadata = read_tensors(path)
                 if metadata.get("format") != "adm-training":
                     raise CheckpointError(f"{path} is not a training state")
-                return tensors, json.loads(metadata["facts"]), wrong
+                return tensors, parse_json(metadata["facts"]), wrong
             except (CheckpointError, KeyError, ValueError) as error:
                 wrong.append(str(error))
         if wrong:

@@ -14,6 +14,7 @@ from adm_cli.storage.links import remove
 from adm_cli.storage.manifests import Record, read_manifest, rewrite_manifest
 from adm_cli.storage.plans import Plan, read_plan
 from adm_cli.storage.runs import RunFolder
+from adm_cli.storage.sealed import is_whole
 
 Kind = Literal[
     "damaged", "missing", "unrecorded", "temporary", "line", "run", "unfinished", "foreign"
@@ -58,7 +59,10 @@ def _books(run: RunFolder) -> Iterator[Finding]:
     for path in (run.file, run.copy):
         try:
             read_plan(path)
-            good += 1
+            if is_whole(path):
+                good += 1
+            else:
+                yield Finding("run", path.name, f"{path}: its line ends are not those written")
         except RunError as error:
             yield Finding("run", path.name, str(error))
     if good == 2 and not run.whole():

@@ -6,7 +6,6 @@ import hashlib
 import os
 import random
 import signal
-import tempfile
 import time
 from functools import partial
 from pathlib import Path
@@ -55,7 +54,7 @@ def test_power_failure_at_every_operation(toys: Toys, place: Path) -> None:
 
 
 def unsynced(folder: Path, data: bytes, prefix: str) -> str:
-    handle, name = tempfile.mkstemp(dir=folder, prefix=prefix, suffix=".tmp")
+    handle, name = files._new_file(folder, prefix)
     with os.fdopen(handle, "wb") as file:
         file.write(data)
     return name

@@ -296,9 +296,9 @@ WRITERS: dict[str, str] = {
     "training/loop.py Run.__init__": "test_inside_a_training_run",
 }
 CHANGES = {
-    "unlink", "rmdir", "rmtree", "rename", "mkdir", "makedirs", "symlink_to", "mkstemp", "mkdtemp",
-    "TemporaryFile", "FileLock", "SummaryWriter", "write_text", "write_bytes", "_in_its_folder",
-    "flock", "touch",
+    "unlink", "rmdir", "rmtree", "rename", "mkdir", "makedirs", "symlink_to", "mkdtemp",
+    "_new_file", "TemporaryFile", "FileLock", "SummaryWriter", "write_text", "write_bytes",
+    "_in_its_folder", "flock", "touch",
 }  # fmt: skip
 OF_THE_SYSTEM = {"remove", "replace", "chmod"}  # of `os`; others have these names too
 
