@@ -28,7 +28,7 @@ def main() -> None:
 
     def draw(sampler: str, steps: int) -> torch.Tensor:
         config = SamplingConfig(
-            seeds=range(len(CLASSES)),
+            seeds=tuple(range(len(CLASSES))),
             classes=CLASSES,
             sampler=sampler,
             steps=str(steps),
