@@ -46,11 +46,17 @@ _HOMES = {
     "convert": "converting",
     "load_model": "loading",
     "ImageBatch": "batches",
-    "Pipeline": "pipeline",
+    "Pipeline": "sampling.pipeline",
     "find_upsampler": "sources",
-    "generate": "pipeline",
-    "load_pipeline": "pipeline",
-    "upsample": "pipeline",
+    "generate": "sampling.pipeline",
+    "load_pipeline": "sampling.pipeline",
+    "enlarge": "sampling.pipeline",
+    "merge": "sampling.merge",
+    "repro": "sampling.repro",
+    "sample": "sampling.sample",
+    "sweep": "sampling.sweep",
+    "upsample": "sampling.upsample",
+    "verify": "sampling.verify",
 }
 
 __all__ = [
@@ -76,6 +82,7 @@ __all__ = [
     "density_coverage",
     "dpm_solver_3m_sample",
     "dpm_solver_sample",
+    "enlarge",
     "find_upsampler",
     "frechet_distance",
     "generate",
@@ -85,10 +92,15 @@ __all__ = [
     "limited_guidance",
     "load_model",
     "load_pipeline",
+    "merge",
     "openai_flags",
     "precision_recall",
+    "repro",
+    "sample",
+    "sweep",
     "unipc_sample",
     "upsample",
+    "verify",
 ]
 
 if TYPE_CHECKING:
@@ -112,12 +124,18 @@ if TYPE_CHECKING:
     from adm_cli.models.classifier import NoisyClassifier
     from adm_cli.models.unet import SuperResUNet, UNet
     from adm_cli.openai_flags import openai_flags
-    from adm_cli.pipeline import (
+    from adm_cli.sampling.merge import merge
+    from adm_cli.sampling.pipeline import (
         Pipeline,
+        enlarge,
         generate,
         load_pipeline,
-        upsample,
     )
+    from adm_cli.sampling.repro import repro
+    from adm_cli.sampling.sample import sample
+    from adm_cli.sampling.sweep import sweep
+    from adm_cli.sampling.upsample import upsample
+    from adm_cli.sampling.verify import verify
     from adm_cli.sources import find_upsampler
 
 

@@ -28,6 +28,8 @@ Anneal = Literal["none", "linear", "cosine"]
 TimestepSampler = Literal["uniform", "stratified", "loss-second-moment"]
 TrainingDtype = Literal["float32", "bfloat16", "float16"]
 
+DEFAULT_NUM = 4  # images of each class, where nobody says how many
+DEFAULT_ROWS = 10  # images of each cell on a sweep's contact sheet
 NORM_GROUPS = 32  # of every group norm in ADM
 LEAST_CROP = 0.8  # smallest side of the original's random crops, of the picture's shorter side
 
@@ -394,6 +396,7 @@ class TrainingConfig:
 
 
 C = TypeVar("C", UNetConfig, ClassifierConfig, DiffusionConfig, TrainingConfig, Recommended)
+D = TypeVar("D")
 
 
 def config_to_json(
@@ -410,7 +413,7 @@ def config_from_json(cls: type[C], text: str) -> C:
         raise ConfigError(f"{cls.__name__}: not JSON ({error})") from None
     if not isinstance(data, dict):
         raise ConfigError(f"{cls.__name__}: expected a JSON object")
-    return _build(cls, data)
+    return read_config(cls, data)
 
 
 def with_settings(config: C, settings: Mapping[str, Any]) -> C:
@@ -419,8 +422,12 @@ def with_settings(config: C, settings: Mapping[str, Any]) -> C:
     return config_from_json(type(config), json.dumps(merged))
 
 
-def _build(cls: type[C], data: Mapping[str, Any]) -> C:
-    fields = {field.name: field for field in dataclasses.fields(cls)}
+def read_config(cls: type[D], data: Mapping[str, Any]) -> D:
+    """A frozen dataclass of its fields as JSON has them; raises ConfigError as `config_from_json`.
+
+    ``cls`` holds numbers, texts, None and tuples of them.
+    """
+    fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     hints = get_type_hints(cls)
     unknown = sorted(set(data) - set(fields))
     required = {n for n, f in fields.items() if f.default is dataclasses.MISSING}
@@ -435,7 +442,7 @@ def _build(cls: type[C], data: Mapping[str, Any]) -> C:
             raise ConfigError(
                 f"{cls.__name__}: {name} has an unexpected value {value!r:.60}{expected}"
             )
-    return cls(**values)  # type: ignore[arg-type]  # checked one by one above
+    return cls(**values)  # checked one by one above
 
 
 def _matches(value: object, hint: Any) -> bool:

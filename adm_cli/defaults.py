@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import lru_cache
 
 from adm_cli.config import DiffusionConfig, Recommended, SamplingConfig
 from adm_cli.diffusion.schedule import NoiseSchedule
@@ -25,6 +26,7 @@ def recommended(sources: Sources) -> Recommended:
     return preset or info.recommended or Recommended()
 
 
+@lru_cache(maxsize=16)
 def choose_schedule(diffusion: DiffusionConfig, steps: str | None) -> NoiseSchedule:
     """The respaced schedule; ``steps`` None takes what the model was trained for, or all."""
     schedule = NoiseSchedule.named(diffusion.noise_schedule, diffusion.num_timesteps)

@@ -17,11 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
+from adm_cli.sampling.folder import RunFolder, Shard
+from adm_cli.sampling.images import Images, drawn_row
+from adm_cli.sampling.run import Run, Stage
+from adm_cli.sampling.writer import Finished, ImageWriter
 from adm_cli.storage.images import Pixels, encode_image
-from adm_cli.storage.outputs import image_item
-from adm_cli.storage.plans import Plan
-from adm_cli.storage.runs import RunFolder, Shard
-from adm_cli.storage.writing import Finished, ImageWriter
 
 
 def main() -> None:
@@ -51,13 +51,23 @@ def main() -> None:
 
 
 def _write(folder: Path, pixels: Pixels, count: int, batch: int) -> float:
-    items = [image_item(0, seed, ".png") for seed in range(count)]
-    run = RunFolder(folder)
-    run.begin(Plan("sample", {}, {}, items))
+    images, run = Images([drawn_row(0, range(count), ".png")]), RunFolder(folder)
+    stage = Stage(
+        model="none", model_sha256="", scale=0, sampler="ddpm", steps="1", num_steps=1, eta=None,
+        clip_denoised=True, size=pixels.shape[:2], dtype="float32",
+    )  # fmt: skip
+    asked = Run(
+        stages=(stage,), images=images, device="cpu", threads=None, batch_size=batch, format="png",
+        versions={},
+    )  # fmt: skip
+    run.begin(asked)
     started = time.perf_counter()
-    with ImageWriter(run, Shard(), lambda _record: None) as writer:
-        for start in range(0, count, batch):
-            writer.add([Finished(item, pixels, None) for item in items[start : start + batch]])
+    writer = ImageWriter(run, Shard())
+    writer.open()
+    for start in range(0, count, batch):
+        writer.add([Finished(one, pixels, None) for one in images[start : start + batch]])
+    writer.close()
+    writer.check()
     return time.perf_counter() - started
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-import adm_cli.pipeline as pipeline_module
+import adm_cli.sampling.pipeline as pipeline_module
 from adm_cli.config import SamplingConfig
 from adm_cli.defaults import choose_schedule
 from adm_cli.devices import reproducible_kernels
@@ -20,13 +20,15 @@ from adm_cli.errors import ConfigError, UsageError
 from adm_cli.guiding import guided_by
 from adm_cli.models.cost import activation_bytes
 from adm_cli.models.unet import UNet
-from adm_cli.pipeline import (
+from adm_cli.sampling.pipeline import (
     Pipeline,
-    choose_batch_size,
+    enlarge,
     fit_together,
+    fitting_batch,
     generate,
+    image_costs,
     load_pipeline,
-    upsample,
+    weight_bytes,
 )
 from adm_cli.sources import find_sources, find_upsampler
 from adm_cli.storage.images import to_uint8
@@ -181,19 +183,21 @@ def test_guidance_in_an_interval(toy: Pipeline, monkeypatch: pytest.MonkeyPatch)
 def test_the_doubled_batch_is_counted(
     toy: Pipeline, toys: Toys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = SamplingConfig(seeds=tuple(range(16)), classes=(0,) * 16)
-    bare = replace(toy, classifier=None)
+    def costs(*, free: bool) -> list[int]:
+        return image_costs(base, guided=False, classifier_free=free)
+
+    base, large = find_sources(toy.sources.model.path), find_upsampler(toys.upsampler)
     cost = activation_bytes(toy.model.config)
     monkeypatch.setattr(pipeline_module, "free_bytes", lambda _device: int(8.1 * cost / 0.6))
-    assert choose_batch_size(bare, config) == 8
-    assert choose_batch_size(bare, replace(config, cfg=2.0)) == 4
-    base, stage = find_sources(toy.sources.model.path), find_upsampler(toys.upsampler)
-    weights = 4 * (base.model.parameters + stage.model.parameters)
-    dtypes = (torch.float32, torch.float32)
+    assert fitting_batch(costs(free=False), toy.device, 16) == 8
+    assert fitting_batch(costs(free=True), toy.device, 16) == 4
+    assert fitting_batch(costs(free=False), toy.device, 16, weights=int(4 * cost / 0.6)) == 4
+    weights = sum(weight_bytes(one, torch.float32, guided=False) for one in (base, large))
+    assert weights == 4 * (base.model.parameters + large.model.parameters)
     monkeypatch.setattr(pipeline_module, "activation_bytes", lambda _config: 10**6)
     monkeypatch.setattr(pipeline_module, "free_bytes", lambda _device: (weights + 1_500_000) / 0.9)
-    assert fit_together(base, config, stage, toy.device, dtypes)
-    assert not fit_together(base, replace(config, cfg=2.0), stage, toy.device, dtypes)
+    assert fit_together(weights, max(costs(free=False)), toy.device)
+    assert not fit_together(weights, max(costs(free=True)), toy.device)
 
 
 def test_models_that_cannot(toys: Toys, tmp_path: Path) -> None:
@@ -206,9 +210,7 @@ def test_models_that_cannot(toys: Toys, tmp_path: Path) -> None:
     pictures = torch.zeros(1, 8, 8, 3, dtype=torch.uint8)
     config = SamplingConfig(seeds=(0,), classes=(0,), cfg=2.0)
     with pytest.raises(ConfigError, match=r"takes no guidance: .*cfg 1"):
-        next(
-            upsample(load_pipeline(find_upsampler(toys.upsampler), device="cpu"), pictures, config)
-        )
+        next(enlarge(load_pipeline(find_upsampler(toys.upsampler), device="cpu"), pictures, config))
 
 
 def test_the_embedded_model_can() -> None:

@@ -19,8 +19,8 @@ from adm_cli.defaults import (
     taken_from,
 )
 from adm_cli.errors import ConfigError
-from adm_cli.pipeline import Pipeline
 from adm_cli.presets import PRESETS, find_preset
+from adm_cli.sampling.pipeline import Pipeline
 from adm_cli.sources import Sources, find_sources
 from adm_cli.storage.checkpoints import read_model_file
 from tests.conftest import Toys

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from adm_cli import find_upsampler, generate, load_pipeline, upsample
+from adm_cli import enlarge, find_upsampler, generate, load_pipeline
 from adm_cli.config import SamplingConfig
 from adm_cli.diffusion.finite import FiniteWatch, finite_images
 from adm_cli.diffusion.process import clip_xstart
@@ -20,7 +20,7 @@ from adm_cli.diffusion.schedule import NoiseSchedule
 from adm_cli.errors import AdmError, NotFiniteError
 from adm_cli.evaluating import measure
 from adm_cli.evaluation.inception import Features
-from adm_cli.pipeline import Pipeline
+from adm_cli.sampling.pipeline import Pipeline
 from tests import test_evaluating as evaluation
 from tests.conftest import TOY_CLASSIFIER, TOY_UNET, TOY_UPSAMPLER, Toys
 from tests.overflow import LOST, overflowing
@@ -139,7 +139,7 @@ def test_upsample_names_them_too(tmp_path: Path) -> None:
     path = overflowing(tmp_path / "bad.safetensors", TOY_UPSAMPLER)
     bad = load_pipeline(find_upsampler(path), device="cpu")
     pictures = torch.zeros(2, 8, 8, 3, dtype=torch.uint8)
-    batches = upsample(bad, pictures, config(LOST, 0))
+    batches = enlarge(bad, pictures, config(LOST, 0))
     assert next(batches).finite == (False, True)
     with pytest.raises(NotFiniteError, match="class 3, seed 0"):
         next(batches)

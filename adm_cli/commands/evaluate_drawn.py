@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from adm_cli.commands import console
-from adm_cli.commands.selection import Wanted, select_images
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from adm_cli.config import SamplingConfig
     from adm_cli.evaluating import Extractor, Measured
-    from adm_cli.pipeline import Pipeline
+    from adm_cli.sampling.pipeline import Pipeline
 
 DEFAULT_NUM = 1000  # images drawn with --model
 
@@ -54,21 +53,30 @@ class Drawn:
 
 def open_drawn(drawing: Drawing, device: str) -> Drawn:
     """The models loaded and the images chosen; raises UsageError as ``adm sample`` does."""
-    from adm_cli.commands.sample import sampling_settings
-    from adm_cli.pipeline import load_pipeline
+    from adm_cli.sampling.pipeline import load_pipeline
+    from adm_cli.sampling.recipe import stage_config
+    from adm_cli.sampling.select import select_images
+    from adm_cli.sampling.settings import (
+        Machine,
+        StageOptions,
+        distinct_kinds,
+        make_stage,
+        sampling_config,
+    )
     from adm_cli.sources import find_sources
 
     assert drawing.model is not None
     sources = find_sources(drawing.model, drawing.guide, guided=drawing.scale != 0)
     num = DEFAULT_NUM if drawing.num is None else drawing.num
-    pairs = select_images(sources, drawing.classes, seed=drawing.seed, num=num)
-    images = [Wanted(class_id, own_seed) for class_id, own_seed in pairs]
-    config = sampling_settings(
-        sources, images, drawing.scale, drawing.sampler, drawing.steps, None, None, True,
-        cfg=drawing.cfg,
-    )  # fmt: skip
+    images = select_images(sources, drawing.classes, ".png", seed=drawing.seed, num=num)
+    options = StageOptions(
+        scale=drawing.scale, sampler=drawing.sampler, steps=drawing.steps, cfg=drawing.cfg
+    )
+    config = sampling_config(sources, distinct_kinds(images), options)
     pipeline = load_pipeline(sources, guided=config.scale != 0, device=device)
-    return Drawn(sources.model_name, pipeline, config, [])
+    stage = make_stage(sources, config, Machine(pipeline.device))
+    whole = replace(stage_config(stage, images, 1), batch_size=None)
+    return Drawn(sources.model_name, pipeline, whole, [])
 
 
 def measure_drawn(
@@ -77,7 +85,7 @@ def measure_drawn(
     """Draws and measures batch by batch: no image is kept."""
     from adm_cli.defaults import choose_schedule
     from adm_cli.evaluating import features_needed, measure
-    from adm_cli.pipeline import generate
+    from adm_cli.sampling.pipeline import generate
 
     pipeline, config = drawn.pipeline, drawn.config
     steps = len(choose_schedule(pipeline.diffusion, config.steps))

@@ -88,21 +88,22 @@ def _picture_facts(path: Path) -> dict[str, Any]:
 
 def _folder_facts(path: Path) -> dict[str, Any]:
     """What the folder of a run, a sweep or a training holds."""
+    from adm_cli.sampling.folder import RunFolder
+    from adm_cli.sampling.run import environment, settings
+    from adm_cli.sampling.sweep_folder import SweepFolder
     from adm_cli.storage import training_runs
-    from adm_cli.storage.runs import RunFolder
-    from adm_cli.storage.sweeps import SweepFolder
 
     run, sweep, training = RunFolder(path), SweepFolder(path), training_runs.RunFolder(path)
     if run.exists():
-        plan = run.read()
-        made = run.kept(plan.items)
+        what = run.read()
+        facts = settings(what)
         return {
             "folder": str(path),
-            "kind": f"run of adm {plan.kind}",
-            "images": len(plan.items),
-            "images_made": len(made),
-            **plan.settings,
-            "environment": dict(plan.environment),
+            "kind": f"run of adm {facts.pop('command')}",
+            "images": len(what.images),
+            "images_made": sum(1 for _ in run.kept(what.images)),
+            **facts,
+            "environment": environment(what),
         }
     if sweep.exists():
         results = sweep.read()

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
 from adm_cli.commands import completing
 from adm_cli.errors import UsageError
-
-if TYPE_CHECKING:
-    from adm_cli.storage.runs import Shard
 
 _MOST_SIDE = 8192
 SAMPLERS = "ddpm, ddim, dpm++2m, dpm++3m, unipc or heun"
@@ -44,32 +41,6 @@ complete_sampler = completing.complete_word(*completing.SAMPLER_NAMES)
 complete_device = completing.complete_word(*completing.DEVICE_NAMES)
 complete_dtype = completing.complete_word(*completing.DTYPE_NAMES)
 complete_metrics = completing.complete_list(*completing.METRIC_NAMES)
-
-
-def read_interval(text: str | None, option: str = "--guide-interval") -> tuple[float, float] | None:
-    """``0.2,0.8`` as numbers; raises UsageError for anything but two of them."""
-    if text is None:
-        return None
-    try:
-        first, last = (float(part) for part in text.split(","))
-    except ValueError:
-        raise UsageError(f"{option} {text!r:.60}: expected two numbers such as 0.2,0.8") from None
-    return first, last
-
-
-def check_modifiers(guide_interval: tuple[float, float] | None, entropy_scaling: bool) -> None:
-    """To be called where there is no guidance; raises UsageError for what would change it."""
-    if guide_interval is not None or entropy_scaling:
-        raise UsageError(
-            "--guide-interval and --entropy-scaling change the guidance, and there is none: "
-            "pass a --scale"
-        )
-
-
-def check_cfg_interval(interval: tuple[float, float] | None) -> None:
-    """To be called where no image has a ``--cfg``; raises UsageError for an interval of it."""
-    if interval is not None:
-        raise UsageError("--cfg-interval says where --cfg guides, and that is off: pass a --cfg")
 
 
 def _lower(text: str) -> str:
@@ -257,35 +228,16 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no n
 WeightsFile = Annotated[Path, typer.Argument(help="A file.", show_default=False)]
 
 
-@dataclass(frozen=True)
-class Part:
-    """This process's part of a run, by ``--shard`` and by torchrun."""
-
-    shard: Shard
-    device: str
-    speaks: bool  # notes and progress: of torchrun's processes only the first
+def asked(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a command that its Python function takes: all but how it speaks."""
+    return {name: value for name, value in arguments.items() if name not in ("json", "quiet")}
 
 
-def find_part(shard: str | None, device: str, out: Path | None) -> Part:
-    """Which shard to draw, and where; torchrun's processes divide ``--shard`` further.
-
-    Raises UsageError.
-    """
-    import torch
-
-    from adm_cli.storage.runs import Shard
+def speaks() -> bool:
+    """Whether this process tells notes and progress: of torchrun's processes only the first."""
     from adm_cli.training.distributed import find_world
 
-    world = find_world()
-    if not 0 <= world.rank < world.size:
-        raise UsageError(f"RANK={world.rank} does not fit WORLD_SIZE={world.size}")
-    outer = Shard() if shard is None else Shard.parse(shard)
-    part = Shard(world.rank + 1, world.size).within(outer)
-    if part.count > 1 and out is None:
-        raise UsageError("several processes share one run: name its folder with --out")
-    if world.size > 1 and device in ("auto", "cuda") and torch.cuda.is_available():
-        device = f"cuda:{world.local_rank % torch.cuda.device_count()}"
-    return Part(part, device, world.rank == 0)
+    return find_world().rank == 0
 
 
 def parse_resize(text: str | None) -> tuple[int, int] | None:
@@ -298,20 +250,3 @@ def parse_resize(text: str | None) -> tuple[int, int] | None:
     if not 1 <= min(size) <= max(size) <= _MOST_SIDE:
         raise UsageError(f"--resize {text}: expected sides of 1 to {_MOST_SIDE}")
     return size
-
-
-def recorded_weights(option: str, given: str | None, recorded: Any, made: Path) -> Any:
-    """What was asked for, else what made the picture or run, if that can be found by its name.
-
-    Raises UsageError.
-    """
-    from adm_cli.presets import CHECKPOINTS, PRESETS
-
-    if given is not None or recorded is None:
-        return given
-    if recorded not in [*(row.name for row in PRESETS), *(row.name for row in CHECKPOINTS)]:
-        raise UsageError(
-            f"{made} was made with the weights {recorded!r:.80}, which are no preset: "
-            f"pass their file with {option}"
-        )
-    return recorded

@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
 from adm_cli.commands import console, options
-from adm_cli.commands.drawing import Telling
-from adm_cli.commands.sample_outputs import FRESH
-from adm_cli.commands.selection import DEFAULT_NUM, Wanted, select_images
-from adm_cli.commands.sweep_cells import Grid, Prepared, open_judge, prepare_cells
-from adm_cli.commands.sweep_run import Sweep
-from adm_cli.errors import UsageError
-from adm_cli.storage.sweeps import SweepFolder
-
-if TYPE_CHECKING:
-    from adm_cli.sources import Sources
-
-DEFAULT_ROWS = 10
+from adm_cli.commands import show as showing
+from adm_cli.config import DEFAULT_NUM, DEFAULT_ROWS
 
 
 def sweep(
@@ -109,104 +98,18 @@ def sweep(
 
     adm sweep --class all --num 20 --scale 0,2,4 --ref photos --features classifier --out sweep
     """
-    from adm_cli.devices import choose_device
-    from adm_cli.storage.outputs import fresh_folder, make_fresh_folder
+    asked = options.asked(locals())
+    from adm_cli.sampling.sweep import sweep as draw_sweep
 
-    if rows < 1:
-        raise UsageError(f"--rows must be at least 1, got {rows}")
-    if ref is None and not (metrics is None and inception is None and features == "inception"):
-        raise UsageError("--metrics, --features and --inception are for measuring: pass --ref")
-    samplers, respacings = _words("sampler", sampler), _words("steps", steps)
-    grid = Grid(
-        samplers, respacings, _numbers("scale", scale), _numbers("cfg", cfg), eta, batch_size, clip,
-        options.read_interval(guide_interval), entropy_scaling,
-        options.read_interval(cfg_interval, "--cfg-interval"),
-    )  # fmt: skip
-    guided = any(value is None or value != 0 for value in grid.scales)
-    models = _find_models(model, classifier, guided=guided)
-    pairs = select_images(models[0][1], class_, seed=seed, seeds=seeds, num=num, total=total)
-    images = [Wanted(class_id, own_seed) for class_id, own_seed in pairs]
-    _check_same_classes(models, images)
-    folder = fresh_folder(FRESH) if out is None else out
-    cells = prepare_cells(
-        models, grid, images, folder, choose_device(device), dtype, overwrite=overwrite
-    )
-    whole = Sweep(SweepFolder(folder), cells, rows, Telling(json, quiet, images=False))
-    whole.begin(overwrite=overwrite)
+    note = "the sweep goes on with them"
+    with showing.ShowSweep(json=json, quiet=quiet, images=False, goes_on=note) as show:
+        done = draw_sweep(**asked, on_event=show)
     if dry_run:
-        _show_plan(cells, json=json, overwrite=overwrite)
-        return
-    judge = None
-    if ref is not None:
-        judge = open_judge(ref, metrics, features, inception, cells, device, quiet=quiet)
-    if out is not None:
-        whole.run(judge, device, dtype, overwrite=overwrite)
-        return
-    whole.move(make_fresh_folder(FRESH))
-    try:
-        whole.run(judge, device, dtype, overwrite=overwrite)
-    finally:
-        whole.discard_if_empty()
+        _show_costs(list(done.rows), json=json)
 
 
-def _words(name: str, text: str | None) -> list[str | None]:
-    """Values separated by commas; one None where nothing was said."""
-    if text is None:
-        return [None]
-    words = [word.strip() for word in text.split(",")]
-    if not all(words):
-        raise UsageError(f"--{name} {text!r}: expected values separated by commas")
-    return list(dict.fromkeys(words))
-
-
-def _numbers(name: str, text: str | None) -> list[float | None]:
-    try:
-        values = [None if word is None else float(word) for word in _words(name, text)]
-    except ValueError:
-        raise UsageError(f"--{name} {text!r}: expected numbers such as 0,1,2.5,4") from None
-    return list(dict.fromkeys(values))
-
-
-def _find_models(text: str, classifier: str | None, *, guided: bool) -> list[tuple[str, Sources]]:
-    """Labels, each its own, and weights; ``text`` is one name or several with commas between."""
-    from adm_cli.sources import find_sources
-
-    names = [text] if os.path.isfile(text) else [name.strip() for name in text.split(",")]
-    found = [find_sources(name, classifier, guided=guided) for name in dict.fromkeys(names)]
-    labels = [sources.model_name for sources in found]
-    if len(set(labels)) < len(labels):  # runs/a/model.safetensors, runs/b/model.safetensors
-        paths = [sources.model.path.absolute() for sources in found]
-        labels = [f"{path.parent.name}-{path.stem}" for path in paths]
-    if len(set(labels)) < len(labels):
-        raise UsageError(f"--model {text}: two of the models have the same name, {labels[0]}")
-    return list(zip(labels, found, strict=True))
-
-
-def _check_same_classes(models: list[tuple[str, Sources]], images: list[Wanted]) -> None:
-    """Raises UsageError unless all models draw pictures of one size of the same classes."""
-    (first, one), *others = models
-    for label, other in others:
-        if one.model.info.config.image_size != other.model.info.config.image_size:
-            raise UsageError(f"{first} and {label} draw pictures of different sizes")
-        for class_id in dict.fromkeys(image.class_id for image in images):
-            if class_id is not None and one.classes.get(class_id) != other.classes.get(class_id):
-                raise UsageError(f"class {class_id} is not the same to {first} and {label}")
-
-
-def _show_plan(cells: list[Prepared], *, json: bool, overwrite: bool) -> None:
+def _show_costs(rows: list[dict[str, Any]], *, json: bool) -> None:
     """The cells, what is there of each, and what the rest costs."""
-    rows = []
-    for prepared in cells:
-        images, steps = len(prepared.plan.items), prepared.plan.settings["num_steps"]
-        missing = images if overwrite else prepared.missing
-        rows.append({
-            "cell": prepared.cell.name,
-            "images": images,
-            "to_draw": missing,
-            "num_steps": steps,
-            "evaluations": missing * steps,
-            "gflop": round(missing * steps * prepared.gflop_a_step(), 1),
-        })  # fmt: skip
     if json:
         for row in rows:
             console.print_json(row)

@@ -183,7 +183,7 @@ def _alone(
 
 
 def _fresh_folder(world: World) -> Path:
-    from adm_cli.storage.outputs import make_fresh_folder
+    from adm_cli.sampling.outputs import make_fresh_folder
 
     if world.size > 1:
         raise UsageError("several processes need --out, so that they agree on the folder")

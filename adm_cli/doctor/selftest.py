@@ -22,7 +22,7 @@ from adm_cli.devices import DTYPES
 from adm_cli.loading import Model, build_model
 from adm_cli.models.classifier import NoisyClassifier
 from adm_cli.models.unet import UNet
-from adm_cli.pipeline import Pipeline, generate
+from adm_cli.sampling.pipeline import Pipeline, generate
 from adm_cli.sources import Sources
 from adm_cli.storage.checkpoints import ModelFile, ModelInfo
 

@@ -14,9 +14,9 @@ import numpy.typing as npt
 from adm_cli.errors import UsageError
 from adm_cli.storage.datasets import ImageSet, match_classes, open_images
 from adm_cli.storage.images import recipe_in
+from adm_cli.storage.manifests import Manifests
 from adm_cli.storage.npz import read_image_arrays
 from adm_cli.storage.pixels import NpzPixels, PicturePixels, PixelSet, open_pixels
-from adm_cli.storage.runs import RunFolder
 
 _MOST_STAGES = 8  # of a recipe within a recipe
 Recipe = Mapping[str, Any]
@@ -84,7 +84,7 @@ def _of_pictures(
     images: ImageSet, path: Path, known: Mapping[int, str]
 ) -> tuple[Sequence[int | None], list[Recipe | None]]:
     if os.path.isfile(path / "run.json"):
-        records = RunFolder(path).records()
+        records = Manifests(path).records()
         said = [_whole(records[p.name].get("class")) for p in images.pictures]
         firsts = {label: i for i, label in reversed(list(enumerate(said)))}
         return said, [recipe_in(images.read(i)) for i in firsts.values()]

@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import os
 import zlib
-from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -25,11 +25,12 @@ from adm_cli.storage.files import (
     open_to_append,
     sync_folder,
 )
-from adm_cli.storage.plans import check_name
+from adm_cli.storage.names import check_name
 
 Record = dict[str, Any]  # file, bytes, sha256, and the facts of the image
 
 _MARK = b', "crc": "'
+MOST_OTHERS = 10_000  # files of a folder that are no images of its run
 _MOST_LINE = 2**20  # bytes; what is longer is damaged, and counts as several
 
 
@@ -59,7 +60,7 @@ def parse_line(line: bytes) -> Record | None:
     if not mark or line != body + _seal(body):
         return None
     try:
-        record = parse_json(body + b"}")
+        record: Record = parse_json(body + b"}")
         size, digest = record["bytes"], record["sha256"]
         check_name(record["file"])
     except (ValueError, KeyError, TypeError, RecursionError, UsageError):
@@ -69,25 +70,129 @@ def parse_line(line: bytes) -> Record | None:
     return record if good else None
 
 
-def read_manifest(path: Path) -> Manifest:
-    """Every whole line of a manifest; raises RunError if the file cannot be read."""
-    found = Manifest()
+def read_lines(path: Path, start: int = 0) -> Iterator[bytes]:
+    """The lines of a manifest from the byte ``start`` on, one at a time; the last may be torn.
+
+    Of a longer line than can be, pieces. Raises RunError if the file cannot be read.
+    """
     try:
         with open_file(path) as file:
-            lines = iter(partial(file.readline, _MOST_LINE), b"")
-            for number, line in enumerate(lines, 1):
-                record = parse_line(line)
-                if record is not None:
-                    found.records.append(record)
-                elif not line.endswith(b"\n"):
-                    found.torn = True
-                elif line != b"\n":
-                    found.damaged.append(number)
+            file.seek(start)
+            yield from iter(partial(file.readline, _MOST_LINE), b"")
     except FileNotFoundError:
-        pass  # nothing was written yet
+        return  # nothing was written yet
     except OSError as error:
         raise RunError(explain_os_error(f"cannot read {path}", error)) from error
-    return found
+
+
+def whole_records(path: Path) -> Iterator[Record]:
+    """The records of a manifest's whole lines, one at a time."""
+    for line in read_lines(path):
+        if (record := parse_line(line)) is not None:
+            yield record
+
+
+def damaged_lines(path: Path) -> Iterator[int | None]:
+    """The numbers, from 1, of lines that are damaged; None if the last one has no end."""
+    for number, line in enumerate(read_lines(path), 1):
+        if parse_line(line) is None and line != b"\n":
+            yield number if line.endswith(b"\n") else None
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Every whole line of a manifest; raises RunError if the file cannot be read."""
+    damaged = list(damaged_lines(path))
+    numbers = [number for number in damaged if number is not None]
+    return Manifest(list(whole_records(path)), numbers, None in damaged)
+
+
+class Records(Mapping[str, Record]):
+    """What the manifests of a folder say of each file, by its name.
+
+    Of a file a line is held, not an object: a million of them take 0.4 GB.
+    """
+
+    def __init__(self) -> None:
+        self._lines: dict[str, bytes] = {}
+        self._again: dict[str, int] = {}  # of those that were made again
+
+    def __getitem__(self, name: str) -> Record:
+        body, _, _ = self._lines[name].rpartition(_MARK)
+        record: Record = json.loads(body + b"}")
+        return record
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._lines
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._lines)
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    def add(self, record: Record, line: bytes) -> None:
+        """Takes a line in, unless a later one of that file is there: it has a higher "again"."""
+        name, again = record["file"], record.get("again", 0)
+        if again >= self._again.get(name, 0 if name in self._lines else again):
+            self._lines[name] = line
+            if again:
+                self._again[name] = again
+
+    def remove_all(self) -> None:
+        """Forgets everything."""
+        self._lines.clear()
+        self._again.clear()
+
+
+class Manifests:
+    """The manifests of a folder, each read once, and what others append to them as it comes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._records = Records()
+        self._ends: dict[Path, tuple[int, int]] = {}  # the file's number, and bytes that were read
+
+    def paths(self) -> list[Path]:
+        """The manifests, one a shard."""
+        return sorted(self.folder.glob("manifest*.jsonl"))
+
+    def records(self, known: Callable[[str], bool] | None = None) -> Records:
+        """What they say now. Of files that are not ``known`` at most `MOST_OTHERS` are held.
+
+        A file that was lost and made again has two lines, of which the later counts.
+        """
+        sizes = {}
+        for path in self.paths():
+            with suppress(FileNotFoundError):
+                found = path.stat()
+                sizes[path] = (found.st_ino, found.st_size)
+        for path, (number, end) in self._ends.items():
+            if path not in sizes or sizes[path][0] != number or sizes[path][1] < end:
+                self._records.remove_all()  # written anew, or gone
+                self._ends.clear()
+                break
+        for path, (number, size) in sizes.items():
+            _, end = self._ends.get(path, (number, 0))
+            if size > end:
+                self._ends[path] = (number, self._read(path, end, known))
+        return self._records
+
+    def _read(self, path: Path, end: int, known: Callable[[str], bool] | None) -> int:
+        others = 0
+        for line in read_lines(path, end):
+            if not line.endswith(b"\n") and len(line) < _MOST_LINE:
+                break  # torn, or being written
+            end += len(line)
+            record = parse_line(line)
+            if record is None:
+                continue
+            name = record["file"]
+            if known is not None and not known(name) and name not in self._records:
+                others += 1
+                if others > MOST_OTHERS:
+                    continue
+            self._records.add(record, line)
+        return end
 
 
 def rewrite_manifest(path: Path, records: Iterable[Mapping[str, Any]]) -> None:

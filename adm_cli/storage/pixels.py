@@ -21,11 +21,11 @@ from PIL import Image
 from adm_cli.errors import AdmError, UsageError
 from adm_cli.storage.datasets import ImageSet, open_images
 from adm_cli.storage.images import Pixels
+from adm_cli.storage.manifests import Manifests
 from adm_cli.storage.npz import ENDINGS, Npz, image_array
 from adm_cli.storage.pictures import center_crop
 from adm_cli.storage.ranges import with_value_range
 from adm_cli.storage.references import check_statistics
-from adm_cli.storage.runs import RunFolder
 
 _MOST_BATCH_BYTES = 2**28
 _MOST_DIM = 2048  # of stored statistics, which are Inception's
@@ -74,7 +74,7 @@ def open_pixels(
 def _of_run(images: ImageSet, folder: Path) -> ImageSet:
     """The images of a run in the order of its manifests, without contact sheets and the like."""
     places = {picture.name: i for i, picture in enumerate(images.pictures)}
-    records = RunFolder(folder).records()
+    records = Manifests(folder).records()
     listed = [name for name, record in records.items() if "seed" in record]  # sheets have none
     mine = [places[name] for name in listed if name in places]
     if not mine:

@@ -13,11 +13,11 @@ import pytest
 import torch
 from PIL import Image
 
-from adm_cli import pipeline
 from adm_cli.models.unet import UNet
+from adm_cli.sampling import pipeline
+from adm_cli.sampling.folder import RunFolder
+from adm_cli.sampling.writer import ImageWriter
 from adm_cli.storage.images import make_grid, open_picture
-from adm_cli.storage.runs import RunFolder
-from adm_cli.storage.writing import ImageWriter
 from tests.conftest import Result, Toys, pictures
 
 Run = Callable[..., Result]
@@ -133,7 +133,7 @@ def test_killed_before_the_film_is_written(
     assert done.out.splitlines()[-1] == "o/film.gif"
     assert draw(*wanted, "--animate", "p/film.gif", "--out", "p").code == 0
     assert Path("o/film.gif").read_bytes() == Path("p/film.gif").read_bytes()
-    assert RunFolder(Path("o")).present().keys() == RunFolder(Path("p")).present().keys()
+    assert set(RunFolder(Path("o")).records()) == set(RunFolder(Path("p")).records())
 
 
 @needs_fork

@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-import adm_cli.pipeline as pipeline_module
+import adm_cli.sampling.pipeline as pipeline_module
 from adm_cli.errors import UsageError
 from adm_cli.models.unet import UNet
 from tests.conftest import TOY_CLASSIFIER, TOY_UNET, Result, Toys, pictures, save_toy

@@ -20,16 +20,17 @@ import numpy as np
 import pytest
 import torch
 
-import adm_cli.pipeline as pipeline_module
+import adm_cli.sampling.pipeline as pipeline_module
 from adm_cli.models.classifier import NoisyClassifier
 from adm_cli.models.unet import UNet
+from adm_cli.sampling.folder import RunFolder
+from adm_cli.sampling.run import render_run
 from adm_cli.storage.images import open_picture
-from adm_cli.storage.plans import render_plan
-from adm_cli.storage.runs import RunFolder
 from tests.conftest import Result, Toys, pictures
 from tests.conftest import pictures as pictures_in
 
 Run = Callable[..., Result]
+PROJECT = Path(__file__).parent.parent.parent
 WANTED = ("--class", "0,3", "--num", 3, "-b", 2)
 
 
@@ -107,8 +108,7 @@ def threads() -> Iterator[Callable[[int], None]]:
 
 def rewrite(run: Path, **settings: Any) -> None:
     """``run.json`` with other settings, as anyone could write it."""
-    plan = RunFolder(run).read()
-    data = render_plan(replace(plan, settings={**plan.settings, **settings}))
+    data = render_run(replace(RunFolder(run).read(), **settings))
     for name in ("run.json", ".run.json.copy"):
         (run / name).write_bytes(data)
 
@@ -124,7 +124,7 @@ def test_whoever_goes_on_takes_the_runs_threads(
     done = draw("--seeds", "0-2", "--out", "o", "-b", 1)
     note, _ = done.err.splitlines()
     assert note == "adm: computing with 3 CPU threads, as o was begun"
-    assert torch.get_num_threads() == RunFolder(Path("o")).read().settings["threads"] == 3
+    assert torch.get_num_threads() == RunFolder(Path("o")).read().threads == 3
     assert contents("o") == contents("whole")
     assert all("threads" not in (open_picture(Path("o") / n)[1] or {}) for n in pictures("o"))
     threads(1)
@@ -152,7 +152,7 @@ def test_threads_that_cannot_be_are_told(
         assert done.code == 0
         told = f"since o was begun, this has changed: threads {count!r} -> 1"
         assert told in done.err
-    assert RunFolder(Path("o")).read().settings["threads"] == count
+    assert RunFolder(Path("o")).read().threads == count
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ def test_a_dry_run_of_a_run(draw: Run) -> None:
 
 def test_another_environment_is_told(draw: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert draw("--seeds", "0", "--out", "o").code == 0
-    monkeypatch.setattr("adm_cli.recipes.__version__", "9.9")
+    monkeypatch.setattr("adm_cli.sampling.settings.__version__", "9.9")
     done = draw("--seeds", "0-1", "--out", "o")
     assert done.code == 0
     assert "since o was begun, this has changed: adm" in done.err
@@ -564,7 +564,7 @@ def test_what_is_not_merged(draw: Run, adm: Run, whole: Path) -> None:
 KILLED = """
 import os, random, signal, sys, time
 from adm_cli.commands.main import run
-import adm_cli.commands.sample, adm_cli.pipeline, torch
+import adm_cli.commands.sample, adm_cli.sampling.pipeline, torch
 torch.set_num_threads(1)
 arguments, kills = sys.argv[1:-1], int(sys.argv[-1])
 def start():
@@ -595,7 +595,7 @@ def test_kill_9_loses_nothing(adm: Run, toys: Toys) -> None:
     wanted = ["sample", *map(str, models(toys)), "--class", "all", "--num", "8", "-b", "2"]
     options = ["--steps", "2", "--device", "cpu", "--out", "whole"]
     done = subprocess.run(
-        [sys.executable, "-c", KILLED, *wanted, *options, "10"],
+        [sys.executable, "-c", KILLED, *wanted, *options, "6"],
         env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -613,7 +613,7 @@ def test_signals_keep_what_is_done(
 ) -> None:
     """In an empty environment, as of cron."""
     command = subprocess.Popen(
-        [sys.executable, "-m", "adm_cli", "sample", *map(str, models(toys)), "--num", "2000", "-b",
+        [sys.executable, "-m", "adm_cli", "sample", *map(str, models(toys)), "--num", "300", "-b",
          "1", "--steps", "2", "--out", "o"],
         env={"PYTHONPATH": os.pathsep.join(sys.path), "LANG": "C"}, cwd=tmp_path,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -627,40 +627,43 @@ def test_signals_keep_what_is_done(
     assert printed == pictures("o")
     assert errors.splitlines()[-1] == f"adm: stopped by {name}"
     checked = adm("verify", "o")
-    assert checked.out == f"{2000 - len(printed)} of 2000 images were not drawn yet\n"
+    assert checked.out == f"{300 - len(printed)} of 300 images were not drawn yet\n"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs fork and resource usage")
 def test_memory_does_not_grow_with_the_images(tmp_path: Path) -> None:
-    """The peak of 2,000 images of 96x96 is that of 200: all of them would be 50 MB more."""
+    """The peak of 550 images of 176x176 is that of 50: all of them would be 46 MB more."""
     code = """
 import os, resource, sys
-import numpy as np
+import numpy as np, torch
 from pathlib import Path
-from adm_cli.commands.drawing import Telling, draw_into
-from adm_cli.storage.outputs import image_item
-from adm_cli.storage.plans import Plan
-from adm_cli.storage.runs import RunFolder, Shard
-from adm_cli.storage.writing import Finished
+from adm_cli.sampling import draw as drawing
+from adm_cli.sampling.folder import RunFolder
+from adm_cli.sampling.images import Images, drawn_row
+from adm_cli.sampling.models import Models
+from adm_cli.sampling.writer import Finished
+from tests.sampling.runs import STAGE, run_of
 os.fsync = lambda _handle: None
-items = [image_item(0, s, ".png") for s in range(int(sys.argv[2]))]
-run = RunFolder(Path(sys.argv[1]))
-run.begin(Plan("sample", {}, {}, items))
-def draw(missing, on_step):
-    for start in range(0, len(missing), 20):
-        yield [Finished(i, np.full((96, 96, 3), 7, np.uint8), None) for i in missing[start:][:20]]
-draw_into(run, Shard(), items, draw, steps=1, tell=Telling(quiet=True, images=False))
-assert len(run.kept(items)) == len(items)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+class Painter:
+    steps = 1
+    def paint(self, images, size, small):
+        for start in range(0, len(images), 10):
+            yield [
+                Finished(i, np.full((176, 176, 3), 7, np.uint8), None) for i in images[start:][:10]
+            ]
+Models.prepare = lambda self, run, keep_base: iter(())
+drawing.Easel.painter = lambda self, i: Painter()
+for count in (50, 550):
+    run = run_of([], images=Images([drawn_row(0, range(count), ".png")]), batch_size=10)
+    folder = RunFolder(Path(sys.argv[1], str(count)))
+    for _ in drawing.draw(run, folder, Models([], torch.device("cpu"))):
+        pass
+    assert len(folder.survey(run.images).there) == count
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
-    peaks = [
-        int(
-            subprocess.run(
-                [sys.executable, "-c", code, str(tmp_path / str(count)), str(count)],
-                capture_output=True, check=True,
-            ).stdout
-        )
-        for count in (200, 2000)
-    ]  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, check=True, cwd=PROJECT
+    )
+    peaks = [int(line) for line in done.stdout.split()]
     unit = 1 if sys.platform == "darwin" else 1024
     assert (peaks[1] - peaks[0]) * unit < 15e6

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
+from PIL import Image as Picture
 
-from adm_cli.commands.sample import sampling_settings
-from adm_cli.commands.selection import Wanted
 from adm_cli.models.classifier import NoisyClassifier
 from adm_cli.presets import Preset
+from adm_cli.sampling.images import Image
+from adm_cli.sampling.settings import StageOptions, sampling_config
 from adm_cli.sources import find_sources
 from adm_cli.storage.images import open_picture
 from tests.commands.test_repro import edit
@@ -78,7 +78,7 @@ def test_a_picture_says_its_weight_and_is_made_again(
     weights = ("--model", null_toy, "--classifier", toys.classifier)
     for one in (path, both):
         assert "identical" in adm("repro", one, *weights).out
-    with Image.open(both) as image:
+    with Picture.open(both) as image:
         assert "CFG scale: 40.0, " in image.info["parameters"]
         assert image.info["parameters"].endswith("Classifier scale: 2.0")
     told = adm("info", both).out.splitlines()
@@ -216,15 +216,14 @@ def test_a_dry_run_says_it(draw: Run) -> None:
 def test_a_preset_recommends(null_toy: Path) -> None:
     preset = Preset(name="p", model="m", steps="2", cfg=2.0, cfg_interval=(0.0, 0.5))
     sources = replace(find_sources(null_toy), preset=preset)
-    rest = (None, None, None, None, None, True)
-    image = [Wanted(0, 1)]
-    asked = sampling_settings(sources, image, *rest)
+    image = [Image("x.png", 0, 1)]
+    asked = sampling_config(sources, image, StageOptions())
     assert (asked.cfg, asked.cfg_interval) == (2.0, (0.0, 0.5))
-    own = sampling_settings(sources, image, *rest, cfg=3.0, cfg_interval=(0.1, 0.2))
+    own = sampling_config(sources, image, StageOptions(cfg=3.0, cfg_interval=(0.1, 0.2)))
     assert (own.cfg, own.cfg_interval) == (3.0, (0.1, 0.2))
     for off in (
-        sampling_settings(sources, image, *rest, cfg=1.0),
-        sampling_settings(sources, [Wanted(None, 1)], *rest),
+        sampling_config(sources, image, StageOptions(cfg=1.0)),
+        sampling_config(sources, [Image("x.png", None, 1)], StageOptions()),
     ):
         assert (off.cfg, off.cfg_interval) == (1.0, None)
 

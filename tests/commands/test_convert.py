@@ -19,7 +19,9 @@ from adm_cli.imagenet import imagenet_names
 from adm_cli.loading import build_model, load_model
 from adm_cli.presets import Checkpoint
 from adm_cli.storage.checkpoints import file_sha256, read_model_file
-from tests.conftest import TOY_CLASSIFIER, TOY_DIFFUSION, TOY_UNET, Result, Toys, randomise
+from tests.conftest import DEEP_CLASSIFIER as TOY_CLASSIFIER
+from tests.conftest import DEEP_UNET as TOY_UNET
+from tests.conftest import TOY_DIFFUSION, Result, Toys, randomise, save_toy
 
 Run = Callable[..., Result]
 
@@ -40,6 +42,13 @@ PUBLISHED = Checkpoint(
 
 def state(path: Path) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in load_model(path).state_dict().items()}
+
+
+@pytest.fixture(scope="module")
+def toys(tmp_path_factory: pytest.TempPathFactory) -> Toys:
+    """Here, with levels that flags can get wrong."""
+    model = save_toy(tmp_path_factory.mktemp("toys") / "toy.safetensors", TOY_UNET)
+    return Toys(model, Path(), Path(), Path())
 
 
 @pytest.fixture

@@ -31,7 +31,9 @@ from adm_cli.presets import CHECKPOINTS, Checkpoint, Preset, PublishedFile
 from adm_cli.storage.checkpoints import read_model_file, verify_content
 from adm_cli.storage.downloads import Patience, Watch
 from adm_cli.storage.fetched import read_pin
-from tests.conftest import TOY_CLASSIFIER, TOY_DIFFUSION, TOY_UNET, Result, randomise
+from tests.conftest import DEEP_CLASSIFIER as TOY_CLASSIFIER
+from tests.conftest import DEEP_UNET as TOY_UNET
+from tests.conftest import TOY_DIFFUSION, Result, randomise
 from tests.http_server import Request, Server, good, says, serving
 
 Run = Callable[..., Result]

@@ -24,14 +24,14 @@ def facts(result: Result) -> dict[str, str]:
 
 def test_a_weights_file(adm: Run, toys: Toys) -> None:
     shown = facts(adm("info", toys.model))
-    assert (shown["kind"], shown["parameters"]) == ("diffusion", "355,462")
+    assert (shown["kind"], shown["parameters"]) == ("diffusion", "185,478")
     assert shown["classes"] == "0 circle, 1 square, 3 star"
     assert shown["image_size"] == "8, 8"
     assert float(shown["gflop"]) > 0
     assert shown["diffusion"].startswith("noise_schedule linear, num_timesteps 100, ")
     data = json.loads(adm("info", toys.model, "--json").out)
     assert data["classes"] == {str(i): name for i, name in TOY_CLASSES.items()}
-    assert data["parameters"] == 355_462
+    assert data["parameters"] == 185_478
     assert data["content_sha256"] == shown["content_sha256"]
     assert data["stored_as"] == ["float32"]
     assert data["diffusion"]["num_timesteps"] == 100

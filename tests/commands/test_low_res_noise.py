@@ -12,8 +12,9 @@ import torch
 from safetensors.torch import load_file
 
 from adm_cli.diffusion.noise import noisy_low_res
+from adm_cli.sampling.folder import RunFolder
+from adm_cli.sampling.run import settings
 from adm_cli.storage.checkpoints import read_model_file
-from adm_cli.storage.runs import RunFolder
 from adm_cli.training.degradation import KERNELS
 from tests.commands.test_stacks import contents, recipe
 from tests.conftest import TOY_UPSAMPLER, Result, Toys, save_toy
@@ -67,7 +68,7 @@ def test_a_run_keeps_its_level(stack: Run, adm: Run, toys: Toys, noisy: Path) ->
     """Repaired and made again also where that is 0, which is not the default."""
     models = ("--model", toys.model, "--classifier", toys.classifier, "--upsampler", noisy)
     assert stack("--upsample-noise", 0).code == 0
-    assert RunFolder(Path("o")).read().settings["upsampler_low_res_noise"] == 0
+    assert settings(RunFolder(Path("o")).read())["upsampler_low_res_noise"] == 0
     done = stack()
     assert (done.code, "upsampler_low_res_noise 0 -> 0.05" in done.err) == (1, True)
     before = contents("o")

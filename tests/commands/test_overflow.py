@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from torch import Tensor
 
-import adm_cli.pipeline as pipeline_module
+import adm_cli.sampling.pipeline as pipeline_module
+from adm_cli.diffusion.steps import SampleStep
 from adm_cli.storage.images import open_picture
 from tests.conftest import TOY_UNET, TOY_UPSAMPLER, Result, Toys, pictures
 from tests.overflow import overflowing
@@ -34,9 +37,9 @@ def nan_for(patch: pytest.MonkeyPatch, seed: int) -> None:
     """From here on the picture of a seed is not finite."""
     real = pipeline_module._sample_batch
 
-    def sample(*arguments: object) -> object:
-        x = real(*arguments)  # type: ignore[arg-type]
-        x[[own == seed for own in arguments[4]]] = float("nan")  # type: ignore[attr-defined]
+    def sample(*arguments: Any) -> Generator[SampleStep, None, Tensor]:
+        x = yield from real(*arguments)
+        x[[own == seed for own in arguments[4]]] = float("nan")
         return x
 
     patch.setattr(pipeline_module, "_sample_batch", sample)

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-import adm_cli.pipeline as pipeline_module
+import adm_cli.sampling.pipeline as pipeline_module
+from adm_cli.sampling.folder import RunFolder
+from adm_cli.sampling.inputs import pixels_sha256
+from adm_cli.sampling.run import Filter
 from adm_cli.storage.images import open_picture, save_image
-from adm_cli.storage.inputs import pixels_sha256
 from adm_cli.storage.pictures import enlarge_picture
-from adm_cli.storage.runs import RunFolder
 from tests.commands.test_stacks import contents, fail_at, recipe
 from tests.conftest import Result, Toys, pictures
 
@@ -66,11 +67,8 @@ def test_large_pictures_are_the_small_ones_enlarged(plain: Run, draw: Run, metho
 
 def test_a_run_knows_its_enlargement(plain: Run, adm: Run, toys: Toys) -> None:
     assert plain().code == 0
-    plan = RunFolder(Path("o")).read()
-    assert (plan.kind, plan.settings["upsampler"], plan.settings["size"]) == (
-        "stack", "bicubic", [16, 16],
-    )  # fmt: skip
-    assert not [name for name in plan.settings if name.startswith("upsampler_")]
+    run = RunFolder(Path("o")).read()
+    assert (run.stages[1:], run.size) == ((Filter(model="bicubic", size=(16, 16)),), (16, 16))
     done = plain("--upsampler", "lanczos")
     assert (done.code, "upsampler bicubic -> lanczos" in done.err) == (1, True)
     done = plain("--upsampler", toys.upsampler, "--upsample-steps", 2)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import adm_cli
 from adm_cli.storage.files import weights_folder
-from tests.conftest import Toys
+from tests.conftest import Result, Toys
 
 PACKAGE = Path(adm_cli.__file__).parent
 ADM = (sys.executable, "-m", "adm_cli")
@@ -43,7 +45,7 @@ def test_a_reader_that_has_gone(arguments: list[str]) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")
-@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("closed", [">&-", "<&- >&- 2>&-"])
 def test_closed_streams(toys: Toys, tmp_path: Path, closed: str) -> None:
     """As of a daemon: no picture's file gets a stream's number, and nothing is said of it."""
     options = ("--model", str(toys.model), "--scale", "0", "--steps", "1", "-n", "2", "--out", "o")
@@ -113,22 +115,23 @@ def test_a_read_only_package(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="gloo and signals")
-def test_torchrun_draws_what_one_process_draws(toys: Toys, tmp_path: Path) -> None:
+def test_torchrun_draws_what_one_process_draws(
+    adm: Callable[..., Result], toys: Toys, tmp_path: Path
+) -> None:
     """Two processes that share a part of the run, and one that draws the other part."""
     models = ("--model", str(toys.model), "--classifier", str(toys.classifier))
     sample = ("sample", *models, "--class", "0,3", "-n", "3", "--steps", "2", "-b", "2", "--quiet")
     environ = {**environment(), "OMP_NUM_THREADS": "1"}
     torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone")
     shares = ("--nproc-per-node", "2", "-m", "adm_cli", *sample, "--out", "parts")
-    for command in (
-        (*ADM, *sample, "--out", "whole"),
-        (*torchrun, *shares, "--shard", "2/2"),
-        (*ADM, *sample, "--out", "parts", "--shard", "1/2"),
-    ):
-        done = subprocess.run(
-            command, env=environ, cwd=tmp_path, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
+    done = subprocess.run(
+        [*torchrun, *shares, "--shard", "2/2"],
+        env=environ, cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for more in (("--out", "whole"), ("--out", "parts", "--shard", "1/2")):
+        one = adm(*sample, *more)
+        assert one.code == 0, one.err
     names = {path.name for path in (tmp_path / "parts").glob("manifest*")}
     assert names == {f"manifest-{i}.jsonl" for i in ("1-of-2", "2-of-4", "4-of-4")}
     whole = {path.name: path.read_bytes() for path in (tmp_path / "whole").glob("*.png")}
@@ -152,32 +155,33 @@ def test_redirected_output_is_plain_text(toys: Toys, tmp_path: Path) -> None:
         assert not set(text) & set(b"\x1b\r\x08")
 
 
-@pytest.mark.parametrize(
-    ("words", "offered"),
-    [
-        ("adm sample --model ti", {"tiny"}),
-        (
-            "adm sample --model imagenet256 --class gold",
-            {"goldfish", "goldfinch", "golden_retriever"},
-        ),
-        ("adm sample --class gold", {"goldfish", "golden_retriever"}),
-        ("adm sample --device c", {"cpu", "cuda"}),
-        ("adm train-diffusion --dtype b", {"bfloat16"}),
-        ("adm upsample --format n", {"npz"}),
-        ("adm convert --preset 64", {"64x64_diffusion", "64x64_classifier"}),
-        ("adm evaluate --metrics fid,p", {"fid,pr"}),
-        ("adm fetch i", {"imagenet256", "inception"}),
-        ("adm sample --classifier ti", {"tiny_classifier"}),
-        ("adm sample -m none --class 20", {"20", *(str(i) for i in range(200, 210))}),
-        ("adm veri", {"verify"}),
-        ("adm sample --sha", {"--shard"}),
-    ],
-)
-def test_shells_complete(words: str, offered: set[str]) -> None:
+COMPLETED: list[tuple[str, set[str]]] = [
+    ("adm sample --model ti", {"tiny"}),
+    (
+        "adm sample --model imagenet256 --class gold",
+        {"goldfish", "goldfinch", "golden_retriever"},
+    ),
+    ("adm sample --class gold", {"goldfish", "golden_retriever"}),
+    ("adm sample --device c", {"cpu", "cuda"}),
+    ("adm train-diffusion --dtype b", {"bfloat16"}),
+    ("adm upsample --format n", {"npz"}),
+    ("adm convert --preset 64", {"64x64_diffusion", "64x64_classifier"}),
+    ("adm evaluate --metrics fid,p", {"fid,pr"}),
+    ("adm fetch i", {"imagenet256", "inception"}),
+    ("adm sample --classifier ti", {"tiny_classifier"}),
+    ("adm sample -m none --class 20", {"20", *(str(i) for i in range(200, 210))}),
+    ("adm veri", {"verify"}),
+    ("adm sample --sha", {"--shard"}),
+]
+
+
+def test_shells_complete() -> None:
     """Without torch, which takes seconds to import."""
-    found = completions(words)
-    assert set(found) >= offered
-    assert all(word.startswith(words.rsplit(maxsplit=1)[-1]) for word in found)
+    for (words, offered), found in zip(
+        COMPLETED, completions(*(words for words, _ in COMPLETED)), strict=True
+    ):
+        assert set(found) >= offered, words
+        assert all(word.startswith(words.rsplit(maxsplit=1)[-1]) for word in found), words
 
 
 def test_models_that_draw_are_offered_as_such() -> None:
@@ -191,9 +195,9 @@ def test_models_that_draw_are_offered_as_such() -> None:
 
 def test_shells_know_the_names_that_there_are() -> None:
     from adm_cli.commands import completing
-    from adm_cli.commands.sample_outputs import FORMATS
     from adm_cli.devices import DTYPES
     from adm_cli.evaluating import METRICS
+    from adm_cli.sampling.outputs import FORMATS
 
     assert completing.FORMAT_NAMES == FORMATS
     assert set(completing.DTYPE_NAMES) == {"auto", *DTYPES}
@@ -202,33 +206,46 @@ def test_shells_know_the_names_that_there_are() -> None:
 
 def test_shells_complete_the_classes_of_the_model(toys: Toys, tmp_path: Path) -> None:
     """Of the default, a preset or a file; ImageNet's where that cannot be read."""
-    assert set(completions("adm sample --class 2")) == {"207", "291", "2"} - {"2"}
-    assert completions(f"adm sample --model {toys.model} --class s") == ["square", "star"]
-    assert set(completions(f"adm sample -m {toys.model} -c 3")) == {"3"}
-    bad = tmp_path / "bad.safetensors"
-    for content in (b"", b"\xff" * 8, b"\x02" + b"\0" * 7 + b"[]", toys.model.read_bytes()[:99]):
-        bad.write_bytes(content)
-        assert "208" in completions(f"adm sample --model {bad} --class 20")
-
-
-def completions(words: str) -> list[str]:
-    """What bash offers for the last word; asserts that torch was not imported."""
-    code = (
-        "import sys, atexit\nfrom adm_cli.commands.main import main\n"
-        "atexit.register(lambda: print('torch' in sys.modules))\nmain()"
+    bad = [tmp_path / f"{i}.safetensors" for i in range(4)]
+    contents = (b"", b"\xff" * 8, b"\x02" + b"\0" * 7 + b"[]", toys.model.read_bytes()[:99])
+    for path, content in zip(bad, contents, strict=True):
+        path.write_bytes(content)
+    default, named, number, *unreadable = completions(
+        "adm sample --class 2",
+        f"adm sample --model {toys.model} --class s",
+        f"adm sample -m {toys.model} -c 3",
+        *(f"adm sample --model {path} --class 20" for path in bad),
     )
+    assert set(default) == {"207", "291"}
+    assert named == ["square", "star"]
+    assert set(number) == {"3"}
+    assert len(unreadable) == len(bad)
+    assert all("208" in found for found in unreadable)
+
+
+COMPLETE = """
+import contextlib, io, json, os, sys
+from adm_cli.commands.main import main
+found, lines, sys.argv = [], sys.argv[1:], ["adm"]
+for words in lines:
+    os.environ["COMP_WORDS"], os.environ["COMP_CWORD"] = words, str(len(words.split()) - 1)
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.suppress(SystemExit):
+        main()
+    found.append(out.getvalue().split())
+print(json.dumps([found, "torch" in sys.modules]))
+"""
+
+
+def completions(*lines: str) -> list[list[str]]:
+    """What bash offers for the last word of each; asserts that torch was not imported."""
     done = subprocess.run(
-        [sys.executable, "-c", code],
-        env={
-            **environment(),
-            "_ADM_COMPLETE": "complete_bash",
-            "COMP_WORDS": words,
-            "COMP_CWORD": str(len(words.split()) - 1),
-        },
+        [sys.executable, "-c", COMPLETE, *lines],
+        env={**environment(), "_ADM_COMPLETE": "complete_bash"},
         capture_output=True,
         text=True,
         check=False,
     )
-    *found, torch = done.stdout.split()
-    assert torch == "False", (found, done.stderr)
-    return found
+    assert done.returncode == 0, done.stderr
+    found, torch = json.loads(done.stdout)
+    assert not torch, found
+    return found  # type: ignore[no-any-return]

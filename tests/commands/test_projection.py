@@ -15,12 +15,13 @@ from PIL import Image
 from adm_cli.config import SamplingConfig
 from adm_cli.errors import ConfigError
 from adm_cli.loading import build_model
-from adm_cli.pipeline import generate, load_pipeline, upsample
+from adm_cli.sampling.folder import RunFolder
+from adm_cli.sampling.pipeline import enlarge, generate, load_pipeline
+from adm_cli.sampling.run import Stage
 from adm_cli.sources import find_upsampler
 from adm_cli.storage.checkpoints import ModelInfo, save_model
 from adm_cli.storage.images import open_picture
 from adm_cli.storage.pictures import fit_picture
-from adm_cli.storage.runs import RunFolder
 from tests.commands.test_stacks import contents, recipe
 from tests.conftest import TOY_CLASSES, TOY_DIFFUSION, TOY_UPSAMPLER, Result, Toys, randomise
 
@@ -63,7 +64,7 @@ def test_halved_it_is_what_was_enlarged() -> None:
     config = SamplingConfig(seeds=(0,), classes=(None,), sampler="ddim", steps="ddim4")
     gaps = []
     for passes in (0, 8):
-        (batch,) = upsample(pipeline, small, replace(config, project=passes))
+        (batch,) = enlarge(pipeline, small, replace(config, project=passes))
         gaps.append(gap(batch.images[0].numpy(), small[0]))
     assert gaps[0] > 5
     assert gaps[1] <= 1
@@ -90,7 +91,9 @@ def test_off_for_the_published(stack: Run, toys: Toys) -> None:
     """Whose recipes and plans say nothing of it: they are what they were."""
     assert stack("--upsampler", toys.upsampler).code == 0
     assert "project" not in recipe(f"o/{NAME}")
-    assert "upsampler_project" not in RunFolder(Path("o")).read().settings
+    stage = RunFolder(Path("o")).read().last
+    assert isinstance(stage, Stage)
+    assert stage.project == 0
 
 
 def test_a_run_keeps_its_setting(stack: Run, adm: Run, toys: Toys, trained: Path) -> None:

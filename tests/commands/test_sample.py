@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 import adm_cli.loading as loading_module
-import adm_cli.pipeline as pipeline_module
+import adm_cli.sampling.pipeline as pipeline_module
 from adm_cli.storage.files import weights_folder
 from adm_cli.storage.images import make_grid, open_picture
 from tests.conftest import Result, Toys, pictures

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from adm_cli.commands.convert import _classes as read_class_names
-from adm_cli.commands.selection import read_class_list
+from adm_cli.sampling.select import read_class_list
 from tests.conftest import Result, Toys
 from tests.storage.test_depth import png16, ramp
 from tests.training.conftest import draw_pictures
@@ -121,8 +121,8 @@ def test_lists_of_classes_are_read_alike(
     (tmp_path / "list").write_bytes(text.encode(encoding))
     lines = [line[1:] for line in read_class_list(tmp_path / "list")]
     assert lines == [
-        ("3", [5, 6], 2.0, None),
-        ("great white shark", [7], None, None),
+        ("3", [range(5, 7)], 2.0, None),
+        ("great white shark", [range(7, 8)], None, None),
         ("circle", None, None, None),
     ]
 

@@ -14,14 +14,14 @@ import pytest
 from PIL import Image
 
 import adm_cli.loading as loading_module
-import adm_cli.pipeline as pipeline_module
 import adm_cli.presets as presets_module
+import adm_cli.sampling.pipeline as pipeline_module
 import adm_cli.sources as sources_module
 from adm_cli.commands import models as models_module
 from adm_cli.config import ClassifierConfig, UNetConfig
 from adm_cli.presets import Checkpoint, Preset
+from adm_cli.sampling.folder import RunFolder
 from adm_cli.storage.images import open_picture
-from adm_cli.storage.runs import RunFolder
 from tests.conftest import (
     TOY_CLASSIFIER,
     TOY_DIFFUSION,
@@ -188,7 +188,7 @@ def test_another_upsampler_is_another_run(stack: Run, toys: Toys) -> None:
         done = stack("--num", 1, "--out", "o", *change)
         assert done.code == 1
         assert what in done.err
-    assert RunFolder(Path("o")).read().kind == "stack"
+    assert len(RunFolder(Path("o")).read().stages) == 2
 
 
 def test_each_stage_has_its_own_settings(stack: Run) -> None:

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 import adm_cli.evaluating as evaluating_module
-import adm_cli.pipeline as pipeline_module
+import adm_cli.sampling.pipeline as pipeline_module
 from adm_cli.batches import ImageBatch
-from adm_cli.pipeline import generate
-from adm_cli.reports.sweeps import spread
+from adm_cli.sampling.pipeline import generate
+from adm_cli.sampling.sweep_grid import spread
 from adm_cli.storage.images import open_picture
 from adm_cli.storage.sheets import contact_sheet
 from tests.commands.test_bad_input import refused

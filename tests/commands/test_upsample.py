@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-import adm_cli.pipeline as pipeline_module
+import adm_cli.sampling.pipeline as pipeline_module
+from adm_cli.sampling.inputs import pixels_sha256
 from adm_cli.storage.images import open_picture, save_image
-from adm_cli.storage.inputs import pixels_sha256
 from tests.conftest import TOY_CLASSIFIER, TOY_UPSAMPLER, Result, Toys, pictures, save_toy
 
 Run = Callable[..., Result]

@@ -13,12 +13,12 @@ import pytest
 import torch
 from PIL import Image
 
-import adm_cli.pipeline as pipeline_module
-import adm_cli.recipes as recipes_module
+import adm_cli.sampling.pipeline as pipeline_module
+import adm_cli.sampling.settings as settings_module
 from adm_cli.models.unet import UNet
+from adm_cli.sampling.folder import RunFolder
 from adm_cli.storage.images import open_picture, save_image
 from adm_cli.storage.manifests import read_manifest, render_line, rewrite_manifest
-from adm_cli.storage.runs import RunFolder
 from tests.conftest import TOY_UNET, Result, Toys, save_toy
 
 Run = Callable[..., Result]
@@ -385,7 +385,7 @@ def test_films_of_others(draw: Run, adm: Run) -> None:
 def test_bytes_that_differ_are_told(draw: Run, mend: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert draw(*WANTED, "--out", "o").code == 0
     damage("o/class0000_seed000001.png")
-    monkeypatch.setattr(recipes_module, "__version__", "9")
+    monkeypatch.setattr(settings_module, "__version__", "9")
     done = mend("o")
     assert done.code == 0
     assert "class0000_seed000001.png is not byte for byte what it was" in done.err

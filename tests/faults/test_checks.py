@@ -10,10 +10,10 @@ from typing import IO, Any
 import pytest
 
 from adm_cli.errors import OutputError
-from adm_cli.storage import merging
+from adm_cli.sampling import merge
+from adm_cli.sampling.writer import ImageWriter
 from adm_cli.storage.files import explain_os_error, write_files
 from adm_cli.storage.images import encode_image
-from adm_cli.storage.writing import ImageWriter
 from tests.conftest import Toys
 from tests.faults.test_every_operation import Points
 from tests.faults.writing import commands
@@ -44,7 +44,7 @@ def found(points: Points) -> str:
 def test_a_file_written_in_place_is_found(
     toys: Toys, original: bytes, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(merging, "atomic_write", written_in_place)
+    monkeypatch.setattr(merge, "atomic_write", written_in_place)
     row = commands(toys, original)["merge --overwrite"]
     assert "o.tar is neither old nor new" in found(Points(place, row))
 
@@ -69,7 +69,7 @@ def unforeseen(path: Path) -> Iterator[IO[bytes]]:
 def test_an_error_that_nobody_foresaw_is_found(
     toys: Toys, original: bytes, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(merging, "atomic_write", unforeseen)
+    monkeypatch.setattr(merge, "atomic_write", unforeseen)
     row = commands(toys, original)["merge zip"]
     with pytest.raises(RuntimeError, match="no error of this program"):
         Points(place, row).all()

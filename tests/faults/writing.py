@@ -14,7 +14,7 @@ from unittest import mock
 import numpy as np
 from PIL import Image
 
-import adm_cli.pipeline as pipeline_module
+import adm_cli.sampling.pipeline as pipeline_module
 from adm_cli.commands import main
 from tests.conftest import Toys
 

@@ -29,7 +29,8 @@ from adm_cli.commands import main
 
 Image.init()
 
-SECONDS = 20  # on a busy machine; the slowest case takes a tenth of it
+SECONDS = 20  # of the processor; the slowest case takes a tenth of it
+WAITING = 200  # seconds of the clock, on a busy machine
 MEMORY = 3 * 2**30  # address space above what the process has already
 PEAK = 640 * 2**20  # resident memory above what the process has already
 LARGEST_FILE = 64 * 2**20
@@ -98,7 +99,8 @@ def _limit(folder: Path) -> None:
     os.environ["ADM_HOME"] = str(folder / "home")
     for name in ("ADM_MODEL", "ADM_DEBUG"):
         os.environ.pop(name, None)
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    for number in (signal.SIGALRM, signal.SIGPROF):
+        signal.signal(number, signal.SIG_DFL)
     for what, most in (
         (resource.RLIMIT_AS, _status("VmSize") + MEMORY),
         (resource.RLIMIT_FSIZE, LARGEST_FILE),
@@ -116,13 +118,15 @@ def _command(place: Path, i: int, arguments: list[str]) -> int:
     sys.stdout, sys.stderr = streams
     for number, stream in enumerate(streams, start=1):
         os.dup2(stream.fileno(), number)
-    signal.alarm(SECONDS)
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)
+    signal.alarm(WAITING)
     try:
         return main.run(arguments)
     except BaseException:
         traceback.print_exc()
         return CRASHED
     finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
         signal.alarm(0)
 
 

@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 
 from adm_cli.commands.console import one_line
 from adm_cli.commands.info import _lines, _text
-from adm_cli.commands.selection import parse_seeds
 from adm_cli.config import (
     ClassifierConfig,
     DiffusionConfig,
@@ -33,7 +32,13 @@ from adm_cli.errors import AdmError
 from adm_cli.given_flags import DEFAULTS
 from adm_cli.imagenet import imagenet_names, search_classes, select_classes
 from adm_cli.openai_flags import openai_flags
-from adm_cli.recipes import config_from_recipe
+from adm_cli.sampling.folder import Shard
+from adm_cli.sampling.images import Image
+from adm_cli.sampling.inputs import open_inputs
+from adm_cli.sampling.recipe import recorded_run
+from adm_cli.sampling.run import read_run, render_run
+from adm_cli.sampling.select import parse_seeds
+from adm_cli.sampling.sweep_folder import SweepFolder
 from adm_cli.storage.checkpoints import (
     ModelInfo,
     read_model_file,
@@ -43,17 +48,14 @@ from adm_cli.storage.checkpoints import (
     verify_content,
 )
 from adm_cli.storage.images import encode_image, open_picture, parameters_text, recipe_in
-from adm_cli.storage.inputs import open_inputs
 from adm_cli.storage.manifests import parse_line, read_manifest, render_line
 from adm_cli.storage.pixels import holds_statistics, open_pixels, read_npz_statistics
-from adm_cli.storage.plans import Item, Plan, read_plan, render_plan
 from adm_cli.storage.references import is_reference, read_reference
-from adm_cli.storage.runs import Shard
 from adm_cli.storage.sealed import seal
-from adm_cli.storage.sweeps import SweepFolder
 from adm_cli.training.setup import parse_size
 from tests.conftest import TOY_CLASSES, TOY_CLASSIFIER, TOY_DIFFUSION, TOY_UNET
 from tests.hostile.files import npy, npz, png, png_chunk
+from tests.sampling.runs import run_of
 
 EXAMPLES = 2000 if os.environ.get("ADM_FUZZ") else 50
 fuzz = settings(
@@ -161,7 +163,7 @@ RECIPE: dict[str, Any] = {
 @given(st.dictionaries(st.sampled_from(list(RECIPE)) | words, values, max_size=3))
 def test_recipes(changes: dict[str, Any]) -> None:
     with contextlib.suppress(AdmError):
-        config_from_recipe({**RECIPE, **changes})
+        recorded_run({**RECIPE, **changes})
 
 
 @fuzz
@@ -216,25 +218,26 @@ def test_lines_of_anything(line: bytes) -> None:
 
 @fuzz
 @given(values, st.binary(max_size=100))
-def test_plans(tmp_path: Path, value: Any, junk: bytes) -> None:
+def test_runs(tmp_path: Path, value: Any, junk: bytes) -> None:
     """A run.json of anything, sealed as ours are, is refused or read."""
     path = tmp_path / "run.json"
-    plan = Plan("sample", {"a": 1}, {}, [Item("x0.png", {"seed": 0}), Item("x1.png", {"seed": 1})])
-    good = render_plan(plan)
-    for part in ('"settings"', '"items"', '"format"', '"environment"', '"kind"'):
+    run = run_of([Image("x0.png", 0, 0), Image("x1.png", 1, 1)])
+    good = render_run(run)
+    facts = json.loads(good)
+    for part in facts:
         facts = json.loads(good)
         facts.pop("sha256")
-        facts[part.strip('"')] = value
+        facts[part] = value
         body = json.dumps(facts, indent=2)[:-2] + ",\n"
         path.write_bytes(seal(body.encode()))
         with contextlib.suppress(AdmError):
-            read_plan(path)
+            read_run(path)
     for data in (junk, good + junk, good[: len(junk)], json.dumps(value).encode()):
         path.write_bytes(data)
         with contextlib.suppress(AdmError):
-            read_plan(path)
+            read_run(path)
     path.write_bytes(good)
-    assert list(read_plan(path).items) == list(plan.items)
+    assert read_run(path) == run
 
 
 @pytest.mark.parametrize("spec", ["0-" + "9" * 18, "1," * 10**5, "²-³", "0-9" * 10**4])
@@ -281,12 +284,14 @@ def test_records_of_the_right_kind(
     found = parse_line(render_line(record))
     assert found is None or json.dumps(found) == json.dumps(record)
     rows = data.draw(st.lists(st.just(record) | values.filter(lambda v: v is not None), max_size=3))
-    plan = {"format": 1, "kind": "sample", "settings": {}, "environment": {}, "items": rows, **more}
-    body = json.dumps(plan, indent=2)[:-2] + ",\n"
+    facts = json.loads(render_run(run_of([Image("x", None, 0)])))
+    facts = {**facts, "images": rows, **more, "format": 2}
+    facts.pop("sha256")
+    body = json.dumps(facts, indent=2)[:-2] + ",\n"
     path = tmp_path / "run.json"
     path.write_bytes(seal(body.encode()))
     with contextlib.suppress(AdmError):
-        read_plan(path)
+        read_run(path)
     cells = [{"cell": "x", **more}, data.draw(values)]
     table = {"format": 2, "axes": more, "cells": cells, "facts": more, "files": more}
     body = json.dumps(table, indent=2)[:-2] + ",\n"
@@ -395,7 +400,7 @@ def test_chunks_of_pictures(
             for name, value in _lines(recipe):
                 assert "\n" not in one_line(name) + one_line(_text(value))
             with contextlib.suppress(AdmError):
-                config_from_recipe(recipe)
+                recorded_run(recipe)
 
 
 @fuzz

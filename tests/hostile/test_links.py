@@ -20,7 +20,8 @@ import adm_cli
 from adm_cli.errors import OutputError
 from adm_cli.loading import build_model
 from adm_cli.openai_flags import openai_flags
-from adm_cli.storage import fetched, files, links, locks, outputs
+from adm_cli.sampling import outputs
+from adm_cli.storage import fetched, files, links, locks
 from adm_cli.storage.partial import Partial, Version
 from tests.conftest import Toys
 from tests.hostile.sandbox import Arguments, Done, harmless
@@ -287,7 +288,7 @@ WRITERS: dict[str, str] = {
     "storage/files.py open_to_append": "test_functions",
     "storage/files.py open_to_change": "test_functions",
     "storage/files.py remove_leftover": "test_temporaries",
-    "storage/outputs.py make_fresh_folder": "test_functions",
+    "sampling/outputs.py make_fresh_folder": "test_functions",
     "storage/partial.py Partial.rename": "test_functions",
     "storage/downloads.py _Transfer.finish": "test_functions",  # by the one above
     "storage/downloads.py one_at_a_time": "test_where_the_program_keeps_its_own",

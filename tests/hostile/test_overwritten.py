@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-import adm_cli.pipeline as pipeline_module
+import adm_cli.sampling.pipeline as pipeline_module
 from adm_cli import loading
 from adm_cli.config import ClassifierConfig, UNetConfig
+from adm_cli.diffusion.steps import SampleStep
 from adm_cli.errors import CheckpointError
 from adm_cli.loading import find_weights, load_model
 from adm_cli.storage.checkpoints import check_finite
@@ -103,13 +105,13 @@ def test_pictures_are_those_of_the_recorded_weights(
     shutil.rmtree("run")
     real, calls = pipeline_module._sample_batch, 0
 
-    def changing(*arguments: object) -> torch.Tensor:
+    def changing(*arguments: Any) -> Generator[SampleStep, None, torch.Tensor]:
         nonlocal calls
         calls += 1
         if calls == 2:
             for path, data in mine.items():
                 change(path, data)
-        return real(*arguments)  # type: ignore[arg-type]
+        return real(*arguments)
 
     monkeypatch.setattr(pipeline_module, "_sample_batch", changing)
     done = adm(*COMMANDS[name], *models)

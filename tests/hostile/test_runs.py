@@ -238,46 +238,85 @@ def sealed(text: str) -> bytes:
     return seal(text.encode())
 
 
-def plan_of(*rows: object, **changes: Any) -> bytes:
-    facts = {"format": 1, "kind": "sample", "settings": {}, "environment": {}, "items": list(rows)}
+STAGE: dict[str, Any] = {
+    "model": "../../etc/passwd", "model_sha256": "0" * 64, "scale": 0, "sampler": "ddpm",
+    "steps": "2", "num_steps": 2, "eta": None, "clip_denoised": True, "size": [8, 8],
+    "dtype": "float32",
+}  # fmt: skip
+
+
+def run_of(*rows: object, **changes: Any) -> bytes:
+    facts = {
+        "format": 2, "stages": [STAGE], "device": "cpu", "threads": 1, "batch_size": 2,
+        "picture_format": "png", "versions": {}, "images": list(rows),
+    }  # fmt: skip
     return sealed(json.dumps({**facts, **changes})[:-1] + ",\n")
 
 
-ROW = {"file": "seed000000.png", "seed": 0}
-PLANS: dict[str, bytes] = {
+def stage(**changes: Any) -> bytes:
+    return run_of(ROW, stages=[{**STAGE, **changes}])
+
+
+ROW = {"file": "seed000000.png", "class": None, "seed": 0}
+MANY = {"file": "seed*.png", "class": None}
+RUNS: dict[str, bytes] = {
     "nothing": b"",
     "zeros": bytes(5000),
-    "no hash": b'{"format": 1}',
+    "no hash": b'{"format": 2}',
     "a list": sealed("[],"),
     "deep": sealed("[" * 10**5),
-    "5,000 digits": plan_of({**ROW, "seed": 0}).replace(b'"seed": 0', b'"seed": ' + b"9" * 5000),
-    "format 2": plan_of(ROW, format=2),
-    "format a list": plan_of(ROW, format=[]),
-    "no items": plan_of(),
-    "items null": plan_of(items=None),
-    "items numbers": plan_of(1, 2),
-    "twice": plan_of(ROW, ROW),
-    "climbs": plan_of({"file": "../../precious.txt"}),
-    "absolute": plan_of({"file": "/etc/passwd"}),
-    "hidden": plan_of({"file": ".bashrc"}),
-    "control": plan_of({"file": "\x1b[2J.png"}),
-    "backslash": plan_of({"file": "..\\x.png"}),
-    "long": plan_of({"file": "x" * 10**6}),
-    "a number": plan_of({"file": 7}),
-    "seeds backwards": plan_of({"file": "seed*.png", "seeds": "5-1"}),
-    "seeds words": plan_of({"file": "seed*.png", "seeds": "a-b"}),
-    "seeds 10^30": plan_of({"file": "seed*.png", "seeds": "0-" + "9" * 30}),
-    "seeds climbs": plan_of({"file": "../seed*.png", "seeds": "0-3"}),
-    "settings a list": plan_of(ROW, settings=[]),
-    "environment text": plan_of(ROW, environment="x"),
-}
-WHOLE = plan_of(ROW, settings={"classifier_sha256": None, "model_sha256": "0" * 64},
-                environment={"model": "../../etc/passwd"})  # fmt: skip
+    "5,000 digits": run_of({**ROW, "seed": 0}).replace(b'"seed": 0', b'"seed": ' + b"9" * 5000),
+    "format 1": run_of(ROW, format=1),
+    "format a list": run_of(ROW, format=[]),
+    "no images": run_of(),
+    "images null": run_of(images=None),
+    "images numbers": run_of(1, 2),
+    "twice": run_of(ROW, ROW),
+    "twice in ranges": run_of({**MANY, "seeds": "0-9"}, {**MANY, "seeds": "9-12"}),
+    "climbs": run_of({**ROW, "file": "../../precious.txt"}),
+    "absolute": run_of({**ROW, "file": "/etc/passwd"}),
+    "hidden": run_of({**ROW, "file": ".bashrc"}),
+    "control": run_of({**ROW, "file": "\x1b[2J.png"}),
+    "backslash": run_of({**ROW, "file": "..\\x.png"}),
+    "long": run_of({**ROW, "file": "x" * 10**6}),
+    "a number": run_of({**ROW, "file": 7}),
+    "unknown": run_of({**ROW, "exec": "touch canary"}),
+    "no seed": run_of({"file": "x.png", "class": None}),
+    "class text": run_of({**ROW, "class": "dog"}),
+    "scale text": run_of({**ROW, "scale": "4"}),
+    "seeds backwards": run_of({**MANY, "seeds": "5-1"}),
+    "seeds words": run_of({**MANY, "seeds": "a-b"}),
+    "seeds 10^30": run_of({**MANY, "seeds": "0-" + "9" * 30}),
+    "seeds climbs": run_of({"file": "../seed*.png", "class": None, "seeds": "0-3"}),
+    "seeds in vain": run_of({"file": "x.png", "class": None, "seeds": "0-3"}),
+    "11 million": run_of({**MANY, "seeds": "0-9999999"},
+                         {"file": "x_seed*.png", "class": None, "seeds": "0-999999"}),
+    "no stages": run_of(ROW, stages=[]),
+    "stages a text": run_of(ROW, stages="x"),
+    "three stages": run_of(ROW, stages=[STAGE] * 3),
+    "a filter alone": run_of(ROW, stages=[{"model": "bicubic", "size": [8, 8]}]),
+    "a filter of mine": run_of(ROW, stages=[STAGE, {"model": "exec", "size": [8, 8]}]),
+    "stage text": run_of(ROW, stages=["x"]),
+    "stage unknown": stage(exec="x"),
+    "steps a number": stage(steps=2),
+    "10^9 steps": stage(num_steps=10**9),
+    "no steps": stage(num_steps=0),
+    "size text": stage(size="8x8"),
+    "size empty": stage(size=[]),
+    "dtype of mine": stage(dtype="float8"),
+    "scale true": stage(scale=True),
+    "versions text": run_of(ROW, versions="x"),
+    "versions numbers": run_of(ROW, versions={"adm": 1}),
+    "batch size 0": run_of(ROW, batch_size=0),
+    "batch size text": run_of(ROW, batch_size="2"),
+    "device a list": run_of(ROW, device=[]),
+}  # fmt: skip
+WHOLE = run_of(ROW)
 
 
 def test_run_folders(folder: Path, toys: Toys) -> None:
     commands: list[Arguments] = []
-    for i, data in enumerate(PLANS.values()):
+    for i, data in enumerate(RUNS.values()):
         run = folder / str(i)
         run.mkdir()
         (run / "run.json").write_bytes(data)

@@ -22,7 +22,7 @@ from tests.hostile.files import weights
 from tests.hostile.sandbox import Arguments, harmless, refused
 from tests.hostile.test_arrays import WHOLE
 from tests.hostile.test_pictures import GOOD_ZIP, RECIPE, TRAIN, labelled, with_recipe
-from tests.hostile.test_runs import PLANS
+from tests.hostile.test_runs import RUNS
 from tests.hostile.test_weights import FLAGS, toy_state
 
 MARKUP = "[red]x[/red][link=file:///etc/passwd]y[/link][/]"
@@ -138,7 +138,7 @@ def test_runs(folder: Path, toys: Toys) -> None:
     with (folder / "run" / "manifest.jsonl").open("ab") as file:
         file.write(line + b"\x1b[2J\n")
     (folder / "hidden").mkdir()
-    (folder / "hidden" / "run.json").write_bytes(PLANS["control"])
+    (folder / "hidden" / "run.json").write_bytes(RUNS["control"])
     harmless(
         folder,
         ["verify", "run"],

@@ -1,0 +1,201 @@
+"""What happens while images are drawn, shown: results on stdout, the rest on stderr."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from adm_cli.commands import console, signals
+
+if TYPE_CHECKING:
+    from adm_cli.sampling.events import Ended, Event, Started
+
+_SECONDS = 2.0  # between lines about files that are checked
+
+
+class Show:
+    """Shows events, one after the other: call it with each, within its context."""
+
+    def __init__(
+        self, *, json: bool, quiet: bool, images: bool = True, goes_on: str | None = None
+    ) -> None:
+        """``images``: each on stdout, if it is what was asked for, and files beside them.
+
+        ``goes_on``: how a run that was stopped goes on, if not by its folder as ``--out``.
+        """
+        from adm_cli.events import Count, Note
+        from adm_cli.sampling import events
+
+        self.json, self.quiet, self.images, self.goes_on = json, quiet, images, goes_on
+        self._progress: console.SamplingProgress | None = None
+        self._bar = ExitStack()
+        self._reading: Any = None
+        self._told = time.monotonic()
+        self._counter: console.Counter | None = None
+        self._show: Mapping[type, Callable[[Any], None]] = {
+            events.Started: self._start,
+            events.Step: self._step,
+            events.BatchDone: self._batch,
+            events.ImageDone: self._image,
+            events.FileMade: self._file,
+            Note: lambda event: self.note(event.text),
+            events.Ended: self._end,
+            events.PictureRead: lambda event: self._read(event.done),
+            events.FileChecked: self._checked,
+            events.Finding: self._finding,
+            Count: self._count,
+        }
+
+    def __enter__(self) -> Show:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:  # fmt: skip
+        self._bar.close()
+
+    def __call__(self, event: Event) -> None:
+        if type(event) in self._show:
+            self._show[type(event)](event)
+
+    def note(self, text: str) -> None:
+        """One line for a person."""
+        if not self.quiet:
+            console.note(text)
+
+    def result(self, record: Mapping[str, Any]) -> None:
+        """A file that was made, or was there: its path, or with ``json`` all about it."""
+        if self.json:
+            console.print_json(record)
+        else:
+            print(record["path"], flush=True)
+
+    def _start(self, event: Started) -> None:
+        self._bar.close()
+        missing = event.images - event.there
+        self._progress = console.SamplingProgress(missing, event.steps, quiet=self.quiet)
+        if missing:
+            self._bar.enter_context(self._progress.show())
+
+    def _step(self, event: Any) -> None:
+        signals.check()
+        if self._progress is not None:
+            self._progress.advance(event.images, event.left)
+
+    def _batch(self, event: Any) -> None:
+        if self._progress is not None:
+            self._progress.finish_batch(event.images)
+
+    def _image(self, event: Any) -> None:
+        if self.images:
+            self.result(event.facts())
+
+    def _file(self, event: Any) -> None:
+        self.result(event.facts())
+
+    def _end(self, event: Ended) -> None:
+        self._bar.close()
+        if event.folder is None:
+            return
+        done, total = event.there + event.drawn, event.images
+        if event.there == total:
+            self.note(f"nothing to do: {_images(total)} in {event.folder}, all there")
+        elif 0 < done < total:
+            again = f"--out {event.within or event.folder} goes on"
+            again = again if self.goes_on is None else self.goes_on
+            self.note(f"{done} of {total} images are in {event.folder}; {again}")
+        elif done:
+            there = f" ({event.there} were there)" if event.there else ""
+            seconds = f"{event.seconds:.1f} s in {event.folder}"
+            self.note(f"{_images(total)} in {seconds}{there}")
+
+    def _count(self, event: Any) -> None:
+        signals.check()
+        if self._counter is None or self._counter.total != event.total:
+            self._counter = console.Counter(event.what, event.total, quiet=self.quiet)
+            self._bar.enter_context(self._counter.show())
+        self._counter.update(event.done)
+
+    def _checked(self, event: Any) -> None:
+        signals.check()
+        if time.monotonic() - self._told >= _SECONDS:
+            self._told = time.monotonic()
+            self.note(f"{event.done:,} of {event.total:,} files")
+
+    def _finding(self, event: Any) -> None:
+        if self.json:
+            console.print_json({"kind": event.kind, "file": event.file, "text": event.text})
+        else:
+            print(console.one_line(event.text), flush=True)
+
+    def _read(self, count: int) -> None:
+        """How many pictures are read, where a person would wonder what is going on."""
+        if self.quiet or not console.err.is_terminal:
+            return
+        if self._reading is None:
+            self._reading = self._bar.enter_context(console.err.status("reading pictures"))
+        self._reading.update(f"reading pictures: {count:,}")
+
+
+class ShowSweep(Show):
+    """Also the table of a sweep."""
+
+    def __init__(self, **how: Any) -> None:
+        from adm_cli.sampling import events
+
+        super().__init__(**how)
+        self._show = {
+            **self._show, events.CellDone: self._cell, events.SweepEnded: self._table
+        }  # fmt: skip
+
+    def _cell(self, event: Any) -> None:
+        if self.json:
+            console.print_json(event.row)
+
+    def _table(self, event: Any) -> None:
+        if self.json:
+            return
+        lines = []
+        for row in event.rows:
+            axes = [_number(row[a]) if a in ("scale", "cfg") else str(row[a]) for a in event.axes]
+            speed = row.get("images_per_second")
+            scores = [row.get(name) for name in event.metrics]
+            lines.append([
+                *axes,
+                f"{row['images']:,}",
+                "-" if speed is None else f"{speed:.3g}",
+                *("-" if score is None else f"{score:.5g}" for score in scores),
+            ])  # fmt: skip
+        console.print_table([*event.axes, "images", "images/s", *event.metrics], lines)
+
+
+def _number(value: float) -> str:
+    return repr(float(value)).removesuffix(".0")
+
+
+def show_settings(facts: Mapping[str, Any], *, json: bool) -> None:
+    """What a dry run says."""
+    names = facts.get("class_names", {})
+    shown = {name: value for name, value in facts.items() if name != "class_names"}
+    if json:
+        console.print_json(shown)
+        return
+    classes = [
+        "none" if i is None else f"{i} {names[i]}" if i in names else str(i)
+        for i in shown["classes"]
+    ]
+    shown["classes"] = ", ".join(classes[:10]) + (", ..." if len(classes) > 10 else "")
+    shown["size"] = "x".join(map(str, shown["size"]))
+    if "seeds" in shown:
+        shown["seeds"] = "{} to {}".format(*shown["seeds"])
+    width = max(14, *map(len, shown))
+    for name, value in shown.items():
+        print(f"{name:{width}} {'-' if value in (None, '') else console.one_line(str(value))}")
+
+
+def _images(count: int) -> str:
+    return "1 image" if count == 1 else f"{count:,} images"

@@ -1,0 +1,1 @@
+"""From options to pictures: a run, its folder, and what draws it."""

@@ -1,0 +1,278 @@
+"""The images of a run, each computed from its place, so that ten million cost nothing.
+
+Those whose seeds count up and which are otherwise the same are one `ImageRow`; most runs are a few.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple, overload
+
+from adm_cli.errors import ConfigError, UsageError
+from adm_cli.storage.names import check_name
+
+MAX_IMAGES = 10**7
+MAX_SEED = 2**64 - 1
+_SEED = re.compile(r"seed(\d{6,})", re.ASCII)
+Key = tuple[str, str]  # what stands before and after the seed in a file's name
+
+
+class Image(NamedTuple):
+    """An image to draw: its file, which is its name in the run, and what it is."""
+
+    file: str
+    class_id: int | None
+    seed: int
+    scale: float | None = None  # of guidance, where it has its own
+    cfg: float | None = None  # of classifier-free guidance, where it has its own
+    input: str | None = None  # the picture that an upsampler enlarges, for a person
+    small_sha256: str | None = None  # of that picture's values
+
+    def facts(self) -> dict[str, Any]:
+        """What a manifest's line says of it, beside the file."""
+        own = {name: getattr(self, name) for name in ("scale", "cfg") if getattr(self, name)
+               is not None}  # fmt: skip
+        made = {} if self.input is None else {"input": self.input,
+                                              "small_sha256": self.small_sha256}  # fmt: skip
+        return {"class": self.class_id, **own, "seed": self.seed, **made}
+
+
+class ImageRow(NamedTuple):
+    """``length`` images that differ by their seeds, which count up from the first one's."""
+
+    first: Image
+    length: int = 1
+
+
+def image_name(class_id: int | None, seed: int, suffix: str, **own: float) -> str:
+    """``class0207_seed000000.png``; ``class0207_scale2.5_seed000000.png`` with its own scale."""
+    label = "" if class_id is None else f"class{class_id:04d}_"
+    parts = "".join(f"{name}{repr(float(v)).removesuffix('.0')}_" for name, v in own.items())
+    return f"{label}{parts}seed{seed:06d}{suffix}"
+
+
+def drawn_row(
+    class_id: int | None,
+    seeds: range,
+    suffix: str,
+    scale: float | None = None,
+    cfg: float | None = None,
+) -> ImageRow:
+    """Images to be sampled, a seed each; ``scale`` and ``cfg`` only where they have their own."""
+    own = {name: v for name, v in (("scale", scale), ("cfg", cfg)) if v is not None}
+    name = image_name(class_id, seeds.start, suffix, **own)
+    return ImageRow(Image(name, class_id, seeds.start, scale, cfg), len(seeds))
+
+
+class Images(Sequence[Image]):
+    """Images in order, held as rows.
+
+    Raises UsageError where there is none or over `MAX_IMAGES`, where two have the same file, or a
+    file would not stay in its folder, and ConfigError for a seed that cannot be.
+    """
+
+    def __init__(self, rows: Iterable[ImageRow]) -> None:
+        self.rows = _joined(rows)
+        self._starts: list[int] = []
+        total = 0
+        for row in self.rows:
+            self._starts.append(total)
+            total += row.length
+            if total > MAX_IMAGES:
+                raise UsageError(f"over {MAX_IMAGES:,} images in one run")
+        if not total:
+            raise UsageError("a run needs at least one image")
+        self._count = total
+        self._spans: dict[Key, list[tuple[int, int]]] = {}  # first seed and row, ascending
+        self._names: dict[str, int] = {}  # row of a file without a seed in its name
+        self._place_rows()
+
+    @classmethod
+    def of(cls, images: Iterable[Image]) -> Images:
+        """Of single images, in their order."""
+        return cls(ImageRow(image) for image in images)
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, index: int) -> Image: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Image]: ...
+    def __getitem__(self, index: int | slice) -> Image | list[Image]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(self._count))]
+        if index < 0:
+            index += self._count
+        if not 0 <= index < self._count:
+            raise IndexError(index)
+        index = int(index)  # it may be numpy's
+        row = bisect_right(self._starts, index) - 1
+        return _member(self.rows[row], index - self._starts[row])
+
+    def __iter__(self) -> Iterator[Image]:
+        for row in self.rows:
+            yield from _members(row)
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Images):
+            return self.rows == other.rows
+        return NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(tuple(self.rows))
+
+    def __repr__(self) -> str:
+        return f"<{self._count:,} images from {self[0].file}>"
+
+    def __contains__(self, image: object) -> bool:
+        index = self.find(image.file) if isinstance(image, Image) else None
+        return index is not None and self[index] == image
+
+    def find(self, file: str) -> int | None:
+        """The place of a file's image; None for a file that is none of them."""
+        parts = split_name(file)
+        if parts is None:
+            row = self._names.get(file)
+            return None if row is None else self._starts[row]
+        before, seed, after = parts
+        spans = self._spans.get((before, after), ())
+        place = bisect_right(spans, (seed, len(self.rows))) - 1
+        if place < 0:
+            return None
+        first, row = spans[place]
+        return self._starts[row] + seed - first if seed - first < self.rows[row].length else None
+
+    def _place_rows(self) -> None:
+        for i, row in enumerate(self.rows):
+            file = row.first.file
+            check_name(file)
+            parts = split_name(file)
+            if parts is not None:
+                check_name(_member(row, row.length - 1).file)
+                self._spans.setdefault((parts[0], parts[2]), []).append((parts[1], i))
+            elif file not in self._names:
+                self._names[file] = i
+            else:
+                raise UsageError("an image is asked for twice: names must differ")
+        for spans in self._spans.values():
+            spans.sort()
+            for (seed, i), (following, _) in pairwise(spans):
+                if seed + self.rows[i].length > following:
+                    raise UsageError("an image is asked for twice: names must differ")
+
+
+def split_name(file: str) -> tuple[str, int, str] | None:
+    """What stands before the seed in a name, the seed, and what follows; None without just one."""
+    found = list(_SEED.finditer(file))
+    if len(found) != 1 or f"{int(found[0][1]):06d}" != found[0][1]:
+        return None
+    return file[: found[0].start()], int(found[0][1]), file[found[0].end() :]
+
+
+def _member(row: ImageRow, offset: int) -> Image:
+    if not offset:
+        return row.first
+    parts = split_name(row.first.file)
+    assert parts is not None  # or it would be a row of one
+    seed = row.first.seed + offset
+    return row.first._replace(file=f"{parts[0]}seed{seed:06d}{parts[2]}", seed=seed)
+
+
+def _members(row: ImageRow) -> Iterator[Image]:
+    yield row.first
+    if row.length == 1:
+        return
+    parts = split_name(row.first.file)
+    assert parts is not None
+    before, seed, after = parts
+    _, class_id, _, *rest = row.first
+    for number in range(seed + 1, seed + row.length):
+        yield Image(f"{before}seed{number:06d}{after}", class_id, number, *rest)  # type: ignore[arg-type]
+
+
+def _joined(rows: Iterable[ImageRow]) -> list[ImageRow]:
+    """The same images in as few rows as can be."""
+    found: list[ImageRow] = []
+    for row in rows:
+        if not row.length:
+            continue
+        last = row.first.seed + row.length - 1
+        if not 0 <= row.first.seed <= last <= MAX_SEED:
+            wrong = row.first.seed if row.first.seed < 0 else last
+            raise ConfigError(f"a seed must be a whole number from 0 to 2^64 - 1, got {wrong}")
+        if found and _follows(found[-1], row.first):
+            found[-1] = ImageRow(found[-1].first, found[-1].length + row.length)
+        else:
+            found.append(row)
+        if len(found) > MAX_IMAGES:
+            raise UsageError(f"over {MAX_IMAGES:,} images in one run")
+    return found
+
+
+def _follows(row: ImageRow, image: Image) -> bool:
+    first = row.first
+    if image.seed != first.seed + row.length or image[3:] != first[3:]:
+        return False
+    if image.class_id != first.class_id:
+        return False
+    mine, other = split_name(first.file), split_name(image.file)
+    if mine is None or other is None or mine[1] != first.seed or other[1] != image.seed:
+        return False
+    return (mine[0], mine[2]) == (other[0], other[2])
+
+
+# In run.json
+
+
+def row_to_json(row: ImageRow) -> dict[str, Any]:
+    """``{"file": "class0207_seed*.png", "class": 207, "seeds": "0-999"}``."""
+    facts = row.first.facts()
+    if row.length == 1:
+        return {"file": row.first.file, **facts}
+    parts = split_name(row.first.file)
+    assert parts is not None
+    seed = facts.pop("seed")
+    return {
+        "file": f"{parts[0]}seed*{parts[2]}",
+        **facts,
+        "seeds": f"{seed}-{seed + row.length - 1}",
+    }
+
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    "file": (str,),
+    "class": (int, type(None)),
+    "seed": (int,),
+    "seeds": (str,),
+    "scale": (float, int),
+    "cfg": (float, int),
+    "input": (str,),
+    "small_sha256": (str,),
+}
+
+
+def row_from_json(value: Mapping[str, Any]) -> ImageRow:
+    """The inverse of `row_to_json`; raises ValueError, KeyError or TypeError for anything else."""
+    for name, own in value.items():
+        if type(own) not in _TYPES[name]:
+            raise TypeError(f"{name} is {own!r:.60}")
+    if ("seed" in value) == ("seeds" in value) or ("input" in value) != ("small_sha256" in value):
+        raise ValueError(f"an image with {', '.join(value)}")
+    file, count = value["file"], 1
+    if "seeds" in value:
+        seed, last = (int(text) for text in value["seeds"].split("-"))
+        count = last - seed + 1
+        if not 0 < count <= MAX_IMAGES:
+            raise ValueError(f"{count} seeds in a row")
+        file = file.replace("seed*", f"seed{seed:06d}")
+        if split_name(file) is None:
+            raise ValueError(f"no place for the seeds in {file!r:.60}")
+    else:
+        seed = value["seed"]
+    own = {name: value[name] for name in ("scale", "cfg", "input", "small_sha256")
+           if name in value}  # fmt: skip
+    return ImageRow(Image(file, value["class"], seed, **own), count)

@@ -1,0 +1,245 @@
+"""Pictures to enlarge: files, folders, the original's npz, and runs of ours, in the order given.
+
+Every picture is read once in advance, so that a bad one is refused before any work, and again when
+its turn comes: a set may be larger than memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from adm_cli.errors import AdmError, UsageError
+from adm_cli.sampling.folder import RunFolder
+from adm_cli.sampling.merge import Entry, open_runs
+from adm_cli.storage.files import read_file
+from adm_cli.storage.foreign import read_start
+from adm_cli.storage.images import Pixels, recipe_in
+from adm_cli.storage.npz import ENDINGS, ImageArrays, read_image_arrays
+from adm_cli.storage.pictures import (
+    EXTENSIONS,
+    MOST_BYTES,
+    SOME_ENDINGS,
+    decode_picture,
+    fit_picture,
+)
+
+Size = tuple[int, int]
+_MOST_IN_FILE = 200_000  # pictures of an array, each of which is looked at before any work
+
+
+@dataclass(frozen=True)
+class InputPicture:
+    """A small picture, and what is known of it."""
+
+    stem: str  # of the name of what is made from it
+    where: str  # for a person
+    size: Size  # height, width, as it is stored
+    pixels_sha256: str  # of uint8 [H, W, 3] as the upsampler sees it
+    recipe: Mapping[str, Any] | None  # what made it, if it says so
+    label: int | None  # a class id that comes beside it
+    seed: int | None  # likewise
+    read: Callable[[], Pixels]
+
+
+class InputPictures:
+    """A set of `InputPicture`, read as they are asked for, at ``size`` where that is given."""
+
+    def __init__(self, items: Sequence[InputPicture], size: Size | None) -> None:
+        self.items, self.size = items, size
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def resized(self, index: int) -> bool:
+        """Whether a picture is fitted to the set's size."""
+        return self.size not in (None, self.items[index].size)
+
+    def __getitem__(self, index: int) -> Pixels:
+        """uint8 [H, W, 3]; raises AdmError if it is no longer what it was."""
+        item = self.items[index]
+        pixels = _fitted(item.read(), self.size)
+        if pixels_sha256(pixels) != item.pixels_sha256:
+            raise AdmError(f"{item.where} has changed since the start: run the command again")
+        return pixels
+
+
+def pixels_sha256(pixels: Pixels) -> str:
+    """A hash of a picture's size and values, whatever file holds it."""
+    head = "x".join(map(str, pixels.shape)).encode()
+    return hashlib.sha256(head + np.ascontiguousarray(pixels).tobytes()).hexdigest()
+
+
+def open_inputs(
+    paths: Sequence[Path],
+    *,
+    resize: Size | None = None,
+    on_picture: Callable[[int], None] | None = None,
+) -> InputPictures:
+    """The pictures of files, folders (sorted) and npz files, one after the other.
+
+    ``resize`` fits every picture to that height and width. ``on_picture`` is told how many were
+    read. Raises UsageError where there is nothing to read, AdmError for a picture that cannot be.
+    """
+    found: list[InputPicture] = []
+    for path in paths:
+        for item in _open(path, resize):
+            found.append(item)
+            if on_picture is not None:
+                on_picture(len(found))
+    return InputPictures(found, resize)
+
+
+def run_picture(run: RunFolder, file: str) -> InputPicture:
+    """An image of a run, which must be there; raises RunError where it is damaged."""
+    return _entry_picture(Entry(run.path / file, run.records()[file]), None)
+
+
+def find_inputs(
+    wanted: Sequence[tuple[str, str]], near: Path, given: Sequence[Path], size: Size
+) -> list[InputPicture | None]:
+    """Pictures that were enlarged before, by `InputPicture.where` and hash; None for a lost one.
+
+    A relative name is looked for in the present folder and in those above ``near``, then a picture
+    of any name among ``given``. ``size`` is that to which they were fitted. Raises as `open_inputs`
+    for ``given`` alone.
+    """
+    others = {item.pixels_sha256: item for item in open_inputs(given, resize=size).items}
+    opened: dict[Path, list[InputPicture]] = {}
+
+    def look(where: str, digest: str) -> InputPicture | None:
+        match = re.fullmatch(r"(.+)\[(\d{1,9})\]", where, re.DOTALL)
+        for folder in (Path(), *near.absolute().parents):
+            path, index = folder / where, 0
+            if match is not None and not os.path.isfile(path):
+                path, index = folder / match[1], int(match[2])
+            if path not in opened:
+                opened[path] = _open_quietly(path, size)
+            found = opened[path][index : index + 1]
+            if found and found[0].pixels_sha256 == digest:
+                return found[0]
+        return others.get(digest)
+
+    return [look(where, digest) for where, digest in wanted]
+
+
+def _open_quietly(path: Path, size: Size) -> list[InputPicture]:
+    """The pictures of a file; none where they cannot be read."""
+    try:
+        return list(_open(path, size)) if os.path.isfile(path) else []
+    except AdmError:
+        return []
+
+
+def _open(path: Path, resize: Size | None) -> Iterator[InputPicture]:
+    # unlike Path's, these raise nothing, however long the name
+    if os.path.isdir(path) and RunFolder(path).exists():
+        for entry in open_runs([path], partial=True)[1]:
+            yield _entry_picture(entry, resize)
+    elif os.path.isdir(path):
+        yield from (_picture(file, resize) for file in _files(path))
+    elif not os.path.exists(path):
+        raise UsageError(f"no such picture, folder or npz: {path}")
+    elif not os.path.isfile(path):  # a pipe would be waited for
+        raise UsageError(f"{path} is not a regular file: expected a picture, folder or npz")
+    elif path.suffix.lower() in ENDINGS or read_start(path).startswith(b"PK\3\4"):
+        yield from _array_pictures(read_image_arrays(path), resize)
+    else:
+        yield _picture(path, resize)
+
+
+def _files(folder: Path) -> list[Path]:
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError as error:
+        raise UsageError(f"cannot read the folder {folder}: {error.strerror}") from None
+    files = [
+        folder / name
+        for name in names
+        if name.lower().endswith(EXTENSIONS) and not name.startswith(".")
+    ]
+    if files:
+        return files
+    below = [name for name in names if os.path.isdir(folder / name) and name[0] != "."]
+    hint = f"; name the folders in it, e.g. {folder / below[0]}" if below else ""
+    raise UsageError(f"no pictures in {folder}: expected {SOME_ENDINGS} files{hint}")
+
+
+def _picture(path: Path, resize: Size | None) -> InputPicture:
+    data = _read_file(path)
+    pixels = np.asarray(decode_picture(data, str(path)))
+    return InputPicture(
+        path.stem,
+        str(path),
+        pixels.shape[:2],
+        pixels_sha256(_fitted(pixels, resize)),
+        recipe_in(data),
+        None,
+        None,
+        partial(_read_picture, path),
+    )
+
+
+def _entry_picture(entry: Entry, resize: Size | None) -> InputPicture:
+    """An image of a run, with the class and seed of its line in the manifest."""
+    data = entry.read()
+    pixels = np.asarray(decode_picture(data, str(entry.path)))
+    label, seed = entry.record.get("class"), entry.record.get("seed")
+    return InputPicture(
+        entry.path.stem,
+        str(entry.path),
+        pixels.shape[:2],
+        pixels_sha256(_fitted(pixels, resize)),
+        recipe_in(data),
+        label if type(label) is int else None,
+        seed if type(seed) is int else None,
+        partial(_read_picture, entry.path),
+    )
+
+
+def _read_picture(path: Path) -> Pixels:
+    return np.asarray(decode_picture(_read_file(path), str(path)))
+
+
+def _read_file(path: Path) -> bytes:
+    try:
+        return read_file(path, MOST_BYTES)
+    except OSError as error:
+        raise AdmError(f"cannot read {path}: {error.strerror or error}") from None
+
+
+def _array_pictures(arrays: ImageArrays, resize: Size | None) -> Iterator[InputPicture]:
+    if len(arrays.images) > _MOST_IN_FILE:
+        raise UsageError(
+            f"{arrays.path}: {arrays.images}, expected {_MOST_IN_FILE:,} pictures to enlarge at "
+            f"most: save them in several files"
+        )
+    for i in range(len(arrays.images)):
+        pixels = arrays.image(i)
+        label = None if arrays.labels is None else int(arrays.labels[i])
+        seed = None if arrays.seeds is None else int(arrays.seeds[i])
+        recipe = arrays.recipe
+        if recipe is not None:  # of the run: what tells its images apart stands beside it
+            recipe = {**recipe, "class": label, "seed": seed}
+        yield InputPicture(
+            f"{i:06d}",
+            f"{arrays.path}[{i}]",
+            pixels.shape[:2],
+            pixels_sha256(_fitted(pixels, resize)),
+            recipe,
+            label,
+            seed,
+            partial(arrays.image, i),
+        )
+
+
+def _fitted(pixels: Pixels, size: Size | None) -> Pixels:
+    return pixels if size is None else fit_picture(pixels, size)

@@ -1,0 +1,145 @@
+"""A run that is asked for, from its settings to its folder: what is common to all that draw."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from adm_cli.errors import UsageError
+from adm_cli.events import Note, OnEvent
+from adm_cli.sampling.draw import draw
+from adm_cli.sampling.events import Event, FileMade, follow
+from adm_cli.sampling.film import may_write_film
+from adm_cli.sampling.folder import RunFolder, Shard
+from adm_cli.sampling.models import Models
+from adm_cli.sampling.outputs import FRESH, Outputs, make_fresh_folder
+from adm_cli.sampling.run import Run
+from adm_cli.storage.files import check_writable, refuse_existing
+from adm_cli.storage.links import check_inside
+from adm_cli.storage.manifests import Record
+from adm_cli.training.distributed import find_world
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A run's folder after drawing, or what was asked for of a dry run."""
+
+    run: Run
+    folder: Path
+    settings: Mapping[str, Any]  # as --dry-run shows them; empty where images were drawn
+    files: Sequence[Path] = ()  # made beside the images
+
+    def records(self) -> Iterator[Record]:
+        """The manifest's line of each image that is there, in the order asked for."""
+        yield from RunFolder(self.folder).kept(self.run.images)
+
+    def paths(self) -> list[Path]:
+        """The images that are there, in the order asked for."""
+        return [self.folder / record["file"] for record in self.records()]
+
+
+@dataclass(frozen=True)
+class RunPart:
+    """This process's part of a run, by ``--shard`` and by torchrun."""
+
+    shard: Shard
+    device: str
+
+
+def find_part(shard: str | None, device: str, out: Path | None) -> RunPart:
+    """Which shard to draw, and where; torchrun's processes divide ``--shard`` further.
+
+    Raises UsageError.
+    """
+    world = find_world()
+    if not 0 <= world.rank < world.size:
+        raise UsageError(f"RANK={world.rank} does not fit WORLD_SIZE={world.size}")
+    outer = Shard() if shard is None else Shard.parse(shard)
+    part = Shard(world.rank + 1, world.size).within(outer)
+    if part.count > 1 and out is None:
+        raise UsageError("several processes share one run: name its folder with --out")
+    if world.size > 1 and device in ("auto", "cuda") and torch.cuda.is_available():
+        device = f"cuda:{world.local_rank % torch.cuda.device_count()}"
+    return RunPart(part, device)
+
+
+@dataclass(frozen=True)
+class SamplingJob:
+    """A run that is asked for."""
+
+    run: Run
+    models: Models
+    outputs: Outputs
+    settings: Mapping[str, Any]  # for a person
+    notes: Sequence[str] = ()
+    keep_base: bool = False
+
+    def preview(self) -> RunResult:
+        """What would be drawn; raises as drawing would, and writes nothing."""
+        run, outputs = self.run, self.outputs
+        folder = outputs.folder
+        folder.check(run, overwrite=outputs.overwrite)
+        wanted = folder.survey(run.images, outputs.shard)
+        missing = len(wanted.missing) + (len(wanted.there) if outputs.overwrite else 0)
+        facts = {
+            **self.settings,
+            "batch_size": run.batch_size,
+            "device": run.device,
+            "dtype": run.first.dtype,
+            "out": str(folder.path),
+            "format": outputs.format,
+            "shard": str(outputs.shard),
+            "to_draw": missing,
+        }
+        return RunResult(run, folder.path, facts)
+
+    def carry_out(self, on_event: OnEvent | None) -> RunResult:
+        """Draws what is missing."""
+        files: list[Path] = []
+
+        def watch(event: Event) -> None:
+            if isinstance(event, FileMade):
+                files.append(event.path)
+            if on_event is not None:
+                on_event(event)
+
+        return replace(follow(self._events(), watch), files=files)
+
+    def _events(self) -> Generator[Event, None, RunResult]:
+        outputs, run = self.outputs, self.run
+        yield from map(Note, self.notes)
+        folder = _prepared(outputs, run)
+        try:
+            yield from draw(
+                run, folder, self.models, shard=outputs.shard, beside=outputs.beside,
+                keep_base=self.keep_base, overwrite=outputs.overwrite,
+            )  # fmt: skip
+        finally:
+            if outputs.out is None and not folder.bases():
+                folder.discard_if_empty()
+        return RunResult(run, folder.path, {})
+
+
+def _prepared(outputs: Outputs, run: Run) -> RunFolder:
+    """The run's folder; everything that could go wrong with the output, before any work."""
+    folder, film = outputs.folder, outputs.beside.film
+    if film is not None:
+        check_inside(film.parent)  # before a folder is made
+    if outputs.out is not None:
+        check_writable(outputs.out)
+        folder.check(run, overwrite=outputs.overwrite)
+    if film is not None:
+        check_writable(film.parent)
+    files = []
+    if not folder.exists():
+        files += [folder.path / "grid.png"] if outputs.beside.grid else []
+        files += sorted(folder.path.glob("samples_*.npz")) if outputs.beside.npz else []
+    if film is not None and not may_write_film(folder, run, film):
+        files.append(film)
+    if not outputs.overwrite:
+        refuse_existing(files)
+    return folder if outputs.out is not None else RunFolder(make_fresh_folder(FRESH))

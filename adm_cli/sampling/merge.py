@@ -1,0 +1,269 @@
+"""Runs gathered into one file: the original's npz, a zip, or WebDataset tars.
+
+Images are read one at a time, each checked against its hash, so that memory does not grow with
+their number. They stand in the order of ``run.json``, whichever shard drew them and when.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.lib import format as npy
+
+from adm_cli.budget import whole_number
+from adm_cli.errors import AdmError, RunError, UsageError
+from adm_cli.events import Count, OnEvent, ignore
+from adm_cli.sampling.arguments import PathLike
+from adm_cli.sampling.events import FileMade
+from adm_cli.sampling.folder import RunFolder
+from adm_cli.sampling.recipe import run_recipe
+from adm_cli.sampling.run import Run
+from adm_cli.storage.files import (
+    atomic_write,
+    check_writable,
+    explain_os_error,
+    read_file,
+    refuse_existing,
+)
+from adm_cli.storage.images import Pixels, decode_picture
+from adm_cli.storage.manifests import Record
+from adm_cli.storage.pictures import MOST_BYTES
+
+_NUMBER = re.compile(r"%0?\d{0,2}d")  # in the name of a tar among several
+OnImage = Callable[[int], None]
+_SUFFIXES = (".npz", ".zip", ".tar")
+
+
+def merge(
+    runs: PathLike | Sequence[PathLike],
+    output: PathLike,
+    shard_size: int | None = None,
+    partial: bool = False,
+    overwrite: bool = False,
+    *,
+    on_event: OnEvent | None = None,
+) -> list[FileMade]:
+    """Gathers runs into an npz as the original's evaluator reads it, a zip, or WebDataset tars.
+
+    As ``adm merge``, whose options these are. Returns the files, each with its number of images.
+    Raises UsageError for a name that cannot be, OutputError where files are there, RunError for
+    runs that are damaged, incomplete or do not belong together.
+    """
+    out, tell = Path(output), on_event or ignore
+    _check_name(out, shard_size)
+    folders = [runs] if isinstance(runs, (str, Path)) else runs
+    run, entries = open_runs([Path(folder) for folder in folders], partial=partial)
+    size = shard_size or len(entries)
+    starts = range(0, len(entries), size)
+    paths = [out if shard_size is None else tar_path(out, i) for i in range(len(starts))]
+    check_writable(out.parent)
+    if not overwrite:
+        refuse_existing(paths)
+
+    def on_image(done: int) -> None:
+        tell(Count("images", done, len(entries)))
+
+    if out.suffix == ".npz":
+        merge_npz(out, run, entries, on_image)
+    elif out.suffix == ".zip":
+        merge_zip(out, entries, on_image)
+    else:
+        merge_tars(out, entries, shard_size, on_image)
+    counts = [min(size, len(entries) - start) for start in starts]
+    made = [FileMade(path, {"images": n}) for path, n in zip(paths, counts, strict=True)]
+    for file in made:
+        tell(file)
+    return made
+
+
+def _check_name(output: Path, shard_size: int | None) -> None:
+    if output.suffix not in _SUFFIXES:
+        raise UsageError(f"--output {output}: expected a name that ends in {', '.join(_SUFFIXES)}")
+    if shard_size is None:
+        return
+    if output.suffix != ".tar":
+        raise UsageError(f"--shard-size divides tars: {output} is none")
+    tar_path(output, 0)  # raises for no pattern
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An image of a run, safely on disk when the run was opened."""
+
+    path: Path
+    record: Record
+
+    def read(self) -> bytes:
+        """The file's bytes; raises RunError if they are not those that were written."""
+        try:
+            data = read_file(self.path, MOST_BYTES)
+        except OSError as error:
+            raise RunError(explain_os_error(f"cannot read {self.path}", error)) from error
+        if hashlib.sha256(data).hexdigest() != self.record["sha256"]:
+            raise RunError(
+                f"{self.path} is damaged: run adm verify {self.path.parent} --repair first"
+            )
+        return data
+
+    def pixels(self) -> Pixels:
+        """uint8 [H, W, 3]; raises RunError, also for what is no picture or too large for one."""
+        try:
+            return decode_picture(self.read())
+        except AdmError as error:
+            raise RunError(f"{self.path}: {error}") from None
+
+
+def open_runs(folders: Sequence[Path], *, partial: bool = False) -> tuple[Run, list[Entry]]:
+    """The first run's settings and the images of all, run by run in the order they were asked for.
+
+    Raises RunError for a run that is incomplete, unless ``partial``, for runs of different
+    models, and for an image that is in two of them.
+    """
+    opened = [RunFolder(folder) for folder in folders]
+    runs = [folder.read() for folder in opened]
+    entries: list[Entry] = []
+    for folder, run in zip(opened, runs, strict=True):
+        for name, mine, first in (
+            ("model_sha256", run.first.model_sha256, runs[0].first.model_sha256),
+            ("size", run.size, runs[0].size),
+        ):
+            if mine != first:
+                raise RunError(
+                    f"{folder.path} and {folders[0]} do not belong together: {name} is "
+                    f"{mine!s:.12} and {first!s:.12}"
+                )
+        kept = [Entry(folder.path / record["file"], record) for record in folder.kept(run.images)]
+        missing = len(run.images) - len(kept)
+        if missing and not partial:
+            raise RunError(
+                f"{folder.path} is incomplete: {missing} of {len(run.images)} images are missing; "
+                f"finish it with the command that began it, or pass --partial"
+            )
+        entries += kept
+    if not entries:
+        raise RunError(f"{folders[0]} has no images yet")
+    names: set[str] = set()
+    for entry in entries if len(runs) > 1 else ():
+        if entry.path.name in names:
+            raise RunError(f"{entry.path.name} is in two of the runs: an image may be there once")
+        names.add(entry.path.name)
+    return runs[0], entries
+
+
+def merge_npz(path: Path, run: Run, entries: Sequence[Entry], on_image: OnImage) -> None:
+    """The original's layout: arr_0 uint8 [N, H, W, 3], arr_1 int64 [N] if all have classes.
+
+    Adds seeds and the settings ("adm"), which the original's evaluator passes over.
+    """
+    first = entries[0].pixels()
+    classes = _column(entries, "class", -(2**63), 2**63 - 1)
+    seeds = _column(entries, "seed", 0, 2**64 - 1)
+    header = {"descr": "|u1", "fortran_order": False, "shape": (len(entries), *first.shape)}
+    with atomic_write(path) as file, zipfile.ZipFile(file, "w") as archive:
+        with archive.open(zipfile.ZipInfo("arr_0.npy"), "w", force_zip64=True) as member:
+            npy.write_array_header_1_0(member, header)
+            for i, entry in enumerate(entries):
+                pixels = entry.pixels()
+                if pixels.shape != first.shape:
+                    raise RunError(f"{entry.path} has another size than {entries[0].path}")
+                member.write(pixels.tobytes())
+                on_image(i + 1)
+        if classes is not None:
+            _write_array(archive, "arr_1", np.array(classes, dtype=np.int64))
+        if seeds is not None:
+            _write_array(archive, "seeds", np.array(seeds, dtype=np.uint64))
+        _write_array(archive, "adm", np.array(json.dumps(run_recipe(run))))
+
+
+def _column(entries: Sequence[Entry], name: str, least: int, most: int) -> list[int] | None:
+    """A whole number of every image; None where one has none. Raises RunError for a wrong one."""
+    found = []
+    for entry in entries:
+        value = entry.record.get(name)
+        if value is None:
+            return None
+        try:
+            found.append(whole_number(value, least, most))
+        except ValueError as error:
+            raise RunError(f"{entry.path}: its {name} is {error}: damaged manifest") from None
+    return found
+
+
+def _write_array(archive: zipfile.ZipFile, name: str, array: np.ndarray[Any, Any]) -> None:
+    buffer = io.BytesIO()
+    npy.write_array(buffer, array, allow_pickle=False)
+    archive.writestr(zipfile.ZipInfo(f"{name}.npy"), buffer.getvalue())
+
+
+def merge_zip(path: Path, entries: Sequence[Entry], on_image: OnImage) -> None:
+    """The pictures as they are, uncompressed, and a line about each in ``manifest.jsonl``."""
+    with atomic_write(path) as file, zipfile.ZipFile(file, "w") as archive:
+        for i, entry in enumerate(entries):
+            archive.writestr(zipfile.ZipInfo(entry.path.name), entry.read())
+            on_image(i + 1)
+        lines = "".join(json.dumps(entry.record) + "\n" for entry in entries)
+        archive.writestr(zipfile.ZipInfo("manifest.jsonl"), lines)
+
+
+def merge_tars(
+    path: Path, entries: Sequence[Entry], shard_size: int | None, on_image: OnImage
+) -> list[Path]:
+    """WebDataset tars: for each image its picture, class (``.cls``) and record (``.json``).
+
+    With ``shard_size`` ``path`` is a pattern of `tar_path`, and every file but the last has so
+    many images. The same images give the same bytes.
+    """
+    size = shard_size or len(entries)
+    paths = []
+    for number, start in enumerate(range(0, len(entries), size)):
+        paths.append(path if shard_size is None else tar_path(path, number))
+        with _tar(paths[-1]) as archive:
+            for i, entry in enumerate(entries[start : start + size]):
+                for name, data in _members(entry):
+                    info = tarfile.TarInfo(name)  # time 0, no owner
+                    info.size = len(data)
+                    archive.addfile(info, io.BytesIO(data))
+                on_image(start + i + 1)
+    return paths
+
+
+def tar_path(pattern: Path, number: int) -> Path:
+    """The ``number``-th of several tars: ``set-%06d.tar``; raises UsageError for no such pattern.
+
+    ``%%`` stands for a percent sign.
+    """
+    text = str(pattern)
+    if len(_NUMBER.findall(text.replace("%%", ""))) != 1 or text.replace("%%", "").count("%") != 1:
+        raise UsageError(
+            f"--output {pattern}: with --shard-size expected a place for the number, such as "
+            f"set-%06d.tar"
+        )
+    return Path(text % number)
+
+
+@contextmanager
+def _tar(path: Path) -> Iterator[tarfile.TarFile]:
+    with atomic_write(path) as file:
+        stream: IO[bytes] = file
+        # which is USTAR, but for names that have no place in that
+        with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as archive:
+            yield archive
+
+
+def _members(entry: Entry) -> Iterable[tuple[str, bytes]]:
+    key = entry.path.stem.replace(".", "_")  # WebDataset's key ends at the first point
+    yield key + entry.path.suffix, entry.read()
+    if entry.record.get("class") is not None:
+        yield f"{key}.cls", str(entry.record["class"]).encode()
+    yield f"{key}.json", json.dumps(entry.record).encode()

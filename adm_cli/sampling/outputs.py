@@ -1,0 +1,92 @@
+"""Where the images of a run go, and what is made beside them."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from adm_cli.errors import OutputError, UsageError, did_you_mean
+from adm_cli.sampling.folder import RunFolder, Shard
+from adm_cli.storage.files import explain_os_error, make_folder, sync_folder
+from adm_cli.storage.links import remove_folder
+
+FORMATS = ("png", "webp", "npz")
+FRESH = Path("out")  # holds the folders of runs without --out
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What is made of the images once they are safe."""
+
+    npz: bool = False
+    grid: bool = False
+    film: Path | None = None
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where the results of one run go, and in which form."""
+
+    out: Path | None  # None: a fresh folder
+    suffix: str  # of the images
+    beside: Extras
+    overwrite: bool
+    shard: Shard
+
+    @property
+    def folder(self) -> RunFolder:
+        """The run's; where it is a fresh one, what would be made now."""
+        return RunFolder(fresh_folder(FRESH) if self.out is None else self.out)
+
+    @property
+    def format(self) -> str:
+        """What was asked for: png, webp or npz."""
+        return "npz" if self.beside.npz else self.suffix[1:]
+
+
+def choose_outputs(
+    out: Path | None, format: str, grid: bool, animate: Path | None, overwrite: bool, shard: Shard
+) -> Outputs:
+    """The options, checked; raises UsageError."""
+    if format not in FORMATS:
+        hint = did_you_mean(format, FORMATS)
+        raise UsageError(f"unknown --format {format!r}{hint} (there are {', '.join(FORMATS)})")
+    if animate is not None and animate.suffix.lower() not in (".gif", ".webp"):
+        raise UsageError(f"--animate {animate}: expected a name that ends in .gif or .webp")
+    if shard.count > 1 and (overwrite or grid or animate is not None or format == "npz"):
+        raise UsageError(
+            f"shard {shard} sees a part of the run: draw every shard without --grid, --animate, "
+            f"--format npz and --overwrite, then run the same command without --shard, or adm merge"
+        )
+    suffix = ".webp" if format == "webp" else ".png"
+    return Outputs(out, suffix, Extras(format == "npz", grid, animate), overwrite, shard)
+
+
+def fresh_folder(parent: Path) -> Path:
+    """The first of parent/0001, parent/0002, ... above all that are there."""
+    taken = [int(p.name) for p in parent.glob("[0-9]*") if p.name.isdecimal()]
+    return parent / f"{max(taken, default=0) + 1:04d}"
+
+
+def make_fresh_folder(parent: Path) -> Path:
+    """Makes the `fresh_folder`, which no other run that starts now is given too."""
+    make_folder(parent)
+    while True:
+        folder = fresh_folder(parent)
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise OutputError(
+                explain_os_error(f"cannot make the folder {folder}", error)
+            ) from error
+        sync_folder(parent)
+        return folder
+
+
+def remove_if_empty(folder: Path) -> None:
+    """Takes back a folder in which a failed run left nothing."""
+    with suppress(OSError):
+        remove_folder(folder)

@@ -1,0 +1,265 @@
+"""Stages with their weights in memory: images through one of them, or through both of a stack.
+
+What is painted comes as events and, batch by batch, as lists of `Finished`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple, Protocol, Union
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from adm_cli.batches import ImageBatch
+from adm_cli.defaults import choose_schedule
+from adm_cli.diffusion.steps import SampleStep
+from adm_cli.events import Note
+from adm_cli.guiding import guidance_kind
+from adm_cli.sampling.events import Step
+from adm_cli.sampling.images import Image
+from adm_cli.sampling.inputs import InputPicture, InputPictures, pixels_sha256
+from adm_cli.sampling.pipeline import Pipeline, choose_sampler, draw_batches
+from adm_cli.sampling.recipe import (
+    enlarged_recipe,
+    image_recipe,
+    plain_recipe,
+    stage_config,
+    stage_recipe,
+    whole_recipe,
+)
+from adm_cli.sampling.run import Filter, Run, Stage
+from adm_cli.sampling.writer import Finished
+from adm_cli.storage.images import Pixels, to_model_range, to_uint8
+from adm_cli.storage.pictures import enlarge_picture
+
+FinishedBatch = list[Finished]  # images that were computed at once
+Painted = Union[Step, Note, FinishedBatch]
+
+
+class ImageTask(NamedTuple):
+    """An image to paint, and how many are to be computed at once with it, as its line says."""
+
+    image: Image
+    batch_sizes: Mapping[str, int] = {}
+
+
+class Painter(Protocol):
+    """A stage that is ready."""
+
+    steps: int  # of a batch
+
+    def paint(
+        self, images: Sequence[Image], size: int, small: InputPictures | None
+    ) -> Iterator[Painted]:
+        """The images, ``size`` at once, made of the pictures ``small`` if the stage enlarges."""
+        ...
+
+    def preview(self, x: Tensor) -> Tensor:
+        """What the stage would make, roughly, of ``x`` [N, 3, H, W] in [-1, 1], for a film."""
+        ...
+
+
+class NetworkPainter:
+    """A `Stage` and its weights."""
+
+    def __init__(self, run: Run, stage: Stage, pipeline: Pipeline) -> None:
+        self.run, self.stage, self.pipeline = run, stage, pipeline
+        self.schedule = choose_schedule(pipeline.diffusion, stage.steps)
+        self.sampler = choose_sampler(stage.sampler, stage.eta)
+        self.steps = len(self.schedule)
+        self.most = run.batch_size  # smaller, once memory ran out
+        self._common = stage_recipe(run, stage)
+
+    def preview(self, x: Tensor) -> Tensor:
+        return torch.nn.functional.interpolate(x, self.stage.size)
+
+    def paint(
+        self, images: Sequence[Image], size: int, small: InputPictures | None
+    ) -> Iterator[Painted]:
+        if small is None:  # guided and unguided images share no batch: one kind after the other
+            images = sorted(images, key=self._kind)
+        config, done = stage_config(self.stage, images, min(size, self.most)), 0
+        for found in draw_batches(self.pipeline, config, self.schedule, self.sampler, small):
+            if isinstance(found, SampleStep):
+                yield Step(found.i, len(found.x), partial(_itself, found.x))
+            elif isinstance(found, str):
+                yield Note(found)
+            else:
+                if found.batch_size < min(size, self.most):  # memory ran out
+                    self.most = found.batch_size
+                yield [
+                    self._finished(images[done + i], found, i, small, done + i)
+                    for i in range(len(found.seeds))
+                ]
+                done += len(found.seeds)
+
+    def _kind(self, image: Image) -> tuple[bool, bool]:
+        scale = self.stage.scale if image.scale is None else image.scale
+        return guidance_kind(scale, self.stage.cfg if image.cfg is None else image.cfg)
+
+    def _finished(
+        self, image: Image, batch: ImageBatch, i: int, small: InputPictures | None, place: int
+    ) -> Finished:
+        classes = self.pipeline.sources.classes
+        name = None if image.class_id is None else classes.get(image.class_id)
+        seen = image._replace(scale=None, cfg=None) if self.stage.upsampler else image
+        recipe = image_recipe(self._common, seen, name, batch.batch_size)
+        if small is not None:
+            recipe = enlarged_recipe(
+                recipe,
+                small_sha256=small.items[place].pixels_sha256,
+                base=whole_recipe(small.items[place].recipe),
+                resized=small.resized(place),
+            )
+        return Finished(image, batch.picture(i), recipe)
+
+
+class FilterPainter:
+    """A `Filter`: there are no weights."""
+
+    def __init__(self, run: Run, stage: Filter, *, alone: bool) -> None:
+        """``alone``: the small pictures were there before, and a batch is a step of its own."""
+        self.run, self.stage, self.alone = run, stage, alone
+        self.steps = int(alone)
+
+    def preview(self, x: Tensor) -> Tensor:
+        small = to_uint8(x).cpu().numpy()
+        large = np.stack([enlarge_picture(image, self.stage.model) for image in small])
+        # [N, 3, H, W] that becomes these images again in `to_uint8`, which truncates: half more
+        return to_model_range(torch.from_numpy(large)) + 0.5 / 127.5
+
+    def paint(
+        self, images: Sequence[Image], size: int, small: InputPictures | None
+    ) -> Iterator[Painted]:
+        assert small is not None
+        for first in range(0, len(images), size):
+            batch = [
+                self._enlarged(images[i], small[i], small.items[i].recipe)
+                for i in range(first, min(first + size, len(images)))
+            ]
+            if self.alone:
+                yield Step(0, len(batch), partial(_film_of, batch))
+            yield batch
+
+    def _enlarged(self, image: Image, small: Pixels, base: Mapping[str, Any] | None) -> Finished:
+        recipe = plain_recipe(
+            self.stage, self.run.versions, small_sha256=pixels_sha256(small), base=base
+        )
+        return Finished(image, enlarge_picture(small, self.stage.model), recipe)
+
+
+def _itself(x: Tensor) -> Tensor:
+    return x
+
+
+def _film_of(batch: FinishedBatch) -> Tensor:
+    pixels = np.stack([done.pixels for done in batch if done.pixels is not None])
+    return to_model_range(torch.from_numpy(pixels)) + 0.5 / 127.5
+
+
+def paint(painters: Sequence[Painter], run: Run, tasks: Sequence[ImageTask]) -> Iterator[Painted]:
+    """Images through all stages, those computed at the same batch sizes together.
+
+    The larger sizes come first. An image that overflowed in one stage has no pixels.
+    """
+    names = _names(len(painters))
+    for sizes, images in _by_sizes(tasks, names, run.batch_size):
+        for found in _through(painters, images, sizes, None):
+            yield _with_sizes(run, found) if isinstance(found, list) else found
+
+
+def paint_enlarged(
+    painter: Painter, run: Run, tasks: Sequence[ImageTask], pictures: Callable[[str], InputPicture],
+    resize: tuple[int, int] | None = None,
+) -> Iterator[Painted]:  # fmt: skip
+    """Images that are made of ``pictures``, one for each file's name, as `paint`."""
+    for sizes, images in _by_sizes(tasks, ("batch_size",), run.batch_size):
+        small = InputPictures([pictures(image.file) for image in images], resize)
+        for found in painter.paint(images, sizes[0], small):
+            yield _with_sizes(run, found) if isinstance(found, list) else found
+
+
+def _through(
+    painters: Sequence[Painter],
+    images: Sequence[Image],
+    sizes: Sequence[int],
+    small: InputPictures | None,
+) -> Iterator[Painted]:
+    first, *rest = painters
+    for found in first.paint(images, sizes[0], small):
+        if not rest or isinstance(found, Note):
+            yield found
+        elif isinstance(found, Step):
+            later = sum(painter.steps for painter in rest)
+            yield replace(found, left=found.left + later, view=partial(_previewed, found, rest))
+        else:
+            yield from _batch_through(rest, found, sizes[1:])
+
+
+def _previewed(step: Step, rest: Sequence[Painter]) -> Tensor:
+    x = step.view()
+    for painter in rest:
+        x = painter.preview(x)
+    return x
+
+
+def _batch_through(
+    painters: Sequence[Painter], batch: FinishedBatch, sizes: Sequence[int]
+) -> Iterator[Painted]:
+    """A batch of small pictures enlarged, and told as one, so that it is written as one."""
+    large = [done for done in batch if done.pixels is None]
+    if good := [done for done in batch if done.pixels is not None]:
+        small = InputPictures([_in_memory(done) for done in good], None)
+        for found in _through(painters, [done.image for done in good], sizes, small):
+            if isinstance(found, list):
+                large += found
+            else:
+                yield found
+    yield large
+
+
+def _in_memory(done: Finished) -> InputPicture:
+    pixels = done.pixels
+    assert pixels is not None
+    return InputPicture(
+        done.image.file, done.image.file, pixels.shape[:2], pixels_sha256(pixels), done.recipe,
+        done.image.class_id, done.image.seed, lambda: pixels,
+    )  # fmt: skip
+
+
+def _names(stages: int) -> tuple[str, ...]:
+    """Of a line: the batch size of each stage."""
+    return ("batch_size",) if stages == 1 else ("base_batch_size", "batch_size")
+
+
+def _by_sizes(
+    tasks: Sequence[ImageTask], names: Sequence[str], most: int
+) -> Iterator[tuple[tuple[int, ...], list[Image]]]:
+    groups: dict[tuple[int, ...], list[Image]] = {}
+    for task in tasks:
+        sizes = tuple(min(most, task.batch_sizes.get(name, most)) for name in names)
+        groups.setdefault(sizes, []).append(task.image)
+    for sizes in sorted(groups, reverse=True):
+        yield sizes, groups[sizes]
+
+
+def _with_sizes(run: Run, batch: FinishedBatch) -> FinishedBatch:
+    """For their lines: how many were computed at once, where that is not the run's setting."""
+    return [replace(done, facts=line_sizes(run, done.recipe)) for done in batch]
+
+
+def line_sizes(run: Run, recipe: Mapping[str, Any] | None) -> dict[str, int]:
+    """The batch sizes in a picture's recipe that are not its run's."""
+    if recipe is None:
+        return {}
+    base = (recipe.get("base") or {}) if len(run.stages) > 1 else {}
+    sizes = {"batch_size": recipe.get("batch_size"), "base_batch_size": base.get("batch_size")}
+    return {
+        name: size
+        for name, size in sizes.items()
+        if type(size) is int and size > 0 and size != run.batch_size
+    }

@@ -1,0 +1,401 @@
+"""From a preset or files to images: `load_pipeline`, then `generate` or `enlarge`.
+
+Both are iterators of batches; everything that makes pictures consumes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from adm_cli.batches import ImageBatch, finished_batch, refuse_overflow
+from adm_cli.config import DiffusionConfig, SamplingConfig
+from adm_cli.defaults import choose_schedule, remarks, resolve
+from adm_cli.devices import (
+    choose_device,
+    choose_dtype,
+    free_bytes,
+    out_of_memory,
+    reproducible_kernels,
+)
+from adm_cli.diffusion.finite import FiniteWatch
+from adm_cli.diffusion.guidance import Guidance
+from adm_cli.diffusion.noise import noise_source, noisy_low_res, upsampling_seed
+from adm_cli.diffusion.projection import back_project
+from adm_cli.diffusion.samplers import SAMPLERS, SAMPLERS_WITH_ETA
+from adm_cli.diffusion.schedule import NoiseSchedule
+from adm_cli.diffusion.steps import Sampler, SampleStep
+from adm_cli.errors import ConfigError, DeviceError, UsageError, did_you_mean
+from adm_cli.guiding import guidance_kind, guided_by, labelled
+from adm_cli.loading import load_model
+from adm_cli.models.classifier import NoisyClassifier
+from adm_cli.models.cost import activation_bytes
+from adm_cli.models.unet import SuperResUNet, UNet
+from adm_cli.sources import Sources, check_cfg, check_classes, choose_low_res_noise, find_sources
+from adm_cli.storage.images import Pixels, to_model_range
+
+MAX_AUTO_BATCH = 16
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """A diffusion model and perhaps its classifier, or an upsampler, ready to sample."""
+
+    sources: Sources
+    model: UNet
+    classifier: NoisyClassifier | None
+    device: torch.device
+    dtype: torch.dtype
+
+    @property
+    def diffusion(self) -> DiffusionConfig:
+        return self.sources.model.info.diffusion
+
+
+def load_pipeline(
+    model: str | Path | Sources = "tiny",
+    classifier: str | Path | None = None,
+    *,
+    guided: bool = True,
+    device: str = "auto",
+    dtype: str = "auto",
+) -> Pipeline:
+    """Loads what `find_sources` finds (or found). ``device`` "auto" is CUDA, MPS or CPU.
+
+    ``dtype`` "auto" is float32, or float16 on CUDA for models published so. With a float16 torso
+    the classifier stays float32, as in the original: its gradient would underflow.
+    """
+    sources = (
+        model if isinstance(model, Sources) else find_sources(model, classifier, guided=guided)
+    )
+    where = choose_device(device)
+    compute = choose_dtype(dtype, where, use_fp16=sources.model.info.config.use_fp16)
+    return load_stage(sources, where, compute, guided=guided)
+
+
+def load_stage(
+    sources: Sources, where: torch.device, compute: torch.dtype, *, guided: bool
+) -> Pipeline:
+    """As `load_pipeline`, on a device and in a precision that are chosen."""
+    net = load_model(sources.model, device=where, dtype=compute)
+    assert isinstance(net, UNet)
+    if not guided or sources.classifier is None:
+        return Pipeline(sources, net, None, where, compute)
+    guide = load_model(sources.classifier, device=where, dtype=_classifier_dtype(compute))
+    assert isinstance(guide, NoisyClassifier)
+    return Pipeline(sources, net, guide, where, compute)
+
+
+def _classifier_dtype(compute: torch.dtype) -> torch.dtype:
+    return torch.float32 if compute == torch.float16 else compute
+
+
+def choose_sampler(name: str | None, eta: float | None) -> Sampler:
+    """The sampler, with its own options bound; raises UsageError or ConfigError."""
+    name = name or "none"
+    if name not in SAMPLERS:
+        hint = did_you_mean(name, SAMPLERS)
+        raise UsageError(f"unknown sampler {name!r}{hint} (there are {', '.join(SAMPLERS)})")
+    sampler = SAMPLERS[name]
+    if eta is None:
+        return sampler
+    if name not in SAMPLERS_WITH_ETA:
+        raise ConfigError(
+            f"--eta has no meaning for the {name} sampler, "
+            f"only for {' and '.join(SAMPLERS_WITH_ETA)}"
+        )
+    return partial(sampler, eta=eta)  # type: ignore[call-arg]
+
+
+def fitting_batch(
+    costs: Sequence[int], device: torch.device, images: int, *, weights: int = 0
+) -> int:
+    """As many images as fit at once, at most 16, shared out evenly.
+
+    ``costs`` are the bytes that each network takes for one image, ``weights`` those of what is
+    still to be loaded.
+    """
+    fitting = int((free_bytes(device) - weights) * 0.6 / max(costs))
+    most = max(1, min(MAX_AUTO_BATCH, fitting))
+    batches = -(-images // most)
+    return -(-images // batches)
+
+
+def fit_together(weights: int, activations: int, device: torch.device) -> bool:
+    """Whether so many bytes of weights, and those of one image's activations, fit into memory."""
+    return weights + activations < free_bytes(device) * 0.9
+
+
+def image_costs(sources: Sources, *, guided: bool, classifier_free: bool) -> list[int]:
+    """Bytes of activations that each network of a stage takes for one image.
+
+    Classifier-free guidance runs the model twice: with the class, and without.
+    """
+    costs = [(2 if classifier_free else 1) * activation_bytes(sources.model.info.config)]
+    if guided and sources.classifier is not None:
+        costs.append(activation_bytes(sources.classifier.info.config))
+    return costs
+
+
+def weight_bytes(sources: Sources, dtype: torch.dtype, *, guided: bool) -> int:
+    """Bytes that the weights of a stage take once they are loaded."""
+    count = sources.model.parameters * dtype.itemsize
+    if not guided or sources.classifier is None:
+        return count
+    return count + sources.classifier.parameters * _classifier_dtype(dtype).itemsize
+
+
+def generate(
+    pipeline: Pipeline,
+    config: SamplingConfig,
+    *,
+    on_step: Callable[[SampleStep], None] | None = None,
+    on_note: Callable[[str], None] | None = None,
+) -> Iterator[ImageBatch]:
+    """Draws the images of ``config``, in order, a batch at a time.
+
+    Each image's randomness comes from a generator of its own, seeded by its own seed, and every
+    batch is padded to the same size, so an image does not depend on its neighbours. Guided and
+    unguided images (scale 0, or cfg 1) share no batch: the others' guidance would change their
+    rounding.
+    Out of memory, the batch is halved and drawing goes on. ``on_step`` sees every sampling step
+    (the padding included), ``on_note`` what a person should know.
+
+    Raises ConfigError or UsageError for settings that do not fit the model, DeviceError where not
+    even one image fits into memory, and, after the last batch, NotFiniteError for images that are
+    not finite (`ImageBatch.finite`).
+    """
+    if isinstance(pipeline.model, SuperResUNet):
+        raise UsageError(
+            f"{pipeline.sources.model_name} is an upsampler: it enlarges pictures (adm upsample)"
+        )
+    if config.project or config.low_res_noise is not None:
+        raise ConfigError("only an upsampler takes project and low_res_noise: leave them out")
+    return _told(_draw(pipeline, config, None, on_note), on_step, on_note)
+
+
+class Pictures(Protocol):
+    """Pictures by index, uint8 [H, W, 3] each: a tensor or array, or read as they are asked for."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Tensor | Pixels: ...
+
+
+def enlarge(
+    pipeline: Pipeline,
+    pictures: Pictures,
+    config: SamplingConfig,
+    *,
+    on_step: Callable[[SampleStep], None] | None = None,
+    on_note: Callable[[str], None] | None = None,
+) -> Iterator[ImageBatch]:
+    """Enlarges ``pictures``, in order, a batch at a time (arXiv 2105.05233, section 5.3).
+
+    ``config`` holds a seed and a class for every picture, and no guidance: the paper guides the
+    small model alone. An image's noise comes from `upsampling_seed` of its seed; all else is as
+    in `generate`.
+
+    Raises as `generate`, and UsageError if ``pipeline`` holds no upsampler or a picture has
+    another size than the upsampler's input.
+    """
+    if not isinstance(pipeline.model, SuperResUNet):
+        raise UsageError(f"{pipeline.sources.model_name} is no upsampler: expected one")
+    if config.guided or config.classifier_free:
+        raise ConfigError("an upsampler takes no guidance: the scale must be 0, and cfg 1")
+    if len(pictures) != len(config.seeds):
+        raise ConfigError(f"{len(config.seeds)} seeds for {len(pictures)} pictures")
+    level = choose_low_res_noise(pipeline.sources, config.low_res_noise)
+    config = replace(config, low_res_noise=level)
+    return _told(_draw(pipeline, config, pictures, on_note), on_step, on_note)
+
+
+def _draw(
+    pipeline: Pipeline,
+    config: SamplingConfig,
+    pictures: Pictures | None,
+    on_note: Callable[[str], None] | None,
+) -> Iterator[SampleStep | ImageBatch | str]:
+    """Checks and resolves the settings, then as `draw_batches`."""
+    config = resolve(pipeline.sources, config, guided=pipeline.classifier is not None)
+    schedule = choose_schedule(pipeline.diffusion, config.steps)
+    sampler = choose_sampler(config.sampler, config.eta)
+    if on_note is not None:
+        for text in remarks(config, pipeline.diffusion):
+            on_note(text)
+    if pictures is None or pipeline.model.config.num_classes is not None:
+        check_classes(pipeline.sources, config.classes)  # else labels only pass through
+    if config.classifier_free:
+        check_cfg(pipeline.sources)
+    if config.batch_size is None:
+        costs = image_costs(
+            pipeline.sources,
+            guided=pipeline.classifier is not None,
+            classifier_free=config.classifier_free,
+        )
+        size = fitting_batch(costs, pipeline.device, len(config.seeds))
+        config = replace(config, batch_size=size)
+    yield from draw_batches(pipeline, config, schedule, sampler, pictures)
+
+
+def _told(
+    batches: Iterator[SampleStep | ImageBatch | str],
+    on_step: Callable[[SampleStep], None] | None,
+    on_note: Callable[[str], None] | None,
+) -> Iterator[ImageBatch]:
+    """The batches alone; the rest goes to whoever wants it. Refuses overflow at the end."""
+    done, overflowed = 0, []
+    for found in batches:
+        if isinstance(found, ImageBatch):
+            done += len(found.seeds)
+            overflowed += found.not_finite()
+            yield found
+        elif isinstance(found, str):
+            if on_note is not None:
+                on_note(found)
+        elif on_step is not None:
+            on_step(found)
+    refuse_overflow(overflowed, done)
+
+
+def draw_batches(
+    pipeline: Pipeline,
+    config: SamplingConfig,
+    schedule: NoiseSchedule,
+    sampler: Sampler,
+    pictures: Pictures | None = None,
+) -> Iterator[SampleStep | ImageBatch | str]:
+    """Every sampling step and every batch of images; where memory runs out, a word about that.
+
+    ``config`` is resolved, its batch size too, and fits ``pipeline``.
+    """
+    assert config.batch_size is not None
+    size, scales, cfgs = config.batch_size, config.image_scales, config.image_cfgs
+    kinds = list(map(guidance_kind, scales, cfgs))
+    done = 0
+    while done < len(config.seeds):
+        end = _batch_end(kinds, done, size)
+        seeds, classes = config.seeds[done:end], config.classes[done:end]
+        own, weights = scales[done:end], cfgs[done:end]
+        missing = size - len(seeds)
+        small = (
+            None if pictures is None else _read_small(pipeline, pictures, done, len(seeds), size)
+        )
+        try:
+            x = yield from _sample_batch(
+                pipeline,
+                config,
+                sampler,
+                schedule,
+                (*seeds, *[seeds[-1]] * missing),
+                (*classes, *[classes[-1]] * missing),
+                (*own, *[own[-1]] * missing),
+                (*weights, *[weights[-1]] * missing),
+                small,
+            )
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            if size == 1:
+                raise DeviceError(
+                    f"not enough memory on {pipeline.device} for a single image: "
+                    f"try --dtype bfloat16, a smaller model or another --device"
+                ) from None
+            size //= 2
+            yield f"out of memory: going on with batches of {size}"
+            continue
+        done += len(seeds)
+        yield finished_batch(x[: len(seeds)], classes, seeds, size, own, weights)
+
+
+def _batch_end(kinds: Sequence[tuple[bool, bool]], start: int, size: int) -> int:
+    """Where the batch that begins at ``start`` ends: full, or guidance begins or ends there."""
+    end = start + 1
+    while end < min(start + size, len(kinds)) and kinds[end] == kinds[start]:
+        end += 1
+    return end
+
+
+def _read_small(
+    pipeline: Pipeline, pictures: Pictures, first: int, count: int, size: int
+) -> Tensor:
+    """``count`` pictures for an upsampler, padded to ``size``: [size, 3, h, w] in [-1, 1]."""
+    expected = pipeline.model.config.low_res_size
+    images = [_tensor(pictures[i]) for i in range(first, first + count)]
+    for i, image in enumerate(images):
+        if expected is None or image.dtype != torch.uint8 or image.shape != (*expected, 3):
+            raise UsageError(
+                f"picture {first + i} is {image.dtype} {list(image.shape)}, "
+                f"{pipeline.sources.model_name} enlarges uint8 {[*(expected or ()), 3]}"
+            )
+    images += images[-1:] * (size - count)
+    return to_model_range(torch.stack(images))
+
+
+def _tensor(image: Tensor | Pixels) -> Tensor:
+    return image if isinstance(image, Tensor) else torch.from_numpy(image.copy())
+
+
+def _sample_batch(
+    pipeline: Pipeline,
+    config: SamplingConfig,
+    sampler: Sampler,
+    schedule: NoiseSchedule,
+    seeds: Sequence[int],
+    classes: Sequence[int | None],
+    scales: Sequence[float],
+    cfgs: Sequence[float],
+    small: Tensor | None,  # [N, 3, h, w], what an upsampler enlarges
+) -> Generator[SampleStep, None, Tensor]:
+    """Every step; returns the last one's x, NaN where an image is not finite."""
+    model = pipeline.model
+    real = torch.float64 if pipeline.dtype == torch.float64 else torch.float32
+    shape = (model.config.in_channels, *model.config.image_size)
+    draw = noise_source(seeds if small is None else [upsampling_seed(s) for s in seeds], shape)
+
+    def noise(_i: int, like: Tensor) -> Tensor:
+        return draw().to(like)
+
+    y = None
+    if None not in classes:
+        y = torch.tensor(classes, dtype=torch.int64, device=pipeline.device)
+    guidance: Guidance | None = None
+    if scales[0] != 0:  # then none is
+        if pipeline.classifier is None or y is None:
+            raise UsageError("a guidance scale needs a classifier: pass --classifier, or --scale 0")
+        guidance = guided_by(pipeline.classifier, pipeline.diffusion, config, y, scales, real)
+    labels, no_class = None, model.config.num_classes  # the row after the classes: none of them
+    if no_class is not None:
+        ids = [no_class if c is None else c for c in classes]
+        labels = torch.tensor(ids, dtype=torch.int64, device=pipeline.device)
+    net: Callable[..., Tensor] = model
+    low_res = None if small is None else small.to(pipeline.device, real)
+    if low_res is not None:
+        net = partial(model, low_res=low_res)
+        if (level := config.low_res_noise) is not None:
+            noisy = noisy_low_res(low_res, level, seeds)
+            net = partial(net, low_res=noisy, low_res_noise=low_res.new_full((len(seeds),), level))
+    x_T = draw().to(pipeline.device, real)
+    x, watch = x_T, FiniteWatch()
+    with reproducible_kernels():
+        for step in sampler(
+            watch.watched(labelled(net, pipeline.diffusion, config, labels, no_class, cfgs)),
+            schedule,
+            x_T,
+            noise=noise,
+            guidance=None if guidance is None else watch.watched(guidance),
+            prediction=pipeline.diffusion.prediction,
+            variance=pipeline.diffusion.variance,
+            clip_denoised=config.clip_denoised,
+        ):
+            if low_res is not None and step.i == 0:
+                step = step._replace(x=back_project(step.x, low_res, config.project))
+            x = step.x
+            yield step
+    return watch.marked(x)

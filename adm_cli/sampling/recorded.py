@@ -1,0 +1,119 @@
+"""The weights and pictures that made a run or a picture before, found again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from adm_cli.errors import RunError, UsageError
+from adm_cli.loading import find_weights
+from adm_cli.presets import CHECKPOINTS, PRESETS
+from adm_cli.sampling.folder import RunFolder
+from adm_cli.sampling.images import Image
+from adm_cli.sampling.inputs import InputPicture, find_inputs
+from adm_cli.sampling.run import Filter, Run, Stage
+from adm_cli.sampling.settings import low_res_size
+from adm_cli.sources import Sources, find_sources, find_upsampler
+from adm_cli.storage.checkpoints import ModelFile
+
+
+@dataclass(frozen=True)
+class Whereabouts:
+    """Where weights and pictures are now, if not where their names say."""
+
+    model: Sequence[str] = ()
+    classifier: str | None = None
+    upsampler: str | None = None
+    inputs: Sequence[Path] = ()
+    device: str | None = None
+
+
+def recorded_weights(
+    option: str, given: str | None, recorded: str | None, made: Path
+) -> str | None:
+    """What was asked for, else what made the picture or run, if that can be found by its name.
+
+    Raises UsageError.
+    """
+    if given is not None or recorded is None:
+        return given
+    if recorded not in [*(row.name for row in PRESETS), *(row.name for row in CHECKPOINTS)]:
+        raise UsageError(
+            f"{made} was made with the weights {recorded!r:.80}, which are no preset: "
+            f"pass their file with {option}"
+        )
+    return recorded
+
+
+def stage_sources(stage: Stage, now: Whereabouts, made: Path, option: str = "--model") -> Sources:
+    """The weights of a stage that made a run or a picture; raises UsageError.
+
+    ``option`` is the one by which the user names the model's file.
+    """
+    given = now.upsampler if option == "--upsampler" else _one_of(now.model, stage.model_sha256)
+    name = recorded_weights(option, given, stage.model, made)
+    assert name is not None
+    if stage.upsampler:
+        return find_upsampler(name)
+    guided = stage.classifier_sha256 is not None or stage.scale != 0
+    guide = stage.classifier if guided else None
+    return find_sources(
+        name, recorded_weights("--classifier", now.classifier, guide, made), guided=guided
+    )
+
+
+def _one_of(names: Sequence[str], digest: str) -> str | None:
+    """Of several models that were given, the one with this hash."""
+    if len(names) > 1:
+        names = [n for n in names if find_weights(n).content_sha256 == digest] or names
+    return names[0] if names else None
+
+
+def run_sources(run: Run, folder: RunFolder, now: Whereabouts) -> list[Sources]:
+    """The weights of each stage that has any; raises RunError where they are not the run's."""
+    found = []
+    for i, stage in enumerate(run.stages):
+        if isinstance(stage, Filter):
+            continue
+        option = "--upsampler" if i else "--model"
+        sources = stage_sources(stage, now, folder.path, option)
+        what = "upsampler" if stage.upsampler else "model"
+        _check_same(folder, what, option, sources.model, stage.model_sha256)
+        if not stage.upsampler:
+            guide = stage.classifier_sha256
+            _check_same(folder, "classifier", "--classifier", sources.classifier, guide)
+        found.append(sources)
+    return found
+
+
+def _check_same(
+    folder: RunFolder, what: str, option: str, file: ModelFile | None, digest: str | None
+) -> None:
+    if (None if file is None else file.content_sha256) != digest:
+        raise RunError(f"{folder.path} was drawn with another {what}: pass its file with {option}")
+
+
+@dataclass(frozen=True)
+class EnlargedPictures:
+    """The pictures that images were made from, by the image's file, and the images without one."""
+
+    found: dict[str, InputPicture]
+    without: dict[str, str]  # and where that was
+    size: tuple[int, int]
+
+
+def recorded_pictures(
+    images: Sequence[Image], folder: RunFolder, sources: Sources, now: Whereabouts
+) -> EnlargedPictures:
+    """What images of a run were enlarged from, by name and hash."""
+    size = low_res_size(sources)
+    wanted = [(str(image.input), str(image.small_sha256)) for image in images]
+    made = EnlargedPictures({}, {}, size)
+    pictures = find_inputs(wanted, folder.path, now.inputs, size)
+    for image, (where, _), picture in zip(images, wanted, pictures, strict=True):
+        if picture is None:
+            made.without[image.file] = where
+        else:
+            made.found[image.file] = picture
+    return made

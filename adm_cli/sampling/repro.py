@@ -1,0 +1,250 @@
+"""`adm_cli.repro`: a picture made again by its recipe, and compared."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from adm_cli.batches import OVERFLOW_ADVICE
+from adm_cli.devices import choose_device, use_threads
+from adm_cli.errors import AdmError, NotFiniteError, RunError, UsageError
+from adm_cli.events import OnEvent
+from adm_cli.sampling.arguments import PathLike, path_or_none
+from adm_cli.sampling.events import BatchDone, Ended, Event, Started, follow
+from adm_cli.sampling.folder import RunFolder
+from adm_cli.sampling.inputs import InputPicture, open_inputs, pixels_sha256
+from adm_cli.sampling.models import Models
+from adm_cli.sampling.paint import (
+    FilterPainter,
+    ImageTask,
+    NetworkPainter,
+    Painter,
+    paint,
+    paint_enlarged,
+)
+from adm_cli.sampling.recipe import (
+    MOST_STAGES,
+    check_recipe,
+    differing_inputs,
+    is_enlarged,
+    is_plain,
+    recorded_filter,
+    recorded_run,
+)
+from adm_cli.sampling.recorded import Whereabouts, stage_sources
+from adm_cli.sampling.run import Filter, Run
+from adm_cli.sampling.settings import current_versions, low_res_size
+from adm_cli.sampling.writer import Finished
+from adm_cli.sources import Sources
+from adm_cli.storage.files import check_writable
+from adm_cli.storage.images import Pixels, Recipe, open_picture, save_image
+from adm_cli.storage.pictures import fit_picture
+
+Remade = Generator[Event, None, Finished]
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """How far a picture and its second making are apart."""
+
+    values_that_differ: int
+    largest_difference: int  # of 255
+    inputs_that_differ: list[str]  # in words, of what the recipe records
+    values: int  # of the picture
+    threads_known: bool  # the number of CPU threads, on which rounding depends
+    pixels: Pixels  # uint8 [H, W, 3], as made now
+    recipe: Recipe
+
+    @property
+    def identical(self) -> bool:
+        """Whether every value is the same."""
+        return self.values_that_differ == 0
+
+    def facts(self) -> dict[str, Any]:
+        """As ``--json`` says it."""
+        names = ("identical", "values_that_differ", "largest_difference", "inputs_that_differ")
+        return {name: getattr(self, name) for name in names}
+
+
+def repro(
+    picture: PathLike,
+    model: PathLike | None = None,
+    classifier: PathLike | None = None,
+    upsampler: PathLike | None = None,
+    small: PathLike | None = None,
+    device: str | None = None,
+    output: PathLike | None = None,
+    *,
+    on_event: OnEvent | None = None,
+) -> Reproduction:
+    """Makes a picture again by the recipe in it, of an enlarged one first the small picture.
+
+    As ``adm repro``, whose options these are; ``small`` is its ``--input``: what was enlarged.
+    Raises AdmError where a recipe is missing or damaged, or its weights are not found.
+    """
+    path, made = Path(picture), path_or_none(output)
+    pixels, recipe = open_picture(path)
+    if recipe is None:
+        raise AdmError(f"{path} carries no recipe: it was not made by adm, or was re-saved")
+    check_recipe(recipe)  # raises if it is damaged, before anything is written or loaded
+    if made is not None:
+        _check_output(made)
+    now = Whereabouts(
+        () if model is None else (str(model),),
+        None if classifier is None else str(classifier),
+        None if upsampler is None else str(upsampler),
+        () if small is None else (Path(small),),
+        device,
+    )
+    threads = _recorded_threads(path, recipe)
+    differing = [] if use_threads(threads) else [_threads_differ(threads)]
+    new = follow(_remake(recipe, path, now), on_event)
+    assert new.pixels is not None
+    assert new.recipe is not None
+    if new.pixels.shape != pixels.shape:
+        sizes = [f"{shape[1]}x{shape[0]}" for shape in (pixels.shape, new.pixels.shape)]
+        raise AdmError(f"{path} is {sizes[0]} pixels, the model makes {sizes[1]}")
+    if made is not None:
+        save_image(made, new.pixels, new.recipe)
+    gap = np.abs(new.pixels.astype(int) - pixels.astype(int))
+    differing += differing_inputs(recipe, new.recipe)
+    return Reproduction(
+        int((gap > 0).sum()), int(gap.max()), differing, gap.size, threads is not None,
+        new.pixels, new.recipe,
+    )  # fmt: skip
+
+
+def _remake(recipe: Mapping[str, Any], picture: Path, now: Whereabouts, depth: int = 0) -> Remade:
+    """The picture of a recipe, and the recipe of what was made now."""
+    if depth > MOST_STAGES:
+        raise AdmError(f"{picture}: its recipe has more than {MOST_STAGES} stages")
+    if is_plain(recipe):
+        return (yield from _enlarge_plainly(recipe, picture, now, depth))
+    run = recorded_run(recipe)
+    option = "--upsampler" if is_enlarged(recipe) else "--model"
+    sources = stage_sources(run.first, now, picture, option)
+    small, resize = None, None
+    if is_enlarged(recipe):
+        resize = low_res_size(sources) if recipe["resized"] else None
+        small = yield from _small_picture(recipe, picture, now, depth, resize)
+    device = choose_device(now.device or run.device)
+    models, run = Models([sources], device), _made_now(run, sources, device)
+    yield from models.prepare(run, keep_base=False)
+    painter = NetworkPainter(run, run.first, models.load(0))
+    return (yield from _painted(painter, run, small, resize))
+
+
+def _made_now(run: Run, sources: Sources, device: torch.device) -> Run:
+    """A run with the weights and versions that are here."""
+    guide = sources.classifier
+    stage = replace(
+        run.first,
+        model=sources.model_name,
+        model_sha256=sources.model.content_sha256,
+        classifier=None if guide is None else guide.name,
+        classifier_sha256=None if guide is None else guide.content_sha256,
+    )
+    return replace(run, stages=(stage,), device=device.type, versions=current_versions([stage]))
+
+
+def _painted(
+    painter: Painter, run: Run, small: InputPicture | None, resize: tuple[int, int] | None
+) -> Remade:
+    """The run's one image."""
+    yield Started(None, 1, 0, run.num_steps or 1)
+    task = ImageTask(run.images[0])
+    events = (
+        paint([painter], run, [task])
+        if small is None
+        else paint_enlarged(painter, run, [task], {task.image.file: small}.__getitem__, resize)
+    )
+    for found in events:
+        if isinstance(found, list):
+            (done,) = found
+            if done.pixels is None:
+                of = "no class" if done.image.class_id is None else f"class {done.image.class_id}"
+                raise NotFiniteError(
+                    f"the image is not finite ({of}, seed {done.image.seed}): {OVERFLOW_ADVICE}"
+                )
+            yield BatchDone(1)
+            yield Ended(None, 1, 0, 1, 0.0)
+            return done
+        yield found
+    raise AssertionError("a run of one image has one batch")
+
+
+def _enlarge_plainly(
+    recipe: Mapping[str, Any], picture: Path, now: Whereabouts, depth: int
+) -> Remade:
+    check_recipe(recipe)
+    if depth == 0 and now.upsampler not in (None, recipe["model"]):
+        raise UsageError(
+            f"{picture} was enlarged by {recipe['model']}, without weights: leave out --upsampler"
+        )
+    small = yield from _small_picture(recipe, picture, now, depth, None)
+    run = recorded_filter(recipe, small.size)
+    stage = run.last
+    assert isinstance(stage, Filter)
+    run = replace(run, versions=current_versions([stage]))
+    return (yield from _painted(FilterPainter(run, stage, alone=True), run, small, None))
+
+
+def _small_picture(
+    recipe: Mapping[str, Any],
+    picture: Path,
+    now: Whereabouts,
+    depth: int,
+    resize: tuple[int, int] | None,
+) -> Generator[Event, None, InputPicture]:
+    """What was enlarged: given, or made again; with its recipe, where that is known."""
+    if now.inputs and depth == 0:
+        pictures = open_inputs(now.inputs, resize=resize)
+        digest = recipe["small_sha256"]
+        same = [item for item in pictures.items if item.pixels_sha256 == digest]
+        if not same and len(pictures) > 1:
+            where = now.inputs[0]
+            raise UsageError(f"none of the {len(pictures)} pictures of {where} is the one")
+        return replace(same[0] if same else pictures.items[0], recipe=recipe["base"])
+    if recipe["base"] is None:
+        raise UsageError(
+            f"{picture} was enlarged from a picture that carried no recipe, so it cannot be "
+            f"made again from nothing: pass that picture with --input"
+        )
+    made = yield from _remake(recipe["base"], picture, now, depth + 1)
+    pixels = made.pixels
+    assert pixels is not None
+    seen = pixels if resize is None else fit_picture(pixels, resize)
+    return InputPicture(
+        "", str(picture), pixels.shape[:2], pixels_sha256(seen), made.recipe, None, None,
+        lambda: pixels,
+    )  # fmt: skip
+
+
+def _recorded_threads(picture: Path, recipe: Mapping[str, Any]) -> Any:
+    """The number of CPU threads that drew a picture, if its run is beside it, else None.
+
+    Pictures that were made before runs noted it carry it themselves.
+    """
+    try:
+        run = RunFolder(picture.parent).read()
+    except RunError:
+        return recipe.get("threads")
+    mine = run.images.find(picture.name) is not None
+    return recipe.get("threads", run.threads if mine else None)
+
+
+def _threads_differ(recorded: object) -> str:
+    return f"the number of CPU threads ({recorded!r:.20}, now {torch.get_num_threads()})"
+
+
+def _check_output(path: Path) -> None:
+    if path.suffix.lower() not in (".png", ".webp"):
+        raise UsageError(f"--output {path}: expected a name that ends in .png or .webp")
+    if path.exists():
+        raise UsageError(f"--output {path}: the file exists already, choose another name")
+    check_writable(path.parent)

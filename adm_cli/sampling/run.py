@@ -1,0 +1,215 @@
+"""A run: everything that decides its images, resolved, as ``run.json`` holds it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
+
+from adm_cli.budget import parse_json
+from adm_cli.config import read_config
+from adm_cli.errors import ConfigError, RunError, UsageError
+from adm_cli.presets import ENLARGEMENTS
+from adm_cli.sampling.images import Images, row_from_json, row_to_json
+from adm_cli.storage.files import explain_os_error, read_file
+from adm_cli.storage.sealed import as_written, seal
+
+FORMAT = 2
+_MOST_BYTES = 2**31  # of run.json: so many rows at 200 bytes each
+_MOST_ENTRIES = 2**27
+_MOST_STEPS = 10**6
+_MOST_BATCH = 4096
+_NAMES = ("model", "classifier")  # of a stage: a file may be called otherwise
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One pass of a network, every setting resolved: it draws images, or enlarges pictures."""
+
+    model: str
+    model_sha256: str
+    classifier: str | None = None  # what guides, if anything does
+    classifier_sha256: str | None = None
+    upsampler: bool = False
+    scale: float  # of guidance, for images without their own; 0 is off
+    cfg: float = 1.0  # of classifier-free guidance, likewise; 1 is off
+    guide_interval: tuple[float, float] | None = None  # None: everywhere
+    cfg_interval: tuple[float, float] | None = None
+    entropy_scaling: bool = False
+    sampler: str
+    steps: str  # respacing; "" for every timestep
+    num_steps: int
+    eta: float | None
+    clip_denoised: bool
+    project: int = 0
+    low_res_noise: float | None = None
+    size: tuple[int, int]  # height, width
+    dtype: Literal["float32", "bfloat16", "float16", "float64"]
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.num_steps <= _MOST_STEPS or not 1 <= min(self.size) <= max(self.size):
+            raise ConfigError(f"a stage of {self.num_steps} steps and size {self.size}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Filter:
+    """An enlargement without weights."""
+
+    model: str  # a method of `presets.ENLARGEMENTS`
+    size: tuple[int, int]  # height, width
+
+    num_steps = 0  # nothing is sampled
+
+    def __post_init__(self) -> None:
+        if self.model not in ENLARGEMENTS:
+            raise ConfigError(f"{self.model!r:.60} enlarges nothing")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """Images, and the stages that each one passes."""
+
+    stages: tuple[Stage | Filter, ...]  # the first is a Stage
+    images: Images
+    device: str  # its kind: cpu, cuda, mps
+    threads: int | None  # of the CPU, on which rounding depends
+    batch_size: int  # images computed at once
+    format: str  # of the files: png, webp
+    versions: Mapping[str, str]  # adm, torch, pillow: a change is told
+    # Settings left to the program, not asked for: a run that is there keeps its own.
+    chosen: tuple[str, ...] = field(default=(), compare=False)
+
+    @property
+    def first(self) -> Stage:
+        """The stage that draws, or enlarges pictures that were there before."""
+        stage = self.stages[0]
+        assert isinstance(stage, Stage)
+        return stage
+
+    @property
+    def last(self) -> Stage | Filter:
+        return self.stages[-1]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the images."""
+        return self.last.size
+
+    @property
+    def num_steps(self) -> int:
+        return sum(stage.num_steps for stage in self.stages)
+
+    @property
+    def command(self) -> str:
+        """Which command makes such a run."""
+        return "upsample" if self.first.upsampler else "sample"
+
+    def base(self) -> Run:
+        """The run of the small pictures of a stack."""
+        return dataclasses.replace(self, stages=self.stages[:1], chosen=())
+
+
+def settings(run: Run) -> dict[str, Any]:
+    """All that decides an image's bytes and must not change, by name."""
+    found: dict[str, Any] = {"command": run.command}
+    for stage, prefix in zip(run.stages, ("", "upsampler_"), strict=False):
+        if isinstance(stage, Filter):
+            found["upsampler"] = stage.model
+            continue
+        for name, value in dataclasses.asdict(stage).items():
+            if name not in (*_NAMES, "size", "upsampler"):
+                found[f"{prefix}{name}"] = value
+    names = ("size", "device", "threads", "batch_size", "format")
+    return found | {name: getattr(run, name) for name in names}
+
+
+def environment(run: Run) -> dict[str, Any]:
+    """Versions and names, of which a change is only told."""
+    first = {name: getattr(run.first, name) for name in _NAMES}
+    later = {"upsampler": run.last.model} if isinstance(run.last, Stage) and run.stages[1:] else {}
+    return {**run.versions, **first, **later}
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """In words, which values changed: ``"scale 4 -> 2"``."""
+    return [
+        f"{name} {_short(old.get(name))} -> {_short(new.get(name))}"
+        for name in dict.fromkeys([*old, *new])
+        if old.get(name) != new.get(name)
+    ]
+
+
+def _short(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    text = "none" if value is None else str(value)
+    return text[:12] if len(text) == 64 else text
+
+
+def render_run(run: Run) -> bytes:
+    """``run.json``: an image or a run of seeds a line, its own SHA-256 at the end."""
+    head = {
+        "format": FORMAT,
+        "stages": [dataclasses.asdict(stage) for stage in run.stages],
+        "device": run.device,
+        "threads": run.threads,
+        "batch_size": run.batch_size,
+        "picture_format": run.format,
+        "versions": dict(run.versions),
+    }
+    rows = ",\n    ".join(json.dumps(row_to_json(row)) for row in run.images.rows)
+    body = json.dumps(head, indent=2)[:-2] + f',\n  "images": [\n    {rows}\n  ],\n'
+    return seal(body.encode())
+
+
+def read_run(path: Path) -> Run:
+    """Reads ``run.json``, to the last byte; raises RunError if it is damaged or missing."""
+    try:
+        data = read_file(path, _MOST_BYTES)
+    except FileNotFoundError:
+        raise RunError(f"{path.parent} is no run: it has no {path.name}") from None
+    except OSError as error:
+        raise RunError(explain_os_error(f"cannot read {path}", error)) from None
+    if (whole := as_written(data)) is None:
+        raise RunError(
+            f"{path} is damaged: its hash is not its content's (adm verify --repair mends it)"
+        )
+    try:
+        value = parse_json(whole, most=_MOST_BYTES, entries=_MOST_ENTRIES)
+        if value["format"] != FORMAT:
+            raise RunError(
+                f"{path} has format {value['format']!r:.20}, expected {FORMAT}: another version "
+                f"of adm made it, which can go on with it"
+            )
+        return _run_from(value)
+    except (
+        ValueError, KeyError, TypeError, AttributeError, RecursionError, UsageError, ConfigError,
+    ) as error:  # fmt: skip
+        raise RunError(f"{path} is no run of adm: {error}") from None
+
+
+def _run_from(value: Mapping[str, Any]) -> Run:
+    stages: list[Stage | Filter] = []
+    for row in value["stages"]:
+        stages.append(read_config(Stage, row) if "sampler" in row else read_config(Filter, row))
+    run = Run(
+        stages=tuple(stages),
+        images=Images(map(row_from_json, value["images"])),
+        device=value["device"],
+        threads=value["threads"],
+        batch_size=value["batch_size"],
+        format=value["picture_format"],
+        versions=MappingProxyType(dict(value["versions"])),
+    )
+    if not 1 <= len(stages) <= 2 or not isinstance(stages[0], Stage):
+        raise ValueError(f"{len(stages)} stages")
+    texts = (run.device, run.format, *run.versions, *run.versions.values())
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError("device, picture_format and versions must be texts")
+    if type(run.batch_size) is not int or not 1 <= run.batch_size <= _MOST_BATCH:
+        raise TypeError(f"batch_size is {run.batch_size!r:.40}")
+    return run

@@ -1,0 +1,216 @@
+"""`adm_cli.sample`: class-guided images into a folder."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from adm_cli.config import SamplingConfig
+from adm_cli.defaults import remarks, taken_from
+from adm_cli.devices import choose_device
+from adm_cli.errors import UsageError
+from adm_cli.events import OnEvent
+from adm_cli.sampling.arguments import (
+    Classes,
+    PathLike,
+    Seeds,
+    class_texts,
+    comma_list,
+    path_or_none,
+)
+from adm_cli.sampling.images import Images
+from adm_cli.sampling.job import RunResult, SamplingJob, find_part
+from adm_cli.sampling.models import Models
+from adm_cli.sampling.outputs import Outputs, choose_outputs
+from adm_cli.sampling.run import Filter, Run, Stage
+from adm_cli.sampling.select import (
+    ClassLine,
+    read_class_list,
+    select_images,
+    select_lines,
+)
+from adm_cli.sampling.settings import (
+    Interval,
+    Machine,
+    StageOptions,
+    Upsampling,
+    check_modifiers,
+    distinct_kinds,
+    find_upsampling,
+    make_run,
+    make_stage,
+    read_interval,
+    sampling_config,
+)
+from adm_cli.sources import Sources, find_sources
+
+
+def sample(
+    model: PathLike = "tiny",
+    classifier: PathLike | None = None,
+    class_: Classes | None = None,
+    scale: float | None = None,
+    num: int | None = None,
+    total: int | None = None,
+    guide_interval: str | Interval | None = None,
+    entropy_scaling: bool = False,
+    cfg: float | None = None,
+    cfg_interval: str | Interval | None = None,
+    classes_file: PathLike | None = None,
+    sampler: str | None = None,
+    steps: str | int | None = None,
+    eta: float | None = None,
+    seed: int | None = None,
+    seeds: Seeds | None = None,
+    batch_size: int | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    clip: bool = True,
+    upsampler: PathLike | None = None,
+    no_upsample: bool = False,
+    keep_base: bool = False,
+    upsample_sampler: str | None = None,
+    upsample_steps: str | int | None = None,
+    upsample_project: int | None = None,
+    upsample_noise: float | None = None,
+    shard: str | None = None,
+    out: PathLike | None = None,
+    format: str = "png",
+    grid: bool = False,
+    animate: PathLike | None = None,
+    overwrite: bool = False,
+    dry_run: bool = False,
+    *,
+    on_event: OnEvent | None = None,
+) -> RunResult:
+    """Draws images of a class into a folder, guided by a classifier; goes on with a run there.
+
+    As ``adm sample``, whose options these are: ``class_`` also takes ids, ``seeds`` numbers.
+    ``on_event`` sees every `events.Event`. Raises AdmError where the command would print an error:
+    UsageError for arguments that cannot be, before any work.
+    """
+    part = find_part(shard, device, path_or_none(out))
+    options = StageOptions(
+        sampler=sampler, steps=comma_list(steps), scale=scale, eta=eta, clip=clip,
+        guide_interval=read_interval(guide_interval), entropy_scaling=entropy_scaling,
+        cfg=cfg, cfg_interval=read_interval(cfg_interval, "--cfg-interval"),
+    )  # fmt: skip
+    later = StageOptions(
+        sampler=upsample_sampler, steps=comma_list(upsample_steps), project=upsample_project,
+        noise=upsample_noise, clip=clip,
+    )  # fmt: skip
+    classes, texts = class_texts(class_), comma_list(seeds)
+    lines = _class_list(path_or_none(classes_file), classes, texts, total)
+    guided = scale != 0 or any(line.scale for line in lines)
+    sources = find_sources(model, classifier, guided=guided)
+    outputs = choose_outputs(
+        path_or_none(out), format, grid, path_or_none(animate), overwrite, part.shard
+    )
+    if lines:
+        images = select_lines(sources, lines, outputs.suffix, seed=seed, num=num)
+    else:
+        images = select_images(
+            sources, classes, outputs.suffix, seed=seed, seeds=texts, num=num, total=total
+        )
+    config = sampling_config(sources, distinct_kinds(images), options)
+    check_modifiers(options, [config])
+    where = Machine(choose_device(part.device), dtype, batch_size)
+    upsampling = None
+    if not no_upsample:
+        upsampling = find_upsampling(sources, distinct_kinds(images), upsampler, later, where)
+    asked = upsampler is not None or keep_base or later != StageOptions(clip=clip)
+    _check_used(upsampling, asked, no_upsample)
+    job = _job(sources, config, options, images, upsampling, where, outputs, keep_base)
+    return job.preview() if dry_run else job.carry_out(on_event)
+
+
+def _class_list(
+    path: Path | None, classes: list[str] | None, seeds: str | None, total: int | None
+) -> list[ClassLine]:
+    if path is None:
+        return []
+    if classes is not None or seeds is not None or total is not None:
+        raise UsageError("--classes-file says it all: leave out --class, --seeds and --total")
+    return read_class_list(path)
+
+
+def _check_used(upsampling: Upsampling | None, asked: bool, no_upsample: bool) -> None:
+    """Raises UsageError for settings of an upsampler where there is none."""
+    if upsampling is not None or not asked:
+        return
+    if no_upsample:
+        raise UsageError("--no-upsample stands alone: leave out what is about the upsampler")
+    raise UsageError("there is no upsampler to set or to keep pictures of: pass --upsampler")
+
+
+def _job(
+    sources: Sources,
+    config: SamplingConfig,
+    options: StageOptions,
+    images: Images,
+    upsampling: Upsampling | None,
+    where: Machine,
+    outputs: Outputs,
+    keep_base: bool,
+) -> SamplingJob:
+    stages: list[Stage | Filter] = [make_stage(sources, config, where)]
+    weights = [sources]
+    if upsampling is not None:
+        stages.append(upsampling.stage)
+        weights += [] if upsampling.sources is None else [upsampling.sources]
+    run = make_run(stages, weights, images, where, outputs.suffix[1:])
+    told = taken_from(sources, config_asked(config, options), config)
+    notes = [*([] if told is None else [told]), *remarks(config, sources.model.info.diffusion)]
+    models = Models(weights, where.device)
+    return SamplingJob(run, models, outputs, _settings(run, sources), notes, keep_base)
+
+
+def config_asked(config: SamplingConfig, options: StageOptions) -> SamplingConfig:
+    """``config`` with the sampler and steps that were asked for."""
+    return replace(config, sampler=options.sampler, steps=options.steps)
+
+
+def _settings(run: Run, sources: Sources) -> dict[str, Any]:
+    """What a person may want to know in advance."""
+    stage, rows = run.first, run.images.rows
+    classes = list(dict.fromkeys(row.first.class_id for row in rows))
+    modifiers = {
+        "guide_interval": stage.guide_interval and list(stage.guide_interval),
+        "entropy_scaling": stage.entropy_scaling,
+        "cfg_interval": stage.cfg_interval and list(stage.cfg_interval),
+    }
+    return {
+        "model": stage.model,
+        "model_sha256": stage.model_sha256,
+        "classifier": stage.classifier,
+        "scale": stage.scale,
+        "cfg": stage.cfg,
+        **{name: value for name, value in modifiers.items() if value},
+        "sampler": stage.sampler,
+        "steps": stage.steps,
+        "num_steps": stage.num_steps,
+        "eta": stage.eta,
+        **_upsampling_settings(run),
+        "size": list(run.size),
+        "classes": classes,
+        "class_names": {i: sources.classes.get(i) for i in classes if i is not None},
+        "images": len(run.images),
+        "seeds": [
+            min(row.first.seed for row in rows),
+            max(row.first.seed + row.length - 1 for row in rows),
+        ],
+    }
+
+
+def _upsampling_settings(run: Run) -> dict[str, Any]:
+    if len(run.stages) == 1:
+        return {}
+    stage = run.last
+    if isinstance(stage, Filter):
+        return {"upsampler": stage.model}
+    names = ("model_sha256", "sampler", "steps", "num_steps", "project", "low_res_noise")
+    return {
+        "upsampler": stage.model,
+        **{f"upsampler_{name}": getattr(stage, name) for name in names},
+    }

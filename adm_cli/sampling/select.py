@@ -1,0 +1,269 @@
+"""Which images a command draws: ``--class``, ``--num``, ``--total``, ``--seed``, ``--seeds``, or
+a list of classes, a line each.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from adm_cli.config import DEFAULT_NUM
+from adm_cli.errors import UsageError
+from adm_cli.imagenet import select_classes
+from adm_cli.sampling.images import MAX_IMAGES, ImageRow, Images, drawn_row
+from adm_cli.sources import Sources
+
+MAX_LIST_BYTES = 2**28
+_MOST_LINE = 10_000  # characters
+
+
+def select_images(
+    sources: Sources,
+    classes: list[str] | None,
+    suffix: str,
+    *,
+    seed: int | None = None,
+    seeds: str | None = None,
+    num: int | None = None,
+    total: int | None = None,
+) -> Images:
+    """The images to draw, class by class; ``suffix`` ends the names of their files.
+
+    With ``seeds`` every class gets each of them; otherwise ``num`` images of each class, or
+    ``total`` shared out over the classes, at most one apart, their seeds running on from ``seed``.
+    Without ``classes``, or with "random", the seed chooses the
+    class; "none" is no class. Raises UsageError.
+    """
+    wanted = _class_list(classes, sources)
+    own_seeds = _seed_lists(seed, seeds, num, total, max(1, len(wanted)))
+    if not wanted:
+        return Images(
+            drawn_row(_random_class(s, sources), range(s, s + 1), suffix)
+            for part in own_seeds[0]
+            for s in part
+        )
+    return Images(
+        drawn_row(class_id, part, suffix)
+        for class_id, parts in zip(wanted, own_seeds, strict=True)
+        for part in parts
+    )
+
+
+def _class_list(specs: list[str] | None, sources: Sources) -> list[int | None]:
+    """Class ids, none if the seed chooses, or one None where the model takes no class."""
+    known = sources.classes
+    if not known:
+        if specs:
+            raise UsageError(
+                f"{sources.model_name} is unconditional and not guided: --class would change "
+                f"nothing; pass --scale and --classifier to guide it"
+            )
+        return [None]
+    if not specs or [spec.strip().lower() for spec in specs] == ["random"]:
+        return []
+    chosen: list[int | None] = []
+    for spec in specs:
+        if spec.strip().lower() == "random":
+            raise UsageError("--class random stands alone: leave out the other classes")
+        if spec.strip().lower() == "none":
+            chosen.append(None)  # `check_classes` knows whether the model can
+        else:
+            chosen += select_classes(spec, known)
+    return list(dict.fromkeys(chosen))
+
+
+def _seed_lists(
+    seed: int | None, seeds: str | None, num: int | None, total: int | None, classes: int
+) -> list[list[range]]:
+    """The seeds of each class: running on from --seed, or the same --seeds for all."""
+    if seeds is not None:
+        if seed is not None or num is not None or total is not None:
+            raise UsageError("--seeds lists every seed: leave out --seed and --num")
+        same = parse_seeds(seeds)
+        _check_total(sum(map(len, same)) * classes)
+        return [same] * classes
+    if total is not None and num is not None:
+        raise UsageError("--total counts all images, --num those of each class: pass one of them")
+    if total is not None and total < 1:
+        raise UsageError(f"--total must be at least 1, got {total}")
+    count = DEFAULT_NUM if num is None else num
+    if count < 1:
+        raise UsageError(f"--num must be at least 1, got {count}")
+    images = count * classes if total is None else total
+    _check_total(images)
+    start = 0 if seed is None else seed
+    ends = [start + images * k // classes for k in range(classes + 1)]
+    return [[range(a, b)] for a, b in itertools.pairwise(ends)]
+
+
+def _check_total(images: int) -> None:
+    if images > MAX_IMAGES:
+        raise UsageError(f"{images:,} images in one run: at most {MAX_IMAGES:,}")
+
+
+def parse_seeds(text: str) -> list[range]:
+    """``"0-63,100"`` as ranges without repeats; raises UsageError."""
+    found: list[range] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise UsageError(f"--seeds {text!r}: expected numbers and ranges such as 0-63,100")
+        if max(len(first), len(last)) > 20:
+            raise UsageError(f"--seeds {part.strip():.30}: seeds are below 2^64")
+        end = int(last) if dash else int(first)
+        if end < int(first):
+            raise UsageError(f"--seeds {part.strip()}: the first seed is above the last")
+        found.append(range(int(first), end + 1))
+        _check_total(end - int(first) + 1 + len(found) - 1)
+    _check_total(sum(map(len, found)))
+    spans = sorted((part.start, part.stop) for part in found)
+    if all(end <= start for (_, end), (start, _) in itertools.pairwise(spans)):
+        return found
+    return [range(s, s + 1) for s in dict.fromkeys(itertools.chain(*found))]
+
+
+def _random_class(seed: int, sources: Sources) -> int:
+    """A class that depends on the seed alone, not on the seeds before it."""
+    return random.Random(f"class of seed {seed}").choice(sorted(sources.classes))
+
+
+class ClassLine(NamedTuple):
+    """A line of a class list."""
+
+    place: str  # for messages: file and line number
+    spec: str
+    seeds: Sequence[range] | None
+    scale: float | None
+    cfg: float | None
+
+
+def read_class_list(path: Path) -> list[ClassLine]:
+    """The lines ``class [seed [scale [cfg]]]`` of a file, or of standard input for "-".
+
+    Words are parted by spaces, tabs or semicolons. A class is an id, a name (in quotes if it has
+    spaces), "random" or "none"; seeds may be a range. Empty lines and what follows a # are passed
+    over. Raises UsageError, with the line's number.
+    """
+    from adm_cli.storage.files import open_file
+    from adm_cli.storage.lists import decode_text
+
+    name = "standard input" if str(path) == "-" else str(path)
+    try:
+        if str(path) == "-":
+            data = sys.stdin.buffer.read(MAX_LIST_BYTES + 1)
+        else:
+            with open_file(path, pipe=True) as file:
+                data = file.read(MAX_LIST_BYTES + 1)
+    except OSError as error:
+        raise UsageError(f"--classes-file {name}: {error.strerror or error}") from None
+    if len(data) > MAX_LIST_BYTES:
+        raise UsageError(f"--classes-file {name} has over {MAX_LIST_BYTES} bytes")
+    lines: list[ClassLine] = []
+    try:
+        rows = decode_text(data).split("\n")
+    except ValueError:
+        raise UsageError(f"--classes-file {name} is no text in UTF-8") from None
+    for i, row in enumerate(rows, 1):
+        if line := _class_line(f"{name}, line {i}", row):
+            lines.append(line)
+            _check_total(len(lines))
+    if not lines:
+        raise UsageError(f"--classes-file {name} names no class")
+    return lines
+
+
+def _class_line(place: str, row: str) -> ClassLine | None:
+    if len(row) > _MOST_LINE:
+        raise UsageError(f"{place}: over {_MOST_LINE:,} characters are too many for a line")
+    try:
+        lexer = shlex.shlex(row, posix=True)
+        lexer.whitespace += ";"  # as a table may have it, instead of tabs or spaces
+        lexer.whitespace_split = True
+        words = list(lexer)
+    except ValueError as error:
+        raise UsageError(f"{place}: {str(error).lower()}") from None
+    if not words:
+        return None
+    if len(words) > 4:
+        raise UsageError(f"{place}: expected class [seed [scale [cfg]]], got {len(words)} words")
+    try:
+        seeds = parse_seeds(words[1]) if len(words) > 1 else None
+    except UsageError:
+        raise UsageError(
+            f"{place}: expected a seed or a range of seeds, got {words[1]!r:.40} "
+            f"(a name with spaces needs quotes)"
+        ) from None
+    scale, cfg = (_line_number(place, name, words, i) for i, name in ((2, "scale"), (3, "cfg")))
+    return ClassLine(place, words[0], seeds, scale, cfg)
+
+
+def _line_number(place: str, name: str, words: Sequence[str], i: int) -> float | None:
+    if i >= len(words):
+        return None
+    try:
+        value = float(words[i])
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise UsageError(f"{place}: the {name} must be a finite number, got {words[i]!r:.40}")
+    return value
+
+
+def select_lines(
+    sources: Sources,
+    lines: Sequence[ClassLine],
+    suffix: str,
+    *,
+    seed: int | None,
+    num: int | None,
+) -> Images:
+    """The images of a class list, in its order.
+
+    A line without a seed is ``num`` images (one unless given), seeds running on from ``seed`` over
+    all such lines. Raises UsageError for an unknown class, or an image that is listed twice.
+    """
+    count = 1 if num is None else num
+    if count < 1:
+        raise UsageError(f"--num must be at least 1, got {count}")
+    following, total = 0 if seed is None else seed, 0
+    rows: list[ImageRow] = []
+    places: dict[str, str] = {}
+    for line in lines:
+        parts = line.seeds
+        if parts is None:
+            parts = [range(following, following + count)]
+            following += count
+        total += sum(map(len, parts))
+        _check_total(total)
+        for own_seed in itertools.chain(*parts):
+            class_id = _line_class(line, own_seed, sources)
+            row = drawn_row(class_id, range(own_seed, own_seed + 1), suffix, line.scale, line.cfg)
+            if row.first.file in places:
+                raise UsageError(
+                    f"{line.place}: class {line.spec} with seed {own_seed} was asked for already "
+                    f"({places[row.first.file]})"
+                )
+            places[row.first.file] = line.place
+            rows.append(row)
+    return Images(rows)
+
+
+def _line_class(line: ClassLine, seed: int, sources: Sources) -> int | None:
+    word = line.spec.strip().lower()
+    if word == "random" and sources.classes:
+        return _random_class(seed, sources)
+    if word in ("none", "random"):
+        return None
+    try:
+        found = select_classes(line.spec, sources.classes)
+    except UsageError as error:
+        raise UsageError(f"{line.place}: {error}") from None
+    if len(found) != 1:
+        raise UsageError(f"{line.place}: expected one class, got {line.spec!r:.40}")
+    return found[0]

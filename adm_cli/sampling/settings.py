@@ -1,0 +1,307 @@
+"""From what is asked for to a `Run`: every setting resolved, once, before any work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import PIL
+import torch
+
+from adm_cli import __version__
+from adm_cli.config import SamplingConfig, UNetConfig
+from adm_cli.defaults import EVERYWHERE, choose_schedule, common_cfg, common_scale, resolve
+from adm_cli.devices import choose_dtype, cpu_threads
+from adm_cli.errors import UsageError
+from adm_cli.presets import ENLARGEMENT_FACTOR, ENLARGEMENTS
+from adm_cli.sampling.images import Image, Images
+from adm_cli.sampling.pipeline import choose_sampler, fitting_batch, image_costs, weight_bytes
+from adm_cli.sampling.recipe import stage_config
+from adm_cli.sampling.run import Filter, Run, Stage
+from adm_cli.sources import (
+    Sources,
+    check_cfg,
+    check_classes,
+    check_stack,
+    choose_low_res_noise,
+    default_projection,
+    find_upsampler,
+)
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageOptions:
+    """What is asked of a stage; None stands for the preset's."""
+
+    sampler: str | None = None
+    steps: str | None = None
+    scale: float | None = None
+    eta: float | None = None
+    clip: bool = True
+    guide_interval: Interval | None = None
+    entropy_scaling: bool = False
+    cfg: float | None = None
+    cfg_interval: Interval | None = None
+    project: int | None = None  # these two of an upsampler
+    noise: float | None = None
+
+
+def read_interval(text: str | Interval | None, option: str = "--guide-interval") -> Interval | None:
+    """``0.2,0.8`` as numbers; raises UsageError for anything but two of them."""
+    if text is None:
+        return None
+    try:
+        first, last = (float(part) for part in (text.split(",") if isinstance(text, str) else text))
+    except (ValueError, TypeError):
+        raise UsageError(f"{option} {text!r:.60}: expected two numbers such as 0.2,0.8") from None
+    return first, last
+
+
+def distinct_kinds(images: Images) -> list[Image]:
+    """One image of each class, scale and cfg, in their order: for checks of all."""
+    found = {(row.first.class_id, row.first.scale, row.first.cfg): row.first
+             for row in reversed(images.rows)}  # fmt: skip
+    return list(reversed(found.values()))
+
+
+def sampling_config(
+    sources: Sources, kinds: Sequence[Image], options: StageOptions
+) -> SamplingConfig:
+    """The settings that draw these images, resolved; raises UsageError or ConfigError."""
+    classes = tuple(image.class_id for image in kinds)
+    scale, cfg = options.scale, options.cfg
+    if scale is None:
+        scale = common_scale(sources, classes, guided=sources.classifier is not None)
+    used = scale or next((image.scale for image in kinds if image.scale), 0.0)
+    if used != 0 and sources.classifier is None:
+        raise UsageError(
+            f"--scale {used:g} needs a classifier, and {sources.model_name} has none: "
+            f"pass --classifier, or --scale 0"
+        )
+    if cfg is None:
+        cfg = common_cfg(sources, classes)
+    if any(weight not in (None, 1) for weight in (cfg, *(image.cfg for image in kinds))):
+        check_cfg(sources)
+    config = SamplingConfig(
+        seeds=tuple(image.seed for image in kinds),
+        classes=classes,
+        sampler=options.sampler,
+        steps=options.steps,
+        scale=scale,
+        eta=options.eta,
+        clip_denoised=options.clip,
+        scales=_own([image.scale for image in kinds], scale),
+        guide_interval=options.guide_interval,
+        cfg=cfg,
+        cfgs=_own([image.cfg for image in kinds], cfg),
+        cfg_interval=options.cfg_interval,
+    )
+    if options.entropy_scaling and config.guided:
+        config = replace(config, entropy_scaling=True)
+    config = resolve(sources, config)
+    choose_sampler(config.sampler, config.eta)
+    check_classes(sources, config.classes)
+    return config
+
+
+def check_modifiers(options: StageOptions, configs: Iterable[SamplingConfig]) -> None:
+    """Raises UsageError for what would change guidance that no image has."""
+    configs = list(configs)
+    changed = options.guide_interval is not None or options.entropy_scaling
+    if changed and not any(config.guided for config in configs):
+        raise UsageError(
+            "--guide-interval and --entropy-scaling change the guidance, and there is none: "
+            "pass a --scale"
+        )
+    if options.cfg_interval is not None and not any(config.classifier_free for config in configs):
+        raise UsageError("--cfg-interval says where --cfg guides, and that is off: pass a --cfg")
+
+
+def _own(values: list[float | None], common: float) -> tuple[float, ...] | None:
+    """A value for each image, ``common`` where it has none; None where none has."""
+    if all(value is None for value in values):
+        return None
+    return tuple(common if value is None else value for value in values)
+
+
+def enlarging_config(
+    sources: Sources, kinds: Sequence[Image], options: StageOptions
+) -> SamplingConfig:
+    """An upsampler's settings; what is not given is the stack's it belongs to, or the model's.
+
+    Raises UsageError or ConfigError for what does not fit the model.
+    """
+    passes = options.project
+    config = SamplingConfig(
+        seeds=tuple(image.seed for image in kinds),
+        classes=tuple(image.class_id for image in kinds),
+        sampler=options.sampler,
+        scale=0.0,
+        cfg=1.0,
+        steps=options.steps,
+        eta=options.eta,
+        clip_denoised=options.clip,
+        project=passes if passes is not None else default_projection(sources.model.info),
+        low_res_noise=choose_low_res_noise(sources, options.noise),
+    )
+    config = resolve(sources, config)
+    choose_sampler(config.sampler, config.eta)
+    if sources.classes:
+        check_classes(sources, config.classes)
+    return config
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where a run is computed."""
+
+    device: torch.device
+    dtype: str = "auto"  # as `devices.choose_dtype` takes it
+    batch_size: int | None = None  # None: as many as fit, at most 16
+
+    def precision(self, sources: Sources) -> torch.dtype:
+        """Of a stage's model here."""
+        return choose_dtype(self.dtype, self.device, use_fp16=sources.model.info.config.use_fp16)
+
+
+def make_stage(sources: Sources, config: SamplingConfig, machine: Machine) -> Stage:
+    """A stage of resolved settings; raises ConfigError for steps that cannot be."""
+    assert config.sampler is not None
+    assert config.scale is not None
+    assert config.cfg is not None
+    info = sources.model.info
+    guide = sources.classifier if config.guided else None
+    return Stage(
+        model=sources.model_name,
+        model_sha256=sources.model.content_sha256,
+        classifier=None if guide is None else guide.name,
+        classifier_sha256=None if guide is None else guide.content_sha256,
+        upsampler=info.kind == "upsampler",
+        scale=config.scale,
+        cfg=config.cfg,
+        guide_interval=_unless_everywhere(config.guide_interval),
+        cfg_interval=_unless_everywhere(config.cfg_interval),
+        entropy_scaling=config.entropy_scaling,
+        sampler=config.sampler,
+        steps=config.steps if config.steps is not None else info.diffusion.respacing or "",
+        num_steps=len(choose_schedule(info.diffusion, config.steps)),
+        eta=config.eta,
+        clip_denoised=config.clip_denoised,
+        project=config.project,
+        low_res_noise=config.low_res_noise,
+        size=info.config.image_size,
+        dtype=str(machine.precision(sources)).removeprefix("torch."),  # type: ignore[arg-type]
+    )
+
+
+def _unless_everywhere(interval: Interval | None) -> Interval | None:
+    return None if interval == EVERYWHERE else interval
+
+
+@dataclass(frozen=True)
+class Upsampling:
+    """The second stage of a stack, and the weights of its network, if it has one."""
+
+    stage: Stage | Filter
+    sources: Sources | None
+
+
+def find_upsampling(
+    base: Sources,
+    kinds: Sequence[Image],
+    name: str | Path | None,
+    options: StageOptions,
+    machine: Machine,
+) -> Upsampling | None:
+    """The upsampler that was asked for, or the preset's; None where there is neither.
+
+    Raises as `sources.find_upsampler`, and UsageError if it does not fit ``base`` or takes no
+    settings.
+    """
+    if name is None and base.preset is not None:
+        name = base.preset.upsampler
+    if name is None:
+        return None
+    if isinstance(name, str) and name in ENLARGEMENTS:
+        if replace(options, clip=True) != StageOptions():
+            raise UsageError(
+                f"{name} enlarges without sampling: leave out the other --upsample-... options, "
+                f"or pass an --upsampler that has them"
+            )
+        height, width = base.model.info.config.image_size
+        return Upsampling(
+            Filter(model=name, size=(ENLARGEMENT_FACTOR * height, ENLARGEMENT_FACTOR * width)), None
+        )
+    sources = find_upsampler(name)
+    check_stack(base, sources)
+    config = enlarging_config(sources, kinds, options)
+    return Upsampling(make_stage(sources, config, machine), sources)
+
+
+def make_run(
+    stages: Sequence[Stage | Filter],
+    sources: Sequence[Sources],
+    images: Images,
+    machine: Machine,
+    format: str,
+) -> Run:
+    """A run of resolved stages; ``sources`` are the weights of those that have any."""
+    size, chosen = machine.batch_size, ["threads"]
+    if size is None:
+        size = _batch_size(stages, sources, images, machine.device)
+        chosen.append("batch_size")
+    assert isinstance(stages[0], Stage)
+    stage_config(stages[0], distinct_kinds(images), size)  # raises for what cannot be
+    return Run(
+        stages=tuple(stages),
+        images=images,
+        device=machine.device.type,
+        threads=cpu_threads(machine.device),
+        batch_size=size,
+        format=format,
+        versions=current_versions(stages),
+        chosen=tuple(chosen),
+    )
+
+
+def current_versions(stages: Sequence[Stage | Filter]) -> dict[str, str]:
+    """Of the programs that draw these stages."""
+    versions = {"adm": __version__, "torch": torch.__version__}
+    if isinstance(stages[-1], Filter):
+        versions["pillow"] = PIL.__version__
+    return versions
+
+
+def _batch_size(
+    stages: Sequence[Stage | Filter],
+    sources: Sequence[Sources],
+    images: Images,
+    device: torch.device,
+) -> int:
+    """As many as fit beside the weights, in each of the stages."""
+    costs, weights = [], 0
+    for stage, source in zip(stages, sources, strict=False):
+        assert isinstance(stage, Stage)
+        guided, free = stage.classifier is not None, uses_cfg(stage, images)
+        costs += image_costs(source, guided=guided, classifier_free=free)
+        dtype: torch.dtype = getattr(torch, stage.dtype)
+        weights = max(weights, weight_bytes(source, dtype, guided=guided))
+    return fitting_batch(costs, device, len(images), weights=weights)
+
+
+def uses_cfg(stage: Stage, images: Images) -> bool:
+    """Whether any image is guided by the model itself."""
+    if stage.upsampler:
+        return False
+    return stage.cfg != 1 or any(row.first.cfg not in (None, 1) for row in images.rows)
+
+
+def low_res_size(sources: Sources) -> tuple[int, int]:
+    """Height and width of what an upsampler enlarges."""
+    config = sources.model.info.config
+    assert isinstance(config, UNetConfig)
+    assert config.low_res_size is not None
+    return config.low_res_size

@@ -1,0 +1,255 @@
+"""The cells of a sweep: which there are, drawing one, measuring one."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from adm_cli.config import ClassifierConfig, UNetConfig
+from adm_cli.diffusion.samplers import SAMPLERS_WITH_ETA
+from adm_cli.errors import UsageError
+from adm_cli.evaluating import (
+    Extractor,
+    check_count,
+    choose_metrics,
+    evaluate,
+    features_needed,
+    load_extractor,
+    measure,
+    notes,
+)
+from adm_cli.events import Note, OnEvent, ignore
+from adm_cli.loading import build_model
+from adm_cli.models.cost import forward_gflops
+from adm_cli.reports.references import find_reference, metrics_by
+from adm_cli.sampling.draw import draw
+from adm_cli.sampling.events import Event
+from adm_cli.sampling.folder import RunFolder
+from adm_cli.sampling.images import Images
+from adm_cli.sampling.models import Models
+from adm_cli.sampling.run import Run
+from adm_cli.sampling.settings import (
+    Machine,
+    StageOptions,
+    check_modifiers,
+    distinct_kinds,
+    make_run,
+    make_stage,
+    sampling_config,
+    uses_cfg,
+)
+from adm_cli.sampling.sweep_folder import SweepFolder, TableRow
+from adm_cli.sampling.sweep_grid import Cell
+from adm_cli.sources import Sources
+from adm_cli.storage.images import Pixels, open_picture
+from adm_cli.storage.references import Reference
+
+
+@dataclass(frozen=True)
+class Axes:
+    """What is swept over; None stands for the preset's."""
+
+    samplers: Sequence[str | None]
+    steps: Sequence[str | None]
+    scales: Sequence[float | None]
+    cfgs: Sequence[float | None]
+
+    def points(self, common: StageOptions) -> Iterator[StageOptions]:
+        """Every combination."""
+        for sampler in self.samplers:
+            for steps in self.steps:
+                for scale in self.scales:
+                    for cfg in self.cfgs:
+                        yield replace(common, sampler=sampler, steps=steps, scale=scale, cfg=cfg)
+
+
+@dataclass(frozen=True)
+class CellRun:
+    """A cell that may be drawn: its settings are possible, its folder is free or its own."""
+
+    cell: Cell
+    sources: Sources
+    run: Run
+    folder: RunFolder
+
+    @property
+    def missing(self) -> int:
+        """Images that are not drawn."""
+        return len(self.folder.survey(self.run.images).missing)
+
+    @property
+    def guided(self) -> bool:
+        """Whether any image needs the classifier."""
+        return self.run.first.classifier is not None
+
+    def gflop_a_step(self) -> float:
+        """Of one image where all guidance acts: the model, twice for cfg, and the classifier there
+        and back.
+        """
+        guide = self.sources.classifier if self.guided else None
+        there_and_back = 0.0 if guide is None else 2 * _gflop(guide.info.config)
+        evaluations = 2 if uses_cfg(self.run.first, self.run.images) else 1
+        return evaluations * _gflop(self.sources.model.info.config) + there_and_back
+
+
+@cache
+def _gflop(config: UNetConfig | ClassifierConfig) -> float:
+    with torch.device("meta"):
+        return forward_gflops(build_model(config))
+
+
+@dataclass(frozen=True)
+class Yardstick:
+    """How the images of a cell are measured."""
+
+    extractor: Extractor
+    reference: Reference
+    metrics: tuple[str, ...]
+
+    def facts(self) -> TableRow:
+        """What a row must say beside its scores."""
+        return {
+            "reference": self.reference.source,
+            "reference_images": self.reference.images,
+            "features": self.extractor.label,
+        }
+
+    def key(self, images_sha256: str) -> str:
+        """Two measurements with the same key give the same numbers."""
+        reference = (self.reference.pixels_sha256, self.reference.images, self.reference.source)
+        parts = (images_sha256, self.extractor.sha256, *reference, *self.metrics)
+        return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """How the cells are to be measured."""
+
+    ref: Path
+    metrics: str | None
+    features: str
+    inception: Path | None
+
+
+def open_yardstick(
+    asked: Measuring, cells: Sequence[CellRun], device: str, on_event: OnEvent = ignore
+) -> Yardstick:
+    """The reference, measured if it is of images; raises UsageError where sizes do not fit."""
+    check_count(len(cells[0].run.images))
+    size = cells[0].run.size
+    extractor = load_extractor(asked.features, inception=asked.inception, device=device)
+    able = choose_metrics(asked.metrics, extractor)
+    wanted, left_out = metrics_by(asked.ref, able, asked.metrics, extractor.name)
+    for text in left_out:
+        on_event(Note(text))
+    reference = find_reference(asked.ref, size, extractor, wanted, size, on_event=on_event)
+    return Yardstick(extractor, reference, wanted)
+
+
+def prepare_cells(
+    models: Sequence[tuple[str, Sources]],
+    axes: Axes,
+    common: StageOptions,
+    images: Images,
+    folder: Path,
+    where: Machine,
+    *,
+    overwrite: bool,
+) -> list[CellRun]:
+    """Every combination, checked before any work; ``models`` are labels and weights.
+
+    Raises UsageError or ConfigError for impossible settings, RunError where a cell's folder holds
+    other images, OutputError where one is a link.
+    """
+    found: dict[str, CellRun] = {}
+    configs = []
+    sweep, kinds = SweepFolder(folder), distinct_kinds(images)
+    for label, sources in models:
+        for options in axes.points(replace(common, eta=None)):
+            config = sampling_config(sources, kinds, options)
+            if common.eta is not None and config.sampler in SAMPLERS_WITH_ETA:
+                config = replace(config, eta=common.eta)
+            stage = make_stage(sources, config, where)
+            run = make_run([stage], [sources], images, where, "png")
+            cell = Cell(label, stage.sampler, stage.steps, stage.scale, stage.cfg)
+            found[cell.name] = CellRun(cell, sources, run, sweep.cell(cell.name))
+            configs.append(config)
+    cells = list(found.values())
+    if common.eta is not None and all(cell.run.first.eta is None for cell in cells):
+        able = " and ".join(SAMPLERS_WITH_ETA)
+        raise UsageError(f"--eta {common.eta:g} has a meaning for {able} only")
+    check_modifiers(common, configs)
+    for one in cells:
+        one.folder.check(one.run, overwrite=overwrite)
+    return cells
+
+
+def erase_cell(cell: CellRun) -> None:
+    """Removes the images of an earlier run, so that none of them is taken for a new one."""
+    if cell.folder.exists():
+        cell.folder.begin(cell.run, overwrite=True)
+        cell.folder.discard_if_empty()
+
+
+def draw_cell(
+    cell: CellRun, models: Models, row: TableRow, *, overwrite: bool
+) -> Generator[Event, None, None]:
+    """Draws what is missing; ``row`` counts the images and the time, also when interrupted."""
+    _forget_scores(row)  # they were of fewer images
+    before, started = cell.missing, time.monotonic()
+    try:
+        yield from draw(cell.run, cell.folder, models, overwrite=overwrite)
+    finally:
+        row["drawn"] += before - cell.missing
+        row["seconds"] = round(row["seconds"] + time.monotonic() - started, 3)
+        if row["drawn"] and row["seconds"]:
+            row["images_per_second"] = round(row["drawn"] / row["seconds"], 4)
+
+
+def measure_cell(cell: CellRun, yardstick: Yardstick, row: TableRow) -> list[str]:
+    """Puts the scores of a finished cell into ``row``, unless they are there; returns remarks."""
+    records = list(cell.folder.kept(cell.run.images))
+    digests = "".join(record["sha256"] for record in records)
+    key = yardstick.key(hashlib.sha256(digests.encode()).hexdigest())
+    if row.get("scores_of") == key:
+        return []
+    paths = [cell.folder.path / record["file"] for record in records]
+    samples = measure(
+        _batches(paths, yardstick.extractor.batch_size),
+        yardstick.extractor,
+        count=len(records),
+        keep=features_needed(yardstick.metrics),
+    )
+    _forget_scores(row)
+    scores = evaluate(samples, yardstick.reference, yardstick.metrics)
+    for score in scores:
+        row[score.name] = _known(score.value)
+        row[f"{score.name}_error"] = _known(score.error)
+    row["metrics"] = [score.name for score in scores]
+    row |= {**yardstick.facts(), "scores_of": key}
+    return notes(samples, yardstick.reference)
+
+
+def _forget_scores(row: TableRow) -> None:
+    names = [f"{name}{end}" for name in row.pop("metrics", ()) for end in ("", "_error")]
+    for name in (*names, "reference", "reference_images", "features", "scores_of"):
+        row.pop(name, None)
+
+
+def _batches(paths: Sequence[Path], size: int) -> Iterator[Pixels]:
+    """The pictures in the order of the run's plan, so that sums are the same each time."""
+    for start in range(0, len(paths), size):
+        yield np.stack([open_picture(path)[0] for path in paths[start : start + size]])
+
+
+def _known(value: float) -> float | None:
+    """A number, or None for one that JSON lacks."""
+    return value if math.isfinite(value) else None

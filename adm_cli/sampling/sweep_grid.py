@@ -1,0 +1,109 @@
+"""A grid of sampling settings: its cells, what tells them apart, and curves over them."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from adm_cli.storage.tables import Panel
+
+AXES = ("model", "sampler", "steps", "scale", "cfg")
+_CURVES_OVER = {"scale": "guidance scale", "cfg": "classifier-free guidance", "num_steps": "steps"}
+# Drawn together where each is a single line: the two halves of one question.
+_PAIRS = (("precision", "recall"), ("density", "coverage"))
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A point of the grid, its settings resolved."""
+
+    model: str
+    sampler: str
+    steps: str  # as for --steps; "" for every timestep
+    scale: float
+    cfg: float = 1.0
+
+    @property
+    def name(self) -> str:
+        """Of its folder: ``tiny_ddim_25_scale4``, ``tiny_ddim_25_scale4_cfg2``."""
+        parts = [self.model, self.sampler, self.steps or "all", f"scale{number(self.scale)}"]
+        parts += [] if self.cfg == 1 else [f"cfg{number(self.cfg)}"]
+        return "_".join(re.sub(r"[^\w.-]", "-", part) for part in parts)
+
+    def label(self, varied: Sequence[str]) -> str:
+        """What tells it from others, a line an axis; its scale if nothing does."""
+        texts = {
+            "model": self.model,
+            "sampler": self.sampler,
+            "steps": f"{self.steps or 'all'} steps" if self.steps[:1] != "d" else self.steps,
+            "scale": f"scale {number(self.scale)}",
+            "cfg": f"cfg {number(self.cfg)}",
+        }
+        return "\n".join(texts[axis] for axis in varied or ("scale",))
+
+
+def number(value: float) -> str:
+    """``4``, ``0.5``: without a useless fraction, and never rounded."""
+    return repr(float(value)).removesuffix(".0")
+
+
+def axes_of(cells: Sequence[Cell]) -> dict[str, list[Any]]:
+    """The values of each axis, in order."""
+    return {axis: list(dict.fromkeys(getattr(c, axis) for c in cells)) for axis in AXES}
+
+
+def varied_axes(cells: Sequence[Cell]) -> list[str]:
+    """The axes along which cells differ."""
+    return [axis for axis, values in axes_of(cells).items() if len(values) > 1]
+
+
+def spread(count: int, most: int) -> list[int]:
+    """At most ``most`` of ``count`` places, spread evenly from the first on."""
+    most = min(count, most)
+    return [i * count // most for i in range(most)]
+
+
+def _named(axis: str, value: Any) -> str:
+    """A value of an axis in a legend, where a bare cfg could be taken for a scale."""
+    return f"cfg {number(value)}" if axis == "cfg" else str(value)
+
+
+def curves(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> list[Panel]:
+    """The metrics over the scale, or where there is one only, over cfg or the number of steps.
+
+    ``rows`` have the axes, "num_steps", and the metrics and their errors as far as they are known.
+    A line for each combination of the other axes; none if there is nothing to draw a line along.
+    """
+    rows = [{"cfg": 1.0, **row} for row in rows]
+    x = next((a for a in _CURVES_OVER if len({row[a] for row in rows}) > 1), None)
+    if x is None or not metrics:
+        return []
+    others = [a for a in AXES if a != x and not (x == "num_steps" and a == "steps")]
+    told = [a for a in others if len({row[a] for row in rows}) > 1]
+
+    def panel(title: str, *names: str) -> Panel:
+        lines: dict[str, tuple[list[float], list[float]]] = {}
+        errors: dict[str, list[float]] = {}
+        for metric in names:
+            for row in sorted(rows, key=lambda row: float(row[x])):
+                if row.get(metric) is not None:
+                    name = ", ".join(_named(a, row[a]) for a in told) or metric
+                    points = lines.setdefault(name, ([], []))
+                    points[0].append(row[x])
+                    points[1].append(row[metric])
+                    error = row.get(f"{metric}_error")
+                    errors.setdefault(name, []).append(math.nan if error is None else error)
+        return Panel(_CURVES_OVER[x], title, dict(lines), errors=errors)
+
+    panels = []
+    for metric in metrics:
+        pairs = [] if told else [p for p in _PAIRS if metric in p and set(p) <= set(metrics)]
+        pair = next(iter(pairs), None)
+        if pair is None:
+            panels.append(panel(metric, metric))
+        elif metric == pair[0]:
+            panels.append(panel(" and ".join(pair), *pair))
+    return panels

@@ -1,0 +1,176 @@
+"""`adm_cli.upsample`: pictures enlarged by an upsampler, into a folder."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from adm_cli.config import UNetConfig
+from adm_cli.devices import choose_device
+from adm_cli.errors import RunError, UsageError
+from adm_cli.events import OnEvent
+from adm_cli.presets import CHECKPOINTS
+from adm_cli.sampling.arguments import PathLike, Seeds, comma_list, path_or_none
+from adm_cli.sampling.events import PictureRead
+from adm_cli.sampling.images import Images
+from adm_cli.sampling.inputs import InputPictures, open_inputs
+from adm_cli.sampling.job import RunResult, SamplingJob, find_part
+from adm_cli.sampling.models import Models
+from adm_cli.sampling.outputs import Outputs, choose_outputs
+from adm_cli.sampling.run import Run
+from adm_cli.sampling.select_pictures import select_enlarged
+from adm_cli.sampling.settings import (
+    Machine,
+    StageOptions,
+    distinct_kinds,
+    enlarging_config,
+    low_res_size,
+    make_run,
+    make_stage,
+)
+from adm_cli.sources import Sources, find_upsampler
+
+
+def upsample(
+    inputs: PathLike | Sequence[PathLike],
+    model: PathLike | None = None,
+    class_: str | int | None = None,
+    sampler: str | None = None,
+    steps: str | int | None = None,
+    eta: float | None = None,
+    seed: int | None = None,
+    seeds: Seeds | None = None,
+    project: int | None = None,
+    noise: float | None = None,
+    batch_size: int | None = None,
+    resize: bool = False,
+    device: str = "auto",
+    dtype: str = "auto",
+    clip: bool = True,
+    shard: str | None = None,
+    out: PathLike | None = None,
+    format: str = "png",
+    grid: bool = False,
+    animate: PathLike | None = None,
+    overwrite: bool = False,
+    dry_run: bool = False,
+    *,
+    on_event: OnEvent | None = None,
+) -> RunResult:
+    """Enlarges pictures with an upsampler, in the order of the inputs; goes on with a run there.
+
+    As ``adm upsample``, whose options these are. ``inputs`` are pictures, folders of them, npz
+    files or runs. ``on_event`` sees every `events.Event`. Raises AdmError where the command would
+    print an error: UsageError for arguments that cannot be, before any work.
+    """
+    part = find_part(shard, device, path_or_none(out))
+    sources = None if model is None else find_upsampler(model)
+    paths = [inputs] if isinstance(inputs, (str, Path)) else inputs
+    pictures = _read([Path(path) for path in paths], sources, resize, on_event)
+    sources = sources or _upsampler_for(pictures)
+    _check_sizes(pictures, sources)
+    outputs = choose_outputs(
+        path_or_none(out), format, grid, path_or_none(animate), overwrite, part.shard
+    )
+    images, made_of = select_enlarged(
+        pictures, sources, comma_list(class_), seed, comma_list(seeds), outputs.suffix
+    )
+    options = StageOptions(
+        sampler=sampler, steps=comma_list(steps), eta=eta, clip=clip, project=project, noise=noise
+    )
+    where = Machine(choose_device(part.device), dtype, batch_size)
+    run = _run(sources, images, options, where, outputs)
+    models = Models([sources], where.device, made_of, pictures.size)
+    job = SamplingJob(run, models, outputs, _settings(run, len(pictures)))
+    if dry_run:
+        return job.preview()
+    _check_same_inputs(run, outputs)
+    return job.carry_out(on_event)
+
+
+def _run(
+    sources: Sources, images: Images, options: StageOptions, where: Machine,
+    outputs: Outputs,
+) -> Run:  # fmt: skip
+    config = enlarging_config(sources, distinct_kinds(images), options)
+    stage = make_stage(sources, config, where)
+    return make_run([stage], [sources], images, where, outputs.suffix[1:])
+
+
+def _read(
+    paths: Sequence[Path], sources: Sources | None, resize: bool, on_event: OnEvent | None
+) -> InputPictures:
+    size = None
+    if resize:
+        if sources is None:
+            raise UsageError("--resize needs --model, which says to what size")
+        size = low_res_size(sources)
+    told: Callable[[int], None] | None = None
+    if on_event is not None:
+        show = on_event
+        told = lambda count: show(PictureRead(count))  # noqa: E731
+    return open_inputs(paths, resize=size, on_picture=told)
+
+
+def _upsampler_for(pictures: InputPictures) -> Sources:
+    """The known upsampler for pictures of this size; raises UsageError where there is none."""
+    (size, count), *_ = Counter(item.size for item in pictures.items).most_common()
+    known = {}
+    for row in CHECKPOINTS:
+        if isinstance(row.config, UNetConfig) and row.config.low_res_size is not None:
+            known[row.config.low_res_size] = row.name
+    if size in known:
+        return find_upsampler(known[size])
+    listed = ", ".join(f"{name} ({_size(small)})" for small, name in known.items())
+    raise UsageError(
+        f"{count} of {len(pictures)} pictures are {_size(size)}, and no known upsampler enlarges "
+        f"these: pass --model, perhaps with --resize (there are {listed})"
+    )
+
+
+def _check_sizes(pictures: InputPictures, sources: Sources) -> None:
+    size = low_res_size(sources)
+    wrong = [] if pictures.size is not None else [i for i in pictures.items if i.size != size]
+    if wrong:
+        raise UsageError(
+            f"{len(wrong)} of {len(pictures)} pictures are not {_size(size)}, which "
+            f"{sources.model_name} enlarges, e.g. {wrong[0].where} ({_size(wrong[0].size)}): "
+            f"pass --resize to fit them, or another --model"
+        )
+
+
+def _check_same_inputs(run: Run, outputs: Outputs) -> None:
+    """Raises RunError where images of the run were made from other pictures or with other seeds."""
+    if outputs.overwrite or outputs.out is None:
+        return
+    for record in outputs.folder.kept(run.images):
+        place = run.images.find(record["file"])
+        assert place is not None
+        image = run.images[place]
+        for name, value in image.facts().items():
+            if name != "input" and record.get(name) != value:
+                what = "another picture" if name == "small_sha256" else f"another {name}"
+                raise RunError(
+                    f"{outputs.out / image.file} was made from {what} than {image.input} "
+                    f"now gives: choose another --out, or pass --overwrite to start anew"
+                )
+
+
+def _settings(run: Run, pictures: int) -> dict[str, Any]:
+    """What a person may want to know in advance."""
+    stage = run.first
+    names = ("model", "model_sha256", "sampler", "steps", "num_steps", "eta", "project",
+             "low_res_noise")  # fmt: skip
+    return {
+        **{name: getattr(stage, name) for name in names},
+        "pictures": pictures,
+        "classes": list(dict.fromkeys(row.first.class_id for row in run.images.rows)),
+        "images": len(run.images),
+        "size": list(run.size),
+    }
+
+
+def _size(size: tuple[int, int]) -> str:
+    return f"{size[1]}x{size[0]}"

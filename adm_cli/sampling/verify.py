@@ -1,0 +1,109 @@
+"""`adm_cli.verify`: whether a run or a sweep is as it was written, and mending it."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from pathlib import Path
+
+from adm_cli.events import Note, OnEvent
+from adm_cli.sampling.arguments import PathLike
+from adm_cli.sampling.check import check_run
+from adm_cli.sampling.events import Event, Finding, follow
+from adm_cli.sampling.folder import RunFolder
+from adm_cli.sampling.recorded import Whereabouts
+from adm_cli.sampling.repair import mend
+from adm_cli.sampling.sweep_folder import SweepFolder
+from adm_cli.sampling.sweep_results import mend_sweep
+
+Findings = Generator[Event, None, list[Finding]]
+
+
+def verify(
+    folder: PathLike,
+    repair: bool = False,
+    model: str | Sequence[str] | None = None,
+    classifier: PathLike | None = None,
+    upsampler: PathLike | None = None,
+    inputs: PathLike | Sequence[PathLike] | None = None,
+    device: str | None = None,
+    *,
+    on_event: OnEvent | None = None,
+) -> list[Finding]:
+    """Checks every file of a run or sweep against its manifest; returns what is wrong at the end.
+
+    As ``adm verify``, whose options these are: ``repair`` removes what is damaged and draws it
+    again. ``on_event`` sees every `events.Event`, each `events.Finding` among them. Raises AdmError
+    where nothing can be said of the folder, or weights for a repair are not found.
+    """
+    paths = [inputs] if isinstance(inputs, (str, Path)) else inputs or ()
+    now = Whereabouts(
+        (model,) if isinstance(model, str) else tuple(model or ()),
+        None if classifier is None else str(classifier),
+        None if upsampler is None else str(upsampler),
+        tuple(Path(path) for path in paths),
+        device,
+    )
+    return follow(_verify(Path(folder), now if repair else None), on_event)
+
+
+def _verify(folder: Path, now: Whereabouts | None) -> Findings:
+    """Mends where ``now`` says with what."""
+    sweep = SweepFolder(folder)
+    runs = sweep.cells() if sweep.exists() else [RunFolder(folder)]
+    left: list[Finding] = []
+    for run in runs:
+        for inner in run.bases():
+            left += yield from _verify_run(inner, now, inner=True)
+        left += yield from _verify_run(run, now)
+    if sweep.exists():
+        left += yield from _verify_sweep(sweep, now)
+    if {finding.kind for finding in left} == {"unfinished"}:
+        what = "sweep" if sweep.exists() else "run"
+        yield Note(f"the same command that began the {what} goes on with it")
+    elif left and now is None:
+        yield Note(f"adm verify {folder} --repair mends it; so does the same command again")
+    return left
+
+
+def _verify_run(run: RunFolder, now: Whereabouts | None, *, inner: bool = False) -> Findings:
+    """What is wrong at the end, after mending.
+
+    Of an ``inner`` run, what is not drawn yet is for the outer one to tell.
+    """
+    findings = yield from _look(run, inner=inner)
+    if now is not None and any(finding.kind != "unfinished" for finding in findings):
+        gone = yield from mend(run, findings, now)
+        yield Note(f"repaired; looking at {run.path} once more")
+        findings = yield from _look(run, inner=inner)
+        names = {finding.file for finding in findings}
+        findings += [finding for finding in gone if finding.file not in names]
+    return findings
+
+
+def _look(run: RunFolder, *, inner: bool) -> Findings:
+    """Tells what there is to say, and returns what is wrong."""
+    findings = []
+    for found in check_run(run):
+        if isinstance(found, Finding):
+            if inner and found.kind == "unfinished":
+                continue
+            if found.kind != "foreign":
+                findings.append(found)
+        yield found
+    if not findings:
+        count = sum(1 for _ in run.kept(run.read().images))
+        yield Note(f"{run.path}: all {count:,} images are there and right")
+    return findings
+
+
+def _verify_sweep(sweep: SweepFolder, now: Whereabouts | None) -> Findings:
+    """As `_verify_run`, of what is beside a sweep's cells."""
+    findings = list(sweep.verify())
+    yield from findings
+    if now is not None and any(finding.kind != "unfinished" for finding in findings):
+        yield from mend_sweep(sweep, findings)
+        findings = list(sweep.verify())
+        yield from findings
+    if not findings:
+        yield Note(f"{sweep.path}: its tables and its sheet are right")
+    return findings

@@ -1,0 +1,91 @@
+"""Where the images of a run go."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from adm_cli.errors import OutputError
+from adm_cli.sampling import beside
+from adm_cli.sampling.beside import write_grid
+from adm_cli.sampling.images import image_name
+from adm_cli.sampling.outputs import fresh_folder, make_fresh_folder
+from adm_cli.storage.files import refuse_existing
+from adm_cli.storage.images import make_grid, open_picture, save_image
+from tests.sampling.runs import image
+
+IMAGES = np.arange(4 * 4 * 4 * 3, dtype=np.uint8).reshape(4, 4, 4, 3)
+
+
+def test_fresh_folders_count_up(tmp_path: Path) -> None:
+    parent = tmp_path / "out"
+    assert fresh_folder(parent) == parent / "0001"
+    assert not parent.exists()
+    assert [make_fresh_folder(parent).name for _ in range(2)] == ["0001", "0002"]
+    for name in ("0041", "99x", "notes"):
+        (parent / name).mkdir()
+    (parent / "0042").write_text("a file")
+    assert make_fresh_folder(parent) == parent / "0043"
+    (parent / "9999").mkdir()
+    assert fresh_folder(parent) == parent / "10000"
+
+
+def test_runs_that_start_together_share_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another run makes the folder between looking and making."""
+    mkdir = Path.mkdir
+
+    def late(path: Path, *args: Any, **options: Any) -> None:
+        if path.name == "0001" and not path.exists():
+            mkdir(path)
+        mkdir(path, *args, **options)
+
+    monkeypatch.setattr(Path, "mkdir", late)
+    assert make_fresh_folder(tmp_path / "out").name == "0002"
+
+
+def test_no_fresh_folder_in_a_file(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(OutputError, match="out is a file, expected a folder"):
+        make_fresh_folder(tmp_path / "out")
+
+
+def test_names_sort_as_numbers() -> None:
+    assert image_name(207, 3, ".png") == "class0207_seed000003.png"
+    assert image_name(None, 3, ".webp") == "seed000003.webp"
+    assert image_name(0, 2**64 - 1, ".png") == f"class0000_seed{2**64 - 1}.png"
+    names = [image_name(c, s, ".png") for c in (2, 10, 999) for s in (9, 10, 123456)]
+    assert names == sorted(names)
+
+
+def test_items_say_what_they_are() -> None:
+    plain = image(7, 3)
+    assert (plain.file, plain.facts()) == ("class0007_seed000003.png", {"class": 7, "seed": 3})
+    own = image(7, 3, scale=2.5)
+    assert (own.file, own.facts()["scale"]) == ("class0007_scale2.5_seed000003.png", 2.5)
+    assert image(7, 3, scale=0.0).file == "class0007_scale0_seed000003.png"
+
+
+def test_refuse_existing(tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in "abc"]
+    refuse_existing(paths)
+    paths[1].touch()
+    with pytest.raises(OutputError, match=r"^1 of the files .*e\.g\. .*/b: .*--overwrite$"):
+        refuse_existing(paths)
+
+
+def test_grid_takes_the_first_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(beside, "MOST_IN_GRID", 3)
+    assert write_grid(tmp_path / "grid.png", []) == 0
+    assert not (tmp_path / "grid.png").exists()
+    paths = [tmp_path / f"{i}.png" for i in range(4)]
+    for path, pixels in zip(paths, IMAGES, strict=True):
+        save_image(path, pixels)
+    assert write_grid(tmp_path / "grid.png", paths) == 3
+    shown, recipe = open_picture(tmp_path / "grid.png")
+    assert np.array_equal(shown, make_grid(IMAGES[:3]))
+    assert recipe is None
