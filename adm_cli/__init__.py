@@ -51,6 +51,7 @@ _HOMES = {
     "generate": "sampling.pipeline",
     "load_pipeline": "sampling.pipeline",
     "enlarge": "sampling.pipeline",
+    "gallery": "html.build",
     "merge": "sampling.merge",
     "repro": "sampling.repro",
     "sample": "sampling.sample",
@@ -85,6 +86,7 @@ __all__ = [
     "enlarge",
     "find_upsampler",
     "frechet_distance",
+    "gallery",
     "generate",
     "heun_sample",
     "inception_score",
@@ -120,6 +122,7 @@ if TYPE_CHECKING:
     from adm_cli.errors import AdmError, NotFiniteError
     from adm_cli.evaluation.metrics import frechet_distance, inception_score, kernel_distance
     from adm_cli.evaluation.neighbours import density_coverage, precision_recall
+    from adm_cli.html.build import gallery
     from adm_cli.loading import load_model
     from adm_cli.models.classifier import NoisyClassifier
     from adm_cli.models.unet import SuperResUNet, UNet

@@ -21,6 +21,7 @@ from adm_cli.commands import (
     evaluate,
     evaluate_classifier,
     fetch,
+    gallery,
     info,
     merge,
     models,
@@ -64,6 +65,7 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("reference")(reference.reference)
 app.command("verify")(verify.verify)
 app.command("merge")(merge.merge)
+app.command("gallery")(gallery.gallery)
 app.command("convert")(convert.convert)
 app.command("doctor")(doctor.doctor)
 

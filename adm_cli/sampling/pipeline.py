@@ -1,7 +1,4 @@
-"""From a preset or files to images: `load_pipeline`, then `generate` or `enlarge`.
-
-Both are iterators of batches; everything that makes pictures consumes them.
-"""
+"""From a preset or files to batches of images: `load_pipeline`, then `generate` or `enlarge`."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ from adm_cli.sources import find_sources
 from adm_cli.storage.images import open_picture
 from tests.conftest import Toys, pictures
 
-VERBS = ("sample", "upsample", "sweep", "verify", "merge", "repro")
+VERBS = ("sample", "upsample", "sweep", "verify", "merge", "repro", "gallery")
 SPOKEN = {"json", "quiet"}  # options of how a command speaks
 
 

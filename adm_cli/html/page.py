@@ -27,7 +27,7 @@ Fact = str | int | float | None
 
 
 @dataclass(frozen=True)
-class Picture:
+class Tile:
     """What the page knows of one picture."""
 
     file: str  # relative to the page, with slashes
@@ -36,7 +36,7 @@ class Picture:
     thumbnail: Image.Image  # RGB
 
 
-def gallery_page(title: str, pictures: Iterable[Picture], *, side: int = 64) -> str:
+def gallery_page(title: str, pictures: Iterable[Tile], *, side: int = 64) -> str:
     """The HTML of a page with ``pictures``, which are consumed one by one.
 
     ``side``: thumbnails are at most so many pixels wide and high; smaller pictures are enlarged
@@ -63,8 +63,8 @@ def gallery_page(title: str, pictures: Iterable[Picture], *, side: int = 64) -> 
     return _filled(title, data)
 
 
-def _chunks(pictures: Iterable[Picture], size: int) -> Iterator[list[Picture]]:
-    chunk: list[Picture] = []
+def _chunks(pictures: Iterable[Tile], size: int) -> Iterator[list[Tile]]:
+    chunk: list[Tile] = []
     for picture in pictures:
         chunk.append(picture)
         if len(chunk) == size:
@@ -137,7 +137,7 @@ def _filled(title: str, data: Mapping[str, Any]) -> str:
 
 
 def _part(name: str) -> str:
-    return (files("adm_cli.gallery") / name).read_text(encoding="utf-8")
+    return (files("adm_cli.html") / name).read_text(encoding="utf-8")
 
 
 def _hash(text: str) -> str:

@@ -17,15 +17,15 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from adm_cli.gallery.page import EACH, Picture, gallery_page
+from adm_cli.html.page import EACH, Tile, gallery_page
 
 HOSTILE = "</script><script>document.title='ran'</script>\"'><img src=x onerror=alert(1)>"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
-def picture(i: int, **facts: Any) -> Picture:
+def picture(i: int, **facts: Any) -> Tile:
     image = Image.new("RGB", (8, 8), (i % 256, 0, 0))
-    return Picture(f"out/{i}.png", facts, {"seed": i}, image)
+    return Tile(f"out/{i}.png", facts, {"seed": i}, image)
 
 
 def data_of(page: str) -> dict[str, Any]:
@@ -60,7 +60,7 @@ def test_a_thumbnail_lies_at_its_number() -> None:
     """In the second sheet, too; a picture that is not square keeps its shape."""
     count = EACH + 40
     pictures = [picture(i) for i in range(count)]
-    pictures[-1] = Picture("wide.png", {}, None, Image.new("RGB", (16, 4), (0, 255, 0)))
+    pictures[-1] = Tile("wide.png", {}, None, Image.new("RGB", (16, 4), (0, 255, 0)))
     data = data_of(gallery_page("many", pictures, side=8))
     sheets = [Image.open(io.BytesIO(base64.b64decode(s))).convert("RGB") for s in data["sheets"]]
     assert len(sheets) == 2
@@ -79,7 +79,7 @@ def test_a_thumbnail_lies_at_its_number() -> None:
 
 
 def test_names_are_no_markup() -> None:
-    hostile = Picture(f"out/{HOSTILE}.png", {"class": HOSTILE, HOSTILE: 1}, {"model": HOSTILE},
+    hostile = Tile(f"out/{HOSTILE}.png", {"class": HOSTILE, HOSTILE: 1}, {"model": HOSTILE},
                       Image.new("RGB", (4, 4)))  # fmt: skip
     plain, page = gallery_page("t", [picture(0)]), gallery_page(HOSTILE, [hostile])
     assert Elements(page).tags == Elements(plain).tags
@@ -147,7 +147,7 @@ def test_a_browser_finds_compares_and_opens(tmp_path: Path) -> None:
 @needs_browser
 def test_a_browser_runs_nothing_from_names(tmp_path: Path) -> None:
     image = Image.new("RGB", (4, 4))
-    hostile = Picture(f"{HOSTILE}.png", {"class": HOSTILE}, {"model": HOSTILE}, image)
+    hostile = Tile(f"{HOSTILE}.png", {"class": HOSTILE}, {"model": HOSTILE}, image)
     dom, console = look(gallery_page(HOSTILE, [hostile, picture(1)]), tmp_path, "#show=0")
     assert "Content Security Policy" not in console.replace("ERR_FILE_NOT_FOUND", "")
     assert "<title>ran" not in dom

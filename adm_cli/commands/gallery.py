@@ -1,0 +1,51 @@
+"""``adm gallery``: pictures in one HTML page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from adm_cli.commands import console, options
+from adm_cli.commands import show as showing
+
+_THUMBNAIL = 64  # `html.build.THUMBNAIL`, which needs Pillow
+
+
+def gallery(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(help="Runs, sweeps, folders or pictures.", show_default=False),
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "--out", "-o", help="The page to write.")
+    ] = Path("gallery.html"),
+    title: Annotated[
+        Optional[str], typer.Option("--title", help="Its heading. Default: its file's name.")
+    ] = None,
+    thumbnail: Annotated[
+        int, typer.Option("--thumbnail", help="Side of the thumbnails, pixels.", min=8, max=512)
+    ] = _THUMBNAIL,
+    overwrite: options.Overwrite = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Show pictures in one HTML page, by class, scale, sampler, seed or run.
+
+    The page opens in any browser, loads nothing from a network, and compares side by side what
+    differs in one setting: the same class and seed under each other. A click shows a picture
+    with its recipe and the command that makes it again.
+
+    adm gallery out/0001
+
+    adm gallery runs/scale1 runs/scale4 -o compared.html
+    """
+    asked = options.asked(locals())
+    from adm_cli.html.build import gallery as build
+
+    with showing.Show(json=json, quiet=quiet) as show:
+        made = build(**asked, on_event=show)
+        show.result({"path": str(made.path), "pictures": made.pictures, "bytes": made.bytes})
+    if not json and not quiet:
+        console.note(f"{made.pictures:,} pictures, {made.bytes / 1e6:.1f} MB: open it in a browser")
