@@ -621,7 +621,7 @@ def test_signals_keep_what_is_done(
     assert command.stdout is not None
     first = command.stdout.readline()
     command.send_signal(getattr(signal, name))
-    rest, errors = command.communicate(timeout=60)
+    rest, errors = command.communicate(timeout=300)
     assert command.returncode == code
     printed = sorted(Path(line).name for line in (first + rest).splitlines())
     assert printed == pictures("o")

@@ -132,7 +132,7 @@ def test_interrupt(tmp_path: Path) -> None:
     assert command.stdout is not None
     first = [command.stdout.readline().strip() for _ in range(2)]
     command.send_signal(signal.SIGINT)
-    rest, errors = command.communicate(timeout=60)
+    rest, errors = command.communicate(timeout=300)
     assert command.returncode == 130
     printed = [*first, *rest.split()]
     files = [f"out/0001/{name}" for name in pictures(tmp_path / "out/0001")]

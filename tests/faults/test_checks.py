@@ -11,9 +11,8 @@ import pytest
 
 from adm_cli.errors import OutputError
 from adm_cli.sampling import merge
-from adm_cli.sampling.writer import ImageWriter
+from adm_cli.sampling.writer import ImageWriter, _encoded
 from adm_cli.storage.files import explain_os_error, write_files
-from adm_cli.storage.images import encode_image
 from tests.conftest import Toys
 from tests.faults.test_every_operation import Points
 from tests.faults.writing import commands
@@ -30,7 +29,7 @@ def written_in_place(path: Path) -> Iterator[IO[bytes]]:
 
 def lines_first(self: ImageWriter, images: Any) -> None:
     """Manifest lines before the images that they vouch for."""
-    files = [(i.item.file, encode_image(i.pixels, ".png", i.recipe)) for i in images]
+    files = [(i.image.file, _encoded(i)) for i in images]
     self._manifest.append([self._record(i, f[1]) for i, f in zip(images, files, strict=True)])
     write_files(self.run.path, files, self._prefix)
 
