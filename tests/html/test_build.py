@@ -42,21 +42,21 @@ def test_a_run_without_its_grid(tmp_path: Path) -> None:
     draw(tmp_path / "run" / ".base" / "small.png")
     (tmp_path / "run" / "run.json").write_text("{}")
     Image.new("RGB", (9, 9)).save(tmp_path / "run" / "grid.png")
-    made = adm_cli.html(tmp_path / "run", tmp_path / "page.html")
+    made = adm_cli.gallery(tmp_path / "run", tmp_path / "page.html")
     data = data_of(made.path.read_text())
     assert [p["file"] for p in data["pictures"]] == ["run/a.png", "run/b.png"]
     assert made.pictures == 2
     assert made.bytes == made.path.stat().st_size
     assert "folder" not in data["names"]
     with pytest.raises(OutputError, match=r"page\.html"):
-        adm_cli.html(tmp_path / "run", made.path)
+        adm_cli.gallery(tmp_path / "run", made.path)
 
 
 def test_folders_are_compared_by_their_names(tmp_path: Path) -> None:
     draw(tmp_path / "one" / "a.png")
     Image.new("RGB", (9, 9)).save(tmp_path / "one" / "photo.JPG")  # carries no recipe
     draw(tmp_path / "two" / "a.png", scale=4.0)
-    made = adm_cli.html([tmp_path / "one", tmp_path / "two"], tmp_path / "page.html")
+    made = adm_cli.gallery([tmp_path / "one", tmp_path / "two"], tmp_path / "page.html")
     data = data_of(made.path.read_text())
     place = data["names"].index("folder")
     found = [data["values"][place][p["facts"][place]] for p in data["pictures"]]
@@ -67,15 +67,15 @@ def test_what_cannot_be_read_is_left_out_and_named(tmp_path: Path) -> None:
     draw(tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes(b"no picture")
     told: list[object] = []
-    made = adm_cli.html(tmp_path, tmp_path / "page.html", on_event=told.append)
+    made = adm_cli.gallery(tmp_path, tmp_path / "page.html", on_event=told.append)
     assert made.pictures == 1
     (note,) = (event for event in told if isinstance(event, Note))
     assert "b.png" in note.text
     (tmp_path / "a.png").unlink()
     with pytest.raises(UsageError, match=r"b\.png"):
-        adm_cli.html(tmp_path, tmp_path / "page.html", overwrite=True)
+        adm_cli.gallery(tmp_path, tmp_path / "page.html", overwrite=True)
     with pytest.raises(UsageError, match="no png"):
-        adm_cli.html(tmp_path / "page.html", tmp_path / "other.html")
+        adm_cli.gallery(tmp_path / "page.html", tmp_path / "other.html")
 
 
 def test_the_option_says_the_default() -> None:
