@@ -23,7 +23,7 @@ _HOMES = {
     "DiffusionConfig": "config",
     "SamplingConfig": "config",
     "UNetConfig": "config",
-    "openai_flags": "openai_flags",
+    "openai_flags": "model_flags",
     "NoisyClassifier": "models.classifier",
     "SuperResUNet": "models.unet",
     "UNet": "models.unet",
@@ -44,6 +44,14 @@ _HOMES = {
     "kernel_distance": "evaluation.metrics",
     "precision_recall": "evaluation.neighbours",
     "convert": "converting",
+    "fetch": "fetching",
+    "reference": "reports.references",
+    "nll": "reports.nll",
+    "evaluate": "reports.evaluation",
+    "evaluate_classifier": "reports.judging",
+    "train_classifier": "training.train",
+    "train_diffusion": "training.train",
+    "train_upsampler": "training.train",
     "load_model": "loading",
     "ImageBatch": "batches",
     "Pipeline": "sampling.pipeline",
@@ -84,6 +92,9 @@ __all__ = [
     "dpm_solver_3m_sample",
     "dpm_solver_sample",
     "enlarge",
+    "evaluate",
+    "evaluate_classifier",
+    "fetch",
     "find_upsampler",
     "frechet_distance",
     "gallery",
@@ -95,11 +106,16 @@ __all__ = [
     "load_model",
     "load_pipeline",
     "merge",
+    "nll",
     "openai_flags",
     "precision_recall",
+    "reference",
     "repro",
     "sample",
     "sweep",
+    "train_classifier",
+    "train_diffusion",
+    "train_upsampler",
     "unipc_sample",
     "upsample",
     "verify",
@@ -122,11 +138,16 @@ if TYPE_CHECKING:
     from adm_cli.errors import AdmError, NotFiniteError
     from adm_cli.evaluation.metrics import frechet_distance, inception_score, kernel_distance
     from adm_cli.evaluation.neighbours import density_coverage, precision_recall
+    from adm_cli.fetching import fetch
     from adm_cli.html.build import gallery
     from adm_cli.loading import load_model
+    from adm_cli.model_flags import openai_flags
     from adm_cli.models.classifier import NoisyClassifier
     from adm_cli.models.unet import SuperResUNet, UNet
-    from adm_cli.openai_flags import openai_flags
+    from adm_cli.reports.evaluation import evaluate
+    from adm_cli.reports.judging import evaluate_classifier
+    from adm_cli.reports.nll import nll
+    from adm_cli.reports.references import reference
     from adm_cli.sampling.merge import merge
     from adm_cli.sampling.pipeline import (
         Pipeline,
@@ -140,6 +161,7 @@ if TYPE_CHECKING:
     from adm_cli.sampling.upsample import upsample
     from adm_cli.sampling.verify import verify
     from adm_cli.sources import find_upsampler
+    from adm_cli.training.train import train_classifier, train_diffusion, train_upsampler
 
 
 def __getattr__(name: str) -> Any:

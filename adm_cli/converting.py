@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from adm_cli.config import ClassifierConfig, DiffusionConfig, UNetConfig
 from adm_cli.errors import CheckpointError, ConfigError, OutputError, UsageError
+from adm_cli.events import AnyPath, Note, OnEvent, ignore
 from adm_cli.given_flags import Family, Kind
-from adm_cli.imagenet import imagenet_names
+from adm_cli.imagenet import imagenet_names, select_classes
 from adm_cli.loading import (
     Shapes,
+    axis_length,
     checkpoint_path,
     describe_mismatch,
     expected_shapes,
-    mismatches,
+    explain_mismatch,
 )
-from adm_cli.openai_flags import read_flags
+from adm_cli.model_flags import read_flags
 from adm_cli.presets import CHECKPOINTS, Checkpoint, find_checkpoint
 from adm_cli.storage.checkpoints import (
     ModelFile,
@@ -30,45 +32,103 @@ from adm_cli.storage.checkpoints import (
     read_model_file,
     save_model,
 )
+from adm_cli.storage.files import read_text
 from adm_cli.storage.originals import Weights, read_weights
 
 
 def convert(
-    path: Path,
+    file: AnyPath,
     *,
     preset: str | None = None,
     flags: str | None = None,
     kind: Kind | None = None,
-    family: Family = "guided-diffusion",
-    strict: bool = False,
+    flags_of: Family | None = None,
+    strict_flags: bool = False,
     command: int | None = None,
     weights: str | None = None,
     null_class: bool = False,
-    classes: Mapping[int, str] | None = None,
-    output: Path | None = None,
+    classes: str | Mapping[int, str] | None = None,
+    output: AnyPath | None = None,
     overwrite: bool = False,
-    on_note: Callable[[str], None] = lambda _text: None,
+    on_event: OnEvent = ignore,
 ) -> ModelFile:
     """Turns an original `.pt` (or bare safetensors) into a weights file that describes itself.
 
     The architecture is that of ``preset`` (a published checkpoint's name), of ``flags`` (the
-    original's, with ``kind``, ``family``, ``strict`` and ``command`` as `read_flags` takes them),
-    or, with neither, of the one published checkpoint whose tensors fit. Only the published file
-    itself, by its hash or its name and type, becomes that checkpoint; any other stays a file of
-    its own. ``weights`` names one of several in the file (`read_weights`), ``null_class`` says
+    original's, with ``kind``, ``flags_of``, ``strict_flags`` and ``command`` as `read_flags` takes
+    them), or, with neither, of the one published checkpoint whose tensors fit. Only the published
+    file itself, by its hash or its name and type, becomes that checkpoint; any other stays a file
+    of its own. ``weights`` names one of several in the file (`read_weights`), ``null_class`` says
     that the last row of the labels means no class. ``classes`` are the ids and names the model
-    was trained on; by default all of ImageNet for a published model or flags of 1,000 classes,
-    and "class 0", "class 1", ... otherwise. ``output`` defaults to the place where `--model`
-    looks for a preset, or beside ``path``. ``on_note`` is told what a person should know.
+    was trained on, or what ``--classes`` takes; by default all of ImageNet for a published model
+    or flags of 1,000 classes, and "class 0", "class 1", ... otherwise. ``output`` defaults to the
+    place where `--model` looks for a preset, or beside ``file``. ``on_event`` takes a `Note` of
+    each thing a person should know.
 
     Raises CheckpointError if the file is not safe, not whole, or does not fit; UsageError for a
     bad preset or flags; OutputError if the result cannot be written, or is there already and
     ``overwrite`` is not set.
     """
+    plan = plan_conversion(
+        file, preset=preset, flags=flags, kind=kind, flags_of=flags_of, strict_flags=strict_flags,
+        command=command, weights=weights, null_class=null_class, classes=classes, output=output,
+        overwrite=overwrite,
+    )  # fmt: skip
+    for text in plan.notes:
+        on_event(Note(text))
+    info = replace(plan.info, source={"file": plan.file.name, "sha256": file_sha256(plan.file)})
+    save_model(plan.output, plan.tensors, info)
+    return read_model_file(plan.output)
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """A file, what it is taken for, and where the result goes; nothing is written yet."""
+
+    file: Path
+    output: Path
+    info: ModelInfo  # but for its source
+    tensors: Mapping[str, Tensor]
+    notes: tuple[str, ...]
+
+    @property
+    def parameters(self) -> int:
+        return sum(tensor.numel() for tensor in self.tensors.values())
+
+    @property
+    def bytes(self) -> int:
+        """What the result takes on disk, but for its header."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors.values())
+
+
+def plan_conversion(
+    file: AnyPath,
+    *,
+    preset: str | None,
+    flags: str | None,
+    kind: Kind | None,
+    flags_of: Family | None,
+    strict_flags: bool,
+    command: int | None,
+    weights: str | None,
+    null_class: bool,
+    classes: str | Mapping[int, str] | None,
+    output: AnyPath | None,
+    overwrite: bool,
+) -> Conversion:
+    """All of `convert` but writing, and it raises the same."""
+    path = Path(file)
     if preset is not None and flags is not None:
         raise UsageError("--preset and --flags both describe the model: pass one of them")
-    if kind is not None and flags is None:
+    if kind not in (None, *_KINDS):
+        raise UsageError(f"--kind must be diffusion, classifier or upsampler, got {kind}")
+    about = {"--flags-of": flags_of, "--strict-flags": strict_flags, "--command": command}
+    if flags is None and kind is not None:
         raise UsageError("--kind says which model --flags describe: pass it with --flags")
+    if flags is None and (alone := [name for name, value in about.items() if value]):
+        raise UsageError(f"{alone[0]} says how to read --flags: pass it with --flags")
+    if isinstance(classes, str):
+        classes = read_classes(classes)
     row = find_checkpoint(preset) if preset is not None else None
     found = read_weights(path, weights)
     shapes = {name: tuple(tensor.shape) for name, tensor in found.tensors.items()}
@@ -76,28 +136,23 @@ def convert(
     if flags is None:
         chosen = _published(path, row, found, named=classes is not None)
     else:
-        reading = read_flags(flags, kind, family=family, strict=strict, command=command)
+        family = flags_of or "guided-diffusion"
+        reading = read_flags(flags, kind, family=family, strict=strict_flags, command=command)
         own = path.with_suffix(".safetensors")
         chosen = _Chosen(reading.config, reading.diffusion, own, reading.notes)
     config = _with_null_class(chosen.config, shapes) if null_class else chosen.config
-    output = chosen.place if output is None else output
-    if output.resolve() == path.resolve():
-        raise UsageError(f"{output} is the input itself: pass another --output")
+    place = chosen.place if output is None else Path(output)
+    if place.resolve() == path.resolve():
+        raise UsageError(f"{place} is the input itself: pass another --output")
     expected = _check_fit(path, config, shapes, flags)
-    if output.is_dir():
-        raise OutputError(f"{output} is a folder, expected a file name for --output")
-    if output.exists() and not overwrite:
-        raise OutputError(f"{output} exists already: pass --overwrite, or another --output")
-    for text in (*found.notes, *chosen.notes):
-        on_note(text)
-    info = ModelInfo(
-        config=config,
-        diffusion=chosen.diffusion,
-        classes=_classes(config, classes, imagenet=chosen.imagenet),
-        source={"file": path.name, "sha256": file_sha256(path)},
-    )
-    save_model(output, {name: found.tensors[name] for name in expected}, info)
-    return read_model_file(output)
+    if place.is_dir():
+        raise OutputError(f"{place} is a folder, expected a file name for --output")
+    if place.exists() and not overwrite:
+        raise OutputError(f"{place} exists already: pass --overwrite, or another --output")
+    names = _classes(config, classes, imagenet=chosen.imagenet)
+    info = ModelInfo(config=config, diffusion=chosen.diffusion, classes=names, source={})
+    tensors = {name: found.tensors[name] for name in expected}
+    return Conversion(path, place, info, tensors, (*found.notes, *chosen.notes))
 
 
 @dataclass(frozen=True)
@@ -162,7 +217,7 @@ def _is_published(path: Path, row: Checkpoint, tensors: Mapping[str, Tensor]) ->
 
 
 def _check_channels(path: Path, shapes: Shapes) -> None:
-    channels = _first(shapes, "input_blocks.0.0.weight", 1)
+    channels = axis_length(shapes, "input_blocks.0.0.weight", 1)
     if channels not in (None, 3, 6):
         raise CheckpointError(
             f"{path} was trained on pictures of {channels} channel{'s' * (channels != 1)}, adm "
@@ -173,7 +228,7 @@ def _check_channels(path: Path, shapes: Shapes) -> None:
 def _with_null_class(
     config: UNetConfig | ClassifierConfig, shapes: Shapes
 ) -> UNetConfig | ClassifierConfig:
-    rows = _first(shapes, "label_emb.weight", 0)
+    rows = axis_length(shapes, "label_emb.weight", 0)
     if isinstance(config, ClassifierConfig) or rows is None:
         raise UsageError("--null-class: the model has no labels, of which one could mean no class")
     if config.num_classes not in (rows, rows - 1) or rows < 2:
@@ -221,7 +276,7 @@ def _check_fit(
     advice = explain_mismatch(config, shapes)
     if advice:
         message += f"; flags that would explain it: {' '.join(advice)}"
-    if config.num_classes is not None and config.num_classes + 1 == _first(
+    if config.num_classes is not None and config.num_classes + 1 == axis_length(
         shapes, "label_emb.weight", 0
     ):
         message += ", or --null-class if the last label means no class"
@@ -247,7 +302,7 @@ def kind_of_tensors(shapes: Shapes) -> Kind | None:
         return None
     if not any(name.startswith("output_blocks.") for name in shapes):
         return "classifier"
-    upsampler = _first(shapes, "input_blocks.0.0.weight", 1) == 6
+    upsampler = axis_length(shapes, "input_blocks.0.0.weight", 1) == 6
     return "upsampler" if upsampler else "diffusion"
 
 
@@ -304,91 +359,27 @@ def _classes(
     )
 
 
-_PARTS = frozenset("time_embed label_emb input_blocks middle_block output_blocks out".split())
+def read_classes(spec: str) -> dict[int, str]:
+    """Ids and names of ImageNet's classes as ``--class`` selects them, or what ``@FILE`` lists.
 
-
-def explain_mismatch(config: UNetConfig | ClassifierConfig, found: Shapes) -> list[str]:
-    """The flags of the original that would make a configuration fit; nothing if none would.
-
-    Changes one setting at a time, keeps the change that mends most, and repeats until none helps.
+    The file has an id and a name a line. Raises UsageError.
     """
-    if any(name.split(".")[0] not in _PARTS for name in found):
-        return []  # no configuration has it
-    advice: list[str] = []
-    left = mismatches(expected_shapes(config), found)
-    while left and len(advice) < 6:
-        tried: list[tuple[int, str, UNetConfig | ClassifierConfig]] = []
-        for flag, change in _variations(config, found):
-            try:
-                candidate = replace(config, **change)
-                if candidate == config:
-                    continue
-                tried.append((mismatches(expected_shapes(candidate), found), flag, candidate))
-            except ConfigError:
-                continue  # an impossible combination explains nothing
-        best = min(tried, key=lambda item: item[0], default=None)
-        if best is None or best[0] >= left:
-            break
-        left, flag, config = best
-        advice.append(flag)
-    return [] if left else advice
+    if not spec.startswith("@"):
+        names = imagenet_names()
+        return {i: names[i] for i in select_classes(spec, names)}
+    path = Path(spec[1:])
+    try:
+        pairs = [_id_and_name(line) for line in read_text(path).split("\n") if line.strip()]
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror or error}") from None
+    except ValueError:
+        raise UsageError(f"{path}: expected an id and a name on every line") from None
+    if len(dict(pairs)) != len(pairs):
+        raise UsageError(f"{path}: an id is there more than once")
+    return dict(pairs)
 
 
-def _variations(
-    config: UNetConfig | ClassifierConfig, found: Shapes
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Changes of one flag, with values read off the shapes where they show there."""
-    classifier = isinstance(config, ClassifierConfig)
-    prefix = "classifier_" if classifier else ""
-    flipped = not config.scale_shift_norm
-    yield f"--{prefix}use_scale_shift_norm {flipped}", {"scale_shift_norm": flipped}
-    flipped = not config.resblock_updown
-    yield f"--{prefix}resblock_updown {flipped}", {"resblock_updown": flipped}
-    for depth in range(1, 6):
-        flag = "classifier_depth" if classifier else "num_res_blocks"
-        yield f"--{flag} {depth}", {"num_res_blocks": depth}
-    if width := _first(found, "time_embed.0.weight", 1):
-        flag = "classifier_width" if classifier else "num_channels"
-        yield f"--{flag} {width}", {"model_channels": width}
-    levels = range(len(config.channel_mult))
-    for first in levels:
-        for last in levels[first:]:
-            sizes = ",".join(str(config.image_size[0] >> k) for k in range(first, last + 1))
-            factors = tuple(2**k for k in range(first, last + 1))
-            yield f"--{prefix}attention_resolutions {sizes}", {"attention_factors": factors}
-    sizes_and_mults = {
-        (row.config.image_size, row.config.channel_mult)
-        for row in CHECKPOINTS
-        if not row.embedded and row.kind == "diffusion"
-    }
-    for size, mult in sorted(sizes_and_mults):
-        yield f"--image_size {size[0]}", {"image_size": size, "channel_mult": mult}
-    if isinstance(config, ClassifierConfig):
-        yield from _classifier_variations(found)
-    else:
-        yield from _unet_variations(config, found)
-
-
-def _unet_variations(config: UNetConfig, found: Shapes) -> Iterator[tuple[str, dict[str, Any]]]:
-    classes = _first(found, "label_emb.weight", 0)
-    count = f" --num_classes {classes}" if classes not in (None, 1000) else ""
-    yield f"--class_cond {classes is not None}{count}", {"num_classes": classes}
-    out = _first(found, "out.2.weight", 0)
-    yield f"--learn_sigma {out == 6}", {"out_channels": out or 3}
-    if _first(found, "input_blocks.0.0.weight", 1) == 2 * config.in_channels:
-        large, small = config.image_size[0], config.image_size[0] // 4
-        flag = f"--large_size {large} --small_size {small}"
-        yield flag, {"low_res_size": (small, small)}
-
-
-def _classifier_variations(found: Shapes) -> Iterator[tuple[str, dict[str, Any]]]:
-    for pool in ("attention", "adaptive", "spatial", "spatial_v2"):
-        yield f"--classifier_pool {pool}", {"pool": pool}
-    for last in ("out.2.c_proj.weight", "out.3.weight", "out.2.weight"):
-        if classes := _first(found, last, 0):
-            yield f"--num_classes {classes}", {"num_classes": classes}
-
-
-def _first(found: Shapes, name: str, axis: int) -> int | None:
-    shape = found.get(name)
-    return shape[axis] if shape is not None and len(shape) > axis else None
+def _id_and_name(line: str) -> tuple[int, str]:
+    """The parts of a line, with white space, a tab, a comma or a semicolon between them."""
+    class_id, name = re.split(r"\s*[;,\t]\s*|\s+", line.strip(), maxsplit=1)
+    return int(class_id), name.strip().strip('"')

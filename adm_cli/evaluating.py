@@ -2,7 +2,7 @@
 
 extractor = load_extractor("inception")
 samples = measure(images.batches(extractor.batch_size), extractor, count=len(images))
-scores = evaluate(samples, reference, ("fid", "pr"))
+scores = compute_scores(samples, reference, ("fid", "pr"))
 """
 
 from __future__ import annotations
@@ -224,7 +224,15 @@ def run_network(extractor: Extractor, images: Tensor) -> Features:
 
 def _check_size(extractor: Extractor, first: tuple[int, int], size: tuple[int, int]) -> None:
     if size != first:
-        raise AdmError(f"images of {_text(size)} among images of {_text(first)}: pass --resize")
+        fit = _text(extractor.size or first)
+        raise AdmError(
+            f"images of {_text(size)} among images of {_text(first)}: pass --resize {fit}"
+        )
+    check_size(extractor, size)
+
+
+def check_size(extractor: Extractor, size: tuple[int, int]) -> None:
+    """Raises UsageError for images of a size that a network does not take."""
     if extractor.size is not None and size != extractor.size:
         raise UsageError(
             f"{extractor.weights} takes images of {_text(extractor.size)}, these are {_text(size)}:"
@@ -349,7 +357,7 @@ def features_needed(metrics: Sequence[str]) -> int | None:
     return None if set(metrics) & set(_NEED_FEATURES) else 0
 
 
-def evaluate(
+def compute_scores(
     samples: Measured, reference: Reference, metrics: Sequence[str], *, half: bool = False,
     on_step: OnStep | None = None,
 ) -> list[Score]:  # fmt: skip

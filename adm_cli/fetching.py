@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -18,6 +17,7 @@ from adm_cli.errors import (
     UsageError,
     did_you_mean,
 )
+from adm_cli.events import AnyPath, Note, OnEvent, Transfer, ignore
 from adm_cli.loading import checkpoint_path, expected_shapes
 from adm_cli.presets import (
     CHECKPOINTS,
@@ -31,7 +31,6 @@ from adm_cli.presets import (
 from adm_cli.storage.checkpoints import read_model_file, verify_content
 from adm_cli.storage.downloads import (
     Known,
-    Patience,
     TakenError,
     Wanted,
     Watch,
@@ -41,10 +40,13 @@ from adm_cli.storage.downloads import (
     refused_path,
 )
 from adm_cli.storage.fetched import (
+    How,
     Pin,
     check_home,
+    choose_how,
     clean_up,
     copy_file,
+    no_network,
     original_path,
     pin_path,
     read_pin,
@@ -86,22 +88,6 @@ class Fetched:
     bytes: int = 0  # of the original
     sha256: str = ""
     verified: str = ""  # against what
-
-
-@dataclass(frozen=True)
-class How:
-    """Options of a fetch: ``source`` a folder or URL with the files, None for the publisher's."""
-
-    source: str | None = None
-    keep_original: bool = False
-    overwrite: bool = False
-    accept_changed: bool = False
-    patience: Patience = field(default_factory=Patience)
-    offline: bool = False  # as ADM_OFFLINE asks for, too
-
-    @property
-    def local(self) -> bool:
-        return self.source is not None and "://" not in self.source
 
 
 def find_items(names: Sequence[str]) -> list[Item]:
@@ -177,24 +163,6 @@ def wanted(item: Item, how: How) -> Wanted:
     return Wanted(file_url(item, how), smallest, largest, tuple(known))
 
 
-def check_source(source: str | None) -> None:
-    """Raises UsageError for a ``--from`` that is neither a folder nor a URL."""
-    if source is None:
-        return
-    if "://" not in source:
-        if not Path(source).is_dir():
-            what = "a file" if Path(source).exists() else "not there"
-            raise UsageError(f"--from {source} is {what}, expected a folder or an https:// URL")
-        return
-    try:
-        parts = urlsplit(source)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname)
-    except ValueError:
-        usable = False
-    if not usable:
-        raise UsageError(f"--from {source!r:.200}: expected a folder or an https:// URL")
-
-
 def present(item: Item, watch: Watch) -> bool:
     """Whether the result is here and undamaged; tells of damage."""
     if not item.place.is_file():
@@ -255,14 +223,46 @@ def check_network(items: Sequence[Item], how: How) -> None:
         )
 
 
-def no_network(how: How) -> str | None:
-    """What forbids it, in words; None if nothing does."""
-    if how.offline:
-        return "--offline was passed"
-    return "ADM_OFFLINE is set" if os.environ.get("ADM_OFFLINE", "0") not in ("", "0") else None
+def fetch(
+    names: str | Sequence[str],
+    *,
+    source: AnyPath | None = None,
+    keep_original: bool = False,
+    accept_changed: bool = False,
+    overwrite: bool = False,
+    retries: int = 6,
+    timeout: float = 30.0,
+    offline: bool = False,
+    on_event: OnEvent = ignore,
+) -> list[Fetched]:
+    """Brings published files here: downloaded (or taken from ``source``), verified, converted.
+
+    ``names`` are presets, checkpoint names, "all" and "inception"; what is here already and
+    undamaged is not fetched again. ``on_event`` takes `Note`, `Transfer` and each `Fetched` as it
+    is done. Raises UsageError for unknown names; DownloadError, CheckpointError or OutputError
+    for what could not be brought: what is good of a download stays, and is gone on with.
+    """
+    items = find_items([names] if isinstance(names, str) else names)
+    how = choose_how(source, keep_original, overwrite, accept_changed, retries, timeout, offline)
+    for terms in dict.fromkeys(item.terms for item in items):
+        on_event(Note(terms))
+    check_network(items, how)
+    check_space(items, how)
+    found = []
+    for item in items:
+        found.append(fetch_item(item, how, _watch(item, on_event)))
+        on_event(found[-1])
+    return found
 
 
-def fetch(item: Item, how: How, watch: Watch) -> Fetched:
+def _watch(item: Item, on_event: OnEvent) -> Watch:
+    return Watch(
+        lambda text: on_event(Note(text)),
+        lambda here, length: on_event(Transfer(item.name, here, length)),
+    )
+
+
+def fetch_item(item: Item, how: How, watch: Watch) -> Fetched:
     """Brings an item here, or finds that it is.
 
     Raises DownloadError, CheckpointError or OutputError; whatever is good of the download stays.

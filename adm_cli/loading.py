@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from adm_cli.config import ClassifierConfig, UNetConfig
 from adm_cli.errors import (
     CheckpointError,
+    ConfigError,
     DeviceError,
     MissingWeightsError,
     UsageError,
@@ -201,3 +204,94 @@ def mismatches(expected: Shapes, found: Shapes) -> int:
     both = set(expected) & set(found)
     wrong = sum(tuple(expected[name]) != tuple(found[name]) for name in both)
     return len(set(expected) ^ set(found)) + wrong
+
+
+_PARTS = frozenset("time_embed label_emb input_blocks middle_block output_blocks out".split())
+
+
+def explain_mismatch(config: UNetConfig | ClassifierConfig, found: Shapes) -> list[str]:
+    """The flags of the original that would make a configuration fit; nothing if none would.
+
+    Changes one setting at a time, keeps the change that mends most, and repeats until none helps.
+    """
+    if any(name.split(".")[0] not in _PARTS for name in found):
+        return []  # no configuration has it
+    advice: list[str] = []
+    left = mismatches(expected_shapes(config), found)
+    while left and len(advice) < 6:
+        tried: list[tuple[int, str, UNetConfig | ClassifierConfig]] = []
+        for flag, change in _variations(config, found):
+            try:
+                candidate = replace(config, **change)
+                if candidate == config:
+                    continue
+                tried.append((mismatches(expected_shapes(candidate), found), flag, candidate))
+            except ConfigError:
+                continue  # an impossible combination explains nothing
+        best = min(tried, key=lambda item: item[0], default=None)
+        if best is None or best[0] >= left:
+            break
+        left, flag, config = best
+        advice.append(flag)
+    return [] if left else advice
+
+
+def _variations(
+    config: UNetConfig | ClassifierConfig, found: Shapes
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Changes of one flag, with values read off the shapes where they show there."""
+    classifier = isinstance(config, ClassifierConfig)
+    prefix = "classifier_" if classifier else ""
+    flipped = not config.scale_shift_norm
+    yield f"--{prefix}use_scale_shift_norm {flipped}", {"scale_shift_norm": flipped}
+    flipped = not config.resblock_updown
+    yield f"--{prefix}resblock_updown {flipped}", {"resblock_updown": flipped}
+    for depth in range(1, 6):
+        flag = "classifier_depth" if classifier else "num_res_blocks"
+        yield f"--{flag} {depth}", {"num_res_blocks": depth}
+    if width := axis_length(found, "time_embed.0.weight", 1):
+        flag = "classifier_width" if classifier else "num_channels"
+        yield f"--{flag} {width}", {"model_channels": width}
+    levels = range(len(config.channel_mult))
+    for first in levels:
+        for last in levels[first:]:
+            sizes = ",".join(str(config.image_size[0] >> k) for k in range(first, last + 1))
+            factors = tuple(2**k for k in range(first, last + 1))
+            yield f"--{prefix}attention_resolutions {sizes}", {"attention_factors": factors}
+    sizes_and_mults = {
+        (row.config.image_size, row.config.channel_mult)
+        for row in CHECKPOINTS
+        if not row.embedded and row.kind == "diffusion"
+    }
+    for size, mult in sorted(sizes_and_mults):
+        yield f"--image_size {size[0]}", {"image_size": size, "channel_mult": mult}
+    if isinstance(config, ClassifierConfig):
+        yield from _classifier_variations(found)
+    else:
+        yield from _unet_variations(config, found)
+
+
+def _unet_variations(config: UNetConfig, found: Shapes) -> Iterator[tuple[str, dict[str, Any]]]:
+    classes = axis_length(found, "label_emb.weight", 0)
+    count = f" --num_classes {classes}" if classes not in (None, 1000) else ""
+    yield f"--class_cond {classes is not None}{count}", {"num_classes": classes}
+    out = axis_length(found, "out.2.weight", 0)
+    yield f"--learn_sigma {out == 6}", {"out_channels": out or 3}
+    if axis_length(found, "input_blocks.0.0.weight", 1) == 2 * config.in_channels:
+        large, small = config.image_size[0], config.image_size[0] // 4
+        flag = f"--large_size {large} --small_size {small}"
+        yield flag, {"low_res_size": (small, small)}
+
+
+def _classifier_variations(found: Shapes) -> Iterator[tuple[str, dict[str, Any]]]:
+    for pool in ("attention", "adaptive", "spatial", "spatial_v2"):
+        yield f"--classifier_pool {pool}", {"pool": pool}
+    for last in ("out.2.c_proj.weight", "out.3.weight", "out.2.weight"):
+        if classes := axis_length(found, last, 0):
+            yield f"--num_classes {classes}", {"num_classes": classes}
+
+
+def axis_length(found: Shapes, name: str, axis: int) -> int | None:
+    """A side of the tensor of that name, if there is one."""
+    shape = found.get(name)
+    return shape[axis] if shape is not None and len(shape) > axis else None

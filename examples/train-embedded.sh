@@ -8,7 +8,7 @@
 # DATA holds tiny-imagenet-train-*.zip and tiny-imagenet-val.zip, with WordNet-id folders inside.
 set -euo pipefail
 mode=${1:?cpu or gpu} data=${2:?folder of the zips} out=${3:-training/embedded}
-pictures=("$data"/tiny-imagenet-train-*.zip --val "$data/tiny-imagenet-val.zip" --save-dtype float16 --resume)
+pictures=("$data"/tiny-imagenet-train-*.zip --val "$data/tiny-imagenet-val.zip" --save-dtype float16)
 
 # v-prediction: with few pictures, eps-prediction leaves colour casts (its error at high noise is
 # divided by sqrt(alphas_cumprod) where x_0 is formed)

@@ -13,4 +13,4 @@ classes+=576,621,655,687,733,747,774,779,811,839,862,887,910,932,950,954,963,970
 adm train-classifier "$data"/tiny-imagenet-train-*.zip --val "$data/tiny-imagenet-val.zip" --class "$classes" \
     --no-noise --size 64 --channels 32 --set patch=2 --set 'channel_mult=[1,2,3,4]' \
     --set 'attention_factors=[8,16]' --set dropout=0.1 --batch-size 64 --lr 1e-3 --warmup 200 \
-    --anneal cosine --steps 2200 --eval-every 200 --seed 7 --channels-last --resume --out "$out"
+    --anneal cosine --steps 2200 --eval-every 200 --seed 7 --channels-last --out "$out"

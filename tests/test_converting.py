@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from adm_cli.converting import explain_mismatch
-from adm_cli.loading import expected_shapes
+from adm_cli.loading import expected_shapes, explain_mismatch
 from adm_cli.presets import find_checkpoint
 from tests.conftest import DEEP_CLASSIFIER as TOY_CLASSIFIER
 from tests.conftest import DEEP_UNET as TOY_UNET

@@ -11,14 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from adm_cli.commands.evaluate import find_reference
-from adm_cli.commands.measurable import metrics_by
 from adm_cli.errors import AdmError, CheckpointError, DeviceError, MissingWeightsError, UsageError
 from adm_cli.evaluating import (
     Extractor,
     Measured,
     choose_metrics,
-    evaluate,
+    compute_scores,
     features_needed,
     load_extractor,
     make_reference,
@@ -31,6 +29,7 @@ from adm_cli.evaluating import (
 )
 from adm_cli.evaluation.inception import Features
 from adm_cli.presets import INCEPTION
+from adm_cli.reports.references import find_reference, metrics_by
 from adm_cli.storage.files import inception_path
 from adm_cli.storage.images import Pixels
 from adm_cli.storage.pixels import open_pixels, statistics_only
@@ -61,7 +60,7 @@ def measured(data: Pixels, batch: int = 8, keep: int | None = None) -> Measured:
 
 def numbers(samples: Measured, against: Measured) -> dict[str, float]:
     metrics = choose_metrics(None, samples.extractor)
-    scores = evaluate(samples, make_reference(against, "x"), metrics)
+    scores = compute_scores(samples, make_reference(against, "x"), metrics)
     return {score.name: score.value for score in scores}
 
 
@@ -115,7 +114,7 @@ def test_fid_is_inceptions_and_of_2048_images() -> None:
     for samples, against in ((many, few), (few, many)):
         assert "fid" not in numbers(samples, against)
     reference = replace(make_reference(few, "x"), images=None)  # a published one
-    assert [s.name for s in evaluate(many, reference, ("fid", "sfid"))] == ["fid", "sfid"]
+    assert [s.name for s in compute_scores(many, reference, ("fid", "sfid"))] == ["fid", "sfid"]
 
 
 def test_notes_say_what_a_reader_must_know() -> None:
@@ -172,7 +171,7 @@ def test_memory_that_runs_out() -> None:
 def test_other_sizes_and_features_are_refused(tmp_path: Path) -> None:
     reference = make_reference(measured(images()), "photos")
     with pytest.raises(UsageError, match=r"samples are 4x4, .*photos 5x5: pass --resize 5x5"):
-        evaluate(measured(images(size=4)), reference, ("is",))
+        compute_scores(measured(images(size=4)), reference, ("is",))
     save_reference(tmp_path / "a.safetensors", reference)
     other = replace(extractor("classifier"), sha256="cd" * 32)
     with pytest.raises(UsageError, match=r"made with the features of inception \(6726825d\)"):
@@ -187,10 +186,10 @@ def test_a_reference_without_what_a_metric_needs() -> None:
     for metric, least in (("kid", 2), ("pr", 4), ("dc", 6)):
         message = f"photos has the features of 0 images, {metric} needs {least}: leave out {metric}"
         with pytest.raises(UsageError, match=message):
-            evaluate(samples, reference, (metric,))
+            compute_scores(samples, reference, (metric,))
     plain = replace(reference, mu_s=None, sigma_s=None)
     with pytest.raises(UsageError, match="no spatial statistics"):
-        evaluate(samples, plain, ("sfid",))
+        compute_scores(samples, plain, ("sfid",))
 
 
 def test_choosing_metrics() -> None:
@@ -239,10 +238,10 @@ def test_statistics_without_images(tmp_path: Path) -> None:
         metrics_by(path, ("kid",), "kid", "inception")
     with pytest.raises(UsageError, match="holds Inception's statistics only"):
         metrics_by(path, ("fid",), None, "classifier")
-    found = find_reference(path, None, extractor(), metrics, (5, 5), quiet=True)
+    found = find_reference(path, None, extractor(), metrics, (5, 5))
     assert (found.size, found.images, len(found.kept)) == ((5, 5), None, 0)
     few = replace(found, mu=torch.full((4,), 1e3).double(), sigma=torch.eye(4).double())
-    scores = {score.name: score.value for score in evaluate(measured(images()), few, metrics)}
+    scores = {score.name: score.value for score in compute_scores(measured(images()), few, metrics)}
     assert list(scores) == ["fd_inception", "is"]
     assert scores["fd_inception"] > 1e6
     with pytest.raises(UsageError, match="holds statistics and no images"):

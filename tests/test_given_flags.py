@@ -8,7 +8,7 @@ import pytest
 
 from adm_cli.config import ClassifierConfig, UNetConfig
 from adm_cli.errors import ConfigError
-from adm_cli.openai_flags import FlagReading, read_flags
+from adm_cli.model_flags import FlagReading, read_flags
 
 SMALL = "--image_size 64 --num_channels 64"
 BASE = "--attention_resolutions 32,16,8 --learn_sigma True --resblock_updown True"

@@ -12,7 +12,7 @@ import pytest
 from adm_cli.config import ClassifierConfig, UNetConfig
 from adm_cli.errors import ConfigError
 from adm_cli.given_flags import Kind
-from adm_cli.openai_flags import openai_flags
+from adm_cli.model_flags import openai_flags
 from adm_cli.presets import find_checkpoint
 from tests.golden_arrays import architectures, config_from_constructor
 

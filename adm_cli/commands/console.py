@@ -17,7 +17,6 @@ from rich.console import Console
 err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 out = Console(highlight=False, soft_wrap=True, emoji=False)
 
-NO_PLOT = "no plot is drawn: matplotlib is missing (pip install matplotlib)"
 INTERRUPTED = 128 + signal.SIGINT  # exit code
 
 PLAIN_SECONDS = 10.0  # between progress lines where stderr is not a terminal

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from adm_cli.commands import completing, console, options
-from adm_cli.errors import UsageError
-from adm_cli.imagenet import imagenet_names, select_classes
+from adm_cli.commands.numbers import show_costs
+from adm_cli.commands.progress import Progress
+
+if TYPE_CHECKING:
+    from adm_cli.converting import Conversion
 
 
 def convert(
@@ -64,6 +66,9 @@ def convert(
         ),
     ] = None,
     overwrite: options.Overwrite = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what it is taken for, and write nothing.")
+    ] = False,
     json: options.Json = False,
 ) -> None:
     """Turn an original checkpoint into a safetensors file that describes itself.
@@ -72,30 +77,31 @@ def convert(
     """
     from adm_cli import converting
 
-    if kind not in (None, "diffusion", "classifier", "upsampler"):
-        raise UsageError(f"--kind must be diffusion, classifier or upsampler, got {kind}")
-    given = {"--flags-of": flags_of, "--strict-flags": strict_flags, "--command": command}
-    if flags is None and (alone := [name for name, value in given.items() if value]):
-        raise UsageError(f"{alone[0]} says how to read --flags: pass it with --flags")
-    notes: list[str] = []
+    if dry_run:
+        plan = converting.plan_conversion(
+            file, preset=preset, flags=flags, kind=kind,  # type: ignore[arg-type]
+            flags_of=flags_of,  # type: ignore[arg-type]
+            strict_flags=strict_flags, command=command, weights=weights, null_class=null_class,
+            classes=classes, output=output, overwrite=overwrite,
+        )  # fmt: skip
+        _show_plan(plan, json=json)
+        return
     with console.err.status(f"converting {file.name}"):
         result = converting.convert(
             file,
             preset=preset,
             flags=flags,
             kind=kind,  # type: ignore[arg-type]
-            family=flags_of or "guided-diffusion",  # type: ignore[arg-type]
-            strict=strict_flags,
+            flags_of=flags_of,  # type: ignore[arg-type]
+            strict_flags=strict_flags,
             command=command,
             weights=weights,
             null_class=null_class,
-            on_note=notes.append,
-            classes=None if classes is None else _classes(classes),
+            classes=classes,
             output=output,
             overwrite=overwrite,
+            on_event=Progress(quiet=False),
         )
-    for text in notes:
-        console.note(text)
     if json:
         console.print_json(
             {
@@ -114,26 +120,18 @@ def convert(
         print(result.path)
 
 
-def _classes(spec: str) -> dict[int, str]:
-    if not spec.startswith("@"):
-        names = imagenet_names()
-        return {i: names[i] for i in select_classes(spec, names)}
-    from adm_cli.storage.files import read_text
+def _show_plan(plan: Conversion, *, json: bool) -> None:
+    from adm_cli.storage.files import free_disk
 
-    path = Path(spec[1:])
-    try:
-        pairs = [_id_and_name(line) for line in read_text(path).split("\n") if line.strip()]
-        classes = dict(pairs)
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror or error}") from None
-    except ValueError:
-        raise UsageError(f"{path}: expected an id and a name on every line") from None
-    if len(classes) != len(pairs):
-        raise UsageError(f"{path}: an id is there more than once")
-    return classes
-
-
-def _id_and_name(line: str) -> tuple[int, str]:
-    """The parts of a line, with white space, a tab, a comma or a semicolon between them."""
-    class_id, name = re.split(r"\s*[;,\t]\s*|\s+", line.strip(), maxsplit=1)
-    return int(class_id), name.strip().strip('"')
+    for text in plan.notes:
+        console.note(text)
+    facts = {
+        "kind": plan.info.kind,
+        "size": "x".join(map(str, plan.info.config.image_size)),
+        "classes": plan.info.config.num_classes,
+        "parameters": plan.parameters,
+        "output": str(plan.output),
+        "file_bytes": plan.bytes,
+        "free_bytes": free_disk(plan.output.parent),
+    }
+    show_costs(facts, json=json)

@@ -1,28 +1,16 @@
-"""What `adm evaluate` found: as tables, JSON and CSV."""
+"""What `adm evaluate` found, for a person or as JSON."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from adm_cli.commands import console
-from adm_cli.errors import OutputError, UsageError
+from adm_cli.commands.numbers import error_text, rounded, with_error
 
 if TYPE_CHECKING:
-    from adm_cli.evaluating import Measured, OnStep, Score
-    from adm_cli.storage.references import Reference
+    from adm_cli.reports.findings import Evaluation
 
-_ROUNDING = 1e-12  # shown as 0
-_AGREEMENT = {  # numbers that samples and real pictures have, and how they are called
-    "among_asked": "class agreement among {asked}",
-    "among_known": "class agreement among {judge_classes}",
-    "fd_judge": "Fréchet distance",
-}
-_BESIDE = ("samples", "real", "ratio")
 _CLASS = {  # of --per-class, and its headings
     "class": "class",
     "name": "name",
@@ -33,96 +21,9 @@ _CLASS = {  # of --per-class, and its headings
     "real_among_asked": "among {asked}",
     "real_among_known": "among {judge_classes}",
 }
-_DETAILS = ("metrics", "notes", "agreement", "copies")  # of what is found: no columns of a CSV
 
 
-@dataclass(frozen=True)
-class Findings:
-    """What was found, for --json, and what its reader should know."""
-
-    facts: Mapping[str, Any]
-    notes: Sequence[str]
-
-    def __add__(self, other: Findings) -> Findings:
-        return Findings({**self.facts, **other.facts}, [*self.notes, *other.notes])
-
-    def to_json(self) -> dict[str, Any]:
-        """All of it; the notes last."""
-        return {**self.facts, "notes": list(self.notes)}
-
-
-def check_out(out: Path | None, *, overwrite: bool) -> None:
-    """Raises UsageError for a file that is no table, OutputError for one that is there."""
-    if out is not None and out.suffix not in (".csv", ".json"):
-        raise UsageError(f"--out {out}: expected a name that ends in .csv or .json")
-    if out is not None and out.exists() and not overwrite:
-        raise OutputError(f"{out} exists already: pass --overwrite, or another --out")
-
-
-@contextmanager
-def working(*, quiet: bool) -> Iterator[OnStep]:
-    """What is being computed, for a person who waits."""
-    counter = console.Counter("", 1, quiet=quiet)
-
-    def on_step(name: str, done: int, total: int) -> None:
-        if (name, total) != (counter.what, counter.total):
-            counter.restart(name, total)
-        counter.update(done)
-
-    with counter.show():
-        yield on_step
-
-
-def score_facts(
-    measured: Measured, reference: Reference, scores: list[Score], *, half: bool
-) -> dict[str, Any]:
-    """The metrics of samples against a reference, and what they were computed from."""
-    return {
-        "pixels_sha256": measured.pixels_sha256,
-        "reference": reference.source,
-        "reference_images": reference.images,
-        "reference_features": len(reference.kept),
-        "reference_pixels_sha256": reference.pixels_sha256 or None,
-        "features": measured.extractor.name,
-        "features_weights": measured.extractor.weights,
-        "features_sha256": measured.extractor.sha256,
-        "half": half,
-        "metrics": {score.name: number(score.value, score.error) for score in scores},
-    }
-
-
-def number(value: float, error: float) -> dict[str, float | None]:
-    """A number and its error; None for NaN, which JSON has not."""
-    return {
-        "value": None if math.isnan(value) else value,
-        "error": None if math.isnan(error) else error,
-    }
-
-
-def write_findings(out: Path, found: Findings) -> None:
-    """A .json of everything, or a .csv with a row a number."""
-    from adm_cli.storage.tables import write_csv, write_json
-
-    if out.suffix == ".json":
-        write_json(out, found.to_json())
-        return
-    shared = {k: v for k, v in found.facts.items() if k not in _DETAILS}
-    write_csv(out, [{"metric": n, **value, **shared} for n, value in _numbers(found.facts).items()])
-
-
-def _numbers(facts: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """Every number by its name, each with its error."""
-    found = dict(facts.get("metrics", {}))
-    agreement = facts.get("agreement", {})
-    for name in _AGREEMENT:
-        for whose in _BESIDE if agreement.get(name) else ():
-            found[name if whose == "samples" else f"{name}_{whose}"] = agreement[name][whose]
-    if "copies" in facts:
-        found["copies"] = facts["copies"]["share"]
-    return {name: each for name, each in found.items() if each["value"] is not None}
-
-
-def show_findings(found: Findings, *, json: bool, quiet: bool) -> None:
+def show_findings(found: Evaluation, *, json: bool, quiet: bool) -> None:
     """Notes on stderr; on stdout a table for each part, or one line of JSON."""
     if not quiet:
         for remark in found.notes:
@@ -143,13 +44,15 @@ def _show_metrics(facts: Mapping[str, Any]) -> None:
     weights = console.one_line(facts["features_weights"])
     print(f"features: {facts['features']} {weights} ({facts['features_sha256'][:8]})")
     rows = [
-        (name, f"{_unrounded(each['value']):.6g}", _error(each))
+        (name, rounded(each["value"], each["error"]), error_text(each["error"]))
         for name, each in facts["metrics"].items()
     ]
     console.print_table(("metric", "value", "error"), rows)
 
 
 def _show_agreement(facts: Mapping[str, Any]) -> None:
+    from adm_cli.reports.findings import AGREEMENT, BESIDE
+
     found = facts["agreement"]
     beside = f" beside {_set(found['real'], found['real_images'])}" if found["real"] else ""
     print(f"{_set(facts['samples'], found['images'])}{beside}")
@@ -158,10 +61,10 @@ def _show_agreement(facts: Mapping[str, Any]) -> None:
         f"judge: {console.one_line(found['judge'])} ({found['judge_sha256'][:8]}), "
         f"{found['judge_classes']} classes, trained on {seen[found['judge_noised']]}"
     )
-    columns = _BESIDE if found["real"] else _BESIDE[:1]
+    columns = BESIDE if found["real"] else BESIDE[:1]
     rows = [
-        (text.format(**found), *(_with_error(found[name][whose]) for whose in columns))
-        for name, text in _AGREEMENT.items()
+        (text.format(**found), *(_share(found[name][whose]) for whose in columns))
+        for name, text in AGREEMENT.items()
         if found[name] is not None
     ]
     console.print_table(("", "samples", "real", "x real")[: 1 + len(columns)], rows)
@@ -179,7 +82,7 @@ def _show_copies(facts: Mapping[str, Any]) -> None:
     training = _set(found["training"], found["training_images"])
     print(f"{_set(facts['samples'], facts['images'])}: copies of {training}, in {found['in']}")
     print(
-        f"copies: {_with_error(found['share'])} (nearest training picture within "
+        f"copies: {_share(found['share'])} (nearest training picture within "
         f"{found['ratio']:.3g} of the second nearest's distance)"
     )
     rows = [(pair["sample"], pair["training"], f"{pair['ratio']:.3f}") for pair in found["worst"]]
@@ -192,15 +95,5 @@ def _set(name: str, images: int | None) -> str:
     return text if images is None else f"{text} ({images:,} images)"
 
 
-def _unrounded(value: float) -> float:
-    return 0.0 if abs(value) < _ROUNDING else value
-
-
-def _error(found: Mapping[str, Any]) -> str:
-    return "-" if found["error"] is None else f"{found['error']:.2g}"
-
-
-def _with_error(found: Mapping[str, Any]) -> str:
-    if found["value"] is None:
-        return "-"
-    return f"{_unrounded(found['value']):.4g} ± {_error(found)}"
+def _share(found: Mapping[str, Any]) -> str:
+    return with_error(found["value"], found["error"])

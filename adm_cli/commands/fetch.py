@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
 from adm_cli.commands import completing, console, options
-from adm_cli.errors import UsageError
+from adm_cli.commands.progress import Progress
+from adm_cli.events import Transfer
 
 if TYPE_CHECKING:
-    from adm_cli.fetching import Fetched, How, Item
+    from adm_cli.fetching import Fetched, Item
+    from adm_cli.storage.fetched import How
 
 
 def fetch(
@@ -65,38 +63,35 @@ def fetch(
     adm fetch imagenet256
     """
     from adm_cli import fetching
-    from adm_cli.storage.downloads import Patience
+    from adm_cli.storage.fetched import choose_how
 
-    items = fetching.find_items(names)
-    fetching.check_source(source)
-    if not math.isfinite(timeout):
-        raise UsageError(f"--timeout must be a number of seconds, got {timeout}")
-    patience = Patience(timeout=timeout, retries=retries)
-    how = fetching.How(source, keep_original, overwrite, accept_changed, patience, offline)
     if dry_run:
+        items = fetching.find_items(names)
+        how = choose_how(
+            source, keep_original, overwrite, accept_changed, retries, timeout, offline
+        )
         _show_plan(items, how, json)
         return
-    if not quiet:
-        for terms in dict.fromkeys(item.terms for item in items):
-            console.note(terms)
-    fetching.check_network(items, how)
-    fetching.check_space(items, how)
-    for item in items:
-        _show(_fetch(item, how, quiet), json, quiet)
+    progress = Progress(quiet=quiet)
 
+    def on_event(event: object) -> None:
+        if isinstance(event, fetching.Fetched):
+            _show(event, json, quiet)
+        else:
+            progress(event)
 
-def _fetch(item: Item, how: How, quiet: bool) -> Fetched:
-    from adm_cli import fetching
-    from adm_cli.storage.downloads import Watch
-
-    progress = DownloadProgress(item.name, quiet=quiet)
     try:
         with progress.show():
-            return fetching.fetch(item, how, Watch(progress.tell, progress.advance))
+            fetching.fetch(
+                names, source=source, keep_original=keep_original, accept_changed=accept_changed,
+                overwrite=overwrite, retries=retries, timeout=timeout, offline=offline,
+                on_event=on_event,
+            )  # fmt: skip
     except KeyboardInterrupt:
-        if progress.here:
+        if isinstance(progress.last, Transfer) and progress.last.here:
+            last = progress.last
             console.note(
-                f"{progress.here:,} bytes of {item.file} are kept: the same command goes on there"
+                f"{last.here:,} bytes of {last.name} are kept: the same command goes on there"
             )
         raise
 
@@ -159,63 +154,3 @@ def _show_plan(items: list[Item], how: How, json: bool) -> None:
     )
     for terms in total["terms"]:
         console.out.print(terms, markup=False)
-
-
-class DownloadProgress:
-    """Bytes of one file: a bar on a terminal, a line now and then elsewhere, nothing if quiet."""
-
-    def __init__(self, name: str, *, quiet: bool) -> None:
-        self.name, self.quiet = name, quiet
-        self.here = self.length = 0
-        self._first: tuple[float, int] | None = None  # when, and bytes here then
-        self._printed = time.monotonic()
-        self._bar: Any = None
-        self._task: Any = None
-
-    @contextmanager
-    def show(self) -> Iterator[None]:
-        if self.quiet or not console.err.is_terminal:
-            yield
-            return
-        from rich.progress import (
-            BarColumn,
-            DownloadColumn,
-            Progress,
-            TextColumn,
-            TimeRemainingColumn,
-            TransferSpeedColumn,
-        )
-
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            DownloadColumn(),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=console.err, transient=True) as self._bar:
-            self._task = self._bar.add_task(self.name, total=None)
-            yield
-        self._bar = None
-
-    def tell(self, text: str) -> None:
-        if not self.quiet:
-            console.note(text)
-
-    def advance(self, here: int, length: int) -> None:
-        self.here, self.length = here, length
-        now = time.monotonic()
-        if self._first is None:
-            self._first = (now, here)
-        if self._bar is not None:
-            whole = here == length
-            text = f"checking and converting {self.name}" if whole else self.name
-            self._bar.update(self._task, completed=here, total=length, description=text)
-        elif not self.quiet and now - self._printed >= console.PLAIN_SECONDS:
-            self._printed = now
-            rate = (here - self._first[1]) / max(now - self._first[0], 1e-9)
-            left = f", about {(length - here) / rate:.0f} s left" if rate > 0 else ""
-            console.note(
-                f"{self.name}: {here / 1e6:,.0f} of {length / 1e6:,.0f} MB, "
-                f"{rate / 1e6:.1f} MB/s{left}"
-            )

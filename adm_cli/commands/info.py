@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from adm_cli.commands import console, options
+from adm_cli.commands.recipe_lines import recipe_lines
 from adm_cli.errors import AdmError, UsageError
 from adm_cli.presets import CHECKPOINTS, PRESETS
 
@@ -36,7 +36,8 @@ def info(
     if json:
         console.print_json(facts)
         return
-    for name, value in _lines(facts):
+    picture = "seed" in facts or "small_sha256" in facts
+    for name, value in recipe_lines(facts, file) if picture else facts.items():
         text = f"{value:,}" if name == "parameters" and isinstance(value, int) else _text(value)
         line = f"{console.one_line(name):22} {console.one_line(text)}"
         console.out.print(line, markup=False)
@@ -80,10 +81,21 @@ def _picture_facts(path: Path) -> dict[str, Any]:
         _, recipe = open_picture(path)
     else:
         recipe = read_description(path)
+    if recipe is None and (sheet := _sheet_facts(path)):
+        return sheet
     if recipe is None:
         kind = "" if found is None else " ({}, {}x{} pixels)".format(*found)
         raise AdmError(f"{path} carries no recipe: it was not made by adm, or was re-saved{kind}")
     return recipe
+
+
+def _sheet_facts(path: Path) -> dict[str, Any]:
+    """What the folder says whose pictures a sheet shows: of a run, a sweep, or a training."""
+    place = path.parent.parent if path.parent.name == "samples" else path.parent
+    if not any((place / name).is_file() for name in _RECORDS):
+        return {}
+    facts = _folder_facts(place)
+    return {"file": str(path), **facts, "kind": f"sheet of a {facts['kind']}"}
 
 
 def _folder_facts(path: Path) -> dict[str, Any]:
@@ -178,15 +190,6 @@ def _model_facts(file: ModelFile) -> dict[str, Any]:
         "source": dict(file.info.source),
         "content_sha256": file.content_sha256,
     }
-
-
-def _lines(facts: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Names and values; the recipe of a small picture that was enlarged line by line after it."""
-    for name, value in facts.items():
-        if name == "base" and isinstance(value, dict):
-            yield from ((f"base {inner}", v) for inner, v in _lines(value))
-        else:
-            yield name, value
 
 
 def _text(value: object) -> str:

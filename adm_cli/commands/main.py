@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import signal
 import sys
-from functools import cache
 from typing import Annotated, Any
 
 import typer
@@ -14,6 +14,7 @@ from typer.main import get_command
 
 from adm_cli import __version__
 from adm_cli.commands import (
+    cache,
     classes,
     console,
     convert,
@@ -26,6 +27,7 @@ from adm_cli.commands import (
     merge,
     models,
     nll,
+    panels,
     reference,
     repro,
     sample,
@@ -67,6 +69,7 @@ app.command("verify")(verify.verify)
 app.command("merge")(merge.merge)
 app.command("gallery")(gallery.gallery)
 app.command("convert")(convert.convert)
+app.command("cache")(cache.cache)
 app.command("doctor")(doctor.doctor)
 
 
@@ -102,10 +105,12 @@ def main() -> None:
     sys.exit(code)
 
 
-@cache
+@functools.cache
 def program() -> Any:
     """What `app` is made into: a tenth of a second, which a test or notebook pays once."""
-    return get_command(app)
+    group = get_command(app)
+    panels.arrange(group)
+    return group
 
 
 def run(arguments: list[str]) -> int:

@@ -9,9 +9,7 @@ from typing import Annotated, Any, Optional
 import typer
 
 from adm_cli.commands import completing
-from adm_cli.errors import UsageError
 
-_MOST_SIDE = 8192
 SAMPLERS = "ddpm, ddim, dpm++2m, dpm++3m, unipc or heun"
 LOW_RES_NOISE_HELP = (
     "Noise on what is enlarged, from 0 to the most the upsampler was trained with. Default: a "
@@ -238,15 +236,3 @@ def speaks() -> bool:
     from adm_cli.training.distributed import find_world
 
     return find_world().rank == 0
-
-
-def parse_resize(text: str | None) -> tuple[int, int] | None:
-    """``--resize`` as (height, width); raises UsageError."""
-    if text is None:
-        return None
-    from adm_cli.training.setup import parse_size
-
-    size = parse_size(text)
-    if not 1 <= min(size) <= max(size) <= _MOST_SIDE:
-        raise UsageError(f"--resize {text}: expected sides of 1 to {_MOST_SIDE}")
-    return size

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from adm_cli.commands import console, options
-from adm_cli.errors import OutputError, UsageError
+from adm_cli.commands.progress import Progress
 
 
 def reference(
@@ -36,32 +36,16 @@ def reference(
 
     adm reference VIRTUAL_imagenet256_labeled.npz -o imagenet256.safetensors
     """
-    from adm_cli.evaluating import load_extractor, published_reference, reference_from_images
-    from adm_cli.storage.files import check_writable
-    from adm_cli.storage.pixels import open_pixels
-    from adm_cli.storage.references import describe_reference, save_reference
+    from adm_cli.reports.references import reference as measure
 
-    if out.suffix != ".safetensors":
-        raise UsageError(f"--out {out}: expected a name that ends in .safetensors")
-    if out.exists() and not overwrite:
-        raise OutputError(f"{out} exists already: pass --overwrite, or another --out")
-    check_writable(out.parent)
-    size = options.parse_resize(resize)
-    extractor = load_extractor(features, inception=inception, device=device, batch_size=batch_size)
-    images = open_pixels(data, size, value_range)
-    for text in () if quiet else images.notes:
-        console.note(text)
-    progress = console.Counter("images", len(images), quiet=quiet)
+    progress = Progress(quiet=quiet)
     with progress.show():
-        found = published_reference(images, extractor, on_images=progress.update)
-        published = found is not None
-        if found is None:
-            found = reference_from_images(images, extractor, on_images=progress.update)
-    digest = save_reference(out, found)
-    if published and not quiet:
-        console.note(f"the statistics that {data.name} holds were kept, not those of its images")
+        made = measure(
+            data, out=out, features=features, inception=inception, resize=resize,
+            value_range=value_range, batch_size=batch_size, device=device, overwrite=overwrite,
+            on_event=progress,
+        )  # fmt: skip
     if json:
-        facts = describe_reference(found)
-        console.print_json({"path": str(out), **facts, "content_sha256": digest})
+        console.print_json(made.to_json())
     else:
-        print(out)
+        print(made.path)

@@ -143,6 +143,10 @@ def _smallest(nearest: Tensor, d: Tensor) -> Tensor:
 
 
 def share(members: Tensor) -> Estimate:
-    """How many are, and the standard error of a proportion."""
-    p = float(members.double().mean())
-    return Estimate(p, math.sqrt(p * (1 - p) / len(members)))
+    """How many are, and the standard error of a proportion.
+
+    Where none or all are, the error is that of half a one more or less: few say little.
+    """
+    count, right = len(members), float(members.double().sum())
+    p = min(max(right, 0.5), count - 0.5) / count
+    return Estimate(right / count, math.sqrt(p * (1 - p) / count))

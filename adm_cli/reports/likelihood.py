@@ -6,7 +6,7 @@ B pictures, S steps of the schedule, T timesteps of the original process.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -116,6 +116,18 @@ class Moments:
         self._squares = self._squares + squares + step**2 * (self.count * count / total)
         self.count = total
 
+    def state(self) -> dict[str, Tensor]:
+        """For `load_state`, which goes on exactly here."""
+        count = torch.tensor(self.count, dtype=torch.float64)
+        return {"count": count, "mean": self.mean, "squares": self._squares}
+
+    def load_state(self, state: Mapping[str, Tensor], dim: int) -> None:
+        """Raises ValueError unless it is one of vectors [``dim``]."""
+        count, mean, squares = (state[name] for name in ("count", "mean", "squares"))
+        if mean.shape != (dim,) or squares.shape != (dim,) or count.numel() != 1:
+            raise ValueError(f"means of {list(mean.shape)}, expected [{dim}]")
+        self.count, self.mean, self._squares = int(count), mean.double(), squares.double()
+
     def stderr(self) -> Tensor:
         """[D]; NaN for a single vector, whose spread nobody knows."""
         if self.count < 2:
@@ -143,6 +155,20 @@ class LikelihoodReport:
         self._quarters.add(torch.stack(sums, dim=1))
         self._whole.add(torch.stack([found.prior.double() + vb.sum(dim=1), found.prior], dim=1))
         self._steps.add(torch.cat([vb, found.mse, found.xstart_mse], dim=1))
+
+    def state(self) -> dict[str, Tensor]:
+        """All of it, as tensors by name."""
+        parts = {"whole": self._whole, "quarters": self._quarters, "steps": self._steps}
+        return {f"{name}.{n}": t for name, part in parts.items() for n, t in part.state().items()}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Goes on with what another one knew; KeyError or ValueError where it does not fit."""
+        parts = (("whole", self._whole, 2), ("quarters", self._quarters, QUARTERS),
+                 ("steps", self._steps, 3 * len(self.timesteps)))  # fmt: skip
+        for name, part, dim in parts:
+            start = f"{name}."
+            mine = {n.removeprefix(start): t for n, t in state.items() if n.startswith(start)}
+            part.load_state(mine, dim)
 
     def totals(self) -> Row:
         """ "bits_per_dim", "prior", "vb" with standard errors, and the mean squared errors."""

@@ -23,6 +23,9 @@ from adm_cli.storage.images import Pixels
 from adm_cli.storage.pictures import center_crop
 from adm_cli.storage.ranges import with_value_range
 from adm_cli.training.randomness import generator
+from adm_cli.training.setup import parse_size
+
+_MOST_SIDE = 8192
 
 Result = TypeVar("Result")
 OnNote = Callable[[str], None]
@@ -51,6 +54,16 @@ def labelled_pictures(
         if not len(matched):
             raise UsageError(f"no pictures of the class {', '.join(classes)}")
     return matched, dropped
+
+
+def read_size(text: str | int | None) -> tuple[int, int] | None:
+    """``--resize`` as (height, width): 64 or "48x64"; raises UsageError."""
+    if text is None:
+        return None
+    size = parse_size(str(text))
+    if not 1 <= min(size) <= max(size) <= _MOST_SIDE:
+        raise UsageError(f"--resize {text}: expected sides of 1 to {_MOST_SIDE}")
+    return size
 
 
 def some_pictures(images: ImageSet, num: int | None, seed: int) -> ImageSet:

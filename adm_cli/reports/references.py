@@ -2,20 +2,89 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from adm_cli.errors import UsageError
+from adm_cli.errors import OutputError, UsageError
 from adm_cli.evaluating import (
     Extractor,
+    check_size,
     check_sizes,
     features_needed,
+    load_extractor,
     open_reference,
     published_reference,
     reference_from_images,
 )
-from adm_cli.events import Count, Note, OnEvent, ignore
+from adm_cli.events import AnyPath, Count, Note, OnEvent, ignore
+from adm_cli.reports.pictures import read_size
+from adm_cli.storage.files import check_writable
 from adm_cli.storage.pixels import PixelSet, StatisticsOnly, open_pixels, statistics_only
-from adm_cli.storage.references import Reference
+from adm_cli.storage.references import Reference, describe_reference, save_reference
+
+
+@dataclass(frozen=True)
+class ReferenceFile:
+    """A reference as it was written."""
+
+    path: Path
+    reference: Reference
+    content_sha256: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Its path, what it says of itself, and its hash."""
+        facts = describe_reference(self.reference)
+        return {"path": str(self.path), **facts, "content_sha256": self.content_sha256}
+
+
+def reference(
+    data: AnyPath,
+    *,
+    out: AnyPath,
+    features: str = "inception",
+    inception: AnyPath | None = None,
+    resize: str | int | None = None,
+    value_range: str | None = None,
+    batch_size: int | None = None,
+    device: str = "auto",
+    overwrite: bool = False,
+    on_event: OnEvent = ignore,
+) -> ReferenceFile:
+    """Measures a set of images once and writes ``out``, a .safetensors.
+
+    ``data`` is a folder, zip, uncompressed tar or npz (the original's layout); the statistics that
+    one of the original's batches holds are kept, not those of its images. ``features`` is
+    "inception", "classifier" or a classifier's name or file, ``resize`` 64 or "48x64" (height and
+    width). ``on_event`` takes `Note` and `Count`. Raises UsageError, OutputError, and what
+    `load_extractor` and `measure` raise.
+    """
+    path, source = Path(out), Path(data)
+    if path.suffix != ".safetensors":
+        raise UsageError(f"--out {path}: expected a name that ends in .safetensors")
+    if path.exists() and not overwrite:
+        raise OutputError(f"{path} exists already: pass --overwrite, or another --out")
+    check_writable(path.parent)
+    size = read_size(resize)
+    extractor = load_extractor(
+        features, inception=None if inception is None else Path(inception), device=device,
+        batch_size=batch_size,
+    )  # fmt: skip
+    images = open_pixels(source, size, value_range)
+    for text in images.notes:
+        on_event(Note(text))
+
+    def on_images(done: int) -> None:
+        on_event(Count("images", done, len(images)))
+
+    found = published_reference(images, extractor, on_images=on_images)
+    published = found is not None
+    found = found or reference_from_images(images, extractor, on_images=on_images)
+    digest = save_reference(path, found)
+    if published:
+        text = f"the statistics that {source.name} holds were kept, not those of its images"
+        on_event(Note(text))
+    return ReferenceFile(path, found, digest)
 
 
 def find_reference(
@@ -28,7 +97,12 @@ def find_reference(
     values: str | None = None,
     on_event: OnEvent = ignore,
 ) -> Reference:
-    """Read, or measured; refused before that work if it is of another size than the samples."""
+    """Read, or measured; refused before that work if it is of another size than the samples.
+
+    ``size`` is the samples'; what the network takes is looked at first, so that what an error
+    advises is enough.
+    """
+    check_size(extractor, size)
     if path.suffix == ".safetensors":
         reference = open_reference(path, extractor)
         check_sizes(size, reference.source, reference.size)

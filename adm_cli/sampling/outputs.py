@@ -6,9 +6,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from adm_cli.errors import OutputError, UsageError, did_you_mean
+from adm_cli.errors import UsageError, did_you_mean
 from adm_cli.sampling.folder import RunFolder, Shard
-from adm_cli.storage.files import explain_os_error, make_folder, sync_folder
+from adm_cli.storage.fresh import fresh_folder
 from adm_cli.storage.links import remove_folder
 
 FORMATS = ("png", "webp", "npz")
@@ -61,29 +61,6 @@ def choose_outputs(
         )
     suffix = ".webp" if format == "webp" else ".png"
     return Outputs(out, suffix, Extras(format == "npz", grid, animate), overwrite, shard)
-
-
-def fresh_folder(parent: Path) -> Path:
-    """The first of parent/0001, parent/0002, ... above all that are there."""
-    taken = [int(p.name) for p in parent.glob("[0-9]*") if p.name.isdecimal()]
-    return parent / f"{max(taken, default=0) + 1:04d}"
-
-
-def make_fresh_folder(parent: Path) -> Path:
-    """Makes the `fresh_folder`, which no other run that starts now is given too."""
-    make_folder(parent)
-    while True:
-        folder = fresh_folder(parent)
-        try:
-            folder.mkdir()
-        except FileExistsError:
-            continue
-        except OSError as error:
-            raise OutputError(
-                explain_os_error(f"cannot make the folder {folder}", error)
-            ) from error
-        sync_folder(parent)
-        return folder
 
 
 def remove_if_empty(folder: Path) -> None:

@@ -25,7 +25,7 @@ from adm_cli.sampling.events import CellDone, Event, SweepEnded, follow
 from adm_cli.sampling.folder import RunFolder
 from adm_cli.sampling.images import Images
 from adm_cli.sampling.models import Models
-from adm_cli.sampling.outputs import FRESH, fresh_folder, make_fresh_folder, remove_if_empty
+from adm_cli.sampling.outputs import FRESH, remove_if_empty
 from adm_cli.sampling.pipeline import load_stage
 from adm_cli.sampling.run import differences
 from adm_cli.sampling.select import select_images
@@ -50,6 +50,7 @@ from adm_cli.sampling.sweep_folder import SweepFolder, TableRow, shown
 from adm_cli.sampling.sweep_grid import axes_of, varied_axes
 from adm_cli.sampling.sweep_results import draw_curves, draw_sheet, write_rows
 from adm_cli.sources import Sources, find_sources
+from adm_cli.storage.fresh import fresh_folder, make_fresh_folder
 
 
 @dataclass(frozen=True)

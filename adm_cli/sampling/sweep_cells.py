@@ -20,7 +20,7 @@ from adm_cli.evaluating import (
     Extractor,
     check_count,
     choose_metrics,
-    evaluate,
+    compute_scores,
     features_needed,
     load_extractor,
     measure,
@@ -229,7 +229,7 @@ def measure_cell(cell: CellRun, yardstick: Yardstick, row: TableRow) -> list[str
         keep=features_needed(yardstick.metrics),
     )
     _forget_scores(row)
-    scores = evaluate(samples, yardstick.reference, yardstick.metrics)
+    scores = compute_scores(samples, yardstick.reference, yardstick.metrics)
     for score in scores:
         row[score.name] = _known(score.value)
         row[f"{score.name}_error"] = _known(score.error)

@@ -15,8 +15,7 @@ from adm_cli.storage.files import remove_leftover
 from adm_cli.storage.images import open_picture, save_image
 from adm_cli.storage.links import remove
 from adm_cli.storage.sheets import contact_sheet
-
-NO_PLOT = "no plot is drawn: matplotlib is missing (pip install matplotlib)"
+from adm_cli.storage.tables import NO_PLOT
 
 
 def write_rows(

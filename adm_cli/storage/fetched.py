@@ -1,19 +1,24 @@
-"""What `adm fetch` keeps under ADM_HOME: originals on their way, and the hash each had first."""
+"""What `adm fetch` takes and keeps under ADM_HOME: originals on their way, their first hashes."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
+import os
 import shutil
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from adm_cli.budget import parse_json
-from adm_cli.errors import CheckpointError, DownloadError, OutputError
+from adm_cli.errors import CheckpointError, DownloadError, OutputError, UsageError
+from adm_cli.events import AnyPath
+from adm_cli.storage.downloads import Patience
 from adm_cli.storage.files import (
     adm_home,
     atomic_write,
@@ -140,3 +145,59 @@ def zip_is_intact(path: Path) -> bool:
     if damage is not None:
         raise CheckpointError(f"{path} is damaged ({damage!r:.80}): fetch it again")
     return True
+
+
+@dataclass(frozen=True)
+class How:
+    """Options of a fetch: ``source`` a folder or URL with the files, None for the publisher's."""
+
+    source: str | None = None
+    keep_original: bool = False
+    overwrite: bool = False
+    accept_changed: bool = False
+    patience: Patience = field(default_factory=Patience)
+    offline: bool = False  # as ADM_OFFLINE asks for, too
+
+    @property
+    def local(self) -> bool:
+        return self.source is not None and "://" not in self.source
+
+
+def choose_how(
+    source: AnyPath | None, keep_original: bool, overwrite: bool, accept_changed: bool,
+    retries: int, timeout: float, offline: bool,
+) -> How:  # fmt: skip
+    """The options of a fetch; raises UsageError for impossible ones."""
+    place = None if source is None else str(source)
+    check_source(place)
+    if not math.isfinite(timeout) or timeout < 1:
+        raise UsageError(f"--timeout must be a number of seconds, at least 1, got {timeout}")
+    if retries < 0:
+        raise UsageError(f"--retries must be at least 0, got {retries}")
+    patience = Patience(timeout=timeout, retries=retries)
+    return How(place, keep_original, overwrite, accept_changed, patience, offline)
+
+
+def check_source(source: str | None) -> None:
+    """Raises UsageError for a ``--from`` that is neither a folder nor a URL."""
+    if source is None:
+        return
+    if "://" not in source:
+        if not Path(source).is_dir():
+            what = "a file" if Path(source).exists() else "not there"
+            raise UsageError(f"--from {source} is {what}, expected a folder or an https:// URL")
+        return
+    try:
+        parts = urlsplit(source)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname)
+    except ValueError:
+        usable = False
+    if not usable:
+        raise UsageError(f"--from {source!r:.200}: expected a folder or an https:// URL")
+
+
+def no_network(how: How) -> str | None:
+    """What forbids it, in words; None if nothing does."""
+    if how.offline:
+        return "--offline was passed"
+    return "ADM_OFFLINE is set" if os.environ.get("ADM_OFFLINE", "0") not in ("", "0") else None

@@ -32,12 +32,17 @@ def weights_folder() -> Path:
 
 
 def adm_home() -> Path:
-    """Where converted models are kept: ``ADM_HOME``, else the XDG data folder's ``adm``."""
+    """Where converted models are kept: ``ADM_HOME``, else ``adm`` in the user's data folder.
+
+    That is XDG's, ``~/.local/share`` by default, or ``%LOCALAPPDATA%`` on Windows.
+    """
     if home := os.environ.get("ADM_HOME"):
         return Path(os.path.expanduser(home))
-    data = os.environ.get("XDG_DATA_HOME")
+    windows = sys.platform == "win32"
+    data = os.environ.get("LOCALAPPDATA" if windows else "XDG_DATA_HOME")
+    below = Path("AppData", "Local") if windows else Path(".local", "share")
     try:
-        return (Path(data) if data else Path.home() / ".local" / "share") / "adm"
+        return (Path(data) if data else Path.home() / below) / "adm"
     except RuntimeError:  # no home folder at all
         return Path(tempfile.gettempdir()) / "adm"
 

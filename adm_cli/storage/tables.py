@@ -13,6 +13,7 @@ from typing import Any
 
 from adm_cli.storage.files import atomic_write
 
+NO_PLOT = "no plot is drawn: matplotlib is missing (pip install matplotlib)"
 _LARGEST = 1e30  # what is larger has no place in a plot
 _MARKED = 60  # more points than that are a line
 Points = tuple[Sequence[float], Sequence[float]]  # x and y

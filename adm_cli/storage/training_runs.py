@@ -37,6 +37,10 @@ from adm_cli.storage.tables import Panel, draw_panels
 
 _STATE = re.compile(r"state-(\d{8,})\.safetensors")
 _KEPT = 2
+_WRITTEN = (
+    *("state-*.safetensors", "model*.safetensors", "best*.safetensors", "metrics.csv"),
+    *("metrics.png", "samples/step-*.png", "tensorboard/events.out.*", "settings.json"),
+)
 
 Row = dict[str, float]
 
@@ -85,6 +89,12 @@ class RunFolder:
         """Removes what killed writers left behind; nobody else writes here."""
         for path in [*self.path.glob(".adm-*.tmp"), *self.samples.glob(".adm-*.tmp")]:
             with suppress(OSError):
+                remove(path)
+
+    def clear(self) -> None:
+        """Removes all that a run wrote, for another to begin here; settings last."""
+        for name in _WRITTEN:
+            for path in sorted(self.path.glob(name)):
                 remove(path)
 
     def save_settings(self, settings: Mapping[str, Any]) -> None:

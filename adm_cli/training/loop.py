@@ -19,18 +19,37 @@ from adm_cli.devices import peak_bytes
 from adm_cli.diffusion.finite import finite_images
 from adm_cli.diffusion.guidance import ClassifierFn
 from adm_cli.errors import AdmError, CheckpointError
+from adm_cli.events import Note
 from adm_cli.storage.checkpoints import ModelInfo, save_model
-from adm_cli.storage.images import make_grid, save_image, to_model_range, to_uint8
+from adm_cli.storage.images import save_image, to_model_range, to_uint8
 from adm_cli.storage.training_runs import MetricsFile, RunFolder, draw_plot
 from adm_cli.training.feed import Feed
 from adm_cli.training.randomness import image_noise
+from adm_cli.training.samples import SAMPLES, sample_labels, samples_sheet
 from adm_cli.training.tasks import DiffusionTask
 from adm_cli.training.trainer import StepResult, Trainer
 
 MOST_SKIPS = 5  # steps in a row without a finite loss, then back to the last good state
 MOST_RETURNS = 3
-_SAMPLES = 16
 _PLOT_SECONDS = 20.0  # a plot takes half a second, a step of a small model far less
+
+
+@dataclass(frozen=True)
+class Begun:
+    """Pictures are read and the model is built: steps are about to be made."""
+
+    step: int  # made before
+    steps: int
+    batch_size: int
+    pictures: int  # an epoch
+
+
+@dataclass(frozen=True)
+class Busy:
+    """Something else than steps begins, which takes a while."""
+
+    step: int
+    what: str
 
 
 @dataclass(frozen=True)
@@ -63,12 +82,7 @@ class Sampled:
     path: Path
 
 
-@dataclass(frozen=True)
-class Note:
-    text: str
-
-
-Event = Progress | Validated | Saved | Sampled | Note
+Event = Begun | Busy | Progress | Validated | Saved | Sampled | Note
 
 
 @dataclass(frozen=True)
@@ -87,14 +101,18 @@ class Job:
 
 @dataclass
 class _Clock:
-    """Time spent on steps alone."""
+    """Time spent on steps, and on what comes between them."""
 
-    seconds: float = 0.0  # of this run of the program
+    seconds: float = 0.0  # on steps of this run of the program
     steps: int = 0
     before: float = 0.0  # of earlier runs
+    between: dict[str, list[float]] = field(default_factory=dict)  # each time, by what it was
 
     def rate(self) -> float:
         return self.steps / self.seconds if self.seconds else 0.0
+
+    def total(self) -> float:
+        return self.before + self.seconds + sum(map(sum, self.between.values()))
 
 
 @dataclass
@@ -179,11 +197,38 @@ class Run:
             )
         }
         if due["eval"] and self.job.validation is not None:
-            yield from self._validate()
+            yield from self._timed("validating", self._validate())
         if due["sample"]:
-            yield from self._sample()
+            yield from self._timed("drawing samples", self._sample())
         if due["save"] or stop:
-            yield from self._save()
+            yield from self._timed("saving", self._save())
+
+    def _timed(self, what: str, events: Iterator[Event]) -> Iterator[Event]:
+        yield Busy(self.trainer.step, what)
+        started = time.perf_counter()
+        yield from events
+        self.clock.between.setdefault(what, []).append(time.perf_counter() - started)
+
+    def _seconds_left(self) -> float:
+        """Of steps, and of what comes between them: as long as before, else as an estimate."""
+        rate, step, config = self.clock.rate(), self.trainer.step, self.config
+        if not rate:
+            return math.inf
+        image = 1 / (rate * config.batch_size) / 3  # a forward pass is a third of a step
+        validated = 0 if self.job.validation is None else max(64, len(self.job.validation[0]))
+        task = self.trainer.task
+        drawn = SAMPLES * task.draw_steps if isinstance(task, DiffusionTask) else 0
+        left = (config.steps - step) / rate
+        for what, every, guess in (
+            ("validating", config.eval_every if validated else 0, validated * image),
+            ("drawing samples", config.sample_every if drawn else 0, drawn * image),
+            ("saving", config.save_every, 0.0),
+        ):
+            if every > 0:
+                times = config.steps // every - step // every + bool(config.steps % every)
+                spent = self.clock.between.get(what, [guess])
+                left += times * sum(spent) / len(spent)
+        return left
 
     def _report(self, result: StepResult) -> Progress:
         config, step = self.config, self.trainer.step
@@ -201,8 +246,7 @@ class Run:
                 "memory_gb": peak_bytes(self.trainer.device) / 1e9,
             }
             self._write(row)
-        left = (config.steps - step) / rate if rate else math.inf
-        return Progress(step, result.loss, rate * config.batch_size, left, row)
+        return Progress(step, result.loss, rate * config.batch_size, self._seconds_left(), row)
 
     def _write(self, row: dict[str, float]) -> None:
         if self.metrics is not None:
@@ -230,7 +274,7 @@ class Run:
         facts |= {
             "returns": self.returns,
             "best": [self.best.loss, self.best.step, self.best.metrics],
-            "seconds": self.clock.before + self.clock.seconds,
+            "seconds": self.clock.total(),
         }
         if self.metrics is not None:
             self.metrics.sync()  # rows up to the state are not written again
@@ -255,7 +299,7 @@ class Run:
         summary = {
             "steps": self.trainer.step,
             "images_seen": self.trainer.step * self.config.batch_size,
-            "seconds": round(self.clock.before + self.clock.seconds, 1),
+            "seconds": round(self.clock.total(), 1),
             "pictures": len(self.job.feed.images),
             "validation": {n: round(v, 5) for n, v in metrics.items()},
             **self.job.info.training,
@@ -324,12 +368,12 @@ class Run:
             return
         device = self.trainer.device
         shape = (task.config.in_channels, *task.config.image_size)
-        noise = image_noise(0, "samples", range(_SAMPLES), shape, device)
-        labels = _sample_labels(self.job.info.classes)
+        noise = image_noise(0, "samples", range(SAMPLES), shape, device)
+        labels = sample_labels(self.job.info.classes)
         x_start = torch.zeros_like(noise)
         if task.config.low_res_size is not None and self.job.validation is not None:
             pixels, labels = self.job.validation
-            pick = torch.linspace(0, len(pixels) - 1, _SAMPLES).long()
+            pick = torch.linspace(0, len(pixels) - 1, SAMPLES).long()
             x_start, labels = to_model_range(pixels[pick].to(device)), labels[pick]
         x = task.draw(
             self.trainer.ema_model, noise, x_start, labels.to(device),
@@ -344,13 +388,7 @@ class Run:
             )
         if finite.any():
             path = self.job.folder.samples / f"step-{self.trainer.step:08d}.png"
-            save_image(path, make_grid(to_uint8(x[finite]).cpu().numpy()))
+            drawn = to_uint8(x.nan_to_num()).cpu().numpy()
+            pictures = [drawn[i] if finite[i] else None for i in range(len(drawn))]
+            save_image(path, samples_sheet(pictures, labels.tolist(), self.job.info.classes))
             yield Sampled(self.trainer.step, path)
-
-
-def _sample_labels(classes: Mapping[int, str]) -> Tensor:
-    """Class ids int64 [16], spread over the classes where there are more."""
-    ids = sorted(classes) or [0]
-    spread = [ids[i * len(ids) // _SAMPLES] if len(ids) > _SAMPLES else ids[i % len(ids)]
-              for i in range(_SAMPLES)]  # fmt: skip
-    return torch.tensor(sorted(spread))

@@ -51,28 +51,29 @@ from adm_cli.storage.datasets import (
 from adm_cli.storage.tensors import stream_tensors
 from adm_cli.training.changes import read_changes
 from adm_cli.training.feed import FeedOptions
+from adm_cli.training.options import BATCH_SIZE, CLIP_NORM, SIZE, VAL_SPLIT, WARMUP, WORKERS
 from adm_cli.training.original_flags import read_training_flags, refuse_lone
 from adm_cli.training.sets import open_sets
 
 Kind = Literal["diffusion", "classifier", "upsampler"]
 ModelConfig = UNetConfig | ClassifierConfig
 
-DEFAULT_SIZE = 32
-DEFAULT_VAL_SPLIT = 0.05
-DEFAULT_VAL_IMAGES = 2000
-
-# Where they differ from `TrainingConfig`'s own. The classifier's are the paper's (appendix H)
-# but for the length, which suits a few thousand pictures.
+# Epochs of a run whose length nobody chose, and the fewest and most steps that it takes.
+_LENGTHS: dict[Kind, tuple[int, int, int]] = {
+    "diffusion": (500, 2_000, 20_000),
+    "upsampler": (500, 2_000, 20_000),
+    "classifier": (100, 500, 5_000),
+}
+# Where they differ from `TrainingConfig`'s own. The classifier's are the paper's (appendix H).
 _DEFAULTS: dict[Kind, dict[str, Any]] = {
-    "diffusion": {"steps": 20_000, "batch_size": 64, "clip_norm": 1.0},
-    "upsampler": {"steps": 20_000, "batch_size": 64, "clip_norm": 1.0},
+    "diffusion": {"batch_size": BATCH_SIZE, "clip_norm": CLIP_NORM},
+    "upsampler": {"batch_size": BATCH_SIZE, "clip_norm": CLIP_NORM},
     "classifier": {
-        "steps": 5_000,
-        "batch_size": 64,
+        "batch_size": BATCH_SIZE,
         "lr": 3e-4,
         "weight_decay": 0.05,
         "anneal": "linear",
-        "clip_norm": 1.0,
+        "clip_norm": CLIP_NORM,
         "ema_rates": (0.999,),
         "random_crop": True,
         "sample_every": 0,
@@ -164,7 +165,7 @@ def open_data(kind: Kind, options: Options) -> Data:
         )
     if sets.validation is not None:
         return Data(images, keep_classes(sets.validation, list(images.classes)), sets.notes)
-    fraction = float(options.get("val_split", DEFAULT_VAL_SPLIT))
+    fraction = float(options.get("val_split", VAL_SPLIT))
     if not 0 <= fraction < 1:
         raise UsageError(f"--val-split must be in [0, 1), got {fraction}")
     training, validation = split_images(images, fraction, int(options.get("seed", 0)))
@@ -178,7 +179,7 @@ def _names(images: ImageSet) -> str:
 def resolve(kind: Kind, options: Options, data: Data) -> Settings:
     """All settings of a run; raises UsageError or ConfigError for impossible ones."""
     config, diffusion = _resolve_model(kind, options, data.training)
-    training = _resolve_training(kind, options)
+    training = _resolve_training(kind, options, len(data.training))
     changes = read_changes(options.get("set", ()), (training, diffusion, config))
     training = with_settings(training, changes[0])
     diffusion = with_settings(diffusion, changes[1])
@@ -213,7 +214,7 @@ def _resolve_model(
             raise UsageError(f"--init {file.path} holds a {file.info.kind} model, not a {kind}")
         config, diffusion = file.info.config, file.info.diffusion
     else:
-        size = parse_size(str(options.get("size", DEFAULT_SIZE)))
+        size = parse_size(str(options.get("size", SIZE)))
         if match is not None and "size" not in options:
             size = match.info.config.image_size
         channels = options.get("channels")
@@ -280,7 +281,14 @@ def _preset(kind: Kind, name: str) -> tuple[ModelConfig, DiffusionConfig]:
     return config, dataclasses.replace(diffusion)
 
 
-def _resolve_training(kind: Kind, options: Options) -> TrainingConfig:
+def default_steps(kind: Kind, pictures: int, batch_size: int) -> int:
+    """As many epochs as suit the kind, in hundreds of steps, within its bounds."""
+    epochs, least, most = _LENGTHS[kind]
+    hundreds = math.ceil(epochs * pictures / max(1, batch_size) / 100)
+    return min(most, max(least, 100 * hundreds))
+
+
+def _resolve_training(kind: Kind, options: Options, pictures: int) -> TrainingConfig:
     values: dict[str, Any] = {**_DEFAULTS[kind]}
     values |= {name: options[name] for name in _PLAIN if name in options}
     if "steps" in options and "kimg" in options:
@@ -289,6 +297,7 @@ def _resolve_training(kind: Kind, options: Options) -> TrainingConfig:
         values["steps"] = options["steps"]
     if "kimg" in options:
         values["steps"] = math.ceil(float(options["kimg"]) * 1000 / max(1, values["batch_size"]))
+    values.setdefault("steps", default_steps(kind, pictures, values["batch_size"]))
     if "clip_norm" in options:
         values["clip_norm"] = float(options["clip_norm"]) or None  # 0 turns it off
     if "ema" in options:
@@ -301,7 +310,7 @@ def _resolve_training(kind: Kind, options: Options) -> TrainingConfig:
         values.setdefault(name, min(most, tenth))
     values.setdefault("log_every", min(50, max(1, int(values["steps"]) // 20)))
     if "warmup" not in options:
-        values["warmup"] = min(100, tenth)
+        values["warmup"] = min(WARMUP, tenth)
     return config_from_json(TrainingConfig, json.dumps(values))  # which checks types and choices
 
 
@@ -380,8 +389,8 @@ def refuse_changes(stored: Mapping[str, Any], now: Settings) -> None:
                 different.append(f"{name} {_short(old.get(name))} -> {_short(new.get(name))}")
     if different:
         raise UsageError(
-            f"the run was started with other settings: {'; '.join(different)}. Resume with those "
-            f"it has, or begin a new run, with --init if it should start from these weights"
+            f"the run was started with other settings: {'; '.join(different)}. Go on with those "
+            f"it has, or begin anew: with --fresh, or elsewhere (with --init from these weights)"
         )
 
 
@@ -408,7 +417,7 @@ def feed_options(settings: Settings, share: tuple[int, int]) -> FeedOptions:
         least_crop=training.least_crop,
         flip=training.flip,
         share=share,
-        workers=int(options.get("workers", 2)),
+        workers=int(options.get("workers", WORKERS)),
         skip_bad=bool(options.get("skip_bad", False)),
         cache=options.get("cache"),
     )

@@ -116,6 +116,11 @@ class DiffusionTask:
             return None
         return len(self.schedule) * vb + prior
 
+    @property
+    def draw_steps(self) -> int:
+        """Evaluations of the network that `draw` takes."""
+        return len(self.schedule.respace(_SAMPLE_STEPS))
+
     @torch.no_grad()
     def draw(
         self,

@@ -100,6 +100,18 @@ def test_flags(adm: Run, toys: Toys, zipped: bool) -> None:
     assert all(torch.equal(theirs[name], ours[name]) for name in theirs)
 
 
+def test_dry_run(adm: Run, toys: Toys) -> None:
+    torch.save(state(toys.model), "toy.pt")
+    done = adm("convert", "toy.pt", "--flags", DIFFUSION_FLAGS, "--dry-run", "--json")
+    told = json.loads(done.out)
+    assert told["free_bytes"] > 0
+    wanted = {"kind": "diffusion", "size": "8x8", "classes": 5, "parameters": 355_462}
+    assert told.items() >= (wanted | {"output": "toy.safetensors", "file_bytes": 1_421_848}).items()
+    shown = adm("convert", "toy.pt", "--flags", DIFFUSION_FLAGS, "--dry-run").out
+    assert "file           0.001 GB" in shown
+    assert not Path("toy.safetensors").exists()
+
+
 @pytest.mark.usefixtures("guide")
 def test_classifiers_and_json(adm: Run) -> None:
     done = adm("convert", "c.pt", "--flags", CLASSIFIER_FLAGS, "-o", "sub/c.safetensors", "--json")

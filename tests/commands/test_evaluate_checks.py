@@ -87,8 +87,8 @@ def test_tables_for_a_person(judged: Adm) -> None:
     assert judge.endswith("), 3 classes, trained on clean pictures")
     assert heading.split("  ")[-1].strip() == "x real"
     assert asked.split() == [
-        "class", "agreement", "among", "2", "0.25", "±", "0.088", "0.5", "±", "0.1", "0.5", "±",
-        "0.2",
+        "class", "agreement", "among", "2", "0.250", "±", "0.088", "0.50", "±", "0.10", "0.50",
+        "±", "0.20",
     ]  # fmt: skip
     assert known.startswith("class agreement among 3")
     assert distance.startswith("Fréchet distance")
@@ -180,7 +180,7 @@ def test_copies_of_training_pictures(adm: Adm, toys: Toys) -> None:
     assert told["in"].startswith("classifier toy_classifier (")
     shown = adm("evaluate", *pixels, "-q").out.splitlines()
     assert shown[0] == "samples (8 images): copies of training (20 images), in pixels 8x8"
-    assert shown[1].startswith("copies: 0.125 ± 0.12 (nearest training picture within 0.333")
+    assert shown[1].startswith("copies: 0.12 ± 0.12 (nearest training picture within 0.333")
     assert shown[3].split() == ["samples/star/005.png", str(copied), "0.000"]
 
 

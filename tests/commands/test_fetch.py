@@ -24,13 +24,14 @@ from rich.console import Console
 from adm_cli import converting, fetching, loading, presets, sources
 from adm_cli.commands import console
 from adm_cli.commands import models as models_command
-from adm_cli.commands.fetch import DownloadProgress
-from adm_cli.fetching import How, find_items, wanted
+from adm_cli.commands.progress import Progress
+from adm_cli.events import Note, Transfer
+from adm_cli.fetching import find_items, wanted
 from adm_cli.loading import build_model, expected_shapes
 from adm_cli.presets import CHECKPOINTS, Checkpoint, Preset, PublishedFile
 from adm_cli.storage.checkpoints import read_model_file, verify_content
 from adm_cli.storage.downloads import Patience, Watch
-from adm_cli.storage.fetched import read_pin
+from adm_cli.storage.fetched import How, read_pin
 from tests.conftest import DEEP_CLASSIFIER as TOY_CLASSIFIER
 from tests.conftest import DEEP_UNET as TOY_UNET
 from tests.conftest import TOY_DIFFUSION, Result, randomise
@@ -514,7 +515,7 @@ def test_a_damaged_model_is_replaced(adm: Run, site: Site) -> None:
         (["toy", "--retries", "-1"], "--retries"),
         (["toy", "--timeout", "0"], "--timeout"),
         (["toy", "--timeout", "nan"], "--timeout"),
-        (["toy", "--timeout", "inf"], "--timeout must be a number of seconds, got inf"),
+        (["toy", "--timeout", "inf"], "--timeout must be a number of seconds, at least 1, got inf"),
     ],
 )
 def test_wrong_usage(adm: Run, site: Site, arguments: list[str], words: str) -> None:
@@ -570,21 +571,21 @@ def test_a_home_that_is_a_file(adm: Run, site: Site) -> None:
 
 
 def test_interrupted(adm: Run, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    advance = DownloadProgress.advance
+    show = Progress.__call__
 
-    def stop(self: DownloadProgress, here: int, length: int) -> None:
-        advance(self, here, length)
-        if here >= 1 << 20:
+    def stop(self: Progress, event: object) -> None:
+        show(self, event)
+        if isinstance(event, Transfer) and event.here >= 1 << 20:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(DownloadProgress, "advance", stop)
+    monkeypatch.setattr(Progress, "__call__", stop)
     site.server.script.append(good(site.files["toy.pt"], cut=1_200_000))
     done = adm("fetch", "toy")
     assert done.code == 130
     note, last = done.err.splitlines()[-2:]
-    assert "bytes of toy.pt are kept: the same command goes on there" in note
+    assert "bytes of toy are kept: the same command goes on there" in note
     assert last == "adm: interrupted"
-    monkeypatch.setattr(DownloadProgress, "advance", advance)
+    monkeypatch.setattr(Progress, "__call__", show)
     site.server.forget()
     assert adm("fetch", "toy").code == 0
     assert site.server.ranges[0] is not None
@@ -617,7 +618,7 @@ def test_eight_at_once(site: Site, monkeypatch: pytest.MonkeyPatch, locks: bool)
     def one() -> None:
         try:
             how = How(patience=Patience(timeout=20, retries=20, pause=0.01))
-            outcomes.append(fetching.fetch(item, how, Watch(tell=notes.append)).was_here)
+            outcomes.append(fetching.fetch_item(item, how, Watch(tell=notes.append)).was_here)
         except Exception as error:
             outcomes.append(repr(error))
 
@@ -643,18 +644,19 @@ def test_progress_lines(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(console, "PLAIN_SECONDS", 0.0)
-    progress = DownloadProgress("toy", quiet=False)
+    progress = Progress(quiet=False)
     with progress.show():
-        progress.advance(1_000_000, 3_000_000)
-        progress._first = (time.monotonic() - 1.0, 0)
-        progress.advance(2_000_000, 3_000_000)
+        progress(Transfer("toy", 1_000_000, 3_000_000))
+        progress._begun = (time.monotonic() - 1.0, 0)
+        progress(Transfer("toy", 2_000_000, 3_000_000))
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "adm: toy: 1 of 3 MB, 0.0 MB/s"
     assert lines[1].startswith("adm: toy: 2 of 3 MB, ")
     assert lines[1].endswith(" s left")
-    with DownloadProgress("toy", quiet=True).show():
-        DownloadProgress("toy", quiet=True).advance(1, 2)
-        DownloadProgress("toy", quiet=True).tell("nothing")
+    silent = Progress(quiet=True)
+    with silent.show():
+        silent(Transfer("toy", 1, 2))
+        silent(Note("nothing"))
     assert capsys.readouterr().err == ""
 
 
@@ -662,11 +664,11 @@ def test_progress_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = io.StringIO()
     terminal = Console(file=screen, force_terminal=True, width=100)
     monkeypatch.setattr(console, "err", terminal)
-    progress = DownloadProgress("toy", quiet=False)
+    progress = Progress(quiet=False)
     with progress.show():
-        progress.advance(1_000_000, 3_000_000)
-        progress.tell("a note")
-        progress.advance(3_000_000, 3_000_000)
+        progress(Transfer("toy", 1_000_000, 3_000_000))
+        progress(Note("a note"))
+        progress(Transfer("toy", 3_000_000, 3_000_000))
     assert "toy" in screen.getvalue()
     assert "a note" in screen.getvalue()
     assert "checking and converting toy" in screen.getvalue()

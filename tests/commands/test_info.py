@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from adm_cli.storage.images import save_animation, save_image
+from adm_cli.storage.images import open_picture, save_animation, save_image
 from tests.conftest import TOY_CLASSES, Result, Toys
 
 Run = Callable[..., Result]
@@ -67,6 +68,30 @@ def test_a_picture(draw: Run, adm: Run, suffix: str) -> None:
     assert (shown["scale"], shown["size"], shown["eta"]) == ("0.123456789", "8, 8", "-")
     data = json.loads(adm("info", done.out.strip(), "--json").out)
     assert (data["seed"], data["scale"]) == (seed, 0.123456789)
+
+
+def test_what_was_asked_comes_first(draw: Run, adm: Run, toys: Toys, tmp_path: Path) -> None:
+    """Then the second stage, then the hashes; and the command is right."""
+    size = ("--upsampler", toys.plain_upsampler, "--upsample-steps", 1, "--keep-base")
+    path = draw("--class", 3, "--seeds", 7, "--scale", 0.5, "--grid", "--out", "o", *size)
+    assert path.code == 0, path.err
+    lines = adm("info", "o/class0003_seed000007.png").out.splitlines()
+    names = [line[:22].strip() for line in lines]
+    assert names[:5] == ["model", "classifier", "class", "class_name", "scale"]
+    second = names.index("upsampler model")
+    hashes = [i for i, name in enumerate(names) if name.endswith("sha256")]
+    assert names.index("seed") < names.index("again") < second < min(hashes)
+    shown = {line[:22].strip(): line[23:] for line in lines}
+    assert shown["again"] == "adm repro o/class0003_seed000007.png"
+    words = shlex.split(shown["more like it"])[1:]
+    words[words.index("toy")] = str(toys.model)
+    words[words.index("toy_classifier")] = str(toys.classifier)
+    again = adm(*words, "--device", "cpu", "--out", "again")
+    assert again.code == 0, again.err
+    made = open_picture(Path("again/class0003_seed000007.png"))[0]
+    assert np.array_equal(made, open_picture(Path("o/base/class0003_seed000007.png"))[0])
+    grid = facts(adm("info", "o/grid.png"))
+    assert (grid["kind"], grid["images"]) == ("sheet of a run of adm sample", "1")
 
 
 def test_nothing_in_a_picture_reaches_the_terminal_raw(adm: Run) -> None:

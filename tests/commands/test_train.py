@@ -18,7 +18,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from adm_cli.storage.checkpoints import read_model_file
-from adm_cli.training.setup import DRAWN
+from adm_cli.training.setup import DRAWN, default_steps
 from tests.conftest import Result, Toys
 from tests.training.conftest import draw_pictures
 
@@ -71,7 +71,8 @@ def test_pictures_to_guided_samples(
     assert json.loads(facts.out)["classes"] == {"0": "circle", "1": "square"}
     assert json.loads(facts.out)["recommended"]["sampler"] == "dpm++2m"
     with Image.open(tmp_path / "base" / "samples" / "step-00000060.png") as grid:
-        assert grid.size == (42, 42)
+        assert grid.width > 8 * 64  # eight of a class, each pixel a square, beside its name
+        assert grid.height > 2 * 64
     with Image.open(tmp_path / "base" / "metrics.png") as plot:
         assert plot.width > plot.height
 
@@ -104,7 +105,13 @@ def test_dry_run(adm: Adm, shapes: Path, tmp_path: Path) -> None:
     assert facts["parameters"] > 10_000
     assert min(facts[n] for n in ("gflop_per_image", "memory_gb", "images_per_second")) > 0
     assert facts["classes"] == "0 circle (9), 1 square (9)"
-    assert "parameters" in adm("train-diffusion", shapes, *MODEL, *SHORT, "--dry-run").out
+    shown = adm("train-diffusion", shapes, *MODEL, *SHORT, "--dry-run").out.splitlines()
+    assert shown[-3] == "4 steps of 4: 1 epochs of 18 pictures"
+    assert "parameters, " in shown[-2]
+    assert shown[-1].endswith("images/s on this machine")
+    unsaid = adm("train-diffusion", shapes, *MODEL, "--dry-run", "--batch-size", 100_000)
+    assert "2,000 steps of 100000" in unsaid.err
+    assert "chosen by the number of pictures (--steps)" in unsaid.err
     assert not list(tmp_path.iterdir())
 
 
@@ -134,9 +141,9 @@ def test_resume_needs_nothing_repeated(adm: Adm, shapes: Path) -> None:
     whole = ("train-diffusion", shapes, *MODEL, "--batch-size", 4, "--save-every", 2, "-q")
     assert adm(*whole, "--steps", 6, "--out", "whole").code == 0
     assert adm(*whole, "--steps", 2, "--out", "cut").code == 0
-    again = adm(*whole, "--steps", 2, "--out", "cut")
-    assert again.code == 2
-    assert "pass --resume" in again.err
+    again = adm(*whole[:-1], "--steps", 2, "--out", "cut")  # it is finished: nothing to do
+    assert again.code == 0, again.err
+    assert "going on with the run in cut at step 2 (--fresh begins anew)" in again.err
     assert adm("train-diffusion", "--resume", "--out", "cut", "--steps", 6, "-q").code == 0
     a, b = load_file("whole/model.safetensors"), load_file("cut/model.safetensors")
     assert all(torch.equal(a[name], b[name]) for name in a)
@@ -158,10 +165,49 @@ def test_resume_refuses_other_settings_and_tells_them(adm: Adm, shapes: Path) ->
     changed = adm(*again, extra)
     assert changed.code == 2
     assert "fingerprint" in changed.err
-    fresh = adm("train-classifier", "--resume", shapes, *MODEL, *SHORT[:-1], "anew")
-    assert fresh.code == 0
-    assert "holds no run yet" in fresh.err
+    none = adm("train-classifier", "--resume", shapes, *MODEL, *SHORT[:-1], "anew")
+    assert none.code == 2
+    assert "--resume: anew holds no run to go on with; without --resume" in none.err
+    assert not Path("anew").exists()
     assert "needs --out" in adm("train-classifier", "--resume").err
+
+
+def test_fresh_begins_anew(adm: Adm, shapes: Path) -> None:
+    whole = ("train-classifier", shapes, *MODEL, *SHORT)
+    assert adm(*whole, "-q").code == 0
+    before = set(Path("run").rglob("*"))
+    other = adm(*whole, "--lr", 1e-5, "--steps", 2, "--fresh")
+    assert other.code == 0, other.err
+    assert "2 steps, 0 epochs, in " in other.err
+    assert json.loads(Path("run/settings.json").read_text())["training"]["lr"] == 1e-5
+    states = [path for path in before if path.name.startswith("state-")]
+    assert len(states) == 2
+    assert not any(path.exists() for path in states if "4" in path.name)
+    assert "begins anew in --out" in adm("train-classifier", shapes, *MODEL, "--fresh").err
+
+
+def test_the_end_says_what_is_next(adm: Adm, shapes: Path) -> None:
+    judge = adm("train-classifier", shapes, *MODEL, *SHORT, "--no-noise").err.splitlines()
+    assert (
+        judge[-1] == f"adm: next: adm evaluate SAMPLES --judge run/best.safetensors --real {shapes}"
+    )
+    done = adm("train-diffusion", shapes, *MODEL, *SHORT[:-1], "base").err.splitlines()
+    assert done[-1] == (
+        "adm: next: adm sample --model base/model.safetensors --class all --num 2 --grid"
+    )
+    assert done[-2] == "adm: losses: base/metrics.png"
+    assert "4 steps, 1 epochs, in " in done[-4]
+
+
+@pytest.mark.parametrize(
+    ("kind", "pictures", "steps"),
+    [
+        ("classifier", 608, 1000), ("classifier", 10, 500), ("classifier", 10**6, 5000),
+        ("diffusion", 608, 4800), ("upsampler", 10**6, 20_000), ("diffusion", 1, 2000),
+    ],
+)  # fmt: skip
+def test_the_length_suits_the_pictures(kind: Any, pictures: int, steps: int) -> None:
+    assert default_steps(kind, pictures, 64) == steps
 
 
 def test_moved_pictures_are_no_change(adm: Adm, shapes: Path, tmp_path: Path) -> None:
@@ -270,7 +316,7 @@ def test_refused(
     done = adm(*(str(a).replace("{shapes}", str(shapes)) for a in arguments))
     assert done.code == 2, done.err
     assert message in done.err
-    assert len(done.err.splitlines()) <= 4  # three of them tell what was found
+    assert len(done.err.splitlines()) <= 4  # the others tell what was found
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 

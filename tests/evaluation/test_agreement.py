@@ -33,7 +33,11 @@ def test_a_constant_answer_is_right_as_often_as_its_class_occurs() -> None:
     found = agreement(torch.full((100,), 5), labels)
     assert found.value == pytest.approx(0.3)
     assert found.error == pytest.approx(math.sqrt(0.3 * 0.7 / 100))
-    assert agreement(labels, labels) == (1, 0)
+    perfect = agreement(labels, labels)
+    assert perfect.value == 1
+    half = 0.5 / 100  # of a picture fewer: a hundred are no certainty
+    assert perfect.error == pytest.approx(math.sqrt(half * (1 - half) / 100))
+    assert agreement(labels[:12], labels[:12]).error > 0.05
     assert agreement(labels.roll(30), labels).value == pytest.approx(0.4)  # 40 stay sevens
     with pytest.raises(ValueError, match="2 predictions for 100 labels"):
         agreement(labels[:2], labels)

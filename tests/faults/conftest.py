@@ -23,7 +23,7 @@ from adm_cli import converting, evaluating, fetching, loading, presets, sources
 from adm_cli.commands import models
 from adm_cli.config import ClassifierConfig, UNetConfig
 from adm_cli.loading import build_model, expected_shapes
-from adm_cli.openai_flags import openai_flags
+from adm_cli.model_flags import openai_flags
 from adm_cli.presets import CHECKPOINTS, Checkpoint, Preset, PublishedFile
 from adm_cli.sampling import pipeline, sweep_cells
 from adm_cli.storage.originals import read_weights

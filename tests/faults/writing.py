@@ -6,7 +6,7 @@ import contextlib
 import io
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from unittest import mock
@@ -124,7 +124,7 @@ def result(*arguments: object, before: Action) -> Command:
 def train(kind: str, *more: object, steps: int) -> Command:
     settings = ("--steps", steps, "--batch-size", 2, "--seed", 1, "--device", "cpu", "--size", 8)
     often = ("--log-every", 1, "--eval-every", 1, "--save-every", 1)
-    arguments = ("photos", *settings, *often, "--out", "t", "--resume", *more)
+    arguments = ("photos", *settings, *often, "--out", "t", *more)
     return Command(
         partial(adm, f"train-{kind}", *arguments),
         photos(),
@@ -218,6 +218,13 @@ def commands(toys: Toys, original: bytes) -> dict[str, Command]:
             "nll", "photos", "--model", toys.model, "--steps", "1", "--class", "none",
             "-o", "nll.csv", "--device", "cpu", before=photos(),
         ),
+        "nll, a batch after the other": replace(
+            result(
+                "nll", "photos", "--model", toys.model, "--steps", "1", "--class", "none", "-b", 1,
+                "-o", "nll.csv", "--device", "cpu", before=photos(),
+            ),
+            passing=("nll.csv.part",), staying=("nll.csv.part",),
+        ),
         "train-classifier": train("classifier", "--val", "photos", steps=2),
         "train-diffusion": train("diffusion", "--val-split", 0, steps=1),
         "train-upsampler": train("upsampler", "--val-split", 0, "--low-size", 4, steps=1),
@@ -226,6 +233,7 @@ def commands(toys: Toys, original: bytes) -> dict[str, Command]:
 
 READING = {  # commands that write nothing, and how to see that
     "models": ("models",),
+    "cache": ("cache",),  # rm removes one file after the other
     "classes": ("classes", "golden"),
     "info": ("info", "m.safetensors"),
     "doctor": ("doctor",),

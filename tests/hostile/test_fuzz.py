@@ -16,7 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from adm_cli.commands.console import one_line
-from adm_cli.commands.info import _lines, _text
+from adm_cli.commands.info import _text
+from adm_cli.commands.recipe_lines import recipe_lines
 from adm_cli.config import (
     ClassifierConfig,
     DiffusionConfig,
@@ -31,7 +32,7 @@ from adm_cli.diffusion.schedule import space_timesteps
 from adm_cli.errors import AdmError
 from adm_cli.given_flags import DEFAULTS
 from adm_cli.imagenet import imagenet_names, search_classes, select_classes
-from adm_cli.openai_flags import openai_flags
+from adm_cli.model_flags import openai_flags
 from adm_cli.sampling.folder import Shard
 from adm_cli.sampling.images import Image
 from adm_cli.sampling.inputs import open_inputs
@@ -397,7 +398,7 @@ def test_chunks_of_pictures(
     with contextlib.suppress(AdmError):
         recipe = open_picture(path)[1]
         if recipe is not None:
-            for name, value in _lines(recipe):
+            for name, value in recipe_lines(recipe, "x.png"):
                 assert "\n" not in one_line(name) + one_line(_text(value))
             with contextlib.suppress(AdmError):
                 recorded_run(recipe)

@@ -14,6 +14,7 @@ import pytest
 
 from adm_cli import fetching
 from adm_cli.presets import CHECKPOINTS, INCEPTION
+from adm_cli.storage.fetched import How
 from adm_cli.storage.partial import PIECE, Version, find_partial
 from tests.hostile.files import safetensors
 from tests.hostile.sandbox import Arguments, harmless, in_groups, listing, refused, slug
@@ -135,7 +136,7 @@ def test_records_of_what_is_on_its_way(
         for item, name in zip(fetching.find_items(PUBLISHED), names, strict=False):
             record = RECORDS[name]
             if isinstance(record, dict) and record.get("length") == INCEPTION.file_bytes:
-                record = {**record, "length": fetching.wanted(item, fetching.How()).smallest}
+                record = {**record, "length": fetching.wanted(item, How()).smallest}
             path = home / "downloads" / partial_name(record, item.file)
             path.write_bytes(b"bytes and more")
             path.with_name(f"{path.name}.json").write_bytes(as_text(record))

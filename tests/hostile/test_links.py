@@ -19,9 +19,8 @@ import torch
 import adm_cli
 from adm_cli.errors import OutputError
 from adm_cli.loading import build_model
-from adm_cli.openai_flags import openai_flags
-from adm_cli.sampling import outputs
-from adm_cli.storage import fetched, files, links, locks
+from adm_cli.model_flags import openai_flags
+from adm_cli.storage import fetched, files, fresh, links, locks
 from adm_cli.storage.partial import Partial, Version
 from tests.conftest import Toys
 from tests.hostile.sandbox import Arguments, Done, harmless
@@ -288,7 +287,7 @@ WRITERS: dict[str, str] = {
     "storage/files.py open_to_append": "test_functions",
     "storage/files.py open_to_change": "test_functions",
     "storage/files.py remove_leftover": "test_temporaries",
-    "sampling/outputs.py make_fresh_folder": "test_functions",
+    "storage/fresh.py make_fresh_folder": "test_functions",
     "storage/partial.py Partial.rename": "test_functions",
     "storage/downloads.py _Transfer.finish": "test_functions",  # by the one above
     "storage/downloads.py one_at_a_time": "test_where_the_program_keeps_its_own",
@@ -353,7 +352,7 @@ def test_functions(tmp_path: Path) -> None:
         lambda: files.open_to_change(there / "x"),
         lambda: files.make_folder(there / "new"),
         lambda: files.remove_leftover(there / "x"),
-        lambda: outputs.make_fresh_folder(there),
+        lambda: fresh.make_fresh_folder(there),
         lambda: partial.rename(here),
         lambda: ExitStack().enter_context(fetched.scratch_folder(there / "x")),
         lambda: fetched.clean_up(tmp_path / "gone" / "x", there, keep_original=True),

@@ -309,7 +309,7 @@ READERS: dict[str, str] = {
     "storage/tensors.py stream_tensors": "test_weights, test_overwritten",
     "storage/training_runs.py _read_rows": "test_places",
     "sampling/select.py read_class_list": "test_places",
-    "commands/convert.py _classes": "test_runs, test_places",
+    "converting.py read_classes": "test_runs, test_places",
 }
 # What the system says of the machine, the program's own table, opening itself, and other "load"s.
 OTHERS = {

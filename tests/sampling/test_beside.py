@@ -12,8 +12,8 @@ from adm_cli.errors import OutputError
 from adm_cli.sampling import beside
 from adm_cli.sampling.beside import write_grid
 from adm_cli.sampling.images import image_name
-from adm_cli.sampling.outputs import fresh_folder, make_fresh_folder
 from adm_cli.storage.files import refuse_existing
+from adm_cli.storage.fresh import fresh_folder, make_fresh_folder
 from adm_cli.storage.images import make_grid, open_picture, save_image
 from tests.sampling.runs import image
 

@@ -78,7 +78,7 @@ def test_a_run_from_start_to_end(options: dict[str, Any], toys: Toys) -> None:
     second.unlink()
     (wrong,) = adm_cli.verify("run")
     assert (wrong.kind, wrong.file) == ("missing", second.name)
-    weights = {"model": str(toys.model), "classifier": toys.classifier}
+    weights: dict[str, Any] = {"model": str(toys.model), "classifier": toys.classifier}
     assert adm_cli.verify("run", repair=True, **weights) == []
     assert second.read_bytes() == before
 

@@ -19,7 +19,7 @@ from adm_cli.converting import convert
 from adm_cli.errors import CheckpointError, OutputError, UsageError
 from adm_cli.imagenet import imagenet_names
 from adm_cli.loading import build_model, expected_shapes, load_model
-from adm_cli.openai_flags import openai_flags
+from adm_cli.model_flags import openai_flags
 from adm_cli.presets import CHECKPOINTS, find_checkpoint
 from adm_cli.storage.checkpoints import ModelFile, ModelInfo, read_original, verify_content
 from adm_cli.storage.originals import Weights

@@ -5,20 +5,34 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from adm_cli.commands.evaluate_results import Findings, number, working
 from adm_cli.errors import UsageError
-
-if TYPE_CHECKING:
-    from adm_cli.evaluating import Extractor
-    from adm_cli.evaluation.agreement import Beside
-    from adm_cli.reports.agreement import Agreement, Judge
-    from adm_cli.storage.labelled import LabelledPixels
-    from adm_cli.storage.pixels import PixelSet
-    from adm_cli.storage.references import Reference
+from adm_cli.evaluating import Extractor, OnStep
+from adm_cli.evaluation.agreement import Beside
+from adm_cli.evaluation.copies import COPY_RATIO
+from adm_cli.evaluation.metrics import Gaussian
+from adm_cli.events import Count, OnEvent
+from adm_cli.reports.agreement import (
+    RESIZING,
+    Agreement,
+    Judge,
+    agreement_notes,
+    load_judge,
+    measure_agreement,
+)
+from adm_cli.reports.copies import find_copies
+from adm_cli.reports.findings import Evaluation, value_and_error
+from adm_cli.storage.labelled import LabelledPixels, open_labelled
+from adm_cli.storage.pixels import PixelSet
+from adm_cli.storage.references import Reference
 
 SPACES = ("features", "pixels")
+
+
+def as_counts(on_event: OnEvent) -> OnStep:
+    """Parts of a computation as events."""
+    return lambda what, done, total: on_event(Count(what, done, total))
 
 
 @dataclass(frozen=True)
@@ -54,39 +68,33 @@ class Checks:
 
     def load_judge(self, device: str, batch_size: int | None) -> Judge | None:
         """None where no judge was asked for."""
-        from adm_cli.reports.agreement import load_judge
-
         if self.judge is None:
             return None
         return load_judge(self.judge, device=device, batch_size=batch_size)
 
     def find_copies(
-        self, samples: PixelSet, extractor: Extractor | None, *, quiet: bool
-    ) -> Findings:
+        self, samples: PixelSet, extractor: Extractor | None, *, on_event: OnEvent
+    ) -> Evaluation:
         """Nothing where they were not asked for."""
-        from adm_cli.evaluation.copies import COPY_RATIO
-        from adm_cli.reports.copies import find_copies
-
         if self.copies_of is None:
-            return Findings({}, [])
+            return Evaluation({}, [])
         space = extractor if self.compares_features else None
-        with working(quiet=quiet) as on_step:
-            found = find_copies(
-                samples,
-                self.copies_of,
-                space,
-                most=COPY_RATIO if self.copy_ratio is None else self.copy_ratio,
-                on_step=on_step,
-            )
+        found = find_copies(
+            samples,
+            self.copies_of,
+            space,
+            most=COPY_RATIO if self.copy_ratio is None else self.copy_ratio,
+            on_step=as_counts(on_event),
+        )
         facts = {
             "training": str(self.copies_of),
             "training_images": found.training_images,
             "in": f"pixels {samples.size[0]}x{samples.size[1]}" if space is None else space.label,
             "ratio": found.most,
-            "share": number(*found.share),
+            "share": value_and_error(*found.share),
             "worst": [vars(pair) for pair in found.worst],
         }
-        return Findings({"copies": facts}, [])
+        return Evaluation({"copies": facts}, [])
 
 
 @dataclass(frozen=True)
@@ -99,23 +107,19 @@ class Judging:
     real_is_reference: bool
     notes: list[str]
 
-    def run(self, reference: Reference | None, *, per_class: bool, quiet: bool) -> Findings:
+    def run(self, reference: Reference | None, *, per_class: bool, on_event: OnEvent) -> Evaluation:
         """How often the judge names the class asked for.
 
         ``reference`` is what --ref gave, if anything: Fréchet distances are to it where it is of
         the judge's features and no real picture is in it.
         """
-        from adm_cli.evaluation.metrics import Gaussian
-        from adm_cli.reports.agreement import agreement_notes, measure_agreement
-
         mine = self.judge.extractor.sha256
         if self.real_is_reference or (reference and reference.features_sha256 != mine):
             reference = None
         against = None if reference is None else Gaussian(reference.mu, reference.sigma)
-        with working(quiet=quiet) as on_step:
-            found = measure_agreement(
-                self.samples, self.judge, self.real, reference=against, on_step=on_step
-            )
+        found = measure_agreement(
+            self.samples, self.judge, self.real, reference=against, on_step=as_counts(on_event)
+        )
         facts = self._facts(found)
         if found.frechet is not None:
             half = "the other half of the real pictures"
@@ -123,11 +127,9 @@ class Judging:
         if per_class:
             facts["per_class"] = self._rows(found)
         noted = agreement_notes(found, self.judge, self.samples, self.real)
-        return Findings({"agreement": facts}, [*self.notes, *noted])
+        return Evaluation({"agreement": facts}, [*self.notes, *noted])
 
     def _facts(self, found: Agreement) -> dict[str, Any]:
-        from adm_cli.reports.agreement import RESIZING
-
         extractor, real = self.judge.extractor, self.real
         resized = self.samples.pixels.size != self.judge.size
         return {
@@ -183,8 +185,6 @@ def open_judging(
     Real pictures are read at the samples' size, so that both lose as much when shown to the
     judge. Raises UsageError where the samples, or those of ``real``, have no classes.
     """
-    from adm_cli.storage.labelled import open_labelled
-
     mine = open_labelled(samples, judge.classes, resize)
     notes: list[str] = []
     theirs = None
@@ -203,4 +203,4 @@ def _same(a: Path, b: Path | None) -> bool:
 
 
 def _beside(found: Beside) -> Mapping[str, Any]:
-    return {name: number(*estimate) for name, estimate in found._asdict().items()}
+    return {name: value_and_error(*estimate) for name, estimate in found._asdict().items()}

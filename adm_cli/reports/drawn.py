@@ -4,16 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
-from adm_cli.commands import console
+from torch import Tensor
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from adm_cli.config import SamplingConfig
-    from adm_cli.evaluating import Extractor, Measured
-    from adm_cli.sampling.pipeline import Pipeline
+from adm_cli.config import SamplingConfig
+from adm_cli.defaults import choose_schedule
+from adm_cli.diffusion.steps import SampleStep
+from adm_cli.evaluating import Extractor, Measured, features_needed, measure
+from adm_cli.events import Count, Note, OnEvent
+from adm_cli.sampling.pipeline import Pipeline, generate, load_pipeline
+from adm_cli.sampling.recipe import stage_config
+from adm_cli.sampling.select import select_images
+from adm_cli.sampling.settings import (
+    Machine,
+    StageOptions,
+    distinct_kinds,
+    make_stage,
+    sampling_config,
+)
+from adm_cli.sources import find_sources
 
 DEFAULT_NUM = 1000  # images drawn with --model
 
@@ -50,21 +59,32 @@ class Drawn:
     def count(self) -> int:
         return len(self.config.seeds)
 
+    def measure(
+        self, extractor: Extractor, metrics: tuple[str, ...], on_event: OnEvent
+    ) -> Measured:
+        """Draws and measures batch by batch: no image is kept."""
+        steps = len(choose_schedule(self.pipeline.diffusion, self.config.steps))
+        done = 0
+
+        def on_step(step: SampleStep) -> None:
+            batch = min(step.x.shape[0], self.count - done)
+            on_event(Count("images", done + batch * (1 - step.i / steps), self.count))
+
+        def batches() -> Iterator[Tensor]:
+            nonlocal done
+            for batch in generate(
+                self.pipeline, self.config, on_step=on_step,
+                on_note=lambda text: on_event(Note(text)),
+            ):  # fmt: skip
+                batch.check_finite()
+                yield batch.images
+                done += len(batch.seeds)
+
+        return measure(batches(), extractor, count=self.count, keep=features_needed(metrics))
+
 
 def open_drawn(drawing: Drawing, device: str) -> Drawn:
     """The models loaded and the images chosen; raises UsageError as ``adm sample`` does."""
-    from adm_cli.sampling.pipeline import load_pipeline
-    from adm_cli.sampling.recipe import stage_config
-    from adm_cli.sampling.select import select_images
-    from adm_cli.sampling.settings import (
-        Machine,
-        StageOptions,
-        distinct_kinds,
-        make_stage,
-        sampling_config,
-    )
-    from adm_cli.sources import find_sources
-
     assert drawing.model is not None
     sources = find_sources(drawing.model, drawing.guide, guided=drawing.scale != 0)
     num = DEFAULT_NUM if drawing.num is None else drawing.num
@@ -77,30 +97,3 @@ def open_drawn(drawing: Drawing, device: str) -> Drawn:
     stage = make_stage(sources, config, Machine(pipeline.device))
     whole = replace(stage_config(stage, images, 1), batch_size=None)
     return Drawn(sources.model_name, pipeline, whole, [])
-
-
-def measure_drawn(
-    drawn: Drawn, extractor: Extractor, metrics: tuple[str, ...], *, quiet: bool
-) -> Measured:
-    """Draws and measures batch by batch: no image is kept."""
-    from adm_cli.defaults import choose_schedule
-    from adm_cli.evaluating import features_needed, measure
-    from adm_cli.sampling.pipeline import generate
-
-    pipeline, config = drawn.pipeline, drawn.config
-    steps = len(choose_schedule(pipeline.diffusion, config.steps))
-    progress = console.SamplingProgress(len(config.seeds), steps, quiet=quiet)
-
-    def batches() -> Iterator[Tensor]:
-        for batch in generate(
-            pipeline,
-            config,
-            on_step=lambda step: progress.advance(step.x.shape[0], step.i),
-            on_note=None if quiet else console.note,
-        ):
-            batch.check_finite()
-            yield batch.images
-            progress.finish_batch(len(batch.seeds))
-
-    with progress.show():
-        return measure(batches(), extractor, count=len(config.seeds), keep=features_needed(metrics))

@@ -1,0 +1,110 @@
+"""Help in panels: the usual options of a command first, the others by what they are about."""
+
+from __future__ import annotations
+
+from typing import Any
+
+USUAL = "Options"  # the panel that comes first
+_IMAGES = "seed seeds total classes_file"
+_GUIDANCE = "classifier guide_interval entropy_scaling cfg cfg_interval"
+_SAMPLER = "sampler steps eta clip"
+_MACHINE = "batch_size device dtype shard"
+_OUTPUT = "format grid animate overwrite dry_run json quiet"
+
+# By command: its usual options, in this order, then panels. What is named nowhere keeps its own
+# panel (`training_options`), or is in "More".
+PANELS: dict[str, dict[str, str]] = {
+    "sample": {
+        USUAL: "class_ scale num model out",
+        "Images": _IMAGES,
+        "Guidance": _GUIDANCE,
+        "Sampler": _SAMPLER,
+        "Second stage": "upsampler no_upsample keep_base upsample_sampler upsample_steps "
+        "upsample_project upsample_noise",
+        "Machine": _MACHINE,
+        "Output": _OUTPUT,
+    },
+    "upsample": {
+        USUAL: "model steps class_ seed out",
+        "Images": "seeds resize",
+        "Sampler": "sampler eta clip project noise",
+        "Machine": _MACHINE,
+        "Output": _OUTPUT,
+    },
+    "sweep": {
+        USUAL: "model class_ seeds scale out",
+        "Axes": "steps sampler cfg eta guide_interval cfg_interval entropy_scaling classifier",
+        "Images": "num total seed",
+        "Scores": "ref metrics features inception",
+        "Machine": "batch_size device dtype clip",
+        "Output": f"rows {_OUTPUT}",
+    },
+    "evaluate": {
+        USUAL: "ref features metrics judge out",
+        "Judge and copies": "real per_class copies_of copies_in copy_ratio",
+        "Draw the samples": "model classifier class_ num scale cfg sampler steps seed",
+        "Reading": "resize value_range inception half",
+        "Machine": _MACHINE,
+        "Output": _OUTPUT,
+    },
+    "nll": {
+        USUAL: "model num steps class_ out",
+        "Pictures": "labels value_range skip_bad seed",
+        "Machine": f"{_MACHINE} clip",
+        "Output": _OUTPUT,
+    },
+    "evaluate-classifier": {
+        USUAL: "classifier num timesteps at out",
+        "Pictures": "class_ labels value_range skip_bad seed",
+        "Machine": _MACHINE,
+        "Output": _OUTPUT,
+    },
+    "reference": {
+        USUAL: "out features resize device batch_size",
+        "More": "inception value_range overwrite json quiet",
+    },
+    "fetch": {
+        USUAL: "source offline overwrite dry_run keep_original",
+        "More": "accept_changed retries timeout json quiet",
+    },
+    "convert": {
+        USUAL: "output preset flags classes weights",
+        "Reading the flags": "kind flags_of strict_flags command null_class",
+        "Output": "overwrite dry_run json quiet",
+    },
+    "train-diffusion": {USUAL: "out size steps label_dropout init"},
+    "train-classifier": {USUAL: "out size steps match init"},
+    "train-upsampler": {USUAL: "out size low_size steps init"},
+}
+GROUPS = {  # of commands, in this order
+    "Draw": "sample upsample sweep",
+    "Train": "train-diffusion train-classifier train-upsampler",
+    "Measure": "evaluate reference nll evaluate-classifier",
+    "Weights": "models classes fetch convert cache",
+    "Runs and results": "info repro verify merge",
+    "This machine": "doctor bench",
+}
+
+
+def arrange(group: Any) -> None:
+    """Puts commands and options of the program in their panels, and in that order."""
+    places = {name: panel for panel, names in GROUPS.items() for name in names.split()}
+    order = {name: i for i, name in enumerate(places)}
+    rows = sorted(group.commands.items(), key=lambda row: order.get(row[0], len(order)))
+    group.commands.clear()
+    group.commands.update(rows)
+    for name, command in group.commands.items():
+        command.rich_help_panel = places.get(name, "More")
+        if name in PANELS:
+            _arrange_options(command, PANELS[name])
+
+
+def _arrange_options(command: Any, panels: dict[str, str]) -> None:
+    places = {name: panel for panel, names in panels.items() for name in names.split()}
+    order = {name: i for i, name in enumerate(places)}
+    for param in command.params:
+        if param.name in places:
+            param.rich_help_panel = places[param.name]
+        elif param.param_type_name == "option" and param.rich_help_panel is None:
+            param.rich_help_panel = "More"
+    command.params.sort(key=lambda param: order.get(param.name, len(order)))

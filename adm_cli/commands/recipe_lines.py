@@ -1,0 +1,65 @@
+"""A picture's recipe as a person reads it: what was asked for, the second stage, then hashes."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+Recipe = Mapping[str, Any]
+# What somebody asks for, in this order.
+_ASKED = (
+    *("model", "classifier", "class", "class_name", "scale", "cfg", "guide_interval"),
+    *("cfg_interval", "entropy_scaling", "sampler", "steps", "num_steps", "eta", "seed", "size"),
+)
+# Which weights and programs, and where: rounding depends on it.
+_PROOF = (
+    *("batch_size", "device", "dtype", "threads", "adm", "torch", "pillow"),
+    *("model_sha256", "classifier_sha256", "small_sha256"),
+)
+_DRAWN = ("model", "class", "seed", "scale", "sampler", "steps")  # what a command needs
+
+
+def recipe_lines(recipe: Recipe, file: str) -> Iterator[tuple[str, Any]]:
+    """Names and values, those of each stage: of the one that drew first, that of a stack's base."""
+    stages = [recipe]
+    while isinstance(stages[0].get("base"), dict):
+        stages.insert(0, stages[0]["base"])
+    names = ["", *("upsampler " for _ in stages[1:])]
+    for stage, prefix in zip(stages, names, strict=True):
+        yield from _part(stage, prefix, [n for n in _ASKED if n in stage])
+        if not prefix:
+            yield from _commands(stage, file)
+    for stage, prefix in zip(stages, names, strict=True):
+        rest = [n for n in stage if n not in (*_ASKED, *_PROOF, "base")]
+        yield from _part(stage, prefix, rest)
+    for stage, prefix in zip(stages, names, strict=True):
+        yield from _part(stage, prefix, [n for n in _PROOF if n in stage])
+
+
+def _part(stage: Recipe, prefix: str, names: list[str]) -> Iterator[tuple[str, Any]]:
+    yield from ((prefix + name, stage[name]) for name in names)
+
+
+def _commands(stage: Recipe, file: str) -> Iterator[tuple[str, Any]]:
+    """The command that makes the picture again, and one for more of its kind."""
+    if not all(name in stage for name in _DRAWN):
+        return
+    yield "again", f"adm repro {shlex.quote(file)}"
+    if "small_sha256" in stage:
+        return
+    words = ["adm", "sample", "--model", stage["model"]]
+    if stage.get("classifier"):
+        words += ["--classifier", stage["classifier"]]
+    words += ["--class", "none" if stage["class"] is None else stage["class"]]
+    for option, name in (
+        ("--seeds", "seed"), ("--scale", "scale"), ("--cfg", "cfg"), ("--sampler", "sampler"),
+        ("--steps", "steps"), ("--eta", "eta"),
+    ):  # fmt: skip
+        value = stage.get(name)
+        if value not in (None, ""):
+            words += [option, f"{value:.12g}" if isinstance(value, float) else value]
+    interval = stage.get("guide_interval")
+    if isinstance(interval, (list, tuple)):
+        words += ["--guide-interval", ",".join(map(str, interval))]
+    yield "more like it", shlex.join(map(str, words))

@@ -1,0 +1,77 @@
+"""What a training will cost, told before it; what came of it and what is next, told after."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from adm_cli.commands import console
+from adm_cli.commands.progress import duration
+
+if TYPE_CHECKING:
+    from adm_cli.training.train import Training
+
+
+def tell_costs(facts: Mapping[str, Any]) -> None:
+    """The last lines of a dry run: what matters of it."""
+    epochs = facts["steps"] * facts["batch_size"] / max(1, facts["pictures"])
+    lines = [
+        f"{facts['steps']:,} steps of {facts['batch_size']}: {epochs:,.0f} epochs of "
+        f"{facts['pictures']:,} pictures",
+        f"{facts['parameters']:,} parameters, {facts['memory_gb']:.2f} GB of memory",
+    ]
+    if facts["hours"] is not None:
+        time = duration(3600 * facts["hours"])
+        lines.append(f"about {time} at {facts['images_per_second']:,.0f} images/s on this machine")
+    if "note" in facts:
+        lines.append(str(facts["note"]))
+    console.out.print()
+    for line in lines:
+        console.out.print(line, markup=False)
+
+
+def tell_end(done: Training) -> None:
+    """How long it took, what is best, where the losses are, and the next command."""
+    if done.stopped:
+        console.note(
+            f"stopped after step {done.step} of {done.steps}; go on with: "
+            f"adm train-{done.kind} --resume --out {shlex.quote(str(done.folder))}"
+        )
+        return
+    console.note(
+        f"{done.steps:,} steps, {done.epochs:,.0f} epochs, in {duration(done.seconds)} "
+        f"with validating and saving"
+    )
+    if done.best_step is not None and "loss" in done.validation:
+        loss = done.validation["loss"]
+        console.note(f"lowest validation loss: {loss:.4g}, after step {done.best_step:,}")
+    if done.plot is None:
+        from adm_cli.storage.tables import NO_PLOT
+
+        console.note(NO_PLOT)
+    else:
+        console.note(f"losses: {done.plot}")
+    for command in next_commands(done):
+        console.note(f"next: {command}")
+
+
+def next_commands(done: Training) -> Iterator[str]:
+    """What the model is made for, as commands to paste."""
+    model = shlex.quote(str(done.model))
+    options = done.settings.options
+    best = shlex.quote(str(done.best or done.model))
+    data = " ".join(shlex.quote(str(path)) for path in options.get("data", ())) or "PICTURES"
+    conditional = done.settings.config.num_classes is not None
+    if done.kind == "diffusion":
+        guide = options.get("classifier")
+        guided = "" if guide is None else f" --classifier {shlex.quote(guide)} --scale 2"
+        classes = " --class all --num 2" if conditional else " --num 8"
+        yield f"adm sample --model {model}{guided}{classes} --grid"
+    elif done.kind == "upsampler":
+        yield f"adm upsample PICTURES --model {model}"
+    elif not done.settings.training.noised:
+        yield f"adm evaluate SAMPLES --judge {best} --real {data}"
+    else:
+        yield f"adm evaluate-classifier {data} --classifier {best}"
+        yield f"adm train-diffusion {data} --match {best} --classifier {best} --out runs/base"

@@ -1,0 +1,228 @@
+"""Samples measured: distances and scores, whether a judge names the classes, and copies.
+
+found = evaluate("samples", ref="photos.safetensors", features="classifier")
+found.numbers["fd_adm"]["value"]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from adm_cli.errors import UsageError
+from adm_cli.evaluating import (
+    Extractor,
+    Measured,
+    check_count,
+    choose_metrics,
+    compute_scores,
+    features_needed,
+    load_extractor,
+    measure,
+    notes,
+)
+from adm_cli.events import AnyPath, Count, OnEvent, as_words, ignore
+from adm_cli.reports.checks import Checks, as_counts, open_judging
+from adm_cli.reports.drawn import Drawing, open_drawn
+from adm_cli.reports.findings import Evaluation, check_table, score_facts, write_findings
+from adm_cli.reports.pictures import read_size
+from adm_cli.reports.references import find_reference, metrics_by
+from adm_cli.storage.files import check_writable
+from adm_cli.storage.pixels import PixelSet, holds_statistics, open_pixels
+from adm_cli.storage.references import Reference
+
+
+class Samples(Protocol):
+    """What is measured: stored, or drawn on the way."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def remarks(self) -> list[str]: ...
+
+    @property
+    def size(self) -> tuple[int, int]: ...
+
+    @property
+    def count(self) -> int: ...
+
+    def measure(
+        self, extractor: Extractor, metrics: tuple[str, ...], on_event: OnEvent
+    ) -> Measured: ...
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Samples that are there."""
+
+    name: str
+    images: PixelSet
+    remarks: list[str]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.images.size
+
+    @property
+    def count(self) -> int:
+        return len(self.images)
+
+    def measure(
+        self, extractor: Extractor, metrics: tuple[str, ...], on_event: OnEvent
+    ) -> Measured:
+        """Their statistics, and the features that the metrics need."""
+        return measure(
+            self.images.batches(extractor.batch_size),
+            extractor,
+            count=self.count,
+            keep=features_needed(metrics),
+            on_images=lambda done: on_event(Count("images", done, self.count)),
+        )
+
+
+def _stored(path: Path, resize: tuple[int, int] | None, values: str | None) -> Stored:
+    remarks = []
+    if holds_statistics(path):
+        remarks.append(f"{path.name} holds statistics, which count for --ref only: its images do")
+    images = open_pixels(path, resize, values)
+    return Stored(str(path), images, [*remarks, *images.notes])
+
+
+def evaluate(
+    samples: AnyPath | None = None,
+    *,
+    ref: AnyPath | None = None,
+    metrics: str | None = None,
+    features: str | None = None,
+    judge: str | None = None,
+    real: AnyPath | None = None,
+    per_class: bool = False,
+    copies_of: AnyPath | None = None,
+    copies_in: str | None = None,
+    copy_ratio: float | None = None,
+    inception: AnyPath | None = None,
+    half: bool = False,
+    resize: str | int | None = None,
+    value_range: str | None = None,
+    model: str | None = None,
+    classifier: str | None = None,
+    class_: str | int | Sequence[str | int] | None = None,
+    num: int | None = None,
+    scale: float | None = None,
+    cfg: float | None = None,
+    sampler: str | None = None,
+    steps: str | int | None = None,
+    seed: int | None = None,
+    batch_size: int | None = None,
+    device: str = "auto",
+    out: AnyPath | None = None,
+    overwrite: bool = False,
+    on_event: OnEvent = ignore,
+) -> Evaluation:
+    """Measures samples: every number with its standard error.
+
+    ``samples`` are a folder, zip, uncompressed tar or npz of images, or a run's folder; without
+    them ``model`` draws some, as `adm sample` would, and none is kept. ``ref`` is what they are
+    compared with: a file of `reference`, images, or one of the original's batches. ``judge`` is a
+    classifier of clean pictures that names their classes, ``real`` held-out pictures to judge
+    beside them; ``copies_of`` are training pictures of which samples may be copies. ``out`` is a
+    .csv or .json. ``on_event`` takes `Note` and `Count`.
+
+    Raises UsageError for what does not belong together, AdmError for too few images or features
+    that are not finite, and OutputError.
+    """
+    table, against = _path(out), _path(ref)
+    checks = Checks(judge, _path(real), per_class, _path(copies_of), copies_in, copy_ratio)
+    spacing, classes = None if steps is None else str(steps), as_words(class_)
+    drawing = Drawing(model, classifier, classes, num, scale, cfg, sampler, spacing, seed)
+    _check_samples(samples, drawing, asked=checks.asked)
+    checks.validate()
+    _check_measures(against, checks, metrics=metrics, half=half, features=features or inception)
+    check_table(table, overwrite=overwrite)
+    if table is not None:
+        check_writable(table.parent)
+    size = read_size(resize)
+    referee = checks.load_judge(device, batch_size)
+    extractor = None
+    if referee is not None and features is None and inception is None:
+        extractor = referee.extractor
+    elif against is not None or checks.compares_features:
+        name, weights = features or "inception", _path(inception)
+        extractor = load_extractor(name, inception=weights, device=device, batch_size=batch_size)
+    wanted: tuple[str, ...] = ()
+    left_out: list[str] = []
+    if against is not None and extractor is not None:
+        able = choose_metrics(metrics, extractor)
+        wanted, left_out = metrics_by(against, able, metrics, extractor.name)
+    source: Samples
+    if samples is None:
+        source = open_drawn(drawing, device)
+    else:
+        source = _stored(Path(samples), size, value_range)
+    check_count(source.count)
+    judging = reference = None
+    if referee is not None and isinstance(source, Stored):
+        judging = open_judging(referee, Path(source.name), size, _path(real), against)
+    reference = None
+    found = Evaluation(
+        {"samples": source.name, "images": source.count}, [*source.remarks, *left_out]
+    )
+    if against is not None and extractor is not None:
+        reference = find_reference(
+            against, size, extractor, wanted, source.size, values=value_range, on_event=on_event
+        )
+        found += _score(source, extractor, reference, wanted, half=half, on_event=on_event)
+    if judging is not None:
+        found += judging.run(reference, per_class=per_class, on_event=on_event)
+    if isinstance(source, Stored):
+        found += checks.find_copies(source.images, extractor, on_event=on_event)
+    if table is not None:
+        write_findings(table, found)
+    return found
+
+
+def _path(given: AnyPath | None) -> Path | None:
+    return None if given is None else Path(given)
+
+
+def _check_samples(samples: object, drawing: Drawing, *, asked: bool) -> None:
+    if (samples is None) == (drawing.model is None):
+        raise UsageError("give either SAMPLES, or --model to draw them")
+    if drawing.model is None and any(value is not None for value in vars(drawing).values()):
+        raise UsageError(
+            "--class, --num, --scale, --cfg, --sampler, --steps, --seed and --classifier are for "
+            "drawing: they need --model in place of SAMPLES"
+        )
+    if drawing.model is not None and asked:
+        raise UsageError(
+            "--judge and --copies-of are for SAMPLES that are stored: draw them with adm sample"
+        )
+
+
+def _check_measures(
+    ref: Path | None, checks: Checks, *, metrics: str | None, half: bool, features: object
+) -> None:
+    if ref is None and not checks.asked:
+        raise UsageError(
+            "--ref is missing: a file of adm reference, or a folder or npz of images "
+            "(or pass --judge or --copies-of)"
+        )
+    if ref is None and (metrics is not None or half):
+        raise UsageError("--metrics and --half are for measuring against --ref, which is missing")
+    if ref is None and not checks.compares_features and features is not None:
+        raise UsageError("--features and --inception need --ref, or --copies-of in features")
+
+
+def _score(
+    source: Samples, extractor: Extractor, reference: Reference, metrics: tuple[str, ...], *,
+    half: bool, on_event: OnEvent,
+) -> Evaluation:  # fmt: skip
+    """The metrics of samples against a reference."""
+    measured = source.measure(extractor, metrics, on_event)
+    on_step = as_counts(on_event)
+    scores = compute_scores(measured, reference, metrics, half=half, on_step=on_step)
+    facts = score_facts(measured, reference, scores, half=half)
+    return Evaluation(facts, notes(measured, reference))

@@ -1,0 +1,181 @@
+"""What the training commands and functions take: names, types and defaults.
+
+Everything is None unless given, so that a run that is gone on with can tell what is new.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+from adm_cli.errors import CheckpointError
+from adm_cli.events import as_paths, as_words
+
+# What they are where nothing was asked for and no model says otherwise.
+SIZE, BATCH_SIZE, CLIP_NORM, WARMUP = 32, 64, 1.0, 100
+VAL_SPLIT, VAL_IMAGES, WORKERS = 0.05, 2000, 2
+GUIDE_SCALE = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommonOptions:
+    """What all training commands take."""
+
+    data: list[Path] | None = None
+    val: list[Path] | None = None
+    val_split: float | None = None
+    val_images: int | None = None
+    labels: str | None = None
+    value_range: str | None = None
+    classes: list[str] | None = None
+    skip_bad: bool | None = None
+    random_crop: bool | None = None
+    flip: bool | None = None
+    cache: bool | None = None
+    workers: int | None = None
+    size: str | None = None
+    channels: int | None = None
+    preset: str | None = None
+    flags: str | None = None
+    flags_of: str | None = None
+    strict_flags: bool | None = None
+    command: int | None = None
+    init: str | None = None
+    match: str | None = None
+    set: list[str] | None = None
+    gradient_checkpointing: bool | None = None
+    steps: int | None = None
+    kimg: float | None = None
+    batch_size: int | None = None
+    microbatch: int | None = None
+    lr: float | None = None
+    warmup: int | None = None
+    anneal: str | None = None
+    weight_decay: float | None = None
+    clip_norm: float | None = None
+    ema: str | None = None
+    dtype: str | None = None
+    compile: bool | None = None
+    channels_last: bool | None = None
+    seed: int | None = None
+    out: Path | None = None
+    resume: bool = False
+    fresh: bool = False
+    log_every: int | None = None
+    eval_every: int | None = None
+    save_every: int | None = None
+    save_dtype: str | None = None
+    tensorboard: bool | None = None
+    device: str = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenoiserOptions(CommonOptions):
+    """More for diffusion models and upsamplers."""
+
+    unconditional: bool | None = None
+    label_dropout: float | None = None
+    timestep_sampler: str | None = None
+    sample_every: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffusionOptions(DenoiserOptions):
+    """More for diffusion models."""
+
+    classifier: str | None = None
+    scale: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpsamplerOptions(DenoiserOptions):
+    """More for upsamplers."""
+
+    low_size: str | None = None
+    noise_augment: float | None = None
+    vary_kernel: bool | None = None
+    crop: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierOptions(CommonOptions):
+    """More for classifiers."""
+
+    noised: bool | None = None
+    label_smoothing: float | None = None
+
+
+_NOT_STORED = ("out", "resume", "fresh", "device")
+_PATHS = ("data", "val", "labels", "init", "match", "classifier")
+
+
+def given(options: CommonOptions) -> dict[str, Any]:
+    """What decides the run among the options that were given, with absolute paths, for JSON."""
+    values = {}
+    for option in dataclasses.fields(options):
+        value = getattr(options, option.name)
+        if value is None or option.name in _NOT_STORED or value == []:
+            continue
+        values[option.name] = _absolute(value) if option.name in _PATHS else value
+    return values
+
+
+def stored(settings: Mapping[str, Any], cls: type[CommonOptions]) -> dict[str, Any]:
+    """The options of a run's settings.json, which anyone may have written.
+
+    Raises CheckpointError unless each is what the command line could have given.
+    """
+    options, hints = settings.get("options"), get_type_hints(cls)
+    if not isinstance(options, dict):
+        raise CheckpointError("settings.json is damaged: it holds no options")
+    for name, value in options.items():
+        if name not in hints or name in _NOT_STORED or not _fits(value, hints[name]):
+            raise CheckpointError(f"settings.json is damaged: {name!a:.60} is {value!a:.60}")
+    return dict(options)
+
+
+def _fits(value: object, hint: Any) -> bool:
+    """Whether a JSON value is what an option of this type becomes."""
+    kinds = [kind for kind in get_args(hint) if kind is not type(None)] or [hint]
+    if get_origin(kinds[0]) is list:
+        inner = get_args(kinds[0])[0]
+        return isinstance(value, list) and all(_fits(item, inner) for item in value)
+    if kinds[0] is float:
+        return type(value) in (int, float)
+    return type(value) is (str if kinds[0] is Path else kinds[0])
+
+
+def _absolute(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return [_absolute(item) for item in value]
+    path = Path(value)
+    return str(path.absolute()) if isinstance(value, Path) or path.is_file() else value
+
+
+O = TypeVar("O", bound=CommonOptions)
+
+
+def make_options(cls: type[O], values: Mapping[str, Any]) -> O:
+    """Options as Python code gives them: paths as text, one word for a list of one, 64 for "64".
+
+    Raises TypeError for a name that there is not.
+    """
+    hints = get_type_hints(cls)
+    known = {name: _as(value, hints[name]) for name, value in values.items() if name in hints}
+    return cls(**{**values, **known})
+
+
+def _as(value: Any, hint: Any) -> Any:
+    kind = next(kind for kind in (get_args(hint) or (hint,)) if kind is not type(None))
+    if value is None:
+        return None
+    if kind == list[Path]:
+        return as_paths(value)
+    if kind == list[str]:
+        return as_words(value)
+    if kind is str:
+        return str(value)
+    return Path(value) if kind is Path else value

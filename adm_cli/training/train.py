@@ -1,0 +1,379 @@
+"""A training run from options to a model file: `train_diffusion` and its two kin."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from adm_cli.devices import DTYPES
+from adm_cli.errors import AdmError, RunError, UsageError
+from adm_cli.events import Count, Note, OnEvent, ignore
+from adm_cli.loading import find_weights, load_model
+from adm_cli.models.classifier import NoisyClassifier
+from adm_cli.spellings import spell_dtype
+from adm_cli.storage.checkpoints import ModelFile, ModelInfo
+from adm_cli.storage.files import check_writable
+from adm_cli.storage.fresh import make_fresh_folder
+from adm_cli.storage.training_runs import RunFolder
+from adm_cli.training.distributed import World, find_world, joined
+from adm_cli.training.feed import decode_validation, make_feed
+from adm_cli.training.loop import Begun, Job, Run
+from adm_cli.training.options import (
+    GUIDE_SCALE,
+    VAL_IMAGES,
+    ClassifierOptions,
+    CommonOptions,
+    DiffusionOptions,
+    UpsamplerOptions,
+    given,
+    make_options,
+    stored,
+)
+from adm_cli.training.original_flags import take_over
+from adm_cli.training.setup import (
+    Data,
+    Kind,
+    Settings,
+    describe_classes,
+    feed_options,
+    initial_weights,
+    open_data,
+    recommended_sampling,
+    refuse_changes,
+    resolve,
+)
+from adm_cli.training.tasks import make_task
+from adm_cli.training.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class Training:
+    """What came of a run, so far if it was ``stopped``."""
+
+    kind: Kind
+    folder: Path
+    model: Path | None  # the averaged weights of the last step
+    best: Path | None  # those of the lowest validation loss
+    step: int
+    steps: int
+    best_step: int | None
+    validation: Mapping[str, float]  # at the best step
+    images_per_second: float
+    seconds: float  # of all sittings, with validating, drawing samples and saving
+    epochs: float
+    stopped: bool
+    settings: Settings
+    plot: Path | None  # of the losses; None without matplotlib
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it but the settings, which the folder holds."""
+        facts = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        del facts["settings"]
+        for name in ("folder", "model", "best", "plot"):
+            facts[name] = None if facts[name] is None else str(facts[name])
+        return facts
+
+
+def _public(
+    cls: type[CommonOptions],
+) -> Callable[[Callable[..., Training]], Callable[..., Training]]:
+    """Gives a function the fields of ``cls`` as keywords."""
+
+    def decorate(function: Callable[..., Training]) -> Callable[..., Training]:
+        @wraps(function)
+        def call(
+            data: Any = None, *, on_event: OnEvent = ignore,
+            should_stop: Callable[[], bool] = lambda: False, **options: Any,
+        ) -> Training:  # fmt: skip
+            chosen = make_options(cls, {"data": data, **options})
+            return function(chosen, on_event=on_event, should_stop=should_stop)
+
+        kinds = inspect.Parameter
+        own = inspect.signature(call, follow_wrapped=False).parameters
+        fields = [
+            kinds(
+                field.name,
+                kinds.POSITIONAL_OR_KEYWORD if field.name == "data" else kinds.KEYWORD_ONLY,
+                default=field.default,
+                annotation=field.type,
+            )
+            for field in dataclasses.fields(cls)
+        ]
+        later = [own["on_event"], own["should_stop"]]
+        call.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+            [*fields, *later], return_annotation=Training
+        )
+        return call
+
+    return decorate
+
+
+@_public(DiffusionOptions)
+def train_diffusion(
+    options: DiffusionOptions, *, on_event: OnEvent, should_stop: Callable[[], bool]
+) -> Training:
+    """Trains a diffusion model on pictures: folders, zips or uncompressed tars.
+
+    Keywords are the options of ``adm train-diffusion``, None where nothing is asked for.
+    ``on_event`` takes `Note`, `Count` and the events of `training.loop`; the run stops after the
+    step in which ``should_stop`` says so, and is gone on with by
+    the same call; ``fresh`` begins anew.
+
+    Raises UsageError or ConfigError for impossible settings, RunError where another process
+    trains in the folder, AdmError where losses stay NaN, OutputError for files that cannot be
+    written.
+    """
+    return _train("diffusion", options, on_event, should_stop)
+
+
+@_public(ClassifierOptions)
+def train_classifier(
+    options: ClassifierOptions, *, on_event: OnEvent, should_stop: Callable[[], bool]
+) -> Training:
+    """Trains a classifier of noisy pictures, as `train_diffusion` trains a diffusion model."""
+    return _train("classifier", options, on_event, should_stop)
+
+
+@_public(UpsamplerOptions)
+def train_upsampler(
+    options: UpsamplerOptions, *, on_event: OnEvent, should_stop: Callable[[], bool]
+) -> Training:
+    """Trains a model that enlarges small pictures, as `train_diffusion` trains one that draws."""
+    return _train("upsampler", options, on_event, should_stop)
+
+
+def _train(
+    kind: Kind, options: CommonOptions, on_event: OnEvent, should_stop: Callable[[], bool]
+) -> Training:
+    world = find_world()
+    tell = on_event if world.writes else ignore
+    if options.fresh and (options.resume or options.out is None):
+        raise UsageError("--fresh begins anew in --out: pass that, and no --resume")
+    with joined(world, options.device) as device:
+        ready = prepare(kind, options, world, device, tell)
+        folder = _open_folder(options, world)
+        with _alone(folder, world, device, resume=ready.resuming, fresh=options.fresh):
+            run = _begin(ready, folder, world, device, tell)
+            if world.writes:
+                folder.save_settings(ready.settings.to_json())
+            config, pictures = run.config, len(run.job.feed.images)
+            tell(Begun(run.trainer.step, config.steps, config.batch_size, pictures))
+            for event in run.events(should_stop):
+                tell(event)
+    return Training(
+        kind=kind,
+        folder=folder.path,
+        model=folder.model if folder.model.exists() else None,
+        best=folder.best if folder.best.exists() else None,
+        step=run.trainer.step,
+        steps=run.config.steps,
+        best_step=run.best.step if run.best.step >= 0 else None,
+        validation=run.best.metrics,
+        images_per_second=round(run.clock.rate() * run.config.batch_size, 2),
+        seconds=run.clock.total(),
+        epochs=run.trainer.step * run.config.batch_size / max(1, len(run.job.feed.images)),
+        stopped=run.stopped,
+        settings=ready.settings,
+        plot=folder.plot if folder.plot.exists() else None,
+    )
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a run needs, resolved and checked; nothing is decoded or built yet."""
+
+    settings: Settings
+    data: Data
+    resuming: bool
+
+
+def prepare(
+    kind: Kind, options: CommonOptions, world: World, device: torch.device, on_event: OnEvent,
+) -> Prepared:  # fmt: skip
+    """Options, merged with those of a run that is gone on with, to settings and pictures."""
+    chosen = given(options)
+    if "flags" in chosen:
+        chosen, notes = take_over(kind, chosen)
+        for text in notes:
+            on_event(Note(text))
+    folder = None if options.out is None else RunFolder(options.out)
+    chosen, before = _merged(chosen, options, folder, on_event)
+    if device.type == "cuda":
+        chosen.setdefault("dtype", "bfloat16")
+        chosen.setdefault("channels_last", True)
+    if "dtype" in chosen:
+        chosen["dtype"] = spell_dtype(str(chosen["dtype"]))
+    if chosen.get("dtype") == "float16" and device.type != "cuda":
+        raise UsageError("--dtype float16 needs CUDA: float32 and bfloat16 train on a CPU")
+    data = open_data(kind, chosen)
+    settings = resolve(kind, chosen, data)
+    if settings.training.batch_size % world.size:
+        raise UsageError(
+            f"--batch-size {settings.training.batch_size} cannot be shared out among "
+            f"{world.size} processes: make it a multiple"
+        )
+    if before is not None:
+        refuse_changes(before, settings)
+    for text in data.notes:
+        on_event(Note(text))
+    held = len(data.validation or ())
+    on_event(Note(f"{len(data.training)} pictures to train on, {held} to validate"))
+    if data.training.classes:
+        on_event(Note(f"classes: {describe_classes(data.training)}"))
+    if not {"steps", "kimg"} & set(chosen):
+        training = settings.training
+        epochs = training.steps * training.batch_size / max(1, len(data.training))
+        text = f"{training.steps:,} steps of {training.batch_size}: {epochs:,.0f} epochs"
+        on_event(Note(f"{text}, chosen by the number of pictures (--steps)"))
+    resuming = folder is not None and before is not None and bool(folder.states())
+    return Prepared(settings, data, resuming)
+
+
+def _merged(
+    chosen: dict[str, Any], options: CommonOptions, folder: RunFolder | None, on_event: OnEvent
+) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """The options with those of the run in the folder, and its settings, if it is gone on with."""
+    used = folder is not None and folder.used()
+    if options.resume and not used:
+        if folder is None:
+            raise UsageError("--resume needs --out, the folder of the run to go on with")
+        raise UsageError(
+            f"--resume: {folder.path} holds no run to go on with; without --resume the command "
+            f"begins one there"
+        )
+    if folder is None or not used or options.fresh:
+        return chosen, None
+    before = folder.load_settings()
+    kept = stored(before, type(options))
+    for rival, other in (("steps", "kimg"), ("kimg", "steps")):
+        if rival in chosen:
+            kept.pop(other, None)
+    merged = {**kept, **chosen}
+    training = before.get("training")
+    if not {"steps", "kimg"} & set(merged) and isinstance(training, dict):
+        merged |= {"steps": training["steps"]} if isinstance(training.get("steps"), int) else {}
+    step = int(folder.states()[0].stem.split("-")[1]) if folder.states() else 0
+    on_event(Note(f"going on with the run in {folder.path} at step {step} (--fresh begins anew)"))
+    return merged, before
+
+
+def _open_folder(options: CommonOptions, world: World) -> RunFolder:
+    if options.out is not None:
+        folder = RunFolder(options.out)
+    elif world.size > 1:
+        raise UsageError("several processes need --out, so that they agree on the folder")
+    else:
+        folder = RunFolder(make_fresh_folder(Path("training")))
+    folder.check()
+    check_writable(folder.path)
+    world.wait()  # nobody writes before all have seen what is there
+    return folder
+
+
+@contextmanager
+def _alone(
+    folder: RunFolder, world: World, device: torch.device, *, resume: bool, fresh: bool = False
+) -> Iterator[None]:
+    """No other run trains in the folder meanwhile: process 0 has its lock, the others wait for it.
+
+    ``fresh`` removes what another run left there. Raises RunError where another has it, or had it
+    since this one looked whether to ``resume``.
+    """
+    with ExitStack() as stack:
+        refusal: AdmError | None = None
+        if world.writes:
+            try:
+                stack.enter_context(folder.lock())
+                if fresh:
+                    folder.clear()
+                if bool(folder.states()) != resume:
+                    raise RunError(
+                        f"another process has trained in {folder.path} just now: the same command "
+                        f"goes on with what it made, or choose another --out"
+                    )
+            except AdmError as error:
+                refusal = error
+        if world.any(refusal is not None, device):
+            raise refusal or RunError(f"process 0 may not train in {folder.path}")
+        yield
+
+
+def _begin(
+    ready: Prepared, folder: RunFolder, world: World, device: torch.device, on_event: OnEvent
+) -> Run:
+    """Decodes the pictures and builds the model."""
+    settings, data = ready.settings, ready.data
+    chosen, training = settings.options, settings.training
+    start = find_weights(chosen["init"]) if "init" in chosen else None
+    weights, anew = initial_weights(settings, data.training.classes, start)
+    for text in anew:
+        on_event(Note(f"--init: {text}"))
+    options = feed_options(settings, (world.rank, world.size))
+
+    def on_decoded(done: int, total: int) -> None:
+        on_event(Count("pictures read", done, total))
+
+    feed = make_feed(data.training, options, on_decoded)
+    bad = list(feed.bad)
+    validation = None
+    if data.validation is not None and len(data.validation):
+        most = int(chosen.get("val_images", VAL_IMAGES))
+        images, labels, more = decode_validation(data.validation, options, most)
+        validation = images, labels
+        bad += more
+    if bad:
+        on_event(Note(f"passed over {len(bad)} unreadable pictures, e.g. {bad[0]}"))
+    save_dtype = spell_dtype(str(chosen.get("save_dtype", "float32")))
+    if save_dtype not in DTYPES:
+        raise UsageError(f"--save-dtype {save_dtype}: expected {', '.join(DTYPES)}")
+    task = make_task(
+        settings.config, settings.diffusion, noised=training.noised,
+        label_smoothing=training.label_smoothing,
+    )  # fmt: skip
+    trainer = Trainer(task, training, device=device, world=world, init=weights)
+    job = Job(
+        folder, feed, _describe(settings, data, start, device), validation,
+        _load_guide(settings, device), float(chosen.get("scale", GUIDE_SCALE)),
+        DTYPES[save_dtype], bool(chosen.get("tensorboard")),
+    )  # fmt: skip
+    return Run(trainer, job, resume=ready.resuming)
+
+
+def _describe(
+    settings: Settings, data: Data, start: ModelFile | None, device: torch.device
+) -> ModelInfo:
+    """What the model's file says of itself."""
+    conditional = settings.config.num_classes is not None
+    origin = {} if start is None else {"init": start.name, "content_sha256": start.content_sha256}
+    return ModelInfo(
+        config=settings.config,
+        diffusion=settings.diffusion,
+        classes=data.training.classes if conditional else {},
+        source=origin,  # the weights that a fine-tuned model began with
+        recommended=recommended_sampling(settings),
+        training={
+            "settings": asdict(settings.training),
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        },
+    )
+
+
+def _load_guide(settings: Settings, device: torch.device) -> NoisyClassifier | None:
+    """The classifier that guides the sample pictures."""
+    name = settings.options.get("classifier")
+    if name is None:
+        return None
+    guide = load_model(name, device=device)
+    if not isinstance(guide, NoisyClassifier):
+        raise UsageError(f"--classifier {name} is not a classifier")
+    if guide.config.image_size != settings.config.image_size:
+        raise UsageError(f"--classifier {name} is for another image size")
+    return guide

@@ -1,0 +1,97 @@
+"""Help as a person sees it: in groups and panels, the usual first, and with the true defaults."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import adm_cli.evaluating
+import adm_cli.reports.drawn
+import adm_cli.reports.judging
+import adm_cli.reports.pictures
+import adm_cli.sources
+from adm_cli.commands.main import program
+from adm_cli.commands.panels import GROUPS, PANELS, USUAL
+from adm_cli.evaluation.copies import COPY_RATIO
+from tests.conftest import Result
+
+Adm = Callable[..., Result]
+LONG = [name for name, command in program().commands.items() if len(command.params) > 12]
+
+
+def help_of(command: str, name: str) -> str:
+    param = next(p for p in program().commands[command].params if p.name == name)
+    return str(getattr(param, "help", ""))
+
+
+def titles(text: str) -> list[str]:
+    return re.findall(r"^╭─ (.*?) ─", text, re.M)
+
+
+def test_commands_come_in_groups(adm: Adm, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    done = adm("--help")
+    shown = titles(done.out)
+    assert shown[0] == "Options"
+    assert shown[1:] == list(GROUPS)[: len(shown) - 1]
+    assert max(map(len, done.out.splitlines())) <= 80
+    named = {name for names in GROUPS.values() for name in names.split()}
+    assert set(program().commands) <= named
+
+
+@pytest.mark.parametrize("command", LONG)
+def test_the_usual_options_come_first(
+    command: str, adm: Adm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    done = adm(command, "--help")
+    assert max(map(len, done.out.splitlines())) <= 80
+    blocks = done.out.split("╭─ ")[1:]
+    first = next(block for block in blocks if block.startswith(USUAL))
+    options = re.findall(r"^│ \*? *(--[\w-]+) .*<", first, re.M)
+    params = {param.name: param.opts for param in program().commands[command].params}
+    wanted = [params[name] for name in PANELS[command][USUAL].split()]
+    assert [any(o in names for names in wanted) for o in options] == [True] * 5 + [False]
+    assert options[-1] == "--help"
+    assert max(len(re.findall(r"^│ \*? *--", block, re.M)) for block in blocks) <= 16
+
+
+DEFAULTS: list[tuple[str, str, str, Any]] = [
+    ("evaluate", "num", "Default: {}.", adm_cli.reports.drawn.DEFAULT_NUM),
+    ("evaluate", "batch_size", "Default: {}.", vars(adm_cli.evaluating)["_BATCH"]),
+    ("reference", "batch_size", "Default: {}.", vars(adm_cli.evaluating)["_BATCH"]),
+    ("evaluate", "copy_ratio", "Default: 1/{:g}.", 1 / COPY_RATIO),
+    ("evaluate-classifier", "timesteps", "Default: {}.", adm_cli.reports.judging.DEFAULT_TIMESTEPS),
+    *(
+        (command, "batch_size", "at most {}.", vars(adm_cli.reports.pictures)["MAX_AUTO_BATCH"])
+        for command in ("sample", "upsample", "nll", "evaluate-classifier")
+    ),
+    *(
+        (command, name, "Default: {},", vars(adm_cli.sources)["DEFAULT_PASSES"])
+        for command, name in (("sample", "upsample_project"), ("upsample", "project"))
+    ),
+]
+# Zero by nature, or said by the constant itself (an f-string in the command).
+NEEDLESS = {
+    *(("sample", "seed"), ("sample", "eta"), ("upsample", "eta"), ("sweep", "eta")),
+    *(("sweep", "seed"), ("evaluate", "seed"), ("sample", "num"), ("sweep", "num")),
+}
+
+
+@pytest.mark.parametrize(("command", "name", "text", "value"), DEFAULTS)
+def test_defaults_in_help_are_the_constants(
+    command: str, name: str, text: str, value: object
+) -> None:
+    assert text.format(value) in help_of(command, name)
+
+
+def test_no_default_is_said_that_is_not_compared() -> None:
+    compared = {row[:2] for row in DEFAULTS} | NEEDLESS
+    for name, command in program().commands.items():
+        for param in command.params:
+            text = getattr(param, "help", None) or ""
+            if re.search(r"(Default: |at most )\d", text):
+                assert (name, param.name) in compared, text
