@@ -91,8 +91,10 @@ class Show:
             self._progress.finish_batch(event.images)
 
     def _image(self, event: Any) -> None:
-        if self.images:
-            self.result(event.facts())
+        if self.images and self.json:
+            console.print_json(event.facts())
+        elif self.images:
+            print(event.path, flush=True)
 
     def _file(self, event: Any) -> None:
         self.result(event.facts())

@@ -6,18 +6,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Union
 
+from adm_cli.events import AnyPath
+
 Classes = Union[str, int, Sequence[Union[str, int]]]  # ids, ranges, names
 Seeds = Union[str, int, Iterable[int]]
 Numbers = Union[str, float, Sequence[float]]
 Words = Union[str, int, Sequence[Union[str, int]]]
-PathLike = Union[str, Path]
-
-
-def class_texts(value: Classes | None) -> list[str] | None:
-    """As ``--class``, once or several times."""
-    if value is None:
-        return None
-    return [str(value)] if isinstance(value, (str, int)) else [str(one) for one in value]
 
 
 def comma_list(value: Seeds | Numbers | Words | None) -> str | None:
@@ -29,5 +23,5 @@ def comma_list(value: Seeds | Numbers | Words | None) -> str | None:
     return ",".join(str(one) for one in value)
 
 
-def path_or_none(value: PathLike | None) -> Path | None:
+def path_or_none(value: AnyPath | None) -> Path | None:
     return None if value is None else Path(value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,7 @@ def draw(
     if changes:
         yield Note(f"since {folder.path} was begun, this has changed: {', '.join(changes)}")
     if busy:
+        run = replace(run, device=models.device.type)  # a repair may take place on another
         yield from take_threads(folder, run)
     if film is not None and overwrite:
         remove_film(film)  # of other images, which are gone
@@ -144,12 +146,13 @@ class _Work:
             height, width = run.size  # a PNG seldom has less
             check_room(folder.path, len(wanted.missing) * (height * width * 3 // 2))
             self.writer.open()  # refused before anything is told, if another process draws these
-            wanted = folder.survey(run.images, self.shard, self.only)  # it may have finished some
         self.started = time.monotonic()
         failure: BaseException | None = None
         try:
+            if len(wanted.missing):  # another process may have finished some before it let go
+                wanted = folder.survey(run.images, self.shard, self.only)
             yield from self._paint(wanted)
-        except GeneratorExit:
+        except GeneratorExit:  # whoever listened has left
             self.writer.close()
             raise
         except BaseException as error:
@@ -164,7 +167,7 @@ class _Work:
         records = self.folder.records()
         for place in wanted.there:
             record = records[self.run.images[place].file]
-            yield ImageDone(self.folder.path / record["file"], record, new=False)
+            yield ImageDone(self.folder.path, record, new=False)
         for tasks in self.chunks(wanted.missing):
             for found in self.easel.paint(tasks):
                 if isinstance(found, list):
@@ -205,33 +208,31 @@ class _Work:
     def _told(self) -> Iterator[ImageDone]:
         for record in self.writer.told():
             self.drawn += 1
-            yield ImageDone(self.folder.path / record["file"], record, new=True)
+            yield ImageDone(self.folder.path, record, new=True)
 
     def _end(self, wanted: Survey, failure: BaseException | None) -> Events:
         """Keeps and tells what is done, and raises what stopped the work."""
-        try:
-            yield from self._finish_writing(failure)
-        finally:
+        for act in (self._finish_writing, self._make_beside):
             try:
-                yield from self._make_beside()
-            finally:
-                seconds = time.monotonic() - self.started
-                there = len(wanted.there)
-                total = there + len(wanted.missing)
-                yield Ended(self.folder.path, total, there, self.drawn, seconds)
-
-    def _finish_writing(self, failure: BaseException | None) -> Events:
-        wrong: BaseException | None = None
-        try:
-            self.writer.close()
-        except BaseException as error:
-            wrong = error
-        yield from self._told()
-        wrong = wrong or self.writer.failure()
-        if wrong is not None and (failure is None or isinstance(wrong, OutputError)):
-            raise wrong
+                yield from act()
+            except GeneratorExit:
+                raise
+            except OutputError as error:
+                failure = error
+            except BaseException as error:
+                failure = failure or error
+        there, seconds = len(wanted.there), time.monotonic() - self.started
+        total = there + len(wanted.missing)
+        yield Ended(self.folder.path, total, there, self.drawn, seconds)
         if failure is not None:
             raise failure
+
+    def _finish_writing(self) -> Events:
+        try:
+            self.writer.close()
+        finally:
+            yield from self._told()
+        self.writer.check()
 
     def _make_beside(self) -> Events:
         folder, run, shard = self.folder, self.run, self.shard

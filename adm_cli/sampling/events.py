@@ -48,9 +48,14 @@ class BatchDone:
 class ImageDone:
     """An image is safely on disk."""
 
-    path: Path
+    folder: Path
     record: Mapping[str, Any]  # its line in the manifest
     new: bool  # False where it was there before
+
+    @property
+    def path(self) -> Path:
+        """Of its file."""
+        return self.folder / self.record["file"]
 
     def facts(self) -> dict[str, Any]:
         """All about it, as ``--json`` says it."""

@@ -198,9 +198,9 @@ class RunFolder:
     def _there(self, images: Images) -> Iterator[tuple[int, Record]]:
         """The places of images that are there, and their records, in order."""
         records = self.records()
-        places = (place for name in records if (place := images.find(name)) is not None)
-        for place in sorted(places):
-            record = records[images[place].file]
+        found = ((images.find(name), name) for name in records)
+        for place, name in sorted((place, name) for place, name in found if place is not None):
+            record = records[name]
             if self.fits(record):
                 yield place, record
 
@@ -249,7 +249,7 @@ class RunFolder:
     def fits(self, record: Record) -> bool:
         """Whether the file is there with the recorded size."""
         try:
-            size = os.stat(self.path / record["file"]).st_size
+            size = os.stat(os.path.join(self.path, record["file"])).st_size
         except OSError:
             return False
         return bool(size == record["bytes"])

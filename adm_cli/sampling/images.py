@@ -167,10 +167,13 @@ class Images(Sequence[Image]):
 
 def split_name(file: str) -> tuple[str, int, str] | None:
     """What stands before the seed in a name, the seed, and what follows; None without just one."""
-    found = list(_SEED.finditer(file))
-    if len(found) != 1 or f"{int(found[0][1]):06d}" != found[0][1]:
+    found = _SEED.search(file)
+    if found is None or _SEED.search(file, found.end()):
         return None
-    return file[: found[0].start()], int(found[0][1]), file[found[0].end() :]
+    digits = found[1]
+    if len(digits) > 6 and digits[0] == "0":  # not as `image_name` writes it
+        return None
+    return file[: found.start()], int(digits), file[found.end() :]
 
 
 def _member(row: ImageRow, offset: int) -> Image:

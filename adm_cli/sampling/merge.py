@@ -23,8 +23,7 @@ from numpy.lib import format as npy
 
 from adm_cli.budget import whole_number
 from adm_cli.errors import AdmError, RunError, UsageError
-from adm_cli.events import Count, OnEvent, ignore
-from adm_cli.sampling.arguments import PathLike
+from adm_cli.events import AnyPath, Count, OnEvent, as_paths, ignore
 from adm_cli.sampling.events import FileMade
 from adm_cli.sampling.folder import RunFolder
 from adm_cli.sampling.recipe import run_recipe
@@ -46,8 +45,8 @@ _SUFFIXES = (".npz", ".zip", ".tar")
 
 
 def merge(
-    runs: PathLike | Sequence[PathLike],
-    output: PathLike,
+    runs: AnyPath | Sequence[AnyPath],
+    output: AnyPath,
     shard_size: int | None = None,
     partial: bool = False,
     overwrite: bool = False,
@@ -62,8 +61,7 @@ def merge(
     """
     out, tell = Path(output), on_event or ignore
     _check_name(out, shard_size)
-    folders = [runs] if isinstance(runs, (str, Path)) else runs
-    run, entries = open_runs([Path(folder) for folder in folders], partial=partial)
+    run, entries = open_runs(as_paths(runs), partial=partial)
     size = shard_size or len(entries)
     starts = range(0, len(entries), size)
     paths = [out if shard_size is None else tar_path(out, i) for i in range(len(starts))]

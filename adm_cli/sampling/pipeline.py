@@ -286,16 +286,11 @@ def draw_batches(
         )
         try:
             x = yield from _sample_batch(
-                pipeline,
-                config,
-                sampler,
-                schedule,
-                (*seeds, *[seeds[-1]] * missing),
-                (*classes, *[classes[-1]] * missing),
-                (*own, *[own[-1]] * missing),
-                (*weights, *[weights[-1]] * missing),
+                pipeline, config, sampler, schedule,
+                (*seeds, *[seeds[-1]] * missing), (*classes, *[classes[-1]] * missing),
+                (*own, *[own[-1]] * missing), (*weights, *[weights[-1]] * missing),
                 small,
-            )
+            )  # fmt: skip
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise

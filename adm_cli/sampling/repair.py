@@ -20,6 +20,7 @@ from adm_cli.sampling.models import Models
 from adm_cli.sampling.recipe import batch_sizes
 from adm_cli.sampling.recorded import Whereabouts, recorded_pictures, run_sources
 from adm_cli.sampling.run import Run
+from adm_cli.sampling.settings import current_versions
 from adm_cli.storage.images import read_description
 from adm_cli.storage.manifests import Record
 
@@ -108,6 +109,7 @@ def _find_models(
 def _draw_again(folder: RunFolder, losses: Losses, models: Models) -> Generator[Event, None, None]:
     """Images and films."""
     run, keep_base = folder.read(), folder.inner(BASE).exists()
+    run = replace(run, versions=current_versions(run.stages))
     if losses.images:
         try:
             yield from draw(run, folder, models, only=losses.images, keep_base=keep_base)

@@ -13,8 +13,8 @@ import torch
 from adm_cli.batches import OVERFLOW_ADVICE
 from adm_cli.devices import choose_device, use_threads
 from adm_cli.errors import AdmError, NotFiniteError, RunError, UsageError
-from adm_cli.events import OnEvent
-from adm_cli.sampling.arguments import PathLike, path_or_none
+from adm_cli.events import AnyPath, OnEvent
+from adm_cli.sampling.arguments import path_or_none
 from adm_cli.sampling.events import BatchDone, Ended, Event, Started, follow
 from adm_cli.sampling.folder import RunFolder
 from adm_cli.sampling.inputs import InputPicture, open_inputs, pixels_sha256
@@ -72,13 +72,13 @@ class Reproduction:
 
 
 def repro(
-    picture: PathLike,
-    model: PathLike | None = None,
-    classifier: PathLike | None = None,
-    upsampler: PathLike | None = None,
-    small: PathLike | None = None,
+    picture: AnyPath,
+    model: AnyPath | None = None,
+    classifier: AnyPath | None = None,
+    upsampler: AnyPath | None = None,
+    small: AnyPath | None = None,
     device: str | None = None,
-    output: PathLike | None = None,
+    output: AnyPath | None = None,
     *,
     on_event: OnEvent | None = None,
 ) -> Reproduction:

@@ -10,15 +10,8 @@ from adm_cli.config import SamplingConfig
 from adm_cli.defaults import remarks, taken_from
 from adm_cli.devices import choose_device
 from adm_cli.errors import UsageError
-from adm_cli.events import OnEvent
-from adm_cli.sampling.arguments import (
-    Classes,
-    PathLike,
-    Seeds,
-    class_texts,
-    comma_list,
-    path_or_none,
-)
+from adm_cli.events import AnyPath, OnEvent, as_words
+from adm_cli.sampling.arguments import Classes, Seeds, comma_list, path_or_none
 from adm_cli.sampling.images import Images
 from adm_cli.sampling.job import RunResult, SamplingJob, find_part
 from adm_cli.sampling.models import Models
@@ -47,8 +40,8 @@ from adm_cli.sources import Sources, find_sources
 
 
 def sample(
-    model: PathLike = "tiny",
-    classifier: PathLike | None = None,
+    model: AnyPath = "tiny",
+    classifier: AnyPath | None = None,
     class_: Classes | None = None,
     scale: float | None = None,
     num: int | None = None,
@@ -57,7 +50,7 @@ def sample(
     entropy_scaling: bool = False,
     cfg: float | None = None,
     cfg_interval: str | Interval | None = None,
-    classes_file: PathLike | None = None,
+    classes_file: AnyPath | None = None,
     sampler: str | None = None,
     steps: str | int | None = None,
     eta: float | None = None,
@@ -67,7 +60,7 @@ def sample(
     device: str = "auto",
     dtype: str = "auto",
     clip: bool = True,
-    upsampler: PathLike | None = None,
+    upsampler: AnyPath | None = None,
     no_upsample: bool = False,
     keep_base: bool = False,
     upsample_sampler: str | None = None,
@@ -75,10 +68,10 @@ def sample(
     upsample_project: int | None = None,
     upsample_noise: float | None = None,
     shard: str | None = None,
-    out: PathLike | None = None,
+    out: AnyPath | None = None,
     format: str = "png",
     grid: bool = False,
-    animate: PathLike | None = None,
+    animate: AnyPath | None = None,
     overwrite: bool = False,
     dry_run: bool = False,
     *,
@@ -100,7 +93,7 @@ def sample(
         sampler=upsample_sampler, steps=comma_list(upsample_steps), project=upsample_project,
         noise=upsample_noise, clip=clip,
     )  # fmt: skip
-    classes, texts = class_texts(class_), comma_list(seeds)
+    classes, texts = as_words(class_), comma_list(seeds)
     lines = _class_list(path_or_none(classes_file), classes, texts, total)
     guided = scale != 0 or any(line.scale for line in lines)
     sources = find_sources(model, classifier, guided=guided)

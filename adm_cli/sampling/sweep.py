@@ -10,17 +10,8 @@ from pathlib import Path
 from adm_cli.config import DEFAULT_ROWS
 from adm_cli.devices import choose_device
 from adm_cli.errors import NotFiniteError, RunError, UsageError
-from adm_cli.events import Note, OnEvent, ignore
-from adm_cli.sampling.arguments import (
-    Classes,
-    Numbers,
-    PathLike,
-    Seeds,
-    Words,
-    class_texts,
-    comma_list,
-    path_or_none,
-)
+from adm_cli.events import AnyPath, Note, OnEvent, as_words, ignore
+from adm_cli.sampling.arguments import Classes, Numbers, Seeds, Words, comma_list, path_or_none
 from adm_cli.sampling.events import CellDone, Event, SweepEnded, follow
 from adm_cli.sampling.folder import RunFolder
 from adm_cli.sampling.images import Images
@@ -62,8 +53,8 @@ class SweepResult:
 
 
 def sweep(
-    model: PathLike = "tiny",
-    classifier: PathLike | None = None,
+    model: AnyPath = "tiny",
+    classifier: AnyPath | None = None,
     scale: Numbers | None = None,
     cfg: Numbers | None = None,
     steps: Words | None = None,
@@ -77,16 +68,16 @@ def sweep(
     guide_interval: str | Interval | None = None,
     entropy_scaling: bool = False,
     cfg_interval: str | Interval | None = None,
-    ref: PathLike | None = None,
+    ref: AnyPath | None = None,
     metrics: str | None = None,
     features: str = "inception",
-    inception: PathLike | None = None,
+    inception: AnyPath | None = None,
     rows: int = DEFAULT_ROWS,
     batch_size: int | None = None,
     device: str = "auto",
     dtype: str = "auto",
     clip: bool = True,
-    out: PathLike | None = None,
+    out: AnyPath | None = None,
     overwrite: bool = False,
     dry_run: bool = False,
     *,
@@ -114,7 +105,7 @@ def sweep(
     guided = any(value is None or value != 0 for value in axes.scales)
     models = _find_models(str(model), classifier, guided=guided)
     images = select_images(
-        models[0][1], class_texts(class_), ".png", seed=seed, seeds=comma_list(seeds), num=num,
+        models[0][1], as_words(class_), ".png", seed=seed, seeds=comma_list(seeds), num=num,
         total=total,
     )  # fmt: skip
     _check_same_classes(models, images)
@@ -169,7 +160,7 @@ def _numbers(name: str, text: str | None) -> list[float | None]:
 
 
 def _find_models(
-    text: str, classifier: PathLike | None, *, guided: bool
+    text: str, classifier: AnyPath | None, *, guided: bool
 ) -> list[tuple[str, Sources]]:
     """Labels, each its own, and weights; ``text`` is one name or several with commas between."""
     names = [text] if os.path.isfile(text) else [name.strip() for name in text.split(",")]

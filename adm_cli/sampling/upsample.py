@@ -10,9 +10,9 @@ from typing import Any
 from adm_cli.config import UNetConfig
 from adm_cli.devices import choose_device
 from adm_cli.errors import RunError, UsageError
-from adm_cli.events import OnEvent
+from adm_cli.events import AnyPath, OnEvent, as_paths
 from adm_cli.presets import CHECKPOINTS
-from adm_cli.sampling.arguments import PathLike, Seeds, comma_list, path_or_none
+from adm_cli.sampling.arguments import Seeds, comma_list, path_or_none
 from adm_cli.sampling.events import PictureRead
 from adm_cli.sampling.images import Images
 from adm_cli.sampling.inputs import InputPictures, open_inputs
@@ -34,8 +34,8 @@ from adm_cli.sources import Sources, find_upsampler
 
 
 def upsample(
-    inputs: PathLike | Sequence[PathLike],
-    model: PathLike | None = None,
+    inputs: AnyPath | Sequence[AnyPath],
+    model: AnyPath | None = None,
     class_: str | int | None = None,
     sampler: str | None = None,
     steps: str | int | None = None,
@@ -50,10 +50,10 @@ def upsample(
     dtype: str = "auto",
     clip: bool = True,
     shard: str | None = None,
-    out: PathLike | None = None,
+    out: AnyPath | None = None,
     format: str = "png",
     grid: bool = False,
-    animate: PathLike | None = None,
+    animate: AnyPath | None = None,
     overwrite: bool = False,
     dry_run: bool = False,
     *,
@@ -67,8 +67,7 @@ def upsample(
     """
     part = find_part(shard, device, path_or_none(out))
     sources = None if model is None else find_upsampler(model)
-    paths = [inputs] if isinstance(inputs, (str, Path)) else inputs
-    pictures = _read([Path(path) for path in paths], sources, resize, on_event)
+    pictures = _read(as_paths(inputs), sources, resize, on_event)
     sources = sources or _upsampler_for(pictures)
     _check_sizes(pictures, sources)
     outputs = choose_outputs(
@@ -149,8 +148,9 @@ def _check_same_inputs(run: Run, outputs: Outputs) -> None:
         place = run.images.find(record["file"])
         assert place is not None
         image = run.images[place]
-        for name, value in image.facts().items():
-            if name != "input" and record.get(name) != value:
+        facts = image.facts()
+        for name in ("small_sha256", "class", "seed"):
+            if record.get(name) != facts[name]:
                 what = "another picture" if name == "small_sha256" else f"another {name}"
                 raise RunError(
                     f"{outputs.out / image.file} was made from {what} than {image.input} "

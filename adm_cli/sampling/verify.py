@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from pathlib import Path
 
-from adm_cli.events import Note, OnEvent
-from adm_cli.sampling.arguments import PathLike
+from adm_cli.events import AnyPath, Note, OnEvent, as_paths
 from adm_cli.sampling.check import check_run
 from adm_cli.sampling.events import Event, Finding, follow
 from adm_cli.sampling.folder import RunFolder
@@ -19,12 +18,12 @@ Findings = Generator[Event, None, list[Finding]]
 
 
 def verify(
-    folder: PathLike,
+    folder: AnyPath,
     repair: bool = False,
     model: str | Sequence[str] | None = None,
-    classifier: PathLike | None = None,
-    upsampler: PathLike | None = None,
-    inputs: PathLike | Sequence[PathLike] | None = None,
+    classifier: AnyPath | None = None,
+    upsampler: AnyPath | None = None,
+    inputs: AnyPath | Sequence[AnyPath] | None = None,
     device: str | None = None,
     *,
     on_event: OnEvent | None = None,
@@ -35,12 +34,11 @@ def verify(
     again. ``on_event`` sees every `events.Event`, each `events.Finding` among them. Raises AdmError
     where nothing can be said of the folder, or weights for a repair are not found.
     """
-    paths = [inputs] if isinstance(inputs, (str, Path)) else inputs or ()
     now = Whereabouts(
         (model,) if isinstance(model, str) else tuple(model or ()),
         None if classifier is None else str(classifier),
         None if upsampler is None else str(upsampler),
-        tuple(Path(path) for path in paths),
+        tuple(as_paths(inputs or ())),
         device,
     )
     return follow(_verify(Path(folder), now if repair else None), on_event)

@@ -75,10 +75,6 @@ class ImageWriter:
         if self._failure is not None:
             raise self._failure
 
-    def failure(self) -> BaseException | None:
-        """What went wrong in writing."""
-        return self._failure
-
     def told(self) -> Iterator[Record]:
         """The records of images that have become safe, each once."""
         while not self._safe.empty():

@@ -117,8 +117,8 @@ class Records(Mapping[str, Record]):
         self._again: dict[str, int] = {}  # of those that were made again
 
     def __getitem__(self, name: str) -> Record:
-        body, _, _ = self._lines[name].rpartition(_MARK)
-        record: Record = json.loads(body + b"}")
+        body, _, _ = self._lines[name].rpartition(_MARK)  # which was read by `parse_line`
+        record: Record = json.loads(body.decode() + "}")
         return record
 
     def __contains__(self, name: object) -> bool:

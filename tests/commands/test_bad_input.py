@@ -14,7 +14,6 @@ import pytest
 import torch
 from PIL import Image
 
-import adm_cli.sampling.pipeline as pipeline_module
 from adm_cli.errors import UsageError
 from adm_cli.models.unet import UNet
 from tests.conftest import TOY_CLASSIFIER, TOY_UNET, Result, Toys, pictures, save_toy
@@ -198,7 +197,7 @@ def test_a_folder_that_cannot_be_written(draw: Run, monkeypatch: pytest.MonkeyPa
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(tempfile, "TemporaryFile", forbidden)  # root may write anywhere
-    monkeypatch.setattr(pipeline_module, "load_pipeline", None)  # fails if anything is loaded
+    monkeypatch.setattr("adm_cli.sampling.models.load_stage", None)  # fails if anything is loaded
     refused(draw("--out", "o"), 1, "cannot write to o: Permission denied", "may write to")
 
 

@@ -82,7 +82,7 @@ def test_nothing_to_do_loads_no_model_and_tells_all(
     draw: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = draw(*WANTED, "--out", "o")
-    monkeypatch.setattr(pipeline_module, "load_pipeline", None)
+    monkeypatch.setattr("adm_cli.sampling.models.load_stage", None)
     again = draw(*WANTED, "--out", "o")
     assert (again.code, again.out) == (0, first.out)
     assert again.err == "adm: nothing to do: 6 images in o, all there\n"
@@ -177,7 +177,7 @@ def test_a_changed_setting_is_refused(
     assert draw("--seeds", "0-1", "--out", "o").code == 0
     before = contents("o")
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline_module, "load_pipeline", None)  # refused before any work
+        patch.setattr("adm_cli.sampling.models.load_stage", None)  # refused before any work
         done = draw("--seeds", "0-1", "--out", "o", *change)
     assert (done.code, done.out) == (1, "")
     assert difference in done.err

@@ -162,7 +162,7 @@ def test_damaged_recipes(draw: Run, again: Run, changes: dict[str, Any]) -> None
         ({"steps": "101"}, "101"),
         ({"class": 2}, "was not trained on class 2"),
         ({"class": None}, "class"),
-        ({"dtype": "int8"}, "unknown dtype 'int8'"),
+        ({"dtype": "int8"}, "dtype has an unexpected value 'int8'"),
         ({"device": "abacus"}, "unknown device 'abacus'"),
     ],
 )

@@ -14,7 +14,6 @@ import pytest
 from PIL import Image
 
 import adm_cli.loading as loading_module
-import adm_cli.sampling.pipeline as pipeline_module
 from adm_cli.storage.files import weights_folder
 from adm_cli.storage.images import make_grid, open_picture
 from tests.conftest import Result, Toys, pictures
@@ -155,7 +154,7 @@ def test_dry_run_writes_nothing(draw: Run) -> None:
     lines = dict(line.split(maxsplit=1) for line in text.out.splitlines())
     assert lines["classes"] == "0 circle, 3 star"
     assert lines["seeds"] == "9 to 12"
-    assert lines["batch_size"] == "auto"
+    assert lines["batch_size"] == "4"
     assert lines["eta"] == "-"
     assert not list(Path().iterdir())
 
@@ -183,7 +182,7 @@ def test_existing_files_are_refused_before_any_work(
     Path(taken).write_bytes(b"precious")
     wanted = ("--class", "0", "--num", 2, "--out", "o", *options)
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline_module, "load_pipeline", None)  # fails if anything is loaded
+        patch.setattr("adm_cli.sampling.models.load_stage", None)  # fails if anything is loaded
         done = draw(*wanted)
     assert done.code == 1
     assert taken in done.err

@@ -16,6 +16,8 @@ from PIL import Image
 import adm_cli.loading as loading_module
 import adm_cli.presets as presets_module
 import adm_cli.sampling.pipeline as pipeline_module
+import adm_cli.sampling.recorded as recorded_module
+import adm_cli.sampling.upsample as upsample_module
 import adm_cli.sources as sources_module
 from adm_cli.commands import models as models_module
 from adm_cli.config import ClassifierConfig, UNetConfig
@@ -293,7 +295,8 @@ def preset(adm: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Preset:
     plain = Preset(name="toy8", model="toy_base", classifier="toy_guide", steps="2", scale=1.0)
     known = (*presets_module.CHECKPOINTS, *rows)
     row = replace(plain, name="toy-stack", upsampler="toy_upsampler", upsampler_steps="3")
-    for module in (presets_module, loading_module, sources_module, models_module):
+    modules = (presets_module, loading_module, sources_module, models_module)
+    for module in (*modules, recorded_module, upsample_module):
         if hasattr(module, "PRESETS"):
             monkeypatch.setattr(module, "PRESETS", (*presets_module.PRESETS[:1], plain, row))
         if hasattr(module, "CHECKPOINTS"):

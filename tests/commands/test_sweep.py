@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-import adm_cli.evaluating as evaluating_module
-import adm_cli.sampling.pipeline as pipeline_module
+import adm_cli.sampling.paint as paint_module
+import adm_cli.sampling.sweep as sweep_module
+import adm_cli.sampling.sweep_cells as cells_module
 from adm_cli.batches import ImageBatch
-from adm_cli.sampling.pipeline import generate
+from adm_cli.sampling.pipeline import draw_batches
 from adm_cli.sampling.sweep_grid import spread
 from adm_cli.storage.images import open_picture
 from adm_cli.storage.sheets import contact_sheet
@@ -66,15 +67,16 @@ def stop_after(batches: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C after so many batches, counted over all cells."""
     left = batches
 
-    def stopping(*arguments: Any, **options: Any) -> Iterator[ImageBatch]:
+    def stopping(*arguments: Any) -> Iterator[Any]:
         nonlocal left
-        for batch in generate(*arguments, **options):
-            if not left:
-                raise KeyboardInterrupt
-            left -= 1
-            yield batch
+        for found in draw_batches(*arguments):
+            if isinstance(found, ImageBatch):
+                if not left:
+                    raise KeyboardInterrupt
+                left -= 1
+            yield found
 
-    monkeypatch.setattr(pipeline_module, "generate", stopping)
+    monkeypatch.setattr(paint_module, "draw_batches", stopping)
 
 
 def test_cells_are_what_sample_draws(sweep: Adm, adm: Adm, toys: Toys) -> None:
@@ -167,9 +169,9 @@ def test_a_third_time_nothing_is_drawn_or_measured(
     def never(*_arguments: Any, **_options: Any) -> None:
         raise AssertionError
 
-    monkeypatch.setattr(pipeline_module, "generate", never)
-    monkeypatch.setattr(pipeline_module, "load_pipeline", never)
-    monkeypatch.setattr(evaluating_module, "evaluate", never)
+    monkeypatch.setattr(paint_module, "draw_batches", never)
+    monkeypatch.setattr(sweep_module, "load_stage", never)
+    monkeypatch.setattr(cells_module, "evaluate", never)
     again = judged(*GRID, "--out", "grid", "-q")
     assert again.code == 0, again.err
     assert again.out == first.out

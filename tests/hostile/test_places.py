@@ -314,8 +314,7 @@ READERS: dict[str, str] = {
 # What the system says of the machine, the program's own table, opening itself, and other "load"s.
 OTHERS = {
     "devices.py free_bytes", "devices.py device_name", "imagenet.py imagenet_classes",
-    "storage/files.py open_file", "sampling/models.py Models.first",
-    "sampling/models.py Models.prepare",
+    "storage/files.py open_file", "sampling/draw.py _Work.draw",
     "sampling/easel.py Easel.painter", "sampling/repro.py _remake",
     "commands/console.py prepare_streams", "storage/training_runs.py MetricsFile.sync",
     "training/trainer.py Trainer.load_state",
