@@ -32,6 +32,7 @@ _HOMES = {
     "ddim_reverse": "diffusion.samplers",
     "ddim_sample": "diffusion.samplers",
     "ddpm_sample": "diffusion.samplers",
+    "bench": "benching",
     "dpm_solver_3m_sample": "diffusion.multistep",
     "dpm_solver_sample": "diffusion.multistep",
     "heun_sample": "diffusion.multistep",
@@ -83,6 +84,7 @@ __all__ = [
     "UNet",
     "UNetConfig",
     "__version__",
+    "bench",
     "classifier_guidance",
     "convert",
     "ddim_reverse",
@@ -123,6 +125,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from adm_cli.batches import ImageBatch
+    from adm_cli.benching import bench
     from adm_cli.config import ClassifierConfig, DiffusionConfig, SamplingConfig, UNetConfig
     from adm_cli.converting import convert
     from adm_cli.diffusion.guidance import classifier_guidance, limited_guidance

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 import torch
+from torch import Tensor
 
 from adm_cli.errors import DeviceError, UsageError
 from adm_cli.spellings import spell_dtype
@@ -77,6 +78,14 @@ def use_threads(count: object) -> bool:
     if count != torch.get_num_threads():
         torch.set_num_threads(count)
     return True
+
+
+def send(tensor: Tensor, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
+    """A CPU tensor on ``device`` in ``dtype``: to CUDA from pinned memory, without waiting."""
+    tensor = tensor.to(dtype or tensor.dtype)
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from adm_cli.errors import (
 )
 from adm_cli.evaluation.inception import InceptionV3
 from adm_cli.models.classifier import NoisyClassifier
+from adm_cli.models.fast import can_pack, hasten
 from adm_cli.models.unet import SuperResUNet, UNet
 from adm_cli.presets import CHECKPOINTS, INCEPTION, PRESETS, TERMS, Checkpoint, find_checkpoint
 from adm_cli.storage.checkpoints import (
@@ -127,6 +128,19 @@ def load_model(
     model.load_state_dict(state, strict=True, assign=True)
     model.torso_dtype = dtype
     return model.eval().requires_grad_(False)
+
+
+def hasten_on_cpu(model: Model, device: torch.device) -> None:
+    """`hasten` of a loaded ``model`` in the dtypes and on the processors where that pays.
+
+    In float32 the gradient of a classifier gains nothing with vectors of 256 bits.
+    """
+    if device.type != "cpu" or model.torso_dtype not in (torch.float32, torch.bfloat16):
+        return
+    short = torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2")
+    if isinstance(model, NoisyClassifier) and model.torso_dtype == torch.float32 and short:
+        return
+    hasten(model, pack=can_pack(model.torso_dtype))
 
 
 def _read_state(

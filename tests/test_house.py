@@ -48,6 +48,7 @@ LAYERS = {
     "training": 3,
     "sampling": 5,
     "html": 6,
+    "benching": 6,
     "doctor": 6,
     "fetching": 6,
     "reports": 6,

@@ -14,6 +14,7 @@ from typer.main import get_command
 
 from adm_cli import __version__
 from adm_cli.commands import (
+    bench,
     cache,
     classes,
     console,
@@ -69,6 +70,7 @@ app.command("verify")(verify.verify)
 app.command("merge")(merge.merge)
 app.command("gallery")(gallery.gallery)
 app.command("convert")(convert.convert)
+app.command("bench")(bench.bench)
 app.command("cache")(cache.cache)
 app.command("doctor")(doctor.doctor)
 

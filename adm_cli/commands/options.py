@@ -123,6 +123,13 @@ Dtype = Annotated[
         "model was published with.",
     ),
 ]
+Plain = Annotated[
+    bool,
+    typer.Option(
+        "--plain",
+        help="On a CPU: the networks as written down, without what makes them faster.",
+    ),
+]
 Pictures = Annotated[
     list[Path],
     typer.Argument(help="Folders, zips or uncompressed tars of pictures.", show_default=False),

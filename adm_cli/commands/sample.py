@@ -82,6 +82,7 @@ def sample(
     batch_size: options.Batch = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
+    plain: options.Plain = False,
     clip: options.Clip = True,
     upsampler: Annotated[
         Optional[str],

@@ -78,6 +78,7 @@ def sweep(
     ] = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
+    plain: options.Plain = False,
     clip: options.Clip = True,
     out: Annotated[
         Optional[Path],

@@ -73,6 +73,7 @@ def upsample(
     ] = False,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
+    plain: options.Plain = False,
     clip: options.Clip = True,
     shard: options.ShardOption = None,
     out: options.RunOut = None,

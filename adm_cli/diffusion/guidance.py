@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from adm_cli.diffusion.schedule import common_timestep
+
 ClassifierFn = Callable[[Tensor, Tensor], Tensor]  # (x_t, original t) -> logits [B, K]
 Guidance = Callable[[Tensor, Tensor], Tensor]  # (x_t, original t) -> scaled gradient, like x_t
 LabelledFn = Callable[[Tensor, Tensor, Tensor], Tensor]  # (x_t, original t, labels) -> raw output
@@ -68,7 +70,7 @@ def limited_guidance(guidance: Guidance, first: float, last: float) -> Guidance:
     """
 
     def limited(x_t: Tensor, t: Tensor) -> Tensor:
-        if first <= int(t[0]) <= last:
+        if first <= common_timestep(t) <= last:
             return guidance(x_t, t)
         return torch.zeros_like(x_t)
 
@@ -98,15 +100,19 @@ def classifier_free(
     labels = torch.cat([y, no_class])
     # In float64, so that an image's product is the same bits with one weight and with many.
     excess = torch.as_tensor(weight, dtype=torch.float64) - 1
+    moved: dict[tuple[torch.device, torch.dtype], Tensor] = {}  # once for each place
 
     def guided(x_t: Tensor, t: Tensor) -> Tensor:
-        if not first <= int(t[0]) <= last:
+        if not first <= common_timestep(t) <= last:
             return model_fn(x_t, t, y)
         channels = x_t.shape[1]
         both = model_fn(torch.cat([x_t, x_t]), torch.cat([t, t]), labels)  # [2B, C or 2C, H, W]
         with_class, without = both.chunk(2)
         difference = (with_class - without)[:, :channels]
-        prediction = with_class[:, :channels] + excess.to(both) * difference
+        place = (both.device, both.dtype)
+        if place not in moved:
+            moved[place] = excess.to(both)
+        prediction = with_class[:, :channels] + moved[place] * difference
         return torch.cat([prediction, with_class[:, channels:]], dim=1)
 
     return guided

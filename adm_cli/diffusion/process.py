@@ -54,7 +54,7 @@ def q_mean_variance(schedule: NoiseSchedule, x_start: Tensor, t: Tensor) -> Mome
     """q(x_t | x_0), equation 4."""
     return Moments(
         gather(schedule.sqrt_alphas_cumprod, t, x_start) * x_start,
-        gather(1 - schedule.alphas_cumprod, t, x_start),
+        gather(schedule.one_minus_alphas_cumprod, t, x_start),
         gather(schedule.log_one_minus_alphas_cumprod, t, x_start),
     )
 
@@ -165,13 +165,15 @@ def _variance(
 ) -> tuple[Tensor, Tensor]:
     if variance == "learned_range":  # arXiv 2102.09672, equation 15; v in [-1, 1], not clamped
         low = gather(schedule.posterior_log_variance_clipped, t, like)
-        high = gather(schedule.betas.log(), t, like)
+        high = gather(schedule.log_betas, t, like)
         fraction = (v + 1) / 2
         log_var = fraction * high + (1 - fraction) * low
         return log_var.exp(), log_var
     if variance == "fixed_large":
-        var = schedule.fixed_large_variance
-        return gather(var, t, like), gather(var.log(), t, like)
+        return (
+            gather(schedule.fixed_large_variance, t, like),
+            gather(schedule.fixed_large_log_variance, t, like),
+        )
     return (
         gather(schedule.posterior_variance, t, like),
         gather(schedule.posterior_log_variance_clipped, t, like),
@@ -236,11 +238,7 @@ def dpm_solver_xstart(
     """
     if before is None:
         return x_start
-    now = t.cpu()
-    last = schedule.half_log_snr[now] - schedule.half_log_snr[now + 1]
-    next_ = schedule.half_log_snr[(now - 1).clamp(min=0)] - schedule.half_log_snr[now]
-    weight = torch.where(now > 1, next_ / (2 * last), 0.0).to(x_start)  # [B]
-    return x_start + weight.reshape(-1, 1, 1, 1) * (x_start - before)
+    return x_start + gather(schedule.second_order_weights, t, x_start) * (x_start - before)
 
 
 def ddim_reverse_step(schedule: NoiseSchedule, p: Reverse, x_t: Tensor, t: Tensor) -> Tensor:

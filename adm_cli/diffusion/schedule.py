@@ -12,6 +12,7 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
 
 from adm_cli.errors import ConfigError
 
@@ -176,6 +177,14 @@ class NoiseSchedule:
         return (1 - self.alphas_cumprod).log()
 
     @cached_property
+    def one_minus_alphas_cumprod(self) -> Tensor:
+        return 1 - self.alphas_cumprod
+
+    @cached_property
+    def log_betas(self) -> Tensor:
+        return self.betas.log()
+
+    @cached_property
     def half_log_snr(self) -> Tensor:
         """log(sqrt(abar) / sqrt(1 - abar)), the lambda_t of DPM-Solver (arXiv 2206.00927)."""
         return (self.alphas_cumprod.log() - self.log_one_minus_alphas_cumprod) / 2
@@ -215,11 +224,54 @@ class NoiseSchedule:
         """The betas, index 0 replaced by the posterior variance at index 1."""
         return torch.cat([self.posterior_log_variance_clipped[:1].exp(), self.betas[1:]])
 
+    @cached_property
+    def fixed_large_log_variance(self) -> Tensor:
+        return self.fixed_large_variance.log()
+
+    @cached_property
+    def second_order_weights(self) -> Tensor:
+        """By how much of its last change `process.dpm_solver_xstart` goes on with x_0."""
+        steps = self.half_log_snr[:-1] - self.half_log_snr[1:]  # from index i + 1 to i, at i
+        weights = torch.zeros_like(self.betas)
+        weights[2:-1] = steps[1:-1] / (2 * steps[2:])
+        return weights
+
 
 def gather(table: Tensor, t: Tensor, like: Tensor) -> Tensor:
     """``table[t]`` as [B, 1, 1, 1] in the dtype and on the device of ``like`` [B, ...].
 
-    The float64 tables are indexed on the CPU and only then rounded, as in the original.
+    The float64 tables are rounded where they are, on the CPU, as in the original. Where ``t``
+    lies beside ``like`` on another device a table is moved there once, and nothing waits for it.
     """
-    values = table[t.cpu()].to(like.dtype).to(like.device)
+    if t.device == like.device and t.device.type != "cpu":
+        values = _moved(table, like)[t]
+    else:
+        values = table[t.cpu()].to(like.dtype).to(like.device)
     return values.reshape(-1, *[1] * (like.dim() - 1))
+
+
+def timestep_everywhere(value: int, like: Tensor) -> Tensor:
+    """int64 [B] of one timestep, made beside ``like`` [B, ...]."""
+    t = torch.full((like.shape[0],), value, dtype=torch.int64, device=like.device)
+    t.on_host = value  # type: ignore[attr-defined]
+    return t
+
+
+def common_timestep(t: Tensor) -> int:
+    """The one timestep of ``t`` [B], where it came from rather than from the device, which would
+    have to be waited for."""
+    known: int | None = getattr(t, "on_host", None)
+    return int(t[0]) if known is None else known
+
+
+_MOVED = WeakIdKeyDictionary()  # of a table: its copies by device and dtype, as long as it lives
+
+
+def _moved(table: Tensor, like: Tensor) -> Tensor:
+    if table not in _MOVED:
+        _MOVED[table] = {}
+    copies: dict[tuple[torch.device, torch.dtype], Tensor] = _MOVED[table]
+    place = (like.device, like.dtype)
+    if place not in copies:
+        copies[place] = table.to(like.dtype).to(like.device)
+    return copies[place]

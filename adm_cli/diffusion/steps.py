@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
 
-import torch
 from torch import Tensor
 
 from adm_cli.config import Prediction, Variance
@@ -23,10 +22,9 @@ from adm_cli.diffusion.process import (
     DenoisedFn,
     clip_xstart,
     condition_score,
-    model_timesteps,
     p_mean_variance,
 )
-from adm_cli.diffusion.schedule import NoiseSchedule
+from adm_cli.diffusion.schedule import NoiseSchedule, timestep_everywhere
 
 ModelFn = Callable[[Tensor, Tensor], Tensor]
 NoiseFn = Callable[[int, Tensor], Tensor]
@@ -57,9 +55,8 @@ class Sampler(Protocol):
 
 
 def timesteps_at(schedule: NoiseSchedule, i: int, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Index i for every image, on the CPU for the tables, and its original timestep beside x."""
-    t = torch.full((x.shape[0],), i, dtype=torch.int64)
-    return t, model_timesteps(schedule, t).to(x.device)
+    """Index i for every image, and its original timestep; both beside x."""
+    return timestep_everywhere(i, x), timestep_everywhere(int(schedule.timesteps[i]), x)
 
 
 def guided_xstart(

@@ -57,7 +57,7 @@ class Models:
             stage = self._stages[i]
             guided = stage.classifier is not None
             self.pipelines[i] = load_stage(
-                self.sources[i], self.device, _dtype(stage), guided=guided
+                self.sources[i], self.device, _dtype(stage), guided=guided, plain=stage.plain
             )
         return self.pipelines[i]
 

@@ -20,6 +20,7 @@ from adm_cli.devices import (
     free_bytes,
     out_of_memory,
     reproducible_kernels,
+    send,
 )
 from adm_cli.diffusion.finite import FiniteWatch
 from adm_cli.diffusion.guidance import Guidance
@@ -30,7 +31,7 @@ from adm_cli.diffusion.schedule import NoiseSchedule
 from adm_cli.diffusion.steps import Sampler, SampleStep
 from adm_cli.errors import ConfigError, DeviceError, UsageError, did_you_mean
 from adm_cli.guiding import guidance_kind, guided_by, labelled
-from adm_cli.loading import load_model
+from adm_cli.loading import hasten_on_cpu, load_model
 from adm_cli.models.classifier import NoisyClassifier
 from adm_cli.models.cost import activation_bytes
 from adm_cli.models.unet import SuperResUNet, UNet
@@ -62,34 +63,43 @@ def load_pipeline(
     guided: bool = True,
     device: str = "auto",
     dtype: str = "auto",
+    plain: bool = False,
 ) -> Pipeline:
     """Loads what `find_sources` finds (or found). ``device`` "auto" is CUDA, MPS or CPU.
 
     ``dtype`` "auto" is float32, or float16 on CUDA for models published so. With a float16 torso
     the classifier stays float32, as in the original: its gradient would underflow.
+
+    On a CPU the networks are changed to compute faster, their weights laid out for that as they
+    are first used (`adm_cli.models.fast`); ``plain`` leaves them as they are.
     """
     sources = (
         model if isinstance(model, Sources) else find_sources(model, classifier, guided=guided)
     )
     where = choose_device(device)
     compute = choose_dtype(dtype, where, use_fp16=sources.model.info.config.use_fp16)
-    return load_stage(sources, where, compute, guided=guided)
+    return load_stage(sources, where, compute, guided=guided, plain=plain)
 
 
 def load_stage(
-    sources: Sources, where: torch.device, compute: torch.dtype, *, guided: bool
+    sources: Sources, where: torch.device, compute: torch.dtype, *, guided: bool, plain: bool
 ) -> Pipeline:
     """As `load_pipeline`, on a device and in a precision that are chosen."""
     net = load_model(sources.model, device=where, dtype=compute)
     assert isinstance(net, UNet)
+    if not plain:
+        hasten_on_cpu(net, where)
     if not guided or sources.classifier is None:
         return Pipeline(sources, net, None, where, compute)
-    guide = load_model(sources.classifier, device=where, dtype=_classifier_dtype(compute))
+    guide = load_model(sources.classifier, device=where, dtype=classifier_dtype(compute))
     assert isinstance(guide, NoisyClassifier)
+    if not plain:
+        hasten_on_cpu(guide, where)
     return Pipeline(sources, net, guide, where, compute)
 
 
-def _classifier_dtype(compute: torch.dtype) -> torch.dtype:
+def classifier_dtype(compute: torch.dtype) -> torch.dtype:
+    """The classifier's beside a model in ``compute``."""
     return torch.float32 if compute == torch.float16 else compute
 
 
@@ -145,7 +155,7 @@ def weight_bytes(sources: Sources, dtype: torch.dtype, *, guided: bool) -> int:
     count = sources.model.parameters * dtype.itemsize
     if not guided or sources.classifier is None:
         return count
-    return count + sources.classifier.parameters * _classifier_dtype(dtype).itemsize
+    return count + sources.classifier.parameters * classifier_dtype(dtype).itemsize
 
 
 def generate(
@@ -352,11 +362,11 @@ def _sample_batch(
     draw = noise_source(seeds if small is None else [upsampling_seed(s) for s in seeds], shape)
 
     def noise(_i: int, like: Tensor) -> Tensor:
-        return draw().to(like)
+        return send(draw(), like.device, like.dtype)
 
     y = None
     if None not in classes:
-        y = torch.tensor(classes, dtype=torch.int64, device=pipeline.device)
+        y = send(torch.tensor(classes, dtype=torch.int64), pipeline.device)
     guidance: Guidance | None = None
     if scales[0] != 0:  # then none is
         if pipeline.classifier is None or y is None:
@@ -365,15 +375,15 @@ def _sample_batch(
     labels, no_class = None, model.config.num_classes  # the row after the classes: none of them
     if no_class is not None:
         ids = [no_class if c is None else c for c in classes]
-        labels = torch.tensor(ids, dtype=torch.int64, device=pipeline.device)
+        labels = send(torch.tensor(ids, dtype=torch.int64), pipeline.device)
     net: Callable[..., Tensor] = model
-    low_res = None if small is None else small.to(pipeline.device, real)
+    low_res = None if small is None else send(small, pipeline.device, real)
     if low_res is not None:
         net = partial(model, low_res=low_res)
         if (level := config.low_res_noise) is not None:
             noisy = noisy_low_res(low_res, level, seeds)
             net = partial(net, low_res=noisy, low_res_noise=low_res.new_full((len(seeds),), level))
-    x_T = draw().to(pipeline.device, real)
+    x_T = send(draw(), pipeline.device, real)
     x, watch = x_T, FiniteWatch()
     with reproducible_kernels():
         for step in sampler(

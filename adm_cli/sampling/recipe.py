@@ -38,6 +38,7 @@ _UNSAID: dict[str, Any] = {
     "cfg_interval": None,
     "project": 0,
     "low_res_noise": None,
+    "plain": False,
 }
 _GUIDANCE = ("guide_interval", "entropy_scaling")  # have no meaning at scale 0
 _CLASSIFIER_FREE = ("cfg", "cfg_interval")  # nor these where cfg is 1
@@ -77,7 +78,7 @@ def stage_recipe(run: Run, stage: Stage) -> dict[str, Any]:
 _RECIPE_ORDER = (
     "model", "model_sha256", "classifier", "classifier_sha256", "scale", "guide_interval",
     "entropy_scaling", "cfg", "cfg_interval", "sampler", "steps", "num_steps", "eta",
-    "clip_denoised", "project", "low_res_noise", "size", "dtype",
+    "clip_denoised", "project", "low_res_noise", "size", "dtype", "plain",
 )  # fmt: skip
 
 

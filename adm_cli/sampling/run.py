@@ -49,6 +49,7 @@ class Stage:
     low_res_noise: float | None = None
     size: tuple[int, int]  # height, width
     dtype: Literal["float32", "bfloat16", "float16", "float64"]
+    plain: bool = False  # the networks as written, on a CPU too, where rounding differs
 
     def __post_init__(self) -> None:
         if not 1 <= self.num_steps <= _MOST_STEPS or not 1 <= min(self.size) <= max(self.size):

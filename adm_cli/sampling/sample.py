@@ -59,6 +59,7 @@ def sample(
     batch_size: int | None = None,
     device: str = "auto",
     dtype: str = "auto",
+    plain: bool = False,
     clip: bool = True,
     upsampler: AnyPath | None = None,
     no_upsample: bool = False,
@@ -108,7 +109,7 @@ def sample(
         )
     config = sampling_config(sources, distinct_kinds(images), options)
     check_modifiers(options, [config])
-    where = Machine(choose_device(part.device), dtype, batch_size)
+    where = Machine(choose_device(part.device), dtype, batch_size, plain)
     upsampling = None
     if not no_upsample:
         upsampling = find_upsampling(sources, distinct_kinds(images), upsampler, later, where)

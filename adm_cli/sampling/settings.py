@@ -161,6 +161,7 @@ class Machine:
     device: torch.device
     dtype: str = "auto"  # as `devices.choose_dtype` takes it
     batch_size: int | None = None  # None: as many as fit, at most 16
+    plain: bool = False  # the networks as written: see `sampling.pipeline.load_pipeline`
 
     def precision(self, sources: Sources) -> torch.dtype:
         """Of a stage's model here."""
@@ -194,6 +195,7 @@ def make_stage(sources: Sources, config: SamplingConfig, machine: Machine) -> St
         low_res_noise=config.low_res_noise,
         size=info.config.image_size,
         dtype=str(machine.precision(sources)).removeprefix("torch."),  # type: ignore[arg-type]
+        plain=machine.plain,
     )
 
 

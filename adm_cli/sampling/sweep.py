@@ -76,6 +76,7 @@ def sweep(
     batch_size: int | None = None,
     device: str = "auto",
     dtype: str = "auto",
+    plain: bool = False,
     clip: bool = True,
     out: AnyPath | None = None,
     overwrite: bool = False,
@@ -110,7 +111,7 @@ def sweep(
     )  # fmt: skip
     _check_same_classes(models, images)
     folder = fresh_folder(FRESH) if out is None else Path(out)
-    where = Machine(choose_device(device), dtype, batch_size)
+    where = Machine(choose_device(device), dtype, batch_size, plain)
     cells = prepare_cells(models, axes, common, images, folder, where, overwrite=overwrite)
     whole = _Sweep(SweepFolder(folder), cells, rows, where)
     whole.begin(overwrite=overwrite)
@@ -285,7 +286,9 @@ class _Sweep:
         """Weights for all cells of a model, with its classifier if any of them is guided."""
         guided = any(cell.guided for cell in self.cells if cell.sources is sources)
         compute = self.where.precision(sources)
-        pipeline = load_stage(sources, self.where.device, compute, guided=guided)
+        pipeline = load_stage(
+            sources, self.where.device, compute, guided=guided, plain=self.where.plain
+        )
         return Models([sources], self.where.device, pipelines={0: pipeline})
 
     def _save(self) -> None:

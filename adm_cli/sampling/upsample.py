@@ -48,6 +48,7 @@ def upsample(
     resize: bool = False,
     device: str = "auto",
     dtype: str = "auto",
+    plain: bool = False,
     clip: bool = True,
     shard: str | None = None,
     out: AnyPath | None = None,
@@ -79,7 +80,7 @@ def upsample(
     options = StageOptions(
         sampler=sampler, steps=comma_list(steps), eta=eta, clip=clip, project=project, noise=noise
     )
-    where = Machine(choose_device(part.device), dtype, batch_size)
+    where = Machine(choose_device(part.device), dtype, batch_size, plain)
     run = _run(sources, images, options, where, outputs)
     models = Models([sources], where.device, made_of, pictures.size)
     job = SamplingJob(run, models, outputs, _settings(run, len(pictures)))

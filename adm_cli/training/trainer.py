@@ -20,6 +20,7 @@ from adm_cli.devices import DTYPES
 from adm_cli.diffusion.losses import prior_bits_per_dim
 from adm_cli.diffusion.timesteps import TIMESTEP_SAMPLERS, draw_timesteps, stratified
 from adm_cli.loading import build_model
+from adm_cli.models.fast import hasten
 from adm_cli.storage.images import to_model_range
 from adm_cli.training.degradation import crop_squares, degraded
 from adm_cli.training.distributed import World
@@ -63,6 +64,15 @@ def update_ema(averages: Sequence[Tensor], parameters: Sequence[Tensor], rate: f
     """average = rate * average + (1 - rate) * parameter, in place."""
     torch._foreach_mul_(list(averages), rate)
     torch._foreach_add_(list(averages), list(parameters), alpha=1 - rate)
+
+
+def hastens(config: TrainingConfig, device: torch.device) -> bool:
+    """Whether training computes by `adm_cli.models.fast`: on a CPU, in bfloat16 or channels-last.
+
+    In float32 with channels outermost torch's own kernels are as fast.
+    """
+    wanted = config.dtype == "bfloat16" or (config.channels_last and config.dtype == "float32")
+    return device.type == "cpu" and wanted
 
 
 class Means:
@@ -126,6 +136,8 @@ class Trainer:
         if init is not None:
             self.model.load_state_dict(init, strict=True)
         self.model.to(device)
+        if hastens(config, device):
+            hasten(self.model, pack=False)
         if config.channels_last:
             self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.model.torso_dtype = DTYPES[config.dtype]

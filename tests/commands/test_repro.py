@@ -45,6 +45,7 @@ def edit(path: Path, **changes: Any) -> None:
         ("--sampler", "ddim", "--eta", 0.5, "--format", "webp"),
         ("--no-clip", "--dtype", "bfloat16"),
         ("--num", 3, "--batch-size", 3),
+        ("--plain",),
     ],
 )
 def test_identical(draw: Run, again: Run, options: tuple[object, ...]) -> None:
@@ -58,6 +59,8 @@ def test_identical(draw: Run, again: Run, options: tuple[object, ...]) -> None:
     )
     assert (old == new).all()
     assert recipe == new_recipe
+    assert recipe is not None
+    assert recipe.get("plain", False) == ("--plain" in options)
 
 
 def test_a_preset_is_found_by_its_name(adm: Run) -> None:

@@ -1,0 +1,227 @@
+"""The networks as a CPU computes them faster: the same results, and the reference path kept."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from adm_cli import SamplingConfig, generate, load_pipeline
+from adm_cli.diffusion.guidance import classifier_gradient
+from adm_cli.loading import build_model, hasten_on_cpu
+from adm_cli.models import fast
+from adm_cli.models.fast import FastGroupNorm32, attention, can_pack, hasten
+from adm_cli.models.layers import GroupNorm32
+from tests.conftest import TOY_CLASSIFIER, TOY_UNET, Toys, randomise
+from tests.golden_arrays import close, stems
+from tests.models.test_models import FOLDED_UNET, TOY_UPSAMPLER, run, toy
+from tests.models.test_reference import inputs, load
+
+CPU = torch.device("cpu")
+PACKS = pytest.mark.parametrize("pack", [False, True], ids=["unpacked", "packed"])
+
+
+def hastened(model: Any, *, pack: bool) -> Any:
+    hasten(model, pack=pack)
+    return model
+
+
+@pytest.mark.parametrize("name", stems("models"))
+def test_golden_outputs_and_gradients_float64(name: str) -> None:
+    model, golden = load(name, torch.float64)
+    hastened(model, pack=False).requires_grad_(True)
+    x, t, extra = inputs(golden, torch.float64)
+    x.requires_grad_(True)
+    output = model(x, t, **extra)
+    close(output.detach(), golden["output_f64"], relative=1e-9)
+    (golden["vjp.v"].double() * output).sum().backward()
+    assert x.grad is not None
+    close(x.grad, golden["vjp.grad_x_f64"], relative=1e-9)
+    parameters = dict(model.named_parameters())
+    norms = torch.stack([parameters[key].grad.norm() for key in golden.meta["state_dict_keys"]])
+    close(norms, golden["vjp.param_grad_norm_f64"], relative=1e-9)
+
+
+@PACKS
+@pytest.mark.parametrize("name", stems("models"))
+def test_golden_outputs_float32(name: str, pack: bool) -> None:
+    model, golden = load(name, torch.float32)
+    hastened(model, pack=pack)
+    x, t, extra = inputs(golden, torch.float32)
+    for _ in range(2):  # packed at the first call, used at the second
+        close(model(x, t, **extra), golden["output_f64"], absolute=1e-4)
+
+
+@PACKS
+@pytest.mark.parametrize("name", stems("models", "cls*"))
+def test_golden_classifier_gradient(name: str, pack: bool) -> None:
+    model, golden = load(name, torch.float32)
+    hastened(model, pack=pack)
+    x, t, _ = inputs(golden, torch.float32)
+    gradient = classifier_gradient(model, x, t, golden["y"])
+    close(gradient, golden["grad_log_prob_y_f64"], relative=1e-4)
+
+
+@pytest.mark.parametrize("name", stems("models"))
+def test_golden_outputs_bfloat16(name: str) -> None:
+    model, golden = load(name, torch.bfloat16)
+    hastened(model, pack=can_pack(torch.bfloat16))
+    x, t, extra = inputs(golden, torch.float32)
+    output = model(x, t, **extra)
+    assert output.dtype == torch.float32
+    close(output, golden["output_f64"], relative=0.15)
+
+
+def test_this_torch_packs() -> None:
+    """Where this fails, torch's private functions have changed: weights are then not packed."""
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        pytest.skip("a torch without oneDNN")
+    assert can_pack(torch.float32)
+
+
+def test_without_those_functions_nothing_is_packed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*_: object) -> None:
+        raise AttributeError("no such operator")
+
+    monkeypatch.setattr(fast, "convolve_packed", missing)
+    monkeypatch.setattr("adm_cli.loading.can_pack", can_pack.__wrapped__)
+    model = toy(TOY_UNET).requires_grad_(False)
+    expected = run(model)
+    hasten_on_cpu(model, CPU)
+    close(run(model), expected, relative=1e-5)
+    assert not any(p.is_mkldnn for p in model.parameters())
+
+
+VARIANTS = [
+    TOY_UNET,
+    TOY_UPSAMPLER,
+    FOLDED_UNET,
+    replace(TOY_UNET, qkv_order="new", attention_window=2, attention_factors=(1, 2)),
+    replace(TOY_UNET, scale_shift_norm=False, rescale_residual=True),
+    replace(TOY_UNET, resblock_updown=False),
+    TOY_CLASSIFIER,
+]
+
+
+@PACKS
+@pytest.mark.parametrize("config", VARIANTS, ids=range(len(VARIANTS)))
+def test_every_architecture(config: Any, pack: bool) -> None:
+    model = toy(config).requires_grad_(False)
+    size = config.image_size
+    expected = run(model, size=size)
+    close(run(hastened(model, pack=pack), size=size), expected, relative=1e-5)
+
+
+def test_packed_weights_are_saved_as_they_were() -> None:
+    model = toy(TOY_UNET).requires_grad_(False)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    run(hastened(model, pack=True))
+    assert any(p.is_mkldnn for p in model.parameters())
+    after = model.state_dict()
+    assert list(after) == list(before)
+    assert all(torch.equal(after[name], before[name]) for name in before)
+
+
+def test_an_image_does_not_depend_on_the_batch_packed_for() -> None:
+    """The bits of one image, whether a large batch or it came first."""
+    first, second = (hastened(toy(TOY_UNET).requires_grad_(False), pack=True) for _ in range(2))
+    run(first, batch=16)
+    assert torch.equal(run(first, batch=1), run(second, batch=1))
+
+
+@pytest.mark.parametrize("shape", [(3, 64, 4, 6), (2, 64, 32, 32), (4, 256, 8, 8), (1, 32, 2, 2)])
+def test_group_norm(shape: tuple[int, ...]) -> None:
+    """Small and large maps, few and many values: torch's result and gradients."""
+    reference = randomise(GroupNorm32(shape[1]))
+    quick = FastGroupNorm32(shape[1])
+    quick.load_state_dict(reference.state_dict())
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(1)) + 0.5
+    last = x.contiguous(memory_format=torch.channels_last)
+    with torch.no_grad():
+        close(quick(last), reference(x), absolute=1e-5)
+        half = quick(last.bfloat16())
+        assert half.dtype == torch.bfloat16
+        close(half.float(), reference(x), absolute=0.06)
+    gradients = []
+    for norm, values in ((reference, x), (quick, last)):
+        values = values.clone().requires_grad_(True)
+        norm(values).pow(3).sum().backward()
+        gradients.append([values.grad, norm.weight.grad, norm.bias.grad])
+    for expected, found in zip(*gradients, strict=True):
+        close(found, expected, relative=1e-5)
+
+
+@pytest.mark.parametrize("most", [2**24, 100])
+def test_attention_by_matrix_products(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In bfloat16, all at once and in parts of some heads, with a gradient."""
+    monkeypatch.setattr(fast, "_MOST_SCORES", most)
+    q, k, v = torch.randn(3, 2, 5, 7, 16, generator=torch.Generator().manual_seed(2)).bfloat16()
+    expected = F.scaled_dot_product_attention(q.float(), k.float(), v.float())
+    q.requires_grad_(True)
+    out = attention(q, k, v)
+    assert out.dtype == torch.bfloat16
+    close(out.detach().float(), expected, absolute=0.05)
+    out.sum().backward()  # type: ignore[no-untyped-call]
+    assert q.grad is not None
+    assert q.grad.isfinite().all()
+
+
+def test_which_networks_are_hastened(monkeypatch: pytest.MonkeyPatch) -> None:
+    """UNets always, classifiers in float32 only with long vectors, none in float64 or on a GPU."""
+
+    def hastens(config: Any, dtype: torch.dtype, device: torch.device, capability: str) -> bool:
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+        model = build_model(config).requires_grad_(False)
+        model.set_dtype(dtype)
+        hasten_on_cpu(model, device)
+        return any(isinstance(m, FastGroupNorm32) for m in model.modules())
+
+    assert hastens(TOY_UNET, torch.float32, CPU, "AVX2")
+    assert hastens(TOY_UNET, torch.bfloat16, CPU, "AVX2")
+    assert hastens(TOY_CLASSIFIER, torch.bfloat16, CPU, "AVX512")
+    assert hastens(TOY_CLASSIFIER, torch.float32, CPU, "AVX512")
+    assert not hastens(TOY_CLASSIFIER, torch.float32, CPU, "AVX2")
+    assert not hastens(TOY_UNET, torch.float64, CPU, "AVX512")
+    assert not hastens(TOY_UNET, torch.float32, torch.device("cuda"), "AVX512")
+
+
+def draw(pipeline: Any, **settings: Any) -> torch.Tensor:
+    """Guided, of the first class the model knows."""
+    seeds = settings.pop("seeds", (0, 1))
+    config = SamplingConfig(
+        seeds=seeds,
+        classes=(min(pipeline.sources.classes),) * len(seeds),
+        scale=2.0,
+        sampler="ddim",
+        steps="5",
+        **settings,
+    )
+    return torch.cat([batch.images for batch in generate(pipeline, config)]).int()
+
+
+def test_both_paths_draw_the_same_pictures(toys: Toys) -> None:
+    quick = load_pipeline(toys.model, toys.classifier)
+    plain = load_pipeline(toys.model, toys.classifier, plain=True)
+    kinds = [any(isinstance(m, FastGroupNorm32) for m in p.model.modules()) for p in (quick, plain)]
+    assert kinds == [True, False]
+    assert (draw(quick) - draw(plain)).abs().max() <= 1
+    together, alone = draw(quick, seeds=(3, 4, 5)), draw(quick, seeds=(4,))
+    assert (together[1] - alone[0]).abs().max() <= 1
+
+
+def test_the_embedded_stack_on_both_paths() -> None:
+    """A guided picture of the embedded base and its enlargement, within one of 255."""
+    from adm_cli.sampling.pipeline import enlarge
+    from adm_cli.sources import find_upsampler
+
+    results = []
+    for plain in (False, True):
+        small = draw(load_pipeline("tiny", plain=plain), seeds=(0,))
+        enlarger = load_pipeline(find_upsampler("tiny_upsampler"), plain=plain)
+        config = SamplingConfig(seeds=(0,), classes=(None,), scale=0.0, sampler="ddim", steps="1")
+        results.append((small, next(enlarge(enlarger, small.to(torch.uint8), config)).images))
+    for quick, reference in zip(*results, strict=True):
+        assert (quick.int() - reference.int()).abs().max() <= 1

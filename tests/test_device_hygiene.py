@@ -1,0 +1,150 @@
+"""What would go wrong on a GPU, without one: on the meta device mixing devices fails, and reading
+a value back, which would wait for the device, does too. What is sent there is counted."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from adm_cli.config import DiffusionConfig, SamplingConfig
+from adm_cli.devices import send
+from adm_cli.diffusion.finite import FiniteWatch
+from adm_cli.diffusion.samplers import SAMPLERS
+from adm_cli.diffusion.schedule import NoiseSchedule, gather
+from adm_cli.guiding import guided_by, labelled
+from adm_cli.loading import build_model
+from adm_cli.training.trainer import Trainer
+from tests.conftest import TOY_CLASSIFIER, TOY_UNET, TOY_UPSAMPLER
+from tests.training.conftest import settings, toy_task
+from tests.training.test_trainer import batch
+
+META = torch.device("meta")
+SCHEDULE = NoiseSchedule.linear(100).respace("5")
+
+
+class Sent(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts tensors that go from the CPU to the meta device."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func in (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default):
+            source = args[-1] if func is torch.ops.aten.copy_.default else args[0]
+            self.count += source.device.type == "cpu" and result.device == META
+        return result
+
+
+def network(config: Any) -> Any:
+    with META:
+        return build_model(config).eval().requires_grad_(False)
+
+
+def sent_by_step(sampler: str, *, cfg: float, upsampler: bool = False, **options: Any) -> list[int]:
+    """How many tensors each step sends, of a sampler that is guided in every way."""
+    config = SamplingConfig(
+        seeds=(0, 1), classes=(0, 1), scale=2.0, guide_interval=(0.0, 0.9), cfg_interval=(0.1, 1.0)
+    )
+    diffusion = DiffusionConfig(num_timesteps=100, rescale_timesteps=True)
+    y = torch.zeros(2, dtype=torch.int64, device=META)
+    net, guidance = network(TOY_UNET), None
+    if upsampler:
+        net = partial(network(TOY_UPSAMPLER), low_res=torch.zeros(2, 3, 8, 8, device=META))
+    else:
+        classifier = network(TOY_CLASSIFIER)
+        guidance = guided_by(classifier, diffusion, config, y, (1.0, 2.0), torch.float32)
+    watch = FiniteWatch()
+    side = 16 if upsampler else 8
+    generator = torch.Generator().manual_seed(0)
+
+    def noise(_i: int, like: Tensor) -> Tensor:
+        return send(torch.randn(like.shape, generator=generator), like.device, like.dtype)
+
+    counts = []
+    steps = SAMPLERS[sampler](
+        watch.watched(labelled(net, diffusion, config, y, 5, (cfg, cfg))),
+        SCHEDULE,
+        torch.zeros(2, 3, side, side, device=META),
+        noise=noise,
+        guidance=None if guidance is None else watch.watched(guidance),
+        variance="learned_range",
+        **options,
+    )
+    with Sent() as sent:
+        for step in steps:
+            assert step.x.device == step.pred_xstart.device == META
+            counts.append(sent.count)
+            sent.count = 0
+        assert watch.marked(step.x).device == META
+    return counts
+
+
+@pytest.mark.parametrize("sampler", sorted(SAMPLERS))
+def test_a_guided_step_sends_its_noise_and_waits_for_nothing(sampler: str) -> None:
+    counts = sent_by_step(sampler, cfg=3.0)
+    assert len(counts) == 5
+    # After the first steps, which move the tables: of a solver of second order, one more then.
+    assert set(counts[2:]) == {1}
+
+
+def test_an_upsampler_and_eta() -> None:
+    assert set(sent_by_step("ddpm", cfg=1.0, upsampler=True)[2:]) == {1}
+    assert set(sent_by_step("ddim", cfg=1.0, eta=0.5)[2:]) == {1}
+
+
+def test_fixed_variance_tables_are_moved_once() -> None:
+    like, t = torch.zeros(2, 3, 4, 4, device=META), torch.zeros(2, dtype=torch.int64, device=META)
+    schedule = NoiseSchedule.linear(100)
+    with Sent() as sent:
+        for _ in range(3):
+            assert gather(schedule.alphas_cumprod, t, like).shape == (2, 1, 1, 1)
+            gather(schedule.fixed_large_log_variance, t, like)
+            gather(schedule.alphas_cumprod, t, like.double())
+    assert sent.count == 3
+
+
+def test_a_value_beside_the_image_is_that_of_the_cpu() -> None:
+    """The second way of `gather`, which a CPU does not take: the same bits."""
+    from adm_cli.diffusion import schedule as module
+
+    t, like = torch.tensor([0, 3, 4]), torch.zeros(3, 1, 1, 1)
+    moved = module._moved(SCHEDULE.alphas_cumprod, like)[t]
+    assert torch.equal(moved, gather(SCHEDULE.alphas_cumprod, t, like).flatten())
+
+
+def test_second_order_weights() -> None:
+    """By their definition: half the ratio of a step to that before it, none for the last two."""
+    h = SCHEDULE.half_log_snr
+    weights = SCHEDULE.second_order_weights
+    assert weights.tolist()[:2] == [0, 0]
+    for i in range(2, len(SCHEDULE) - 1):
+        expected = (h[i - 1] - h[i]) / (2 * (h[i] - h[i + 1]))
+        assert math.isclose(weights[i], expected, rel_tol=1e-12)
+    for few in ("1", "2", "3"):
+        assert NoiseSchedule.linear(100).respace(few).second_order_weights.abs().sum() == 0
+
+
+@pytest.mark.parametrize("kind", ["diffusion", "classifier", "upsampler"])
+def test_a_training_step(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its gradient; timesteps alone stay on the CPU, where the tables are. (There is no generator
+    on meta: no noise is drawn.)"""
+
+    def no_noise(_seed: int, _step: int, places: range, shape: Any, device: Any) -> Tensor:
+        return torch.zeros(len(places), *shape, device=device)
+
+    monkeypatch.setattr("adm_cli.training.trainer.image_noise", no_noise)
+    one = Trainer(toy_task(kind), settings(label_dropout=0.0), device=META)
+    inputs = one.inputs(batch())
+    found = {name: value for name, value in vars(inputs).items() if value is not None}
+    assert {name for name, value in found.items() if value.device != META} == {"t"}
+    metrics = one.accumulate(inputs)
+    assert {value.device for value in metrics.values()} == {META}
+    assert all(p.grad is not None and p.grad.device == META for p in one.parameters)
