@@ -166,9 +166,9 @@ class LimitedFile:
             here = self.tell()
             left = self.seek(0, io.SEEK_END) - here
             self.seek(here)
-            size = left if size < 0 else size
-            check_bytes(size, self.most)
-            size = min(size, left)
+            check_bytes(left if size < 0 else size, self.most)
+            size = left if size < 0 else min(size, left)
+        check_bytes(size, self.most)
         data = self.file.read(size)
         if self.mark and data.count(self.mark) > self.entries:
             raise TooMuchError(f"over {self.entries:,} files")

@@ -139,7 +139,7 @@ class _Reader:
         if depth > _MOST_DEPTH:
             raise ConfigError("flags: commands within commands, too deep to be read")
         self.text, self.found, self.depth = text, found, depth
-        self.at = 0
+        self.at = self.arrays = 0  # lists that are open
         # Of this command: lines were joined, a comment ended it there. Of the one before: that.
         self.continued = self.cut = self.follows_cut = False
 
@@ -234,11 +234,15 @@ class _Reader:
         """``NAME=(a b c)``, its words joined by blanks."""
         inner = _Words()
         self.at += 1
+        self.arrays += 1
+        if self.arrays > _MOST_DEPTH:
+            raise ConfigError("flags: lists within lists, too deep to be read")
         while self.at < len(self.text) and self.text[self.at] != ")":
             if not self._one(inner):
                 inner.end()
         inner.end()
         self.at += 1
+        self.arrays -= 1
         return " ".join(inner.done)
 
     def _variable(self) -> str:

@@ -70,6 +70,20 @@ def chunked(*pieces: bytes, end: bool = True, lines: tuple[str, ...] = (TAG,)) -
     return behave
 
 
+def endless_trailers(*lines: str, status: str = "200 OK", body: bytes = DATA[:500]) -> Behaviour:
+    """Chunks of less than was announced, and after them lines for as long as anybody reads."""
+
+    def behave(request: Request) -> None:
+        chunked_body = f"{len(body):x}\r\n".encode() + body + b"\r\n0\r\n"
+        request.head(status, "Transfer-Encoding: chunked", TAG, *lines)
+        request.raw(chunked_body)
+        while True:  # ends with the connection
+            request.raw(b"X-More: of this\r\n" * 100)
+            time.sleep(0.001)
+
+    return behave
+
+
 def to(location: str, status: str = "302 Found") -> Behaviour:
     return says(status, f"Location: {location}", "Content-Length: 0")
 
@@ -176,6 +190,7 @@ MISBEHAVIOURS: dict[str, Behaviour] = {
     "a chunk of senseless length": says(
         "200 OK", "Transfer-Encoding: chunked", LENGTH, body=b"zz\r\n" + DATA
     ),
+    "trailers without end": endless_trailers(LENGTH),
     # contents
     "a web page": says(
         "200 OK", "Content-Type: text/html", f"Content-Length: {len(HTML)}", body=HTML
@@ -213,6 +228,9 @@ MISBEHAVIOURS: dict[str, Behaviour] = {
     "a part that is cut": part(300, 999, 1000, TAG, "Content-Length: 700", body=DATA[300:700]),
     "a part without its body": part(300, 999, 1000, TAG, "Content-Length: 700", body=b""),
     "a part with too much": part(300, 999, 1000, TAG, body=DATA[300:] + b"more"),
+    "a part with trailers without end": endless_trailers(
+        "Content-Range: bytes 300-999/1000", status="206 Partial Content", body=DATA[300:600]
+    ),
     "several parts at once": says(
         "206 Partial Content", "Content-Type: multipart/byteranges; boundary=x", body=b"--x--"
     ),

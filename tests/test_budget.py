@@ -9,7 +9,7 @@ import zipfile
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from adm_cli.budget import (
@@ -23,6 +23,7 @@ from adm_cli.budget import (
     whole_number,
 )
 
+at_leisure = settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 JSON = st.recursive(
     st.none()
     | st.booleans()
@@ -34,6 +35,7 @@ JSON = st.recursive(
 )
 
 
+@at_leisure
 @given(JSON, st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]))
 def test_json_is_read_as_ever(value: Any, encoding: str) -> None:
     text = json.dumps(value, ensure_ascii=False)
@@ -43,6 +45,7 @@ def test_json_is_read_as_ever(value: Any, encoding: str) -> None:
         assert parse_json(text.encode(encoding)) == value
 
 
+@at_leisure
 @given(JSON)
 def test_entries_and_depth_are_counted_exactly(value: Any) -> None:
     def size(value: Any) -> tuple[int, int]:
@@ -83,6 +86,7 @@ def test_too_much_json_is_refused_at_once(text: str) -> None:
             parse_json(form)
 
 
+@at_leisure
 @given(st.text(alphabet='[]{},:"\\ 1e9-n\n', max_size=40))
 def test_what_is_no_json_is_a_value_error(text: str) -> None:
     try:

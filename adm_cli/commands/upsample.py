@@ -71,6 +71,7 @@ def upsample(
         bool,
         typer.Option("--resize", help="Fit pictures of another size: cut to shape, then averaged."),
     ] = False,
+    value_range: options.ValueRange = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
     plain: options.Plain = False,

@@ -20,6 +20,7 @@ import numpy as np
 from adm_cli.errors import AdmError, UsageError
 from adm_cli.sampling.folder import RunFolder
 from adm_cli.sampling.merge import Entry, open_runs
+from adm_cli.storage.depth import ValueRange, parse_value_range
 from adm_cli.storage.files import read_file
 from adm_cli.storage.foreign import read_start
 from adm_cli.storage.images import Pixels, recipe_in
@@ -31,6 +32,7 @@ from adm_cli.storage.pictures import (
     decode_picture,
     fit_picture,
 )
+from adm_cli.storage.ranges import guess_by_peaks
 
 Size = tuple[int, int]
 _MOST_IN_FILE = 200_000  # pictures of an array, each of which is looked at before any work
@@ -53,8 +55,14 @@ class InputPicture:
 class InputPictures:
     """A set of `InputPicture`, read as they are asked for, at ``size`` where that is given."""
 
-    def __init__(self, items: Sequence[InputPicture], size: Size | None) -> None:
-        self.items, self.size = items, size
+    def __init__(
+        self,
+        items: Sequence[InputPicture],
+        size: Size | None,
+        values: ValueRange | None = None,  # of those that have 16 bits
+        notes: Sequence[str] = (),  # lines for a person
+    ) -> None:
+        self.items, self.size, self.values, self.notes = items, size, values, notes
 
     def __len__(self) -> int:
         return len(self.items)
@@ -82,20 +90,48 @@ def open_inputs(
     paths: Sequence[Path],
     *,
     resize: Size | None = None,
+    values: str | None = None,
     on_picture: Callable[[int], None] | None = None,
 ) -> InputPictures:
     """The pictures of files, folders (sorted) and npz files, one after the other.
 
-    ``resize`` fits every picture to that height and width. ``on_picture`` is told how many were
-    read. Raises UsageError where there is nothing to read, AdmError for a picture that cannot be.
+    ``resize`` fits every picture to that height and width. ``values`` is ``--value-range``; without
+    it that of 16-bit files is guessed, and said. ``on_picture`` is told how many were read. Raises
+    UsageError where there is nothing to read, AdmError for a picture that cannot be.
     """
+    within: ValueRange | None
+    notes: list[str] = []
+    if values is not None:
+        within = parse_value_range(values)
+    else:
+        files = [file for path in paths for file in _plain_files(path)]
+        within, notes = guess_by_peaks(files, lambda i: _read_quietly(Path(files[i])))
     found: list[InputPicture] = []
     for path in paths:
-        for item in _open(path, resize):
+        for item in _open(path, resize, within):
             found.append(item)
             if on_picture is not None:
                 on_picture(len(found))
-    return InputPictures(found, resize)
+    return InputPictures(found, resize, within, notes)
+
+
+def _plain_files(path: Path) -> list[str]:
+    """The picture files of an input that is a file or folder; what is wrong is told later."""
+    if os.path.isfile(path):
+        return [str(path)]
+    if not os.path.isdir(path) or RunFolder(path).exists():
+        return []
+    try:
+        return [str(file) for file in _files(path)]
+    except AdmError:
+        return []
+
+
+def _read_quietly(path: Path) -> bytes:
+    try:
+        return _read_file(path)
+    except AdmError:
+        return b""
 
 
 def run_picture(run: RunFolder, file: str) -> InputPicture:
@@ -104,15 +140,19 @@ def run_picture(run: RunFolder, file: str) -> InputPicture:
 
 
 def find_inputs(
-    wanted: Sequence[tuple[str, str]], near: Path, given: Sequence[Path], size: Size
+    wanted: Sequence[tuple[str, str]],
+    near: Path,
+    given: Sequence[Path],
+    size: Size,
+    values: ValueRange | None = None,
 ) -> list[InputPicture | None]:
     """Pictures that were enlarged before, by `InputPicture.where` and hash; None for a lost one.
 
     A relative name is looked for in the present folder and in those above ``near``, then a picture
-    of any name among ``given``. ``size`` is that to which they were fitted. Raises as `open_inputs`
-    for ``given`` alone.
+    of any name among ``given``. ``size`` is that to which they were fitted, ``values`` the range
+    of their 16 bits. Raises as `open_inputs` for ``given`` alone.
     """
-    others = {item.pixels_sha256: item for item in open_inputs(given, resize=size).items}
+    others = {item.pixels_sha256: item for path in given for item in _open(path, size, values)}
     opened: dict[Path, list[InputPicture]] = {}
 
     def look(where: str, digest: str) -> InputPicture | None:
@@ -122,7 +162,7 @@ def find_inputs(
             if match is not None and not os.path.isfile(path):
                 path, index = folder / match[1], int(match[2])
             if path not in opened:
-                opened[path] = _open_quietly(path, size)
+                opened[path] = _open_quietly(path, size, values)
             found = opened[path][index : index + 1]
             if found and found[0].pixels_sha256 == digest:
                 return found[0]
@@ -131,21 +171,21 @@ def find_inputs(
     return [look(where, digest) for where, digest in wanted]
 
 
-def _open_quietly(path: Path, size: Size) -> list[InputPicture]:
+def _open_quietly(path: Path, size: Size, values: ValueRange | None) -> list[InputPicture]:
     """The pictures of a file; none where they cannot be read."""
     try:
-        return list(_open(path, size)) if os.path.isfile(path) else []
+        return list(_open(path, size, values)) if os.path.isfile(path) else []
     except AdmError:
         return []
 
 
-def _open(path: Path, resize: Size | None) -> Iterator[InputPicture]:
+def _open(path: Path, resize: Size | None, values: ValueRange | None) -> Iterator[InputPicture]:
     # unlike Path's, these raise nothing, however long the name
     if os.path.isdir(path) and RunFolder(path).exists():
         for entry in open_runs([path], partial=True)[1]:
             yield _entry_picture(entry, resize)
     elif os.path.isdir(path):
-        yield from (_picture(file, resize) for file in _files(path))
+        yield from (_picture(file, resize, values) for file in _files(path))
     elif not os.path.exists(path):
         raise UsageError(f"no such picture, folder or npz: {path}")
     elif not os.path.isfile(path):  # a pipe would be waited for
@@ -153,7 +193,7 @@ def _open(path: Path, resize: Size | None) -> Iterator[InputPicture]:
     elif path.suffix.lower() in ENDINGS or read_start(path).startswith(b"PK\3\4"):
         yield from _array_pictures(read_image_arrays(path), resize)
     else:
-        yield _picture(path, resize)
+        yield _picture(path, resize, values)
 
 
 def _files(folder: Path) -> list[Path]:
@@ -173,9 +213,9 @@ def _files(folder: Path) -> list[Path]:
     raise UsageError(f"no pictures in {folder}: expected {SOME_ENDINGS} files{hint}")
 
 
-def _picture(path: Path, resize: Size | None) -> InputPicture:
+def _picture(path: Path, resize: Size | None, values: ValueRange | None) -> InputPicture:
     data = _read_file(path)
-    pixels = np.asarray(decode_picture(data, str(path)))
+    pixels = np.asarray(decode_picture(data, str(path), values))
     return InputPicture(
         path.stem,
         str(path),
@@ -184,7 +224,7 @@ def _picture(path: Path, resize: Size | None) -> InputPicture:
         recipe_in(data),
         None,
         None,
-        partial(_read_picture, path),
+        partial(_read_picture, path, values),
     )
 
 
@@ -205,8 +245,8 @@ def _entry_picture(entry: Entry, resize: Size | None) -> InputPicture:
     )
 
 
-def _read_picture(path: Path) -> Pixels:
-    return np.asarray(decode_picture(_read_file(path), str(path)))
+def _read_picture(path: Path, values: ValueRange | None = None) -> Pixels:
+    return np.asarray(decode_picture(_read_file(path), str(path), values))
 
 
 def _read_file(path: Path) -> bytes:

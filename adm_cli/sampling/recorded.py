@@ -16,6 +16,7 @@ from adm_cli.sampling.run import Filter, Run, Stage
 from adm_cli.sampling.settings import low_res_size
 from adm_cli.sources import Sources, find_sources, find_upsampler
 from adm_cli.storage.checkpoints import ModelFile
+from adm_cli.storage.depth import ValueRange
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,9 @@ def recorded_pictures(
     size = low_res_size(sources)
     wanted = [(str(image.input), str(image.small_sha256)) for image in images]
     made = EnlargedPictures({}, {}, size)
-    pictures = find_inputs(wanted, folder.path, now.inputs, size)
+    within = folder.read().value_range
+    values = None if within is None else ValueRange(*within, given=True)
+    pictures = find_inputs(wanted, folder.path, now.inputs, size, values)
     for image, (where, _), picture in zip(images, wanted, pictures, strict=True):
         if picture is None:
             made.without[image.file] = where

@@ -13,7 +13,7 @@ import torch
 from adm_cli.batches import OVERFLOW_ADVICE
 from adm_cli.devices import choose_device, use_threads
 from adm_cli.errors import AdmError, NotFiniteError, RunError, UsageError
-from adm_cli.events import AnyPath, OnEvent
+from adm_cli.events import AnyPath, Note, OnEvent
 from adm_cli.sampling.arguments import path_or_none
 from adm_cli.sampling.events import BatchDone, Ended, Event, Started, follow
 from adm_cli.sampling.folder import RunFolder
@@ -44,6 +44,9 @@ from adm_cli.sources import Sources
 from adm_cli.storage.files import check_writable
 from adm_cli.storage.images import Pixels, Recipe, open_picture, save_image
 from adm_cli.storage.pictures import fit_picture
+
+_USUAL_BATCH, _MOST_BATCH = 16, 64  # images computed at once: by default, and to make one again
+_MOST_PIXELS = 2**20  # of a batch above the usual one
 
 Remade = Generator[Event, None, Finished]
 
@@ -134,6 +137,11 @@ def _remake(recipe: Mapping[str, Any], picture: Path, now: Whereabouts, depth: i
         small = yield from _small_picture(recipe, picture, now, depth, resize)
     device = choose_device(now.device or run.device)
     models, run = Models([sources], device), _made_now(run, sources, device)
+    most = max(_USUAL_BATCH, min(_MOST_BATCH, _MOST_PIXELS // (run.size[0] * run.size[1])))
+    if run.batch_size > most:  # one image is wanted, and the others are padding
+        text = f"computed {run.batch_size} at once when it was made, {most} now"
+        yield Note(f"{text}: rounding may differ")
+        run = replace(run, batch_size=most)
     yield from models.prepare(run, keep_base=False)
     painter = NetworkPainter(run, run.first, models.load(0))
     return (yield from _painted(painter, run, small, resize))

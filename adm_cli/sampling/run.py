@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
-from adm_cli.budget import parse_json
+from adm_cli.budget import finite_number, parse_json
 from adm_cli.config import read_config
 from adm_cli.errors import ConfigError, RunError, UsageError
 from adm_cli.presets import ENLARGEMENTS
@@ -81,6 +81,7 @@ class Run:
     batch_size: int  # images computed at once
     format: str  # of the files: png, webp
     versions: Mapping[str, str]  # adm, torch, pillow: a change is told
+    value_range: tuple[float, float] | None = None  # of what is enlarged, in files of 16 bits
     # Settings left to the program, not asked for: a run that is there keeps its own.
     chosen: tuple[str, ...] = field(default=(), compare=False)
 
@@ -124,7 +125,8 @@ def settings(run: Run) -> dict[str, Any]:
         for name, value in dataclasses.asdict(stage).items():
             if name not in (*_NAMES, "size", "upsampler"):
                 found[f"{prefix}{name}"] = value
-    names = ("size", "device", "threads", "batch_size", "format")
+    names = ["size", "device", "threads", "batch_size", "format"]
+    names += [] if run.value_range is None else ["value_range"]
     return found | {name: getattr(run, name) for name in names}
 
 
@@ -161,6 +163,7 @@ def render_run(run: Run) -> bytes:
         "batch_size": run.batch_size,
         "picture_format": run.format,
         "versions": dict(run.versions),
+        **({} if run.value_range is None else {"value_range": run.value_range}),
     }
     rows = ",\n    ".join(json.dumps(row_to_json(row)) for row in run.images.rows)
     body = json.dumps(head, indent=2)[:-2] + f',\n  "images": [\n    {rows}\n  ],\n'
@@ -193,6 +196,15 @@ def read_run(path: Path) -> Run:
         raise RunError(f"{path} is no run of adm: {error}") from None
 
 
+def _value_range(found: Any) -> tuple[float, float] | None:
+    if found is None:
+        return None
+    low, high = map(finite_number, found)
+    if not low < high:
+        raise ValueError(f"value_range is {found!r:.40}")
+    return low, high
+
+
 def _run_from(value: Mapping[str, Any]) -> Run:
     stages: list[Stage | Filter] = []
     for row in value["stages"]:
@@ -205,6 +217,7 @@ def _run_from(value: Mapping[str, Any]) -> Run:
         batch_size=value["batch_size"],
         format=value["picture_format"],
         versions=MappingProxyType(dict(value["versions"])),
+        value_range=_value_range(value.get("value_range")),
     )
     if not 1 <= len(stages) <= 2 or not isinstance(stages[0], Stage):
         raise ValueError(f"{len(stages)} stages")

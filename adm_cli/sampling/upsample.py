@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from adm_cli.config import UNetConfig
 from adm_cli.devices import choose_device
 from adm_cli.errors import RunError, UsageError
-from adm_cli.events import AnyPath, OnEvent, as_paths
+from adm_cli.events import AnyPath, Note, OnEvent, as_paths
 from adm_cli.presets import CHECKPOINTS
 from adm_cli.sampling.arguments import Seeds, comma_list, path_or_none
 from adm_cli.sampling.events import PictureRead
@@ -46,6 +47,7 @@ def upsample(
     noise: float | None = None,
     batch_size: int | None = None,
     resize: bool = False,
+    value_range: str | None = None,
     device: str = "auto",
     dtype: str = "auto",
     plain: bool = False,
@@ -68,7 +70,7 @@ def upsample(
     """
     part = find_part(shard, device, path_or_none(out))
     sources = None if model is None else find_upsampler(model)
-    pictures = _read(as_paths(inputs), sources, resize, on_event)
+    pictures = _read(as_paths(inputs), sources, resize, value_range, on_event)
     sources = sources or _upsampler_for(pictures)
     _check_sizes(pictures, sources)
     outputs = choose_outputs(
@@ -82,6 +84,8 @@ def upsample(
     )
     where = Machine(choose_device(part.device), dtype, batch_size, plain)
     run = _run(sources, images, options, where, outputs)
+    if pictures.values is not None:
+        run = replace(run, value_range=pictures.values[:2])
     models = Models([sources], where.device, made_of, pictures.size)
     job = SamplingJob(run, models, outputs, _settings(run, len(pictures)))
     if dry_run:
@@ -100,7 +104,11 @@ def _run(
 
 
 def _read(
-    paths: Sequence[Path], sources: Sources | None, resize: bool, on_event: OnEvent | None
+    paths: Sequence[Path],
+    sources: Sources | None,
+    resize: bool,
+    value_range: str | None,
+    on_event: OnEvent | None,
 ) -> InputPictures:
     size = None
     if resize:
@@ -111,7 +119,11 @@ def _read(
     if on_event is not None:
         show = on_event
         told = lambda count: show(PictureRead(count))  # noqa: E731
-    return open_inputs(paths, resize=size, on_picture=told)
+    found = open_inputs(paths, resize=size, values=value_range, on_picture=told)
+    if on_event is not None:
+        for note in found.notes:
+            on_event(Note(note))
+    return found
 
 
 def _upsampler_for(pictures: InputPictures) -> Sources:

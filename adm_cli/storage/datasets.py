@@ -27,8 +27,8 @@ from adm_cli.storage.splits import ROLES, describe_splits, find_splits, half_spl
 
 _ENOUGH = 10  # pictures of a class that can spare one for validation
 _NO_PICTURES = frozenset(  # whose files belong to a set and are none of its pictures
-    "txt json jsonl ndjson csv tsv cls class label xml md rst html htm yaml yml toml ini cfg log "
-    "pdf py ipynb sh db lock sha256 md5 parquet xlsx xls crc".split()
+    "txt json jsonl ndjson csv tsv cls class label target class_id label_id xml md rst html htm "
+    "yaml yml toml ini cfg log pdf py ipynb sh db lock sha256 md5 parquet xlsx xls crc".split()
 )
 _NO_PICTURE_NAMES = frozenset("readme license licence copying makefile authors changelog".split())
 
@@ -125,7 +125,10 @@ def list_pictures(paths: Sequence[Path]) -> Listing:
             if part.role is not None:
                 splits[part.role][part.folder] += 1
         if halves := half_splits(mine) if not any(splits.values()) else []:
-            notes.append(f"{' and '.join(halves)} look like splits, others beside them do not")
+            one = len(halves) == 1
+            what = "looks like a split" if one else "look like splits"
+            rest = "what is beside it does not" if one else "others beside them do not"
+            notes.append(f"{' and '.join(halves)} {what}, {rest}")
     unread = _unread([name for _, name in files])
     if not pictures:
         found = f"; it holds {unread}" if unread else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from contextlib import suppress
 from pathlib import Path
 
 from PIL import Image
@@ -11,6 +12,7 @@ from PIL import Image
 from adm_cli.storage.files import open_file
 
 START = 512  # bytes that tell
+_SHORTEST_TEXT = 8  # characters; fewer may be the start of anything
 
 # First bytes, what the file then is, and what to do about it.
 _STARTS: tuple[tuple[bytes, str, str], ...] = (
@@ -32,6 +34,10 @@ _STARTS: tuple[tuple[bytes, str, str], ...] = (
     (b"II*\0", "a picture (TIFF)", "expected weights"),
     (b"MM\0*", "a picture (TIFF)", "expected weights"),
     (b"%PDF-", "a PDF", "expected weights"),
+    (b"PK\5\6", "an empty zip archive", "expected weights, as torch.save writes them"),
+    (b"PAR1", "a table (Parquet)", "expected weights"),
+    (b"\x04\x22\x4d\x18", "compressed with lz4", "unpack it first: lz4 -d"),
+    (b"\xd0\xcf\x11\xe0", "a document", "expected weights"),
     (b"SQLite format 3", "an SQLite database", "expected weights"),
     (b"\x7fELF", "a program", "expected weights"),
 )  # fmt: skip
@@ -53,6 +59,12 @@ def describe_foreign(start: bytes, name: str) -> str | None:
             return f"is {what}: {mend}"
     if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
         return "is a picture (WebP): adm info shows what made it"
+    if start[4:8] == b"ftyp":
+        return "is a picture or film (HEIC, AVIF, MP4): expected weights"
+    if start[:1] == b"\x08" and b"pytorch" in start[:24]:
+        return "is ONNX: only weights of PyTorch can be read"
+    if len(start) == START and not start.strip(b"\0"):
+        return "begins with zeros, as a download does that was never filled: get it again"
     if start[257:262] == b"ustar":
         return "is a tar archive: unpack it first"
     text = start.lstrip(b"\xef\xbb\xbf \t\r\n")
@@ -62,6 +74,11 @@ def describe_foreign(start: bytes, name: str) -> str | None:
         if name in _RECORDS:
             return f"is the record of a {_RECORDS[name]}: adm info shows the folder it lies in"
         return "is JSON, not weights: give the .pt or .safetensors file that lies beside it"
+    if len(start) < START and b"\0" not in start:
+        with suppress(UnicodeDecodeError):
+            words = " ".join(start.decode().split())
+            if len(words) >= _SHORTEST_TEXT and words.isprintable():
+                return f"is a text, not weights, perhaps a pointer to them or an error: {words:.60}"
     return None
 
 

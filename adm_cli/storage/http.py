@@ -42,7 +42,9 @@ class ChangedError(Exception):
 
 
 def whole_version(headers: Headers, url: str) -> Version:
-    """What a 200 offers; raises DownloadError for what can be no weights."""
+    """What a 200 offers; raises DownloadError for what can be no weights, TransientError for a
+    length that contradicts itself.
+    """
     _check_encoding(headers, url)
     if headers.get("Content-Type", "").lower().startswith("text/html"):
         raise web_page(url)
@@ -51,6 +53,8 @@ def whole_version(headers: Headers, url: str) -> Version:
         raise DownloadError(
             f"{shown(url)}: the server does not say how long it is (Content-Length)"
         )
+    if "Transfer-Encoding" in headers:  # against RFC 9112, 6.2; lines after chunks need not end
+        raise TransientError("its length is told in two ways")
     return Version(length, headers.get("ETag"), headers.get("Last-Modified"), whole_md5(headers))
 
 
@@ -58,9 +62,11 @@ def part_end(headers: Headers, url: str, version: Version, start: int, end: int)
     """Where a 206 for ``[start, end)`` of ``version`` ends; it may be shorter (15.3.7).
 
     Raises TransientError if it contradicts itself or what was asked for, ChangedError if it is of
-    another version.
+    another version, or in chunks, whose end may never come.
     """
     _check_encoding(headers, url)
+    if "Transfer-Encoding" in headers:
+        raise ChangedError
     etag, modified = headers.get("ETag"), headers.get("Last-Modified")
     if etag not in (None, version.etag) or modified not in (None, version.modified):
         raise ChangedError

@@ -26,6 +26,7 @@ LABEL_COLUMNS = (
     "category_name class_label"
 ).split()
 
+_BINARY = {b"PAR1": "Parquet", b"PK\3\4": "a spreadsheet or archive", b"ARROW1": "Arrow"}
 _COLUMNS = frozenset((*FILE_COLUMNS, *LABEL_COLUMNS))
 _ENDING = re.compile(r"\.[A-Za-z][A-Za-z0-9]{1,4}$")
 _WHOLE_FLOAT = re.compile(r"(-?\d{1,18})\.0+")
@@ -117,6 +118,8 @@ def parse_labels(data: bytes, name: str, where: str) -> LabelTable | None:
     if len(data) > MOST_TABLE:
         raise UsageError(f"{where}: over {MOST_TABLE / 1e6:.0f} MB are too many for labels")
     ending = PurePosixPath(name).suffix.lower()
+    if binary := next((what for start, what in _BINARY.items() if data.startswith(start)), None):
+        raise NotLabelsError(f"{where} is {binary}: save it as CSV, e.g. with pandas' to_csv")
     try:
         if ending == ".json":
             text = decode_text(data)
@@ -146,7 +149,10 @@ def _from_json(value: Any, where: str) -> LabelTable | None:
         if value is None:
             return None
     if isinstance(value, dict):
-        value = list(value.items())
+        if value and all(_are_files(names) for names in value.values()):  # of each class
+            value = [[name, label] for label, names in value.items() for name in names]
+        else:
+            value = list(value.items())
     if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
         return _from_objects(value, where)
     if (
@@ -159,6 +165,12 @@ def _from_json(value: Any, where: str) -> LabelTable | None:
     if all(label is None for _, label in value):
         return None
     return LabelTable([(key, _word(label, where)) for key, label in value], where)
+
+
+def _are_files(names: Any) -> bool:
+    return isinstance(names, list) and all(
+        isinstance(name, str) and name.lower().endswith(EXTENSIONS) for name in names
+    )
 
 
 def _from_objects(items: Sequence[Any], where: str) -> LabelTable | None:
@@ -184,9 +196,12 @@ def _word(label: Any, where: str) -> str:
         label = int(label)
     if type(label) in (int, str):
         return str(label).strip()
-    if isinstance(label, list) and label and sorted(label) == [0] * (len(label) - 1) + [1]:
+    if isinstance(label, list) and label.count(1) == 1 and label.count(0) == len(label) - 1:
         return str(label.index(1))
-    raise UsageError(f"{where}: a label must be a number or a word, got {label!a:.40}")
+    raise UsageError(
+        f"{where}: a label must be a number or a word, got {label!a:.40}: expected pairs such as "
+        f'["a.png", 7]'
+    )
 
 
 def _from_rows(rows: Sequence[Sequence[str]], where: str) -> LabelTable:
@@ -209,12 +224,19 @@ def _from_rows(rows: Sequence[Sequence[str]], where: str) -> LabelTable:
         wanted = "file" if file is None else "label"
         raise NotLabelsError(f"{where}: no column is called {wanted}: {', '.join(rows[0])!a:.60}")
     if file is None or label is None:
-        file, label = 0, 1
+        file = _file_column(rows)
+        label = next(i for i in (file + 1, 0) if i < len(heading))
         if len(heading) > 2:
-            doubts.append(f"{where}: columns without known names, the second is the label")
+            which = ("first", "second", "third")[label] if label < 3 else f"{label + 1}th"
+            doubts.append(f"{where}: columns without known names, the {which} is the label")
     else:
         rows = rows[1:]
     return LabelTable(_pairs(rows, file, label, where), where, doubts)
+
+
+def _file_column(rows: Sequence[Sequence[str]]) -> int:
+    """The first in which the last row, which is no heading, names a picture; else the first."""
+    return next((i for i, cell in enumerate(rows[-1]) if cell.lower().endswith(EXTENSIONS)), 0)
 
 
 def _pairs(

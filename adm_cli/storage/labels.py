@@ -31,7 +31,7 @@ _WNID = re.compile(r"n\d{8}")
 _LABEL_BYTES = 100_000  # of a .cls or .json beside a picture
 _LONGEST_LABEL = 1000  # characters
 _LISTS = ("dataset.json", "metadata.jsonl", "metadata.csv", "val_annotations.txt")
-_BESIDE = ("cls", "class", "label", "json")
+_BESIDE = ("cls", "class", "label", "class_id", "label_id", "target", "json")
 _SEEMS_LABELS = re.compile(
     r"(label|annotation|metadata).*\.(csv|tsv|txt|jsonl?|ndjson|parquet|xlsx?)$", re.IGNORECASE
 )
@@ -44,7 +44,8 @@ _NO_CLASS = frozenset(
     "movie clip burst pano portrait screenshot screen shot snap snapshot scan scanned capture "
     "whatsapp signal telegram fb received frame frames still thumb thumbnail tile patch crop "
     "sample samples file data dataset all raw untitled unnamed download downloads page slide "
-    "render output out result results export batch part chunk shard seq cam camera p".split()
+    "fold folds render output out result results export batch part chunk shard seq cam camera "
+    "p".split()
 )
 
 
@@ -139,8 +140,8 @@ def _by_names(pictures: Sequence[Named], *, guessed: bool) -> Found:
     if all(map(_WNID.fullmatch, unique)):
         return Found(words, (f"classes by file name, e.g. {words[0]} (--labels says otherwise)",))
     doubtful = next((f for f, w in zip(firsts, words, strict=True) if _is_no_class(w)), None)
-    if doubtful is None and len(unique) == 1:
-        doubtful = firsts[0]
+    if doubtful is None and (len(unique) == 1 or len(unique) == len(words) > 3):
+        doubtful = firsts[0]  # all of one class, or each of its own
     if doubtful is not None:
         text = f"names such as {doubtful} are no classes: unlabelled (or --labels names)"
         return Found(None, (text,))
@@ -285,8 +286,12 @@ def _by_neighbours(
     """
     whole: dict[tuple[int, str], str] = {}
     by_key: dict[tuple[int, str], list[str]] = {}
+    texts_beside: set[tuple[int, str]] = set()
     for number, name in listed:
         stem, _, ending = name.rpartition(".")
+        if ending.lower() == "txt":  # captions, as a rule, but for 7.cls.txt
+            texts_beside.add((number, _key(name)))
+            stem, _, ending = stem.rpartition(".")
         if ending.lower() in _BESIDE and name.rpartition("/")[2].lower() not in _LISTS:
             whole[number, stem] = name
             by_key.setdefault((number, _key(name)), []).append(name)
@@ -296,7 +301,9 @@ def _by_neighbours(
         for p in pictures
     ]
     if not any(places):
-        return None
+        if not all((p.source, _key(p.name)) in texts_beside for p in pictures):
+            return None
+        return Found(None, ("the .txt files beside the pictures are not read as labels",))
     texts = [
         None if place is None else _read_label(sources[p.source], place)
         for p, place in zip(pictures, places, strict=True)

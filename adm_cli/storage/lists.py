@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable, Iterator
 
 from adm_cli.budget import MOST_FILES, MOST_TABLE, TooMuchError, check_bytes, counted
 
-_SEPARATORS = "\t;,"  # the first of them that parts every line; else white space before the last
+_SEPARATORS = "\t;,|"  # the first of them that parts every line; else white space before the last
 _BYTE_ORDER_MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
+_REMARK = re.compile(rb"\s*(?:#[ \t][^\n]*|sep=.)(?:\n|\Z)")  # the second is of Excel
 _MOST_LINE = 2**20  # bytes
 _MOST_CELLS = 8 * MOST_FILES
 
@@ -22,7 +24,7 @@ def decode_text(data: bytes) -> str:
 
     Raises ValueError for what is no text.
     """
-    return _tidy(data).decode()
+    return _decoded(_tidy(data))
 
 
 def text_lines(data: bytes) -> Iterator[str]:
@@ -31,16 +33,19 @@ def text_lines(data: bytes) -> Iterator[str]:
     for line in counted(io.BytesIO(_tidy(data)), "lines", 2 * MOST_FILES):
         check_bytes(len(line), _MOST_LINE)
         if line.strip():
-            yield line.decode()
+            yield _decoded(line)
 
 
 def read_rows(data: bytes) -> list[list[str]]:
     """The cells of a table, without empty lines, each without white space around it.
 
-    Cells are parted by tabs, semicolons or commas, whichever parts all lines; without any, the
-    last word of a line is its second cell. Raises ValueError for what is no such table.
+    Cells are parted by tabs, semicolons, commas or bars, whichever parts all lines; without any,
+    the last word of a line is its second cell. Remarks in front are passed over. Raises ValueError
+    for what is no such table.
     """
     data = _tidy(data)
+    while remark := _REMARK.match(data):
+        data = data[remark.end() :]
     separator = _separator(lambda: text_lines(data))
     if separator is None:
         words = (line.rsplit(None, 1) for line in text_lines(data))
@@ -68,6 +73,14 @@ def _tidy(data: bytes) -> bytes:
         raise ValueError("it holds zero bytes and is no text")
     marks = data.replace(b"\xef\xbb\xbf", b"")
     return marks.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+
+
+def _decoded(data: bytes) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        there = data[max(0, error.start - 10) : error.end + 5]
+        raise ValueError(f"{there!r} is not UTF-8: save it as UTF-8") from None
 
 
 def _separator(lines: Callable[[], Iterator[str]]) -> str | None:

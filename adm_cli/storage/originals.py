@@ -28,7 +28,7 @@ _WRAPPERS = re.compile(r"(?<![^.])(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_
 _SCHEDULE = re.compile(
     r"(?:.*_)?(?:betas?|alphas?|alphas_cumprod(?:_prev|_next)?|cumprod|sigmas?|logvar"
     r"|posterior_(?:variance|log_variance_clipped|mean_coef[12])|lvlb_weights|p2_loss_weight"
-    r"|(?:global_)?(?:step|epoch|iteration)s?|timesteps?|num_updates|num_batches_tracked|decay)"
+    r"|loss_weights?|snr|log_snr|scale_factor|(?:global_)?(?:step|epoch|iteration)s?|timesteps?|num_updates|num_batches_tracked|decay)"
 )
 _ATTENTION = re.compile(r"(?:qkv|proj_out|qkv_proj|c_proj)\.weight")
 

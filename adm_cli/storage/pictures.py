@@ -26,8 +26,11 @@ from adm_cli.storage.depth import (
 from adm_cli.storage.images import BOMBS, MOST_PIXELS, Pixels
 
 MOST_BYTES = 512 * 2**20  # no picture file is this large; a mislabelled archive may be
+_MOST_AVERAGED = 2**24  # values in floating point at once; those of 9,000 squared fill gigabytes
 _MOST_RATIO = 200  # of the sides: to crop a hair, all its length would have to be enlarged
-_AVIF, _JPEG2000 = features.check("avif"), features.check("jpg_2000")  # not in every Pillow
+# not in every Pillow; those before 11.3 warn of an unknown name
+_AVIF = "avif" in features.modules and features.check("avif")
+_JPEG2000 = features.check("jpg_2000")
 _FORMATS = (
     *("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM"),
     *(("AVIF",) if _AVIF else ()),
@@ -133,7 +136,7 @@ def _to_rgb(image: Image.Image, stored: Values | None, values: ValueRange | None
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
         image = Image.alpha_composite(white, rgba)
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")  # which copies any
 
 
 def center_crop(image: Image.Image, size: tuple[int, int]) -> Pixels:
@@ -162,7 +165,14 @@ def fit_picture(pixels: Pixels, size: tuple[int, int]) -> Pixels:
     part = pixels[top : top + rows, left : left + columns]
     if scale < 1:
         return np.asarray(Image.fromarray(part).resize((width, height), Image.Resampling.BICUBIC))
-    values = torch.from_numpy(part.copy()).permute(2, 0, 1)[None].double()  # [1, 3, H', W']
+    if part.size <= _MOST_AVERAGED:
+        return _averages(part, size)
+    bands = [(i * rows // height, -(-(i + 1) * rows // height)) for i in range(height)]
+    return np.concatenate([_averages(part[a:b], (1, width)) for a, b in bands])
+
+
+def _averages(pixels: Pixels, size: tuple[int, int]) -> Pixels:
+    values = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].double()  # [1, 3, H', W']
     means = F.interpolate(values, size, mode="area")[0].permute(1, 2, 0)
     return means.round().to(torch.uint8).contiguous().numpy()
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from adm_cli.storage.datasets import ImageSet
-from adm_cli.storage.depth import guess_range, parse_value_range
+from adm_cli.storage.depth import ValueRange, guess_range, parse_value_range
 from adm_cli.storage.pictures import peak_value
 
 _LOOKED_AT = 16  # pictures, spread over the set
@@ -20,13 +21,22 @@ def with_value_range(images: ImageSet, asked: str | None) -> ImageSet:
     """
     if asked is not None:
         return replace(images, values=parse_value_range(asked))
-    deep = [i for i, p in enumerate(images.pictures) if p.name.lower().endswith(_DEEP_ENDINGS)]
+    found, notes = guess_by_peaks([p.name for p in images.pictures], images.read_quietly)
+    return replace(images, values=found, notes=(*images.notes, *notes)) if found else images
+
+
+def guess_by_peaks(
+    names: Sequence[str], read: Callable[[int], bytes]
+) -> tuple[ValueRange | None, list[str]]:
+    """The range of those pictures that have 16 bits, guessed from some, and a note that says so.
+
+    ``read`` gives the bytes of the one of an index.
+    """
+    deep = [i for i, name in enumerate(names) if name.lower().endswith(_DEEP_ENDINGS)]
     some = deep[:: max(1, len(deep) // _LOOKED_AT)][:_LOOKED_AT]
-    peaks = [peak for i in some if (peak := peak_value(images.read_quietly(i))) is not None]
+    peaks = [peak for i in some if (peak := peak_value(read(i))) is not None]
     found = guess_range(max(peaks)) if peaks else None
     if found is None:
-        return images
-    note = (
-        f"16-bit files with values up to {max(peaks):g}: {found.high:g} is white (or --value-range)"
-    )
-    return replace(images, values=found, notes=(*images.notes, note))
+        return None, []
+    note = f"16-bit files with values up to {max(peaks):g}: {found.high:g} is white"
+    return found, [f"{note} (or --value-range)"]

@@ -11,7 +11,10 @@ ROLES = ("train", "validation", "test")
 _WORDS = {
     "train": ("train", "training", "trn", "trainset"),
     "validation": ("val", "valid", "validation", "eval", "evaluation", "dev", "valset", "devset"),
-    "test": ("test", "testing", "tst", "testset"),
+    "test": (
+        *("test", "testing", "tst", "testset", "holdout", "heldout", "unseen"),
+        *("query", "gallery", "probe"),
+    ),
 }
 _ROLE_OF = {word: role for role, words in _WORDS.items() for word in words}
 _FILLERS = frozenset("set data dataset split images image imgs img pictures seg ds".split())
@@ -27,6 +30,8 @@ class Part(NamedTuple):
 
 def split_role(folder: str) -> str | None:
     """ "train", "validation" or "test" by a name such as ``Training`` or ``val2017``."""
+    folder = re.sub("(?<=[a-z])_?[AB]$", "", folder)  # trainA, testB: two domains
+    folder = re.sub("(?i)^t10k", "test", folder)  # of MNIST and its relatives
     words = [word for word in re.findall("[a-z]+", folder.lower()) if word not in _FILLERS]
     return _ROLE_OF.get(words[0]) if len(words) == 1 else None
 
@@ -55,7 +60,7 @@ def half_splits(names: Sequence[str]) -> list[str]:
     depth = _common(split)
     tops = {parts[depth] for parts in split if len(parts) > depth + 1}
     found = {top: role for top in sorted(tops) if (role := split_role(top)) is not None}
-    return list(found) if len(set(found.values())) > 1 else []
+    return list(found) if len(found) < len(tops) else []
 
 
 def describe_splits(counts: Mapping[str, int]) -> str:

@@ -285,6 +285,7 @@ READERS: dict[str, str] = {
     "storage/files.py file_digest": "test_places, test_homes",
     "storage/foreign.py read_start": "test_pictures, test_places",
     "storage/foreign.py describe_picture": "test_pictures, test_places",
+    "html/build.py _picture": "test_pictures",
     "storage/images.py open_picture": "test_pictures, test_places",
     "storage/files.py peek_classes": "test_places",
     "storage/images.py _description": "test_pictures",
@@ -314,7 +315,7 @@ READERS: dict[str, str] = {
 # What the system says of the machine, the program's own table, opening itself, and other "load"s.
 OTHERS = {
     "devices.py free_bytes", "devices.py device_name", "imagenet.py imagenet_classes",
-    "storage/files.py open_file", "sampling/draw.py _Work.draw",
+    "storage/files.py open_file", "sampling/draw.py _Work.draw", "html/page.py _part",
     "sampling/easel.py Easel.painter", "sampling/repro.py _remake",
     "commands/console.py prepare_streams", "storage/training_runs.py MetricsFile.sync",
     "training/trainer.py Trainer.load_state",
@@ -328,10 +329,11 @@ OPENERS = {
 # Parsers of what may be foreign, and where alone they are called: elsewhere `budget.parse_json`,
 # `zips.ForeignZip` and `lists.read_rows` read the same within bounds.
 PARSERS: dict[str, set[str]] = {
-    "json.loads": {"budget.py", "training/setup.py"},  # of what it just wrote
+    # of what it just wrote, and of lines that were read before
+    "json.loads": {"budget.py", "training/setup.py", "storage/manifests.py"},
     "json.load": set(),
-    "zipfile.ZipFile": {"storage/zips.py", "storage/merging.py"},  # which writes
-    "tarfile.open": {"storage/archives.py", "storage/merging.py"},
+    "zipfile.ZipFile": {"storage/zips.py", "sampling/merge.py"},  # which writes
+    "tarfile.open": {"storage/archives.py", "sampling/merge.py"},
     "csv.reader": {"storage/lists.py"},
     "csv.DictReader": {"storage/training_runs.py"},
     "torch.load": {"storage/pickles.py"},
