@@ -55,7 +55,7 @@ class ImageDone:
     @property
     def path(self) -> Path:
         """Of its file."""
-        return self.folder / self.record["file"]
+        return self.folder / str(self.record["file"])
 
     def facts(self) -> dict[str, Any]:
         """All about it, as ``--json`` says it."""

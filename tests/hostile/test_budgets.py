@@ -201,7 +201,8 @@ def test_nesting_and_numbers(folder: Path, toys: Toys) -> None:
     refused(folder, *commands)
     torch.save({"a": torch.zeros(1)}, folder / "x.pt")
     flags = [f'{{"image_size": {NESTED}}}', "dict(a=" * 150 + "1" + ")" * 150, "-" * 999 + "1"]
-    refused(folder, *(["convert", "x.pt", "--flags", f, "-o", "y.safetensors"] for f in flags))
+    commands = [["convert", "x.pt", "--flags", f, "-o", "y.safetensors"] for f in flags]
+    refused(folder, *commands)
 
 
 def finished(folder: Path, name: str, data: bytes, **facts: Any) -> None:
