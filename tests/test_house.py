@@ -302,7 +302,7 @@ MANY_PARAMETERS = {
     ("sampling/pipeline", "_sample_batch"),
 }
 SAMPLER_FILES = {"diffusion/samplers", "diffusion/multistep", "diffusion/steps"}
-OPTIONS = {"sample", "upsample", "sweep", "verify", "convert", "fetch", "evaluate", "nll",
+OPTIONS = {"sample", "bench", "upsample", "sweep", "verify", "convert", "fetch", "evaluate", "nll",
            "reference", "evaluate_classifier", "plan_nll", "plan_conversion"}  # fmt: skip
 
 

@@ -33,7 +33,7 @@ class Gallery:
 
 def gallery(
     paths: AnyPath | Sequence[AnyPath],
-    output: AnyPath = "gallery.html",
+    output: AnyPath = Path("gallery.html"),
     title: str | None = None,
     thumbnail: int = THUMBNAIL,
     overwrite: bool = False,
