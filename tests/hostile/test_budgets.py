@@ -201,8 +201,8 @@ def test_nesting_and_numbers(folder: Path, toys: Toys) -> None:
     refused(folder, *commands)
     torch.save({"a": torch.zeros(1)}, folder / "x.pt")
     flags = [f'{{"image_size": {NESTED}}}', "dict(a=" * 150 + "1" + ")" * 150, "-" * 999 + "1"]
-    commands = [["convert", "x.pt", "--flags", f, "-o", "y.safetensors"] for f in flags]
-    refused(folder, *commands)
+    for given_flags in flags:
+        refused(folder, ["convert", "x.pt", "--flags", given_flags, "-o", "y.safetensors"])
 
 
 def finished(folder: Path, name: str, data: bytes, **facts: Any) -> None:
@@ -302,3 +302,13 @@ def test_bare_arrays_are_read_as_npz(folder: Path, toys: Toys) -> None:
     (done,) = refused(folder, [*command, "y.npy"])
     assert "x.transpose(0, 2, 3, 1)" in done.err
     assert "astype('uint8')" in done.err
+
+
+def test_a_gallery_of_traps(folder: Path) -> None:
+    (folder / "set").mkdir()
+    (folder / "set" / "bomb.png").write_bytes(png(12_000, 12_000, pixels=b""))
+    (folder / "set" / "text.png").write_bytes(b"no picture")
+    (folder / "set" / "zero.png").symlink_to("/dev/zero")
+    deep = json.dumps({**RECIPE, "model": "@"}).replace('"@"', NESTED)
+    with_recipe(folder / "set" / "deep.png", deep)
+    harmless(folder, ["gallery", "set", "-o", "x.html", "--quiet"])

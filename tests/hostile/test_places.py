@@ -285,7 +285,7 @@ READERS: dict[str, str] = {
     "storage/files.py file_digest": "test_places, test_homes",
     "storage/foreign.py read_start": "test_pictures, test_places",
     "storage/foreign.py describe_picture": "test_pictures, test_places",
-    "html/build.py _picture": "test_pictures",
+    "html/build.py _picture": "test_budgets",
     "storage/images.py open_picture": "test_pictures, test_places",
     "storage/files.py peek_classes": "test_places",
     "storage/images.py _description": "test_pictures",
