@@ -34,7 +34,7 @@ from adm_cli.models.cost import forward_gflops
 from adm_cli.models.fast import can_pack, convolve_packed, pack
 from adm_cli.models.unet import SuperResUNet, UNet
 from adm_cli.presets import ENLARGEMENTS, PRESETS, find_checkpoint
-from adm_cli.sampling.pipeline import classifier_dtype
+from adm_cli.sampling.memory import classifier_dtype
 from adm_cli.sources import Sources, find_sources, find_upsampler
 
 _ROUNDS = 5

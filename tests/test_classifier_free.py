@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-import adm_cli.sampling.pipeline as pipeline_module
+import adm_cli.sampling.memory as memory_module
 from adm_cli.config import SamplingConfig
 from adm_cli.defaults import choose_schedule
 from adm_cli.devices import reproducible_kernels
@@ -20,16 +20,8 @@ from adm_cli.errors import ConfigError, UsageError
 from adm_cli.guiding import guided_by
 from adm_cli.models.cost import activation_bytes
 from adm_cli.models.unet import UNet
-from adm_cli.sampling.pipeline import (
-    Pipeline,
-    enlarge,
-    fit_together,
-    fitting_batch,
-    generate,
-    image_costs,
-    load_pipeline,
-    weight_bytes,
-)
+from adm_cli.sampling.memory import fit_together, fitting_batch, image_costs, weight_bytes
+from adm_cli.sampling.pipeline import Pipeline, enlarge, generate, load_pipeline
 from adm_cli.sources import find_sources, find_upsampler
 from adm_cli.storage.images import to_uint8
 from tests.conftest import TOY_CLASSIFIER, TOY_DIFFUSION, TOY_UNET, Toys, save_toy
@@ -188,14 +180,14 @@ def test_the_doubled_batch_is_counted(
 
     base, large = find_sources(toy.sources.model.path), find_upsampler(toys.upsampler)
     cost = activation_bytes(toy.model.config)
-    monkeypatch.setattr(pipeline_module, "free_bytes", lambda _device: int(8.1 * cost / 0.6))
+    monkeypatch.setattr(memory_module, "free_bytes", lambda _device: int(8.1 * cost / 0.6))
     assert fitting_batch(costs(free=False), toy.device, 16) == 8
     assert fitting_batch(costs(free=True), toy.device, 16) == 4
     assert fitting_batch(costs(free=False), toy.device, 16, weights=int(4 * cost / 0.6)) == 4
     weights = sum(weight_bytes(one, torch.float32, guided=False) for one in (base, large))
     assert weights == 4 * (base.model.parameters + large.model.parameters)
-    monkeypatch.setattr(pipeline_module, "activation_bytes", lambda _config: 10**6)
-    monkeypatch.setattr(pipeline_module, "free_bytes", lambda _device: (weights + 1_500_000) / 0.9)
+    monkeypatch.setattr(memory_module, "activation_bytes", lambda _config: 10**6)
+    monkeypatch.setattr(memory_module, "free_bytes", lambda _device: (weights + 1_500_000) / 0.9)
     assert fit_together(weights, max(costs(free=False)), toy.device)
     assert not fit_together(weights, max(costs(free=True)), toy.device)
 

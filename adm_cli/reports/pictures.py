@@ -17,7 +17,7 @@ from adm_cli.devices import free_bytes, out_of_memory
 from adm_cli.errors import AdmError, DeviceError, UsageError
 from adm_cli.imagenet import select_classes
 from adm_cli.models.cost import activation_bytes
-from adm_cli.sampling.pipeline import MAX_AUTO_BATCH
+from adm_cli.sampling.memory import MAX_AUTO_BATCH
 from adm_cli.storage.datasets import ImageSet, keep_classes, match_classes, open_images
 from adm_cli.storage.images import Pixels
 from adm_cli.storage.pictures import center_crop

@@ -17,7 +17,6 @@ from adm_cli.defaults import choose_schedule, remarks, resolve
 from adm_cli.devices import (
     choose_device,
     choose_dtype,
-    free_bytes,
     out_of_memory,
     reproducible_kernels,
     send,
@@ -33,12 +32,10 @@ from adm_cli.errors import ConfigError, DeviceError, UsageError, did_you_mean
 from adm_cli.guiding import guidance_kind, guided_by, labelled
 from adm_cli.loading import hasten_on_cpu, load_model
 from adm_cli.models.classifier import NoisyClassifier
-from adm_cli.models.cost import activation_bytes
 from adm_cli.models.unet import SuperResUNet, UNet
+from adm_cli.sampling.memory import classifier_dtype, fitting_batch, image_costs
 from adm_cli.sources import Sources, check_cfg, check_classes, choose_low_res_noise, find_sources
 from adm_cli.storage.images import Pixels, to_model_range
-
-MAX_AUTO_BATCH = 16
 
 
 @dataclass(frozen=True)
@@ -98,11 +95,6 @@ def load_stage(
     return Pipeline(sources, net, guide, where, compute)
 
 
-def classifier_dtype(compute: torch.dtype) -> torch.dtype:
-    """The classifier's beside a model in ``compute``."""
-    return torch.float32 if compute == torch.float16 else compute
-
-
 def choose_sampler(name: str | None, eta: float | None) -> Sampler:
     """The sampler, with its own options bound; raises UsageError or ConfigError."""
     name = name or "none"
@@ -118,44 +110,6 @@ def choose_sampler(name: str | None, eta: float | None) -> Sampler:
             f"only for {' and '.join(SAMPLERS_WITH_ETA)}"
         )
     return partial(sampler, eta=eta)  # type: ignore[call-arg]
-
-
-def fitting_batch(
-    costs: Sequence[int], device: torch.device, images: int, *, weights: int = 0
-) -> int:
-    """As many images as fit at once, at most 16, shared out evenly.
-
-    ``costs`` are the bytes that each network takes for one image, ``weights`` those of what is
-    still to be loaded.
-    """
-    fitting = int((free_bytes(device) - weights) * 0.6 / max(costs))
-    most = max(1, min(MAX_AUTO_BATCH, fitting))
-    batches = -(-images // most)
-    return -(-images // batches)
-
-
-def fit_together(weights: int, activations: int, device: torch.device) -> bool:
-    """Whether so many bytes of weights, and those of one image's activations, fit into memory."""
-    return weights + activations < free_bytes(device) * 0.9
-
-
-def image_costs(sources: Sources, *, guided: bool, classifier_free: bool) -> list[int]:
-    """Bytes of activations that each network of a stage takes for one image.
-
-    Classifier-free guidance runs the model twice: with the class, and without.
-    """
-    costs = [(2 if classifier_free else 1) * activation_bytes(sources.model.info.config)]
-    if guided and sources.classifier is not None:
-        costs.append(activation_bytes(sources.classifier.info.config))
-    return costs
-
-
-def weight_bytes(sources: Sources, dtype: torch.dtype, *, guided: bool) -> int:
-    """Bytes that the weights of a stage take once they are loaded."""
-    count = sources.model.parameters * dtype.itemsize
-    if not guided or sources.classifier is None:
-        return count
-    return count + sources.classifier.parameters * classifier_dtype(dtype).itemsize
 
 
 def generate(

@@ -16,7 +16,8 @@ from adm_cli.devices import choose_dtype, cpu_threads
 from adm_cli.errors import UsageError
 from adm_cli.presets import ENLARGEMENT_FACTOR, ENLARGEMENTS
 from adm_cli.sampling.images import Image, Images
-from adm_cli.sampling.pipeline import choose_sampler, fitting_batch, image_costs, weight_bytes
+from adm_cli.sampling.memory import fitting_batch, image_costs, weight_bytes
+from adm_cli.sampling.pipeline import choose_sampler
 from adm_cli.sampling.recipe import stage_config
 from adm_cli.sampling.run import Filter, Run, Stage
 from adm_cli.sources import (

@@ -13,8 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
+import adm_cli.sampling.memory as memory_module
 from adm_cli.models.unet import UNet
-from adm_cli.sampling import pipeline
 from adm_cli.sampling.folder import RunFolder
 from adm_cli.sampling.writer import ImageWriter
 from adm_cli.storage.images import make_grid, open_picture
@@ -175,7 +175,7 @@ def test_a_late_film_of_a_stack(
     for memory in (10**12, 10**6):
         out = f"o{memory}"
         with monkeypatch.context() as patch:
-            patch.setattr(pipeline, "free_bytes", lambda _device, memory=memory: memory)
+            patch.setattr(memory_module, "free_bytes", lambda _device, memory=memory: memory)
             assert stack(out).code == stack(f"{out}-whole", "--animate", "whole.gif").code == 0
             Path("late.gif").unlink(missing_ok=True)
             done = stack(out, "--animate", "late.gif")
@@ -196,7 +196,7 @@ def test_a_late_film_for_which_memory_is_too_short_now(
         fail_at(patch, KeyboardInterrupt(), 5)  # two steps of both stages, then the second batch
         assert draw(*wanted).code == 130
     Path("film.gif").unlink()  # as if it had not been written
-    monkeypatch.setattr(pipeline, "free_bytes", lambda _device: 10**6)
+    monkeypatch.setattr(memory_module, "free_bytes", lambda _device: 10**6)
     done = draw(*wanted)
     assert done.code == 1
     assert "film.gif cannot be drawn as it would have been, for lack of memory" in done.err

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 import torch
 
-import adm_cli.sampling.pipeline as pipeline_module
+import adm_cli.sampling.memory as memory_module
 from adm_cli.models.classifier import NoisyClassifier
 from adm_cli.models.unet import UNet
 from adm_cli.sampling.folder import RunFolder
@@ -90,7 +90,7 @@ def test_nothing_to_do_loads_no_model_and_tells_all(
 
 def test_the_automatic_batch_size_is_kept(draw: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert draw("--seeds", "0-3", "--out", "o").code == 0
-    monkeypatch.setattr(pipeline_module, "free_bytes", lambda _device: 0)  # would now be 1
+    monkeypatch.setattr(memory_module, "free_bytes", lambda _device: 0)  # would now be 1
     assert draw("--seeds", "0-6", "--out", "o").code == 0
     sizes = {open_picture(Path("o") / n)[1]["batch_size"] for n in pictures("o")}  # type: ignore[index]
     assert sizes == {4}

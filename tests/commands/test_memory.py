@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+import adm_cli.sampling.memory as memory_module
 import adm_cli.sampling.pipeline as pipeline_module
 from adm_cli.diffusion.steps import SampleStep
 from adm_cli.storage.images import open_picture
@@ -62,7 +63,7 @@ def command(
     upsampler = ("--upsampler", toys.upsampler, "--upsample-steps", 1)
     cheap = ("--steps", 1, "--device", "cpu", "-b", 4)
     if request.param == "apart":
-        monkeypatch.setattr(pipeline_module, "free_bytes", lambda _device: 10**6)
+        monkeypatch.setattr(memory_module, "free_bytes", lambda _device: 10**6)
     if request.param == "upsample":
         assert adm("sample", *models, *cheap, "--out", "small").code == 0
     arguments: dict[str, tuple[object, ...]] = {

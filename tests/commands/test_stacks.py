@@ -15,6 +15,7 @@ from PIL import Image
 
 import adm_cli.loading as loading_module
 import adm_cli.presets as presets_module
+import adm_cli.sampling.memory as memory_module
 import adm_cli.sampling.pipeline as pipeline_module
 import adm_cli.sampling.recorded as recorded_module
 import adm_cli.sampling.upsample as upsample_module
@@ -51,7 +52,7 @@ def stack(draw: Run, toys: Toys) -> Run:
 
 @pytest.fixture
 def little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline_module, "free_bytes", lambda _device: 10**6)
+    monkeypatch.setattr(memory_module, "free_bytes", lambda _device: 10**6)
 
 
 def contents(folder: str) -> dict[str, bytes]:
@@ -95,7 +96,7 @@ def test_ways_to_arrange_the_work_agree(stack: Run, monkeypatch: pytest.MonkeyPa
     kept = stack("--num", 3, "--out", "kept", "--keep-base")
     assert kept.code == 0
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline_module, "free_bytes", lambda _device: 10**6)
+        patch.setattr(memory_module, "free_bytes", lambda _device: 10**6)
         stack("--num", 3, "--out", "apart")
     assert contents("together") == contents("kept") == contents("apart")
     assert pictures("kept") == ["base", *pictures("together")]
@@ -137,7 +138,7 @@ def test_interrupted_anywhere_and_gone_on_with(
 ) -> None:
     """Four batches: two of each stage, in either order. Going on may arrange them otherwise."""
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline_module, "free_bytes", lambda _device: memory)
+        patch.setattr(memory_module, "free_bytes", lambda _device: memory)
         fail_at(call, patch)
         done = stack("--num", 2, "--out", "o")
     assert done.code == 130
@@ -269,7 +270,7 @@ def test_a_damaged_upsampler_is_found_before_anything_is_drawn(
     data[-1] ^= 1
     Path("bad.safetensors").write_bytes(data)
     for memory in (10**12, 10**6):
-        monkeypatch.setattr(pipeline_module, "free_bytes", lambda _device, m=memory: m)
+        monkeypatch.setattr(memory_module, "free_bytes", lambda _device, m=memory: m)
         done = stack("--upsampler", "bad.safetensors")
         assert (done.code, done.out) == (1, "")
         assert "bad.safetensors is damaged" in done.err

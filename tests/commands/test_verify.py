@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+import adm_cli.sampling.memory as memory_module
 import adm_cli.sampling.pipeline as pipeline_module
 import adm_cli.sampling.settings as settings_module
 from adm_cli.models.unet import UNet
@@ -86,7 +87,7 @@ def test_a_stack(
     first, second, *_ = sorted(name for name in before if name.startswith("class"))
     damage(Path("o", first))
     Path("o", second).unlink()
-    monkeypatch.setattr(pipeline_module, "free_bytes", lambda _device: memory)
+    monkeypatch.setattr(memory_module, "free_bytes", lambda _device: memory)
     done = mend("o")
     assert done.code == 0, done.err
     assert contents("o") == before
@@ -320,7 +321,7 @@ def test_a_film_of_the_second_stage(
     shutil.rmtree("o/base")
     before = contents("o")
     damage("o/x.gif")
-    monkeypatch.setattr(pipeline_module, "free_bytes", lambda _device: memory)
+    monkeypatch.setattr(memory_module, "free_bytes", lambda _device: memory)
     assert mend("o").code == 0
     assert contents("o") == before
 
@@ -343,7 +344,7 @@ def test_a_film_that_cannot_be_made_again(
     before = contents("o")
     damage("o/x.gif")
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline_module, "free_bytes", lambda _device: 10**6)
+        patch.setattr(memory_module, "free_bytes", lambda _device: 10**6)
         done = mend("o")
         assert done.code == 1
         assert "x.gif cannot be made again: its images do not fit into memory together" in done.err

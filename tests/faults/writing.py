@@ -14,7 +14,7 @@ from unittest import mock
 import numpy as np
 from PIL import Image
 
-import adm_cli.sampling.pipeline as pipeline_module
+import adm_cli.sampling.memory as memory_module
 from adm_cli.commands import main
 from tests.conftest import Toys
 
@@ -89,7 +89,7 @@ def little_memory(action: Action) -> Action:
     """Too little for both models of a stack."""
 
     def run() -> tuple[int, str]:
-        with mock.patch.object(pipeline_module, "free_bytes", return_value=10**6):
+        with mock.patch.object(memory_module, "free_bytes", return_value=10**6):
             return action()
 
     return run

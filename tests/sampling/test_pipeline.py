@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-import adm_cli.sampling.pipeline as pipeline_module
+import adm_cli.sampling.memory as memory_module
 from adm_cli.config import DiffusionConfig, SamplingConfig
 from adm_cli.devices import choose_device, choose_dtype
 from adm_cli.diffusion.samplers import SAMPLERS
@@ -19,13 +19,8 @@ from adm_cli.errors import CheckpointError, ConfigError, DeviceError, UsageError
 from adm_cli.loading import build_model, load_model
 from adm_cli.models.classifier import NoisyClassifier
 from adm_cli.models.unet import UNet
-from adm_cli.sampling.pipeline import (
-    Pipeline,
-    fitting_batch,
-    generate,
-    image_costs,
-    load_pipeline,
-)
+from adm_cli.sampling.memory import fitting_batch, image_costs
+from adm_cli.sampling.pipeline import Pipeline, generate, load_pipeline
 from adm_cli.sources import find_sources
 from tests.conftest import TOY_CLASSIFIER, TOY_DIFFUSION, TOY_UNET, Toys, save_toy
 
@@ -273,7 +268,7 @@ def test_automatic_batch_size(toy: Pipeline, monkeypatch: pytest.MonkeyPatch) ->
         return fitting_batch(costs, toy.device, count)
 
     assert [size(n) for n in (1, 4, 16, 17, 32, 100)] == [1, 4, 16, 9, 16, 15]
-    monkeypatch.setattr(pipeline_module, "free_bytes", lambda _device: 0)
+    monkeypatch.setattr(memory_module, "free_bytes", lambda _device: 0)
     assert size(100) == 1
 
 

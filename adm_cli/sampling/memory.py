@@ -1,0 +1,56 @@
+"""How many images fit into memory at once, and which weights beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from adm_cli.devices import free_bytes
+from adm_cli.models.cost import activation_bytes
+from adm_cli.sources import Sources
+
+MAX_AUTO_BATCH = 16
+
+
+def classifier_dtype(compute: torch.dtype) -> torch.dtype:
+    """The classifier's beside a model in ``compute``."""
+    return torch.float32 if compute == torch.float16 else compute
+
+
+def fitting_batch(
+    costs: Sequence[int], device: torch.device, images: int, *, weights: int = 0
+) -> int:
+    """As many images as fit at once, at most 16, shared out evenly.
+
+    ``costs`` are the bytes that each network takes for one image, ``weights`` those of what is
+    still to be loaded.
+    """
+    fitting = int((free_bytes(device) - weights) * 0.6 / max(costs))
+    most = max(1, min(MAX_AUTO_BATCH, fitting))
+    batches = -(-images // most)
+    return -(-images // batches)
+
+
+def fit_together(weights: int, activations: int, device: torch.device) -> bool:
+    """Whether so many bytes of weights, and those of one image's activations, fit into memory."""
+    return weights + activations < free_bytes(device) * 0.9
+
+
+def image_costs(sources: Sources, *, guided: bool, classifier_free: bool) -> list[int]:
+    """Bytes of activations that each network of a stage takes for one image.
+
+    Classifier-free guidance runs the model twice: with the class, and without.
+    """
+    costs = [(2 if classifier_free else 1) * activation_bytes(sources.model.info.config)]
+    if guided and sources.classifier is not None:
+        costs.append(activation_bytes(sources.classifier.info.config))
+    return costs
+
+
+def weight_bytes(sources: Sources, dtype: torch.dtype, *, guided: bool) -> int:
+    """Bytes that the weights of a stage take once they are loaded."""
+    count = sources.model.parameters * dtype.itemsize
+    if not guided or sources.classifier is None:
+        return count
+    return count + sources.classifier.parameters * classifier_dtype(dtype).itemsize
