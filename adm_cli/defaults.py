@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from adm_cli.config import DiffusionConfig, Recommended, SamplingConfig
+from adm_cli.diffusion.samplers import SAMPLERS, SAMPLERS_WITH_ETA
 from adm_cli.diffusion.schedule import NoiseSchedule
+from adm_cli.diffusion.steps import Sampler
+from adm_cli.errors import ConfigError, UsageError, did_you_mean
 from adm_cli.sources import Sources
 
 # Where guidance acts by default if it would run away at the highest noise, as the embedded model's
@@ -31,6 +34,23 @@ def choose_schedule(diffusion: DiffusionConfig, steps: str | None) -> NoiseSched
     """The respaced schedule; ``steps`` None takes what the model was trained for, or all."""
     schedule = NoiseSchedule.named(diffusion.noise_schedule, diffusion.num_timesteps)
     return schedule.respace(steps if steps is not None else diffusion.respacing or "")
+
+
+def choose_sampler(name: str | None, eta: float | None) -> Sampler:
+    """The sampler, with its own options bound; raises UsageError or ConfigError."""
+    name = name or "none"
+    if name not in SAMPLERS:
+        hint = did_you_mean(name, SAMPLERS)
+        raise UsageError(f"unknown sampler {name!r}{hint} (there are {', '.join(SAMPLERS)})")
+    sampler = SAMPLERS[name]
+    if eta is None:
+        return sampler
+    if name not in SAMPLERS_WITH_ETA:
+        raise ConfigError(
+            f"--eta has no meaning for the {name} sampler, "
+            f"only for {' and '.join(SAMPLERS_WITH_ETA)}"
+        )
+    return partial(sampler, eta=eta)  # type: ignore[call-arg]
 
 
 def common_scale(sources: Sources, classes: tuple[int | None, ...], *, guided: bool) -> float:

@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 
 from adm_cli.batches import ImageBatch
-from adm_cli.defaults import choose_schedule
+from adm_cli.defaults import choose_sampler, choose_schedule
 from adm_cli.diffusion.steps import SampleStep
 from adm_cli.events import Note
 from adm_cli.guiding import guidance_kind
 from adm_cli.sampling.events import Step
 from adm_cli.sampling.images import Image
 from adm_cli.sampling.inputs import InputPicture, InputPictures, pixels_sha256
-from adm_cli.sampling.pipeline import Pipeline, choose_sampler, draw_batches
+from adm_cli.sampling.pipeline import Pipeline, draw_batches
 from adm_cli.sampling.recipe import (
     enlarged_recipe,
     image_recipe,

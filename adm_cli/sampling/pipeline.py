@@ -13,7 +13,7 @@ from torch import Tensor
 
 from adm_cli.batches import ImageBatch, finished_batch, refuse_overflow
 from adm_cli.config import DiffusionConfig, SamplingConfig
-from adm_cli.defaults import choose_schedule, remarks, resolve
+from adm_cli.defaults import choose_sampler, choose_schedule, remarks, resolve
 from adm_cli.devices import (
     choose_device,
     choose_dtype,
@@ -25,10 +25,9 @@ from adm_cli.diffusion.finite import FiniteWatch
 from adm_cli.diffusion.guidance import Guidance
 from adm_cli.diffusion.noise import noise_source, noisy_low_res, upsampling_seed
 from adm_cli.diffusion.projection import back_project
-from adm_cli.diffusion.samplers import SAMPLERS, SAMPLERS_WITH_ETA
 from adm_cli.diffusion.schedule import NoiseSchedule
 from adm_cli.diffusion.steps import Sampler, SampleStep
-from adm_cli.errors import ConfigError, DeviceError, UsageError, did_you_mean
+from adm_cli.errors import ConfigError, DeviceError, UsageError
 from adm_cli.guiding import guidance_kind, guided_by, labelled
 from adm_cli.loading import hasten_on_cpu, load_model
 from adm_cli.models.classifier import NoisyClassifier
@@ -95,21 +94,6 @@ def load_stage(
     return Pipeline(sources, net, guide, where, compute)
 
 
-def choose_sampler(name: str | None, eta: float | None) -> Sampler:
-    """The sampler, with its own options bound; raises UsageError or ConfigError."""
-    name = name or "none"
-    if name not in SAMPLERS:
-        hint = did_you_mean(name, SAMPLERS)
-        raise UsageError(f"unknown sampler {name!r}{hint} (there are {', '.join(SAMPLERS)})")
-    sampler = SAMPLERS[name]
-    if eta is None:
-        return sampler
-    if name not in SAMPLERS_WITH_ETA:
-        raise ConfigError(
-            f"--eta has no meaning for the {name} sampler, "
-            f"only for {' and '.join(SAMPLERS_WITH_ETA)}"
-        )
-    return partial(sampler, eta=eta)  # type: ignore[call-arg]
 
 
 def generate(

@@ -18,6 +18,8 @@ from adm_cli.errors import UsageError
 from adm_cli.imagenet import select_classes
 from adm_cli.sampling.images import MAX_IMAGES, ImageRow, Images, drawn_row
 from adm_cli.sources import Sources
+from adm_cli.storage.files import open_file
+from adm_cli.storage.lists import decode_text
 
 MAX_LIST_BYTES = 2**28
 _MOST_LINE = 10_000  # characters
@@ -150,9 +152,6 @@ def read_class_list(path: Path) -> list[ClassLine]:
     spaces), "random" or "none"; seeds may be a range. Empty lines and what follows a # are passed
     over. Raises UsageError, with the line's number.
     """
-    from adm_cli.storage.files import open_file
-    from adm_cli.storage.lists import decode_text
-
     name = "standard input" if str(path) == "-" else str(path)
     try:
         if str(path) == "-":

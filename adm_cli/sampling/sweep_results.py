@@ -54,8 +54,6 @@ def draw_curves(folder: SweepFolder, rows: Sequence[TableRow]) -> Generator[Even
 
 def mend_sweep(folder: SweepFolder, findings: Sequence[Finding]) -> Generator[Event, None, None]:
     """Makes again what is wrong beside the cells, which are right. Raises AdmError for damage."""
-    from adm_cli.sampling.folder import RunFolder
-
     found = folder.read()
     rows = list(found.rows.values())
     try:

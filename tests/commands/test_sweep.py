@@ -171,7 +171,7 @@ def test_a_third_time_nothing_is_drawn_or_measured(
 
     monkeypatch.setattr(paint_module, "draw_batches", never)
     monkeypatch.setattr(sweep_module, "load_stage", never)
-    monkeypatch.setattr(cells_module, "evaluate", never)
+    monkeypatch.setattr(cells_module, "compute_scores", never)
     again = judged(*GRID, "--out", "grid", "-q")
     assert again.code == 0, again.err
     assert again.out == first.out

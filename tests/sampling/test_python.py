@@ -43,7 +43,7 @@ def test_every_option_is_a_keyword_with_its_default(name: str) -> None:
     keywords = inspect.signature(getattr(adm_cli, name)).parameters
     assert list(keywords) == [*(o for o in options if o not in SPOKEN), "on_event"]
     for option in set(options) - SPOKEN:
-        assert keywords[option].default == options[option].default, option
+        assert str(keywords[option].default) == str(options[option].default), option
 
 
 @pytest.fixture
