@@ -68,7 +68,7 @@ def theirs(x: Tensor, y: Tensor, dtype: torch.dtype) -> Calls:
     classifier = util.create_classifier(**(util.classifier_defaults() | _CLASSIFIER))
     for module, name in ((net, "64x64_diffusion"), (classifier, "64x64_classifier")):
         module.load_state_dict(weights(name).state_dict())
-        module.eval().requires_grad_(False).to(x.device)
+        module.eval().to(x.device)  # their checkpointing wants parameters with gradients
     if dtype == torch.float16:
         net.convert_to_fp16()
     t = torch.full_like(y, 125)
