@@ -81,7 +81,7 @@ GROUPS = {  # of commands, in this order
     "Train": "train-diffusion train-classifier train-upsampler",
     "Measure": "evaluate reference nll evaluate-classifier",
     "Weights": "models classes fetch convert cache",
-    "Runs and results": "info repro verify merge",
+    "Runs and results": "gallery info repro verify merge",
     "This machine": "doctor bench",
 }
 

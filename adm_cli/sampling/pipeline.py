@@ -94,8 +94,6 @@ def load_stage(
     return Pipeline(sources, net, guide, where, compute)
 
 
-
-
 def generate(
     pipeline: Pipeline,
     config: SamplingConfig,
