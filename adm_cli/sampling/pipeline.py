@@ -81,16 +81,13 @@ def load_stage(
     sources: Sources, where: torch.device, compute: torch.dtype, *, guided: bool, plain: bool
 ) -> Pipeline:
     """As `load_pipeline`, on a device and in a precision that are chosen."""
-    net = load_model(sources.model, device=where, dtype=compute)
-    assert isinstance(net, UNet)
-    if not plain:
-        hasten_on_cpu(net, where)
-    if not guided or sources.classifier is None:
-        return Pipeline(sources, net, None, where, compute)
-    guide = load_model(sources.classifier, device=where, dtype=classifier_dtype(compute))
-    assert isinstance(guide, NoisyClassifier)
-    if not plain:
-        hasten_on_cpu(guide, where)
+    net, guide = load_model(sources.model, device=where, dtype=compute), None
+    if guided and sources.classifier is not None:
+        guide = load_model(sources.classifier, device=where, dtype=classifier_dtype(compute))
+    assert isinstance(net, UNet) and (guide is None or isinstance(guide, NoisyClassifier))  # noqa: PT018
+    for model in (net, guide):
+        if model is not None and not plain:
+            hasten_on_cpu(model, where)
     return Pipeline(sources, net, guide, where, compute)
 
 
