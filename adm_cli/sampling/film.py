@@ -32,10 +32,10 @@ class Film:
     def __init__(self, path: Path, every: int, steps: int, shown: int) -> None:
         """Every ``every``-th of the last ``steps`` steps, of at most ``shown`` images."""
         self.path, self.every, self.steps = path, every, steps
-        self.shown = min(shown, self.MOST_IMAGES)  # a batch may be padded
+        self.shown = min(shown, self.MOST_IMAGES)
         self.images: list[str] = []  # files of the batch, once it is done
         self.sizes: Mapping[str, int] = {}  # of batches, as in a line
-        self.frames: list[Pixels] = []
+        self.frames: list[Pixels] = []  # [N, H, W, 3] each
         self.left = 0
 
     @classmethod
@@ -67,20 +67,22 @@ class Film:
         self.left = i
         if i < self.steps and i % self.every == 0:
             x = step.view()[: self.shown]
-            self.frames.append(make_grid(to_uint8(x).cpu().numpy()))
+            self.frames.append(to_uint8(x).cpu().numpy())
 
     def end(self, run: Run, batch: FinishedBatch) -> None:
         """The batch is done: the film learns what it is of."""
         self.images = [done.image.file for done in batch]
+        self.shown = min(self.shown, len(batch))  # the rest is padding
         self.sizes = batch_sizes(batch[0].recipe, len(run.stages))
         if any(done.pixels is None for done in batch):
             self.frames.clear()  # not finite: there is nothing to see
 
     def close(self) -> int:
         """Writes the film if it is whole; returns the number of frames."""
-        if self.left or not self.frames:  # interrupted
+        if self.left or not self.frames or not self.images:  # interrupted
             return 0
-        save_animation(self.path, self.frames, {"film": self.facts()})
+        grids = [make_grid(frame[: self.shown]) for frame in self.frames]
+        save_animation(self.path, grids, {"film": self.facts()})
         return len(self.frames)
 
 

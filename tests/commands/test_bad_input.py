@@ -74,7 +74,7 @@ def refused(done: Result, code: int, *words: str) -> None:
         (["--guide-interval", "0.8,0.2"], ["rising", "0.8,0.2"]),
         (["--guide-interval", "nan,1"], ["rising"]),
         (["--guide-interval", "0,1", "--scale", "0"], ["there is none", "--scale"]),
-        (["--entropy-scaling", "--class", "none"], ["there is none", "--scale"]),
+        (["--entropy-scaling", "--scale", "0"], ["there is none", "--scale"]),
         (["--animate", "film.mp4"], ["film.mp4", ".gif or .webp"]),
         (["surplus"], ["without an option", "surplus"]),
     ],
