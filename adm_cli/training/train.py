@@ -231,7 +231,7 @@ def prepare(
     if not {"steps", "kimg"} & set(chosen):
         training = settings.training
         epochs = training.steps * training.batch_size / max(1, len(data.training))
-        text = f"{training.steps:,} steps of {training.batch_size}: {epochs:,.0f} epochs"
+        text = f"{training.steps:,} steps of {training.batch_size:,} pictures: {epochs:,.0f} epochs"
         on_event(Note(f"{text}, chosen by the number of pictures (--steps)"))
     resuming = folder is not None and before is not None and bool(folder.states())
     return Prepared(settings, data, resuming)

@@ -94,7 +94,7 @@ def test_a_weight_of_1_leaves_no_trace(draw: Run) -> None:
     for name in ("run.json", *pictures("a")):
         data = Path("a", name).read_bytes()
         assert data == Path("b", name).read_bytes()
-        assert b"cfg" not in data
+        assert name == "run.json" or b"cfg" not in data
 
 
 def test_another_weight_is_another_run(draw: Run) -> None:
@@ -258,8 +258,10 @@ def test_models_that_cannot(draw: Run, toys: Toys, tmp_path: Path) -> None:
     refused(draw("--model", free, "--cfg", 3, "--out", "o"), 2, "is unconditional", "--scale")
 
 
-@pytest.mark.parametrize("cfg", ["3", None, True, float("inf"), [2], 10**400])
+@pytest.mark.parametrize("cfg", ["3", None, True, [2]])
 def test_damaged_recipes(draw: Run, adm: Run, cfg: object) -> None:
     path = Path(draw(*ONE, "--cfg", 2).out.strip())
     edit(path, cfg=cfg)
     refused(adm("repro", path), 1, "recipe is damaged")
+    edit(path, cfg=10**400)  # no number that JSON may hold here
+    refused(adm("repro", path), 1, "carries no recipe")

@@ -74,8 +74,8 @@ def test_a_run_knows_its_enlargement(plain: Run, adm: Run, toys: Toys) -> None:
     done = plain("--upsampler", toys.upsampler, "--upsample-steps", 2)
     assert (done.code, "upsampler bicubic -> none" in done.err) == (1, True)
     lines = [line.split() for line in adm("info", f"o/{NAME}").out.splitlines()]
-    assert ["model", "bicubic"] in lines
-    assert ["base", "seed", "1"] in lines
+    assert ["upsampler", "model", "bicubic"] in lines
+    assert ["seed", "1"] in lines
     with Image.open(f"o/{NAME}") as image:
         text = image.info["parameters"]
     assert "Seed: 1, Size: 16x16" in text

@@ -41,15 +41,16 @@ def test_splits_are_used_and_said_once(adm: Adm, parts: Path) -> None:
     facts, lines = dry(adm, parts)
     assert (facts["pictures"], facts["validation_pictures"]) == (8, 4)
     assert facts["classes"] == "0 circle (4), 1 square (4)"
-    assert lines[-1] == "adm: splits: Train (8) to train, val (4) to validate, test (2) left out"
-    assert len(lines) == len(set(lines)) == 2
+    assert "adm: splits: Train (8) to train, val (4) to validate, test (2) left out" in lines
+    assert len(lines) == len(set(lines))
     assert not adm("train-diffusion", parts, *UNMEASURED, "-q").err
 
 
 def test_another_validation_set_than_the_split(adm: Adm, parts: Path) -> None:
     facts, lines = dry(adm, parts, "--val", parts / "test")
     assert (facts["pictures"], facts["validation_pictures"]) == (8, 2)
-    assert lines[-1].endswith("val (4) left out, test (2) left out (--val FOLDER uses it)")
+    left_out = "val (4) left out, test (2) left out (--val FOLDER uses it)"
+    assert any(line.endswith(left_out) for line in lines)
     facts, lines = dry(adm, parts, "--val-split", 0.25)
     assert (facts["pictures"], facts["validation_pictures"]) == (6, 2)
     facts, _ = dry(adm, parts / "Train", "--val", parts)
