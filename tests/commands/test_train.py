@@ -110,7 +110,7 @@ def test_dry_run(adm: Adm, shapes: Path, tmp_path: Path) -> None:
     assert "parameters, " in shown[-2]
     assert shown[-1].endswith("images/s on this machine")
     unsaid = adm("train-diffusion", shapes, *MODEL, "--dry-run", "--batch-size", 100_000)
-    assert "2,000 steps of 100000" in unsaid.err
+    assert "2,000 steps of 100,000 pictures" in unsaid.err
     assert "chosen by the number of pictures (--steps)" in unsaid.err
     assert not list(tmp_path.iterdir())
 
