@@ -100,7 +100,10 @@ def test_real_pictures_beside(tmp_path: Path) -> None:
     assert found.real.labels.unique().tolist() == [0, 1]  # type: ignore[no-untyped-call]
     assert found.among_asked.samples.value == 0.75
     assert (found.among_asked.real.value, found.among_asked.ratio.value) == (1, 0.75)
-    assert found.among_asked.ratio.error == pytest.approx(found.among_asked.samples.error)
+    shares = found.among_asked.samples, found.among_asked.real
+    relative = [share.error / share.value for share in shares]  # independent: squares add up
+    assert found.among_asked.ratio.error == pytest.approx(0.75 * math.hypot(*relative))
+    assert relative[1] > 0  # twenty right of twenty do not prove that all are
     assert found.frechet is not None
     assert found.frechet_images == 15  # half of the thirty
     against = Gaussian(torch.zeros(3).double(), torch.eye(3).double())
