@@ -19,7 +19,7 @@ def gallery(
         typer.Argument(help="Runs, sweeps, folders or pictures.", show_default=False),
     ],
     output: Annotated[
-        Path, typer.Option("--output", "--out", "-o", help="The page to write.")
+        Path, typer.Option("--output", "-o", help="The page to write.")
     ] = Path("gallery.html"),
     title: Annotated[
         Optional[str], typer.Option("--title", help="Its heading. Default: its file's name.")

@@ -171,7 +171,7 @@ class Points:
             return
         assert _any(name, self.command.passing), f"{what}: {name} is neither old nor new"
         suffix = Path(name).suffix
-        if suffix == ".safetensors":
+        if suffix in (".safetensors", ".part"):
             read_tensors(self.folder / name)
         elif suffix in (".json", ".copy"):
             json.loads(data)
