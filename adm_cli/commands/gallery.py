@@ -18,9 +18,9 @@ def gallery(
         list[Path],
         typer.Argument(help="Runs, sweeps, folders or pictures.", show_default=False),
     ],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="The page to write.")
-    ] = Path("gallery.html"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="The page to write.")] = Path(
+        "gallery.html"
+    ),
     title: Annotated[
         Optional[str], typer.Option("--title", help="Its heading. Default: its file's name.")
     ] = None,

@@ -37,7 +37,7 @@ from adm_cli.reports.likelihood import LikelihoodReport, Row, likelihoods
 from adm_cli.reports.pictures import choose_batch_size, labelled_pictures, some_pictures
 from adm_cli.storage.checkpoints import ModelFile, read_tensors, write_tensors
 from adm_cli.storage.datasets import ImageSet, open_images
-from adm_cli.storage.files import check_writable, refuse_existing
+from adm_cli.storage.files import check_writable, explain_os_error, refuse_existing
 from adm_cli.storage.links import remove
 from adm_cli.storage.ranges import with_value_range
 from adm_cli.storage.tables import NO_PLOT, Panel, Points, draw_panels, write_csv
@@ -152,8 +152,7 @@ def nll(
     found = _measure(what, report, done, place, skip_bad=skip_bad, on_event=on_event)
     if place is not None:
         _write(found, place, on_event)
-        if _part(place).exists():
-            remove(_part(place))
+        _drop(_part(place))
     return found
 
 
@@ -258,6 +257,15 @@ def _measure(
     if not report.images:
         raise AdmError(f"none of the {total} pictures can be read")
     return result()
+
+
+def _drop(part: Path) -> None:
+    """Removes what was kept on the way; raises OutputError."""
+    try:
+        if part.exists():
+            remove(part)
+    except OSError as error:
+        raise OutputError(explain_os_error(f"cannot remove {part}", error)) from error
 
 
 def _part(out: Path) -> Path:
