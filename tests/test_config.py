@@ -120,7 +120,8 @@ def test_other_ways_to_write_settings() -> None:
         assert replace(plain, **change) == plain
     assert replace(plain, steps="DDIM25").steps == "ddim25"
     assert replace(plain, sampler="DDIM").sampler == "ddim"
-    assert replace(plain, sampler="Heun").sampler == "Heun"  # as typed, to be refused
+    assert replace(plain, sampler="Heun").sampler == "heun"
+    assert replace(plain, sampler="Milstein").sampler == "Milstein"  # as typed, to be refused
     assert SamplingConfig(seeds=3, classes=None) == SamplingConfig(seeds=(3,), classes=(None,))  # type: ignore[arg-type]
 
 
