@@ -187,8 +187,12 @@ def real_plots() -> None:
 @pytest.fixture
 def quick_training(quick_plots: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fewer images to validate on and fewer steps for its samples, no plots of losses."""
-    monkeypatch.setattr("adm_cli.training.trainer._LEAST_VALIDATED", 16)
-    monkeypatch.setattr("adm_cli.training.tasks._SAMPLE_STEPS", "ddim2")
+    shorten_training(monkeypatch)
+
+
+def shorten_training(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("adm_cli.training.trainer._LEAST_VALIDATED", 16)
+    patch.setattr("adm_cli.training.tasks._SAMPLE_STEPS", "ddim2")
 
 
 @pytest.fixture

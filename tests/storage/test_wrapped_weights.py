@@ -121,7 +121,7 @@ def test_what_stays_refused(tmp_path: Path) -> None:
     for _ in range(30):
         laughs = {"a": laughs, "b": laughs}
     for content in (deep, laughs):
-        with pytest.raises(CheckpointError, match="over 100,000 entries"):
+        with pytest.raises(CheckpointError, match=r"over 100,000 entries|too many entries"):
             read(tmp_path, content)
     with pytest.raises(CheckpointError, match="holds NaN"):
         read(tmp_path, {"ema": {**NET, "x": torch.tensor([[float("nan")]])}})

@@ -25,6 +25,7 @@ from adm_cli.storage.images import open_picture
 from adm_cli.storage.training_runs import MetricsFile, RunFolder
 from adm_cli.training.loop import Run, Sampled, Saved, Validated
 from adm_cli.training.tasks import Task
+from tests.conftest import shorten_training
 from tests.training.conftest import finish, make_run, same_state, settings, toy_task
 
 
@@ -104,7 +105,9 @@ def whole(
     """A run of each kind that nothing interrupted."""
     folder = tmp_path_factory.mktemp("whole")
     run = make_run(folder, images, *varied(request.param))
-    finish(run)
+    with pytest.MonkeyPatch.context() as patch:
+        shorten_training(patch)
+        finish(run)
     return request.param, folder, run
 
 
@@ -231,16 +234,20 @@ def test_many_in_a_row_go_back_slower(images: ImageSet, tmp_path: Path) -> None:
 
 def test_sample_pictures_that_are_not_finite_are_left_out(images: ImageSet, tmp_path: Path) -> None:
     run = make_run(tmp_path, images)
+    (sixteen,) = run._sample()
+    assert isinstance(sixteen, Sampled)
     run.trainer.ema_model.get_parameter("label_emb.weight").data[1] = 3e38
+    run.trainer.step = 1
     note, sampled = run._sample()
     assert isinstance(note, Note)
-    assert note.text.startswith("step 0: sample pictures 8, 9, 10, 11, 12, 13, 14, 15 of 16 are")
+    assert note.text.startswith("step 1: sample pictures 8, 9, 10, 11, 12, 13, 14, 15 of 16 are")
     assert isinstance(sampled, Sampled)
-    assert open_picture(sampled.path)[0].shape[0] == 3 * 10 + 2  # of eight
+    areas = [open_picture(made.path)[0].size for made in (sampled, sixteen)]
+    assert areas[0] < areas[1]  # eight, and sixteen
     run.trainer.ema_model.get_parameter("label_emb.weight").data[0] = 3e38
-    run.trainer.step = 1
+    run.trainer.step = 2
     (note,) = run._sample()
-    assert len(list((tmp_path / "samples").iterdir())) == 1
+    assert len(list((tmp_path / "samples").iterdir())) == 2
 
 
 def test_a_hopeless_run_stops_and_says_so(images: ImageSet, tmp_path: Path) -> None:
