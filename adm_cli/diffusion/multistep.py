@@ -1,4 +1,4 @@
-"""Samplers of higher order for few steps: the exponential integrator's, and EDM's Heun.
+"""Samplers of higher order for few steps, by the exponential integrator.
 
 With lambda = log(alpha / sigma), the probability flow from lambda_s to lambda_t is exactly
 
@@ -136,30 +136,22 @@ def heun_sample(
     clip_denoised: bool = True,
     denoised_fn: DenoisedFn | None = None,
 ) -> Iterator[SampleStep]:
-    """EDM's second-order Heun without churn (arXiv 2206.00364, algorithm 1), in x / alpha.
+    """Heun's second-order method for the integral above: both ends of a step, and a line between.
 
-    Two evaluations a step, one at the last. Deterministic given x_T.
+    Two evaluations a step, one at the last. Deterministic given x_T. (EDM's Heun, arXiv 2206.00364,
+    works in x / alpha, where the first step from almost pure noise of a cosine schedule is lost.)
     """
     denoise = partial(
         guided_xstart, model_fn, schedule, guidance=guidance, prediction=prediction,
         variance=variance, clip_denoised=clip_denoised, denoised_fn=denoised_fn,
     )  # fmt: skip
-    alpha = schedule.alphas_cumprod.sqrt()
-    sigma = schedule.sqrt_recipm1_alphas_cumprod  # of x / alpha
     x = x_T
     for i in reversed(range(len(schedule))):
         x_0 = denoise(x, i)
         noise(i, x)
-        if i == 0:
-            x = x_0
-        else:
-            here, there = float(sigma[i]), float(sigma[i - 1])
-            scaled = x / float(alpha[i])
-            slope = (scaled - x_0) / here
-            ahead = scaled + (there - here) * slope
-            x_0_ahead = denoise(ahead * float(alpha[i - 1]), i - 1)
-            slope = (slope + (ahead - x_0_ahead) / there) / 2
-            x = (scaled + (there - here) * slope) * float(alpha[i - 1])
+        before, x = x, _step(schedule, x, i, [(i, x_0)])
+        if i > 0:
+            x = _step(schedule, before, i, [(i, x_0), (i - 1, denoise(x, i - 1))])
         yield SampleStep(i, x, x_0)
 
 
