@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -15,7 +16,6 @@ from adm_cli.html.build import THUMBNAIL, recipe_facts
 from adm_cli.storage.images import save_image
 from tests.html.test_page import data_of
 
-np = pytest.importorskip("numpy")
 RECIPE = {"class": 1, "class_name": "goldfish", "seed": 7, "scale": 2.0, "sampler": "ddim",
           "num_steps": 10, "eta": None, "model": "toy", "model_sha256": "0" * 64,
           "size": [8, 8], "adm": "1"}  # fmt: skip
