@@ -23,7 +23,7 @@ _HOMES = {
     "DiffusionConfig": "config",
     "SamplingConfig": "config",
     "UNetConfig": "config",
-    "openai_flags": "model_flags",
+    "openai_flags": "flags.model",
     "NoisyClassifier": "models.classifier",
     "SuperResUNet": "models.unet",
     "UNet": "models.unet",
@@ -32,7 +32,7 @@ _HOMES = {
     "ddim_reverse": "diffusion.samplers",
     "ddim_sample": "diffusion.samplers",
     "ddpm_sample": "diffusion.samplers",
-    "bench": "benching",
+    "bench": "reports.bench",
     "dpm_solver_3m_sample": "diffusion.multistep",
     "dpm_solver_sample": "diffusion.multistep",
     "heun_sample": "diffusion.multistep",
@@ -44,8 +44,8 @@ _HOMES = {
     "inception_score": "evaluation.metrics",
     "kernel_distance": "evaluation.metrics",
     "precision_recall": "evaluation.neighbours",
-    "convert": "converting",
-    "fetch": "fetching",
+    "convert": "checkpoints.converting",
+    "fetch": "checkpoints.fetching",
     "reference": "reports.references",
     "nll": "reports.nll",
     "evaluate": "reports.evaluation",
@@ -53,10 +53,10 @@ _HOMES = {
     "train_classifier": "training.train",
     "train_diffusion": "training.train",
     "train_upsampler": "training.train",
-    "load_model": "loading",
-    "ImageBatch": "batches",
+    "load_model": "checkpoints.loading",
+    "ImageBatch": "sampling.batch",
     "Pipeline": "sampling.pipeline",
-    "find_upsampler": "sources",
+    "find_upsampler": "checkpoints.sources",
     "generate": "sampling.pipeline",
     "load_pipeline": "sampling.pipeline",
     "enlarge": "sampling.pipeline",
@@ -124,10 +124,11 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from adm_cli.batches import ImageBatch
-    from adm_cli.benching import bench
+    from adm_cli.checkpoints.converting import convert
+    from adm_cli.checkpoints.fetching import fetch
+    from adm_cli.checkpoints.loading import load_model
+    from adm_cli.checkpoints.sources import find_upsampler
     from adm_cli.config import ClassifierConfig, DiffusionConfig, SamplingConfig, UNetConfig
-    from adm_cli.converting import convert
     from adm_cli.diffusion.guidance import classifier_guidance, limited_guidance
     from adm_cli.diffusion.multistep import (
         dpm_solver_3m_sample,
@@ -141,16 +142,16 @@ if TYPE_CHECKING:
     from adm_cli.errors import AdmError, NotFiniteError
     from adm_cli.evaluation.metrics import frechet_distance, inception_score, kernel_distance
     from adm_cli.evaluation.neighbours import density_coverage, precision_recall
-    from adm_cli.fetching import fetch
+    from adm_cli.flags.model import openai_flags
     from adm_cli.html.build import gallery
-    from adm_cli.loading import load_model
-    from adm_cli.model_flags import openai_flags
     from adm_cli.models.classifier import NoisyClassifier
     from adm_cli.models.unet import SuperResUNet, UNet
+    from adm_cli.reports.bench import bench
     from adm_cli.reports.evaluation import evaluate
     from adm_cli.reports.judging import evaluate_classifier
     from adm_cli.reports.nll import nll
     from adm_cli.reports.references import reference
+    from adm_cli.sampling.batch import ImageBatch
     from adm_cli.sampling.merge import merge
     from adm_cli.sampling.pipeline import (
         Pipeline,
@@ -163,7 +164,6 @@ if TYPE_CHECKING:
     from adm_cli.sampling.sweep import sweep
     from adm_cli.sampling.upsample import upsample
     from adm_cli.sampling.verify import verify
-    from adm_cli.sources import find_upsampler
     from adm_cli.training.train import train_classifier, train_diffusion, train_upsampler
 
 

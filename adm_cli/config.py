@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from adm_cli.budget import parse_json
 from adm_cli.errors import ConfigError
-from adm_cli.spellings import spell_sampling
+from adm_cli.files.budget import parse_json
+from adm_cli.flags.spellings import spell_sampling
 
 QkvOrder = Literal["legacy", "new"]
 Pool = Literal["attention", "adaptive", "spatial", "spatial_v2"]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from adm_cli.errors import DeviceError, UsageError
-from adm_cli.spellings import spell_dtype
+from adm_cli.flags.spellings import spell_dtype
 
 _MOST_THREADS = 4  # for a CPU: more are in each other's way
 

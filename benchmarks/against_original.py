@@ -21,12 +21,12 @@ import torch
 from torch import Tensor
 
 from adm_cli import ddpm_sample
-from adm_cli.benching import random_model
+from adm_cli.checkpoints.loading import Model, hasten_on_cpu
+from adm_cli.checkpoints.presets import find_checkpoint
 from adm_cli.devices import DTYPES
 from adm_cli.diffusion.guidance import classifier_gradient, classifier_guidance
 from adm_cli.diffusion.schedule import NoiseSchedule
-from adm_cli.loading import Model, hasten_on_cpu
-from adm_cli.presets import find_checkpoint
+from adm_cli.reports.bench import random_model
 
 _MODEL = {
     "attention_resolutions": "32,16,8", "class_cond": True, "diffusion_steps": 1000,

@@ -21,9 +21,9 @@ from pathlib import Path
 def step(name: str, checkpoint: str, folder: Path) -> None:
     import torch
 
-    from adm_cli.converting import convert
-    from adm_cli.loading import expected_shapes, load_model
-    from adm_cli.presets import find_checkpoint
+    from adm_cli.checkpoints.converting import convert
+    from adm_cli.checkpoints.loading import expected_shapes, load_model
+    from adm_cli.checkpoints.presets import find_checkpoint
 
     original, converted = folder / f"{checkpoint}.pt", folder / f"{checkpoint}.safetensors"
     started = time.perf_counter()

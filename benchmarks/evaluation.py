@@ -22,11 +22,11 @@ import torch
 from PIL import Image
 
 from adm_cli.devices import choose_device, reproducible_kernels
-from adm_cli.evaluating import Extractor, measure
 from adm_cli.evaluation.inception import Features, InceptionV3
 from adm_cli.evaluation.metrics import GROUPS, FrechetTo, Gaussian, Moments, frechet_estimate
 from adm_cli.evaluation.neighbours import precision_recall
-from adm_cli.storage.pixels import open_pixels
+from adm_cli.pictures.pixels import open_pixels
+from adm_cli.reports.measure import Extractor, measure
 
 DIM = 2048
 

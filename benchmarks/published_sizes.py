@@ -26,10 +26,10 @@ from pathlib import Path
 
 import torch
 
+from adm_cli.checkpoints.loading import expected_shapes, load_model
+from adm_cli.checkpoints.presets import Checkpoint, find_checkpoint
 from adm_cli.config import UNetConfig
-from adm_cli.loading import expected_shapes, load_model
 from adm_cli.models.cost import activation_bytes
-from adm_cli.presets import Checkpoint, find_checkpoint
 
 NAMES = ("64x64_diffusion", "64_256_upsampler")
 ADM = (sys.executable, "-m", "adm_cli")

@@ -19,10 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
+from adm_cli.files.manifests import render_line
+from adm_cli.pictures.images import encode_image
 from adm_cli.sampling.folder import RunFolder
 from adm_cli.sampling.images import Images
-from adm_cli.storage.images import encode_image
-from adm_cli.storage.manifests import render_line
 
 OPTIONS = ("--class", "all", "--scale", "0", "--steps", "1", "--device", "cpu", "--no-upsample")
 RESUME = """

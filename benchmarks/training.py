@@ -24,10 +24,10 @@ import numpy as np
 import torch
 from PIL import Image
 
+from adm_cli.checkpoints.presets import find_checkpoint, starter_unet
 from adm_cli.config import ClassifierConfig, DiffusionConfig, TrainingConfig, UNetConfig
 from adm_cli.devices import choose_device, peak_bytes
-from adm_cli.presets import find_checkpoint, starter_unet
-from adm_cli.storage.datasets import open_images
+from adm_cli.pictures.datasets import open_images
 from adm_cli.training.feed import Batch, CachedFeed, FeedOptions, make_feed
 from adm_cli.training.setup import parse_size
 from adm_cli.training.tasks import make_task

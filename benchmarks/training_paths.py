@@ -14,8 +14,8 @@ import time
 
 import torch
 
+from adm_cli.checkpoints.presets import find_checkpoint
 from adm_cli.config import DiffusionConfig, TrainingConfig
-from adm_cli.presets import find_checkpoint
 from adm_cli.training import trainer as trainer_module
 from adm_cli.training.feed import Batch
 from adm_cli.training.tasks import make_task

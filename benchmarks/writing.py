@@ -17,11 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
+from adm_cli.pictures.images import Pixels, encode_image
 from adm_cli.sampling.folder import RunFolder, Shard
 from adm_cli.sampling.images import Images, drawn_row
 from adm_cli.sampling.run import Run, Stage
 from adm_cli.sampling.writer import Finished, ImageWriter
-from adm_cli.storage.images import Pixels, encode_image
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from adm_cli import (
     limited_guidance,
     load_model,
 )
-from adm_cli.storage.images import to_uint8
+from adm_cli.pictures.images import to_uint8
 
 labels = torch.tensor([207, 950])  # golden retriever, orange
 model = load_model("tiny")  # v and variance of p(x_{t-1} | x_t), class-conditional

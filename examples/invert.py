@@ -17,7 +17,7 @@ from adm_cli import (
     generate,
     load_pipeline,
 )
-from adm_cli.storage.images import to_model_range
+from adm_cli.pictures.images import to_model_range
 
 pipeline = load_pipeline("tiny", guided=False)
 config = SamplingConfig(seeds=(0,), classes=(970,), sampler="dpm++2m", steps="20")

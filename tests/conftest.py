@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 import torch
 
+from adm_cli.checkpoints.format import ModelInfo, save_model
+from adm_cli.checkpoints.loading import build_model
 from adm_cli.commands.main import run
 from adm_cli.config import ClassifierConfig, DiffusionConfig, UNetConfig
-from adm_cli.loading import build_model
-from adm_cli.storage.checkpoints import ModelInfo, save_model
 
 torch.set_num_threads(1)  # toy tensors are too small to be worth sharing out
 

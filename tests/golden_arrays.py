@@ -13,8 +13,8 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from adm_cli.checkpoints.loading import Model, build_model
 from adm_cli.config import ClassifierConfig, UNetConfig
-from adm_cli.loading import Model, build_model
 
 CHOICE = Path(__file__).parent / "golden"
 ROOT = Path(os.environ.get("ADM_REFERENCE") or CHOICE).resolve()

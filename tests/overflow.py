@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from adm_cli.checkpoints.format import ModelInfo, save_model
+from adm_cli.checkpoints.loading import build_model
 from adm_cli.config import ClassifierConfig, UNetConfig
-from adm_cli.loading import build_model
-from adm_cli.storage.checkpoints import ModelInfo, save_model
 from tests.conftest import TOY_CLASSES, TOY_DIFFUSION, randomise
 
 LOST = 3  # the class whose pictures overflow

@@ -11,19 +11,19 @@ import torch
 from torch import Tensor
 
 import adm_cli.sampling.memory as memory_module
+from adm_cli.checkpoints.sources import find_sources, find_upsampler
 from adm_cli.config import SamplingConfig
-from adm_cli.defaults import choose_schedule
 from adm_cli.devices import reproducible_kernels
 from adm_cli.diffusion.noise import noise_source
 from adm_cli.diffusion.samplers import SAMPLERS
 from adm_cli.errors import ConfigError, UsageError
-from adm_cli.guiding import guided_by
 from adm_cli.models.cost import activation_bytes
 from adm_cli.models.unet import UNet
+from adm_cli.pictures.images import to_uint8
+from adm_cli.sampling.defaults import choose_schedule
+from adm_cli.sampling.guiding import guided_by
 from adm_cli.sampling.memory import fit_together, fitting_batch, image_costs, weight_bytes
 from adm_cli.sampling.pipeline import Pipeline, enlarge, generate, load_pipeline
-from adm_cli.sources import find_sources, find_upsampler
-from adm_cli.storage.images import to_uint8
 from tests.conftest import TOY_CLASSIFIER, TOY_DIFFUSION, TOY_UNET, Toys, save_toy
 
 Images = dict[int, Tensor]

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from adm_cli.checkpoints.presets import ABLATIONS, CHECKPOINTS
 from adm_cli.config import (
     ClassifierConfig,
     DiffusionConfig,
@@ -17,7 +18,6 @@ from adm_cli.config import (
     config_to_json,
 )
 from adm_cli.errors import ConfigError
-from adm_cli.presets import ABLATIONS, CHECKPOINTS
 from tests.conftest import DEEP_CLASSIFIER as TOY_CLASSIFIER
 from tests.conftest import DEEP_UNET as TOY_UNET
 

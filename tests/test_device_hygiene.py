@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from adm_cli.checkpoints.loading import build_model
 from adm_cli.config import DiffusionConfig, SamplingConfig
 from adm_cli.devices import send
 from adm_cli.diffusion.finite import FiniteWatch
 from adm_cli.diffusion.samplers import SAMPLERS
 from adm_cli.diffusion.schedule import NoiseSchedule, gather
-from adm_cli.guiding import guided_by, labelled
-from adm_cli.loading import build_model
+from adm_cli.sampling.guiding import guided_by, labelled
 from adm_cli.training.trainer import Trainer
 from tests.conftest import TOY_CLASSIFIER, TOY_UNET, TOY_UPSAMPLER
 from tests.training.conftest import settings, toy_task

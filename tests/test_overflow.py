@@ -18,12 +18,12 @@ from adm_cli.diffusion.process import clip_xstart
 from adm_cli.diffusion.samplers import SAMPLERS
 from adm_cli.diffusion.schedule import NoiseSchedule
 from adm_cli.errors import AdmError, NotFiniteError
-from adm_cli.evaluating import measure
 from adm_cli.evaluation.inception import Features
+from adm_cli.reports.measure import measure
 from adm_cli.sampling.pipeline import Pipeline
-from tests import test_evaluating as evaluation
 from tests.conftest import TOY_CLASSIFIER, TOY_UNET, TOY_UPSAMPLER, Toys
 from tests.overflow import LOST, overflowing
+from tests.reports import test_measure as evaluation
 
 SCHEDULE = NoiseSchedule.linear(100).respace("6")
 BAD = (math.inf, -math.inf, math.nan)

@@ -23,8 +23,8 @@ from adm_cli.commands.main import app
 from adm_cli.errors import UsageError
 from adm_cli.evaluation.metrics import Moments
 from adm_cli.events import Count, SoFar
+from tests.checkpoints.test_originals import COND
 from tests.conftest import DEEP_UNET, TOY_CLASSIFIER, TOY_UNET, Toys, save_toy
-from tests.storage.test_originals import COND
 from tests.training.conftest import draw_pictures
 
 VERBS = (

@@ -10,7 +10,7 @@ import typer
 from adm_cli.commands import completing, console, options
 
 if TYPE_CHECKING:
-    from adm_cli.benching import Speed
+    from adm_cli.reports.bench import Speed
 
 _HEADING = (
     "model", "dtype", "batch", "threads", "path", "UNet ms", "gradient ms", "step ms",
@@ -56,7 +56,7 @@ def bench(
     adm bench --random-weights --model imagenet64 --dtype float32,bfloat16 --batch-size 1,4
     """
     asked = options.asked(locals())
-    from adm_cli.benching import bench as measure
+    from adm_cli.reports.bench import bench as measure
 
     rows = measure(**asked)
     if json:

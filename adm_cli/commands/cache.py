@@ -11,7 +11,7 @@ from adm_cli.commands import console, options
 from adm_cli.errors import AdmError, UsageError
 
 if TYPE_CHECKING:
-    from adm_cli.storage.cache import Kept
+    from adm_cli.checkpoints.cache import Kept
 
 
 class Action(str, Enum):
@@ -39,8 +39,8 @@ def cache(
 
     adm cache rm downloads
     """
-    from adm_cli.storage.cache import choose_kept, kept_files, remove_kept
-    from adm_cli.storage.files import adm_home
+    from adm_cli.checkpoints.cache import choose_kept, kept_files, remove_kept
+    from adm_cli.files.disk import adm_home
 
     if action is Action.rm and not names:
         raise UsageError("adm cache rm: name what to remove, downloads, or all")
@@ -62,7 +62,7 @@ def cache(
 
 def _verify(files: list[Kept], *, json: bool) -> int:
     """How many are damaged; shows each."""
-    from adm_cli.storage.cache import verify_kept
+    from adm_cli.checkpoints.cache import verify_kept
 
     broken = 0
     for file in files:

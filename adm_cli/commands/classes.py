@@ -9,10 +9,10 @@ from typing import Annotated, Optional
 
 import typer
 
-from adm_cli.class_groups import group_ids, group_members
+from adm_cli.classes.groups import group_ids, group_members
+from adm_cli.classes.imagenet import imagenet_classes, imagenet_names, search_classes
 from adm_cli.commands import console, options
 from adm_cli.errors import UsageError, did_you_mean
-from adm_cli.imagenet import imagenet_classes, imagenet_names, search_classes
 
 
 def classes(
@@ -73,8 +73,8 @@ def _tell_of_default(text: str, found: Sequence[int]) -> None:
 
 def _classes_of(model: str) -> dict[int, str]:
     """What a model can be asked for: with the preset's classifier, or as its own file says."""
-    from adm_cli.loading import find_weights
-    from adm_cli.sources import find_sources
+    from adm_cli.checkpoints.loading import find_weights
+    from adm_cli.checkpoints.sources import find_sources
 
     info = find_weights(model).info
     known = dict(info.classes) if info.kind != "diffusion" else find_sources(model).classes

@@ -48,7 +48,7 @@ def complete_upsampler(incomplete: str) -> Offers:
 
 def complete_enlarging(incomplete: str) -> Offers:
     """Upsamplers, and the presets that have one."""
-    from adm_cli.presets import PRESETS
+    from adm_cli.checkpoints.presets import PRESETS
 
     stacks = {row.name: "preset" for row in PRESETS if row.upsampler is not None}
     return _starting(incomplete, _checkpoints("upsampler") | stacks)
@@ -61,7 +61,7 @@ def complete_published(incomplete: str) -> Offers:
 
 def complete_trainable(incomplete: str) -> Offers:
     """Architectures to train: presets, checkpoints, and the paper's ablations."""
-    from adm_cli.presets import ABLATIONS, CHECKPOINTS
+    from adm_cli.checkpoints.presets import ABLATIONS, CHECKPOINTS
 
     names = {row.name: row.kind for row in CHECKPOINTS}
     ablations = {row.name: "ablation" for row in ABLATIONS}
@@ -70,7 +70,7 @@ def complete_trainable(incomplete: str) -> Offers:
 
 def complete_fetch(incomplete: str) -> Offers:
     """What `adm fetch` can bring."""
-    from adm_cli.presets import INCEPTION, PRESETS
+    from adm_cli.checkpoints.presets import INCEPTION, PRESETS
 
     names = _published()
     presets = {row.name: "preset" for row in PRESETS if set(row.checkpoints) & set(names)}
@@ -79,19 +79,19 @@ def complete_fetch(incomplete: str) -> Offers:
 
 
 def _published() -> dict[str, str]:
-    from adm_cli.presets import CHECKPOINTS
+    from adm_cli.checkpoints.presets import CHECKPOINTS
 
     return {row.name: row.kind for row in CHECKPOINTS if not row.embedded}
 
 
 def _checkpoints(kind: str) -> dict[str, str]:
-    from adm_cli.presets import CHECKPOINTS
+    from adm_cli.checkpoints.presets import CHECKPOINTS
 
     return {row.name: kind for row in CHECKPOINTS if row.kind == kind}
 
 
 def _presets() -> dict[str, str]:
-    from adm_cli.presets import PRESETS
+    from adm_cli.checkpoints.presets import PRESETS
 
     return {row.name: "preset" for row in PRESETS}
 

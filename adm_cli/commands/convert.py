@@ -12,7 +12,7 @@ from adm_cli.commands.numbers import show_costs
 from adm_cli.commands.progress import Progress
 
 if TYPE_CHECKING:
-    from adm_cli.converting import Conversion
+    from adm_cli.checkpoints.converting import Conversion
 
 
 def convert(
@@ -75,7 +75,7 @@ def convert(
 
     Without --preset and --flags, the published model whose tensors fit is taken.
     """
-    from adm_cli import converting
+    from adm_cli.checkpoints import converting
 
     if dry_run:
         plan = converting.plan_conversion(
@@ -121,7 +121,7 @@ def convert(
 
 
 def _show_plan(plan: Conversion, *, json: bool) -> None:
-    from adm_cli.storage.files import free_disk
+    from adm_cli.files.disk import free_disk
 
     for text in plan.notes:
         console.note(text)

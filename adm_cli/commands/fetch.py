@@ -11,8 +11,8 @@ from adm_cli.commands.progress import Progress
 from adm_cli.events import Transfer
 
 if TYPE_CHECKING:
-    from adm_cli.fetching import Fetched, Item
-    from adm_cli.storage.fetched import How
+    from adm_cli.checkpoints.fetched import How
+    from adm_cli.checkpoints.fetching import Fetched, Item
 
 
 def fetch(
@@ -62,8 +62,8 @@ def fetch(
 
     adm fetch imagenet256
     """
-    from adm_cli import fetching
-    from adm_cli.storage.fetched import choose_how
+    from adm_cli.checkpoints import fetching
+    from adm_cli.checkpoints.fetched import choose_how
 
     if dry_run:
         items = fetching.find_items(names)
@@ -116,10 +116,10 @@ def _show(done: Fetched, json: bool, quiet: bool) -> None:
 
 
 def _show_plan(items: list[Item], how: How, json: bool) -> None:
-    from adm_cli import fetching
-    from adm_cli.storage.files import adm_home, free_disk
-    from adm_cli.storage.http import shown
-    from adm_cli.storage.partial import partial_bytes
+    from adm_cli.checkpoints import fetching
+    from adm_cli.checkpoints.http import shown
+    from adm_cli.checkpoints.partial import partial_bytes
+    from adm_cli.files.disk import adm_home, free_disk
 
     rows: list[dict[str, Any]] = [
         {

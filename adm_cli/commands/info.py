@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from adm_cli.checkpoints.presets import CHECKPOINTS, PRESETS
 from adm_cli.commands import console, options
 from adm_cli.commands.recipe_lines import recipe_lines
 from adm_cli.errors import AdmError, UsageError
-from adm_cli.presets import CHECKPOINTS, PRESETS
 
 if TYPE_CHECKING:
-    from adm_cli.storage.checkpoints import ModelFile
-    from adm_cli.storage.training_runs import RunFolder as TrainingFolder
+    from adm_cli.checkpoints.format import ModelFile
+    from adm_cli.training.runs import RunFolder as TrainingFolder
 
 
 def info(
@@ -66,15 +66,15 @@ _RECORDS = ("run.json", "settings.json", "sweep.json")
 
 
 def _begins_as_picture(path: Path) -> bool:
-    from adm_cli.storage.foreign import is_picture, read_start
+    from adm_cli.files.foreign import is_picture, read_start
 
     return is_picture(read_start(path))
 
 
 def _picture_facts(path: Path) -> dict[str, Any]:
     """The recipe of a picture, or what a film says of itself."""
-    from adm_cli.storage.foreign import describe_picture
-    from adm_cli.storage.images import open_picture, read_description
+    from adm_cli.files.foreign import describe_picture
+    from adm_cli.pictures.images import open_picture, read_description
 
     found = describe_picture(path)
     if found is None or found[0] in ("PNG", "WEBP"):
@@ -103,7 +103,7 @@ def _folder_facts(path: Path) -> dict[str, Any]:
     from adm_cli.sampling.folder import RunFolder
     from adm_cli.sampling.run import environment, settings
     from adm_cli.sampling.sweep_folder import SweepFolder
-    from adm_cli.storage import training_runs
+    from adm_cli.training import runs as training_runs
 
     run, sweep, training = RunFolder(path), SweepFolder(path), training_runs.RunFolder(path)
     if run.exists():
@@ -150,9 +150,9 @@ def _training_facts(folder: TrainingFolder) -> dict[str, Any]:
 
 
 def _file_facts(name: str, *, verify: bool) -> dict[str, Any]:
-    from adm_cli.loading import find_weights
-    from adm_cli.storage.checkpoints import verify_content
-    from adm_cli.storage.references import describe_reference, is_reference, read_reference
+    from adm_cli.checkpoints.format import verify_content
+    from adm_cli.checkpoints.loading import find_weights
+    from adm_cli.pictures.references import describe_reference, is_reference, read_reference
 
     path = Path(name)
     if is_reference(path):
@@ -169,7 +169,7 @@ def _model_facts(file: ModelFile) -> dict[str, Any]:
 
     import torch
 
-    from adm_cli.loading import build_model
+    from adm_cli.checkpoints.loading import build_model
     from adm_cli.models.cost import forward_gflops
 
     with torch.device("meta"):

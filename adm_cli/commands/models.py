@@ -6,8 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from adm_cli.commands import console, options
-from adm_cli.presets import (
+from adm_cli.checkpoints.presets import (
     ABLATIONS,
     ENLARGEMENT_FACTOR,
     ENLARGEMENTS,
@@ -15,6 +14,7 @@ from adm_cli.presets import (
     Preset,
     find_checkpoint,
 )
+from adm_cli.commands import console, options
 
 # in the table; JSON has them
 _HIDDEN = (
@@ -47,7 +47,7 @@ def models(
 
 
 def _row(preset: Preset) -> dict[str, Any]:
-    from adm_cli.loading import checkpoint_path
+    from adm_cli.checkpoints.loading import checkpoint_path
 
     rows = [find_checkpoint(name) for name in preset.checkpoints]
     missing = [row.name for row in rows if not checkpoint_path(row).is_file()]

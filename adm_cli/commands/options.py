@@ -26,7 +26,7 @@ def complete_class(context: typer.Context, incomplete: str) -> list[tuple[str, s
 
     ImageNet's, where the model's file is not here or cannot be read.
     """
-    from adm_cli.imagenet import imagenet_classes
+    from adm_cli.classes.imagenet import imagenet_classes
 
     names = model_classes(str(context.params.get("model") or "tiny"))
     if not names:
@@ -47,8 +47,8 @@ def _lower(text: str) -> str:
 
 def model_classes(name: str) -> dict[int, str]:
     """What a preset, checkpoint or file was trained on, by its header, without torch."""
-    from adm_cli.presets import CHECKPOINTS, PRESETS
-    from adm_cli.storage.files import models_folder, peek_classes, weights_folder
+    from adm_cli.checkpoints.presets import CHECKPOINTS, PRESETS
+    from adm_cli.files.disk import models_folder, peek_classes, weights_folder
 
     checkpoint = next((row.model for row in PRESETS if row.name == name), name)
     row = next((row for row in CHECKPOINTS if row.name == checkpoint), None)

@@ -47,7 +47,7 @@ def tell_end(done: Training) -> None:
         loss = done.validation["loss"]
         console.note(f"lowest validation loss: {loss:.4g}, after step {done.best_step:,}")
     if done.plot is None:
-        from adm_cli.storage.tables import NO_PLOT
+        from adm_cli.files.tables import NO_PLOT
 
         console.note(NO_PLOT)
     else:

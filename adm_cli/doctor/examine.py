@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from adm_cli import __version__
-from adm_cli.storage.files import adm_home, explain_os_error, free_disk, leftovers, writable
+from adm_cli.files.disk import adm_home, explain_os_error, free_disk, leftovers, writable
 
 # Import names by package name.
 PACKAGES = {
@@ -187,9 +187,9 @@ def _machine(report: Report) -> None:
 
 
 def _weights(report: Report, on_progress: Callable[[str], None]) -> None:
+    from adm_cli.checkpoints.loading import checkpoint_path, find_weights
+    from adm_cli.checkpoints.presets import CHECKPOINTS
     from adm_cli.errors import AdmError
-    from adm_cli.loading import checkpoint_path, find_weights
-    from adm_cli.presets import CHECKPOINTS
 
     embedded = [checkpoint_path(row) for row in CHECKPOINTS if row.embedded]
     published = [row.name for row in CHECKPOINTS if not row.embedded]
@@ -221,8 +221,8 @@ def _weights(report: Report, on_progress: Callable[[str], None]) -> None:
 
 def _weights_file(report: Report, path: Path, mend: str) -> dict[str, Any]:
     """Header and content hash of a weights file."""
+    from adm_cli.checkpoints.format import read_model_file, verify_content
     from adm_cli.errors import CheckpointError
-    from adm_cli.storage.checkpoints import read_model_file, verify_content
 
     try:
         file = read_model_file(path)
@@ -241,7 +241,7 @@ def _weights_file(report: Report, path: Path, mend: str) -> dict[str, Any]:
 
 def _hash_named_file(report: Report, path: Path, digits: str) -> dict[str, Any]:
     """A file that carries the first digits of its SHA-256 in its name."""
-    from adm_cli.storage.checkpoints import file_sha256
+    from adm_cli.checkpoints.format import file_sha256
 
     try:
         good = file_sha256(path).startswith(digits)

@@ -17,14 +17,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from adm_cli.checkpoints.format import ModelFile, ModelInfo
+from adm_cli.checkpoints.loading import Model, build_model
+from adm_cli.checkpoints.sources import Sources
 from adm_cli.config import ClassifierConfig, DiffusionConfig, SamplingConfig, UNetConfig
 from adm_cli.devices import DTYPES
-from adm_cli.loading import Model, build_model
 from adm_cli.models.classifier import NoisyClassifier
 from adm_cli.models.unet import UNet
 from adm_cli.sampling.pipeline import Pipeline, generate
-from adm_cli.sources import Sources
-from adm_cli.storage.checkpoints import ModelFile, ModelInfo
 
 TOLERANCE = 2  # of 255: kernels of other machines round differently
 

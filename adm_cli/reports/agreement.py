@@ -18,17 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from adm_cli.checkpoints.loading import find_weights
 from adm_cli.errors import AdmError, UsageError
-from adm_cli.evaluating import (
-    EMBEDDED_CLASSIFIER,
-    LEAST_IMAGES,
-    Extractor,
-    OnImages,
-    OnStep,
-    check_features,
-    load_extractor,
-    run_network,
-)
 from adm_cli.evaluation.agreement import (
     Beside,
     ClassCounts,
@@ -39,9 +30,18 @@ from adm_cli.evaluation.agreement import (
     frechet_beside_real,
 )
 from adm_cli.evaluation.metrics import Estimate, Gaussian, Moments, drawn
-from adm_cli.loading import find_weights
-from adm_cli.storage.labelled import LabelledPixels
-from adm_cli.storage.pixels import crop_batch
+from adm_cli.pictures.labelled import LabelledPixels
+from adm_cli.pictures.pixels import crop_batch
+from adm_cli.reports.measure import (
+    EMBEDDED_CLASSIFIER,
+    LEAST_IMAGES,
+    Extractor,
+    OnImages,
+    OnStep,
+    check_features,
+    load_extractor,
+    run_network,
+)
 
 RESIZING = "centre crop as in training: halved by a box filter, then bicubic"
 _UNLIKE = 0.1  # of the pictures are of other classes there than here: worth a note

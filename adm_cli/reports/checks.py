@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from adm_cli.errors import UsageError
-from adm_cli.evaluating import Extractor, OnStep
 from adm_cli.evaluation.agreement import Beside
 from adm_cli.evaluation.copies import COPY_RATIO
 from adm_cli.evaluation.metrics import Gaussian
 from adm_cli.events import Count, OnEvent
+from adm_cli.pictures.labelled import LabelledPixels, open_labelled
+from adm_cli.pictures.pixels import PixelSet
+from adm_cli.pictures.references import Reference
 from adm_cli.reports.agreement import (
     RESIZING,
     Agreement,
@@ -23,9 +25,7 @@ from adm_cli.reports.agreement import (
 )
 from adm_cli.reports.copies import find_copies
 from adm_cli.reports.findings import Evaluation, value_and_error
-from adm_cli.storage.labelled import LabelledPixels, open_labelled
-from adm_cli.storage.pixels import PixelSet
-from adm_cli.storage.references import Reference
+from adm_cli.reports.measure import Extractor, OnStep
 
 SPACES = ("features", "pixels")
 

@@ -19,9 +19,9 @@ from adm_cli.diffusion.process import model_timesteps, q_sample
 from adm_cli.diffusion.schedule import NoiseSchedule
 from adm_cli.errors import AdmError, UsageError
 from adm_cli.models.classifier import NoisyClassifier
+from adm_cli.pictures.datasets import ImageSet
+from adm_cli.pictures.images import to_model_range
 from adm_cli.reports.pictures import OnNote, each_batch, noise_generators
-from adm_cli.storage.datasets import ImageSet
-from adm_cli.storage.images import to_model_range
 from adm_cli.training.tasks import classifier_metrics
 
 QUARTERS = 4

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from adm_cli.errors import UsageError
-from adm_cli.evaluating import Extractor, OnStep, check_features, run_network
 from adm_cli.evaluation.copies import COPY_RATIO, TwoNearest, copied_share
 from adm_cli.evaluation.metrics import Estimate
-from adm_cli.storage.images import Pixels
-from adm_cli.storage.labelled import picture_name
-from adm_cli.storage.pixels import PixelSet, crop_batch, open_pixels
+from adm_cli.pictures.images import Pixels
+from adm_cli.pictures.labelled import picture_name
+from adm_cli.pictures.pixels import PixelSet, crop_batch, open_pixels
+from adm_cli.reports.measure import Extractor, OnStep, check_features, run_network
 
 WORST = 5  # pairs that are told
 _PIXEL_BATCH = 512  # training pictures compared at once

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from adm_cli.loading import load_model
+from adm_cli.checkpoints.loading import load_model
 from adm_cli.models.cost import activation_bytes, forward_gflops
 from adm_cli.models.unet import SuperResUNet, UNet
 from adm_cli.reports.nll import Measurement

@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
+from adm_cli.checkpoints.sources import find_sources
 from adm_cli.config import SamplingConfig
-from adm_cli.defaults import choose_schedule
 from adm_cli.diffusion.steps import SampleStep
-from adm_cli.evaluating import Extractor, Measured, features_needed, measure
 from adm_cli.events import Count, Note, OnEvent
+from adm_cli.reports.measure import Extractor, Measured, features_needed, measure
+from adm_cli.sampling.defaults import choose_schedule
 from adm_cli.sampling.pipeline import Pipeline, generate, load_pipeline
 from adm_cli.sampling.recipe import stage_config
 from adm_cli.sampling.select import select_images
@@ -22,7 +23,6 @@ from adm_cli.sampling.settings import (
     make_stage,
     sampling_config,
 )
-from adm_cli.sources import find_sources
 
 DEFAULT_NUM = 1000  # images drawn with --model
 

@@ -12,7 +12,14 @@ from pathlib import Path
 from typing import Protocol
 
 from adm_cli.errors import UsageError
-from adm_cli.evaluating import (
+from adm_cli.events import AnyPath, Count, OnEvent, as_words, ignore
+from adm_cli.files.disk import check_writable
+from adm_cli.pictures.pixels import PixelSet, holds_statistics, open_pixels
+from adm_cli.pictures.references import Reference
+from adm_cli.reports.checks import Checks, as_counts, open_judging
+from adm_cli.reports.drawn import Drawing, open_drawn
+from adm_cli.reports.findings import Evaluation, check_table, score_facts, write_findings
+from adm_cli.reports.measure import (
     Extractor,
     Measured,
     check_count,
@@ -23,15 +30,8 @@ from adm_cli.evaluating import (
     measure,
     notes,
 )
-from adm_cli.events import AnyPath, Count, OnEvent, as_words, ignore
-from adm_cli.reports.checks import Checks, as_counts, open_judging
-from adm_cli.reports.drawn import Drawing, open_drawn
-from adm_cli.reports.findings import Evaluation, check_table, score_facts, write_findings
 from adm_cli.reports.pictures import read_size
 from adm_cli.reports.references import find_reference, metrics_by
-from adm_cli.storage.files import check_writable
-from adm_cli.storage.pixels import PixelSet, holds_statistics, open_pixels
-from adm_cli.storage.references import Reference
 
 
 class Samples(Protocol):

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from adm_cli.errors import OutputError, UsageError
-from adm_cli.evaluating import Measured, Score
-from adm_cli.storage.references import Reference
-from adm_cli.storage.tables import write_csv, write_json
+from adm_cli.files.tables import write_csv, write_json
+from adm_cli.pictures.references import Reference
+from adm_cli.reports.measure import Measured, Score
 
 AGREEMENT = {  # numbers that samples and real pictures have, and how they are called
     "among_asked": "class agreement among {asked}",

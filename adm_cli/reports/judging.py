@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from adm_cli.checkpoints.format import ModelFile
+from adm_cli.checkpoints.loading import find_weights, load_model
+from adm_cli.checkpoints.presets import PRESETS
 from adm_cli.devices import choose_device, choose_dtype
 from adm_cli.errors import AdmError, UsageError
 from adm_cli.events import (
@@ -24,14 +27,11 @@ from adm_cli.events import (
     as_words,
     ignore,
 )
-from adm_cli.loading import find_weights, load_model
+from adm_cli.files.disk import check_writable, refuse_existing
+from adm_cli.files.tables import NO_PLOT, Panel, draw_panels, write_csv, write_json
 from adm_cli.models.classifier import NoisyClassifier
-from adm_cli.presets import PRESETS
 from adm_cli.reports.classifier import ClassifierReport, Row, even_timesteps, guesses
 from adm_cli.reports.pictures import choose_batch_size, labelled_pictures, some_pictures
-from adm_cli.storage.checkpoints import ModelFile
-from adm_cli.storage.files import check_writable, refuse_existing
-from adm_cli.storage.tables import NO_PLOT, Panel, draw_panels, write_csv, write_json
 
 DEFAULT_TIMESTEPS = 20
 FILES = (

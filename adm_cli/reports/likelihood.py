@@ -20,9 +20,9 @@ from adm_cli.diffusion.process import rescaled
 from adm_cli.diffusion.schedule import NoiseSchedule
 from adm_cli.errors import AdmError
 from adm_cli.models.unet import UNet
+from adm_cli.pictures.datasets import ImageSet
+from adm_cli.pictures.images import to_model_range
 from adm_cli.reports.pictures import OnNote, each_batch, noise_generators
-from adm_cli.storage.datasets import ImageSet
-from adm_cli.storage.images import to_model_range
 from adm_cli.training.tasks import DiffusionTask
 
 QUARTERS = 4

@@ -16,8 +16,9 @@ from typing import Any
 
 import torch
 
+from adm_cli.checkpoints.format import ModelFile, read_tensors, write_tensors
+from adm_cli.checkpoints.loading import find_weights, load_model
 from adm_cli.config import UNetConfig
-from adm_cli.defaults import choose_schedule
 from adm_cli.devices import choose_device, choose_dtype
 from adm_cli.diffusion.schedule import NoiseSchedule
 from adm_cli.errors import AdmError, CheckpointError, OutputError, UsageError
@@ -31,16 +32,15 @@ from adm_cli.events import (
     as_words,
     ignore,
 )
-from adm_cli.loading import find_weights, load_model
+from adm_cli.files.disk import check_writable, explain_os_error, refuse_existing
+from adm_cli.files.links import remove
+from adm_cli.files.tables import NO_PLOT, Panel, Points, draw_panels, write_csv
 from adm_cli.models.unet import UNet
+from adm_cli.pictures.datasets import ImageSet, open_images
+from adm_cli.pictures.ranges import with_value_range
 from adm_cli.reports.likelihood import LikelihoodReport, Row, likelihoods
 from adm_cli.reports.pictures import choose_batch_size, labelled_pictures, some_pictures
-from adm_cli.storage.checkpoints import ModelFile, read_tensors, write_tensors
-from adm_cli.storage.datasets import ImageSet, open_images
-from adm_cli.storage.files import check_writable, explain_os_error, refuse_existing
-from adm_cli.storage.links import remove
-from adm_cli.storage.ranges import with_value_range
-from adm_cli.storage.tables import NO_PLOT, Panel, Points, draw_panels, write_csv
+from adm_cli.sampling.defaults import choose_schedule
 
 _FORMAT = "adm-nll"
 

@@ -12,16 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from adm_cli.classes.imagenet import select_classes
 from adm_cli.config import ClassifierConfig, UNetConfig
 from adm_cli.devices import free_bytes, out_of_memory
 from adm_cli.errors import AdmError, DeviceError, UsageError
-from adm_cli.imagenet import select_classes
 from adm_cli.models.cost import activation_bytes
+from adm_cli.pictures.datasets import ImageSet, keep_classes, match_classes, open_images
+from adm_cli.pictures.decode import center_crop
+from adm_cli.pictures.images import Pixels
+from adm_cli.pictures.ranges import with_value_range
 from adm_cli.sampling.memory import MAX_AUTO_BATCH
-from adm_cli.storage.datasets import ImageSet, keep_classes, match_classes, open_images
-from adm_cli.storage.images import Pixels
-from adm_cli.storage.pictures import center_crop
-from adm_cli.storage.ranges import with_value_range
 from adm_cli.training.randomness import generator
 from adm_cli.training.setup import parse_size
 

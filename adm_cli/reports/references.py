@@ -7,7 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from adm_cli.errors import OutputError, UsageError
-from adm_cli.evaluating import (
+from adm_cli.events import AnyPath, Count, Note, OnEvent, ignore
+from adm_cli.files.disk import check_writable
+from adm_cli.pictures.pixels import PixelSet, StatisticsOnly, open_pixels, statistics_only
+from adm_cli.pictures.references import Reference, describe_reference, save_reference
+from adm_cli.reports.measure import (
     Extractor,
     check_size,
     check_sizes,
@@ -17,11 +21,7 @@ from adm_cli.evaluating import (
     published_reference,
     reference_from_images,
 )
-from adm_cli.events import AnyPath, Count, Note, OnEvent, ignore
 from adm_cli.reports.pictures import read_size
-from adm_cli.storage.files import check_writable
-from adm_cli.storage.pixels import PixelSet, StatisticsOnly, open_pixels, statistics_only
-from adm_cli.storage.references import Reference, describe_reference, save_reference
 
 
 @dataclass(frozen=True)

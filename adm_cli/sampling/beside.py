@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
+from adm_cli.pictures.images import make_grid, open_picture, save_image
 from adm_cli.sampling.events import FileMade
 from adm_cli.sampling.folder import RunFolder, Shard
 from adm_cli.sampling.merge import merge_npz, open_runs
 from adm_cli.sampling.run import Run
 from adm_cli.sampling.writer import record_file
-from adm_cli.storage.images import make_grid, open_picture, save_image
 
 MOST_IN_GRID = 1024
 

@@ -8,15 +8,15 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from adm_cli.errors import OutputError, RunError
+from adm_cli.files.disk import explain_os_error, file_digest
+from adm_cli.files.links import remove
+from adm_cli.files.manifests import damaged_lines, rewrite_manifest, whole_records
+from adm_cli.files.sealed import is_whole
 from adm_cli.sampling.events import FileChecked, Finding
 from adm_cli.sampling.film import film_in
 from adm_cli.sampling.folder import RunFolder
 from adm_cli.sampling.images import Images
 from adm_cli.sampling.run import read_run
-from adm_cli.storage.files import explain_os_error, file_digest
-from adm_cli.storage.links import remove
-from adm_cli.storage.manifests import damaged_lines, rewrite_manifest, whole_records
-from adm_cli.storage.sealed import is_whole
 
 LOST = ("damaged", "missing", "unrecorded")  # to be made again
 _MOST_LINES = 100  # of a manifest that are told one by one

@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from adm_cli.batches import OVERFLOW_ADVICE
 from adm_cli.devices import use_threads
 from adm_cli.errors import NotFiniteError, OutputError
 from adm_cli.events import Note
+from adm_cli.sampling.batch import OVERFLOW_ADVICE
 from adm_cli.sampling.beside import draw_grid, write_npz
 from adm_cli.sampling.easel import Easel, Events
 from adm_cli.sampling.events import BatchDone, Ended, Event, ImageDone, Started, Step

@@ -7,21 +7,21 @@ from pathlib import Path
 from typing import Any
 
 from adm_cli.errors import OutputError
-from adm_cli.sampling.events import Event, FileMade, Step
-from adm_cli.sampling.folder import RunFolder, Shard
-from adm_cli.sampling.paint import FinishedBatch
-from adm_cli.sampling.recipe import batch_sizes
-from adm_cli.sampling.run import Run
-from adm_cli.sampling.writer import record_file
-from adm_cli.storage.files import explain_os_error, sync_folder
-from adm_cli.storage.images import (
+from adm_cli.files.disk import explain_os_error, sync_folder
+from adm_cli.files.links import remove
+from adm_cli.pictures.images import (
     Pixels,
     make_grid,
     read_description,
     save_animation,
     to_uint8,
 )
-from adm_cli.storage.links import remove
+from adm_cli.sampling.events import Event, FileMade, Step
+from adm_cli.sampling.folder import RunFolder, Shard
+from adm_cli.sampling.paint import FinishedBatch
+from adm_cli.sampling.recipe import batch_sizes
+from adm_cli.sampling.run import Run
+from adm_cli.sampling.writer import record_file
 
 
 class Film:

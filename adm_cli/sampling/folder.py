@@ -24,9 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from adm_cli.errors import OutputError, RunError, UsageError
-from adm_cli.sampling.images import Images
-from adm_cli.sampling.run import Run, differences, environment, read_run, render_run, settings
-from adm_cli.storage.files import (
+from adm_cli.files.disk import (
     explain_os_error,
     leftovers,
     make_folder,
@@ -34,10 +32,12 @@ from adm_cli.storage.files import (
     remove_leftover,
     sync_folder,
 )
-from adm_cli.storage.links import check_below, remove, remove_folder
-from adm_cli.storage.locks import hold
-from adm_cli.storage.manifests import Manifests, Record, Records
-from adm_cli.storage.sealed import both_copies, copies_agree, write_copies
+from adm_cli.files.links import check_below, remove, remove_folder
+from adm_cli.files.locks import hold
+from adm_cli.files.manifests import Manifests, Record, Records
+from adm_cli.files.sealed import both_copies, copies_agree, write_copies
+from adm_cli.sampling.images import Images
+from adm_cli.sampling.run import Run, differences, environment, read_run, render_run, settings
 
 BASE, HIDDEN_BASE = "base", ".base"
 # Of a line: how many images were computed at once, where it was not the run's setting; in a stack

@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple, overload
 
 from adm_cli.errors import ConfigError, UsageError
-from adm_cli.storage.names import check_name
+from adm_cli.files.names import check_name
 
 MAX_IMAGES = 10**7
 MAX_SEED = 2**64 - 1

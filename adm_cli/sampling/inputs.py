@@ -18,21 +18,21 @@ from typing import Any
 import numpy as np
 
 from adm_cli.errors import AdmError, UsageError
-from adm_cli.sampling.folder import RunFolder
-from adm_cli.sampling.merge import Entry, open_runs
-from adm_cli.storage.depth import ValueRange, parse_value_range
-from adm_cli.storage.files import read_file
-from adm_cli.storage.foreign import read_start
-from adm_cli.storage.images import Pixels, recipe_in
-from adm_cli.storage.npz import ENDINGS, ImageArrays, read_image_arrays
-from adm_cli.storage.pictures import (
+from adm_cli.files.disk import read_file
+from adm_cli.files.foreign import read_start
+from adm_cli.pictures.decode import (
     EXTENSIONS,
     MOST_BYTES,
     SOME_ENDINGS,
     decode_picture,
     fit_picture,
 )
-from adm_cli.storage.ranges import guess_by_peaks
+from adm_cli.pictures.depth import ValueRange, parse_value_range
+from adm_cli.pictures.images import Pixels, recipe_in
+from adm_cli.pictures.npz import ENDINGS, ImageArrays, read_image_arrays
+from adm_cli.pictures.ranges import guess_by_peaks
+from adm_cli.sampling.folder import RunFolder
+from adm_cli.sampling.merge import Entry, open_runs
 
 Size = tuple[int, int]
 _MOST_IN_FILE = 200_000  # pictures of an array, each of which is looked at before any work

@@ -11,6 +11,10 @@ import torch
 
 from adm_cli.errors import UsageError
 from adm_cli.events import Note, OnEvent
+from adm_cli.files.disk import check_writable, refuse_existing
+from adm_cli.files.fresh import make_fresh_folder
+from adm_cli.files.links import check_inside
+from adm_cli.files.manifests import Record
 from adm_cli.sampling.draw import draw
 from adm_cli.sampling.events import Event, FileMade, follow
 from adm_cli.sampling.film import may_write_film
@@ -18,10 +22,6 @@ from adm_cli.sampling.folder import RunFolder, Shard
 from adm_cli.sampling.models import Models
 from adm_cli.sampling.outputs import FRESH, Outputs
 from adm_cli.sampling.run import Run
-from adm_cli.storage.files import check_writable, refuse_existing
-from adm_cli.storage.fresh import make_fresh_folder
-from adm_cli.storage.links import check_inside
-from adm_cli.storage.manifests import Record
 from adm_cli.training.distributed import find_world
 
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import torch
 
+from adm_cli.checkpoints.sources import Sources
 from adm_cli.devices import free_bytes
 from adm_cli.models.cost import activation_bytes
-from adm_cli.sources import Sources
 
 MAX_AUTO_BATCH = 16
 

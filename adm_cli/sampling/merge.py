@@ -21,23 +21,23 @@ from typing import IO, Any
 import numpy as np
 from numpy.lib import format as npy
 
-from adm_cli.budget import whole_number
 from adm_cli.errors import AdmError, RunError, UsageError
 from adm_cli.events import AnyPath, Count, OnEvent, as_paths, ignore
-from adm_cli.sampling.events import FileMade
-from adm_cli.sampling.folder import RunFolder
-from adm_cli.sampling.recipe import run_recipe
-from adm_cli.sampling.run import Run
-from adm_cli.storage.files import (
+from adm_cli.files.budget import whole_number
+from adm_cli.files.disk import (
     atomic_write,
     check_writable,
     explain_os_error,
     read_file,
     refuse_existing,
 )
-from adm_cli.storage.images import Pixels, decode_picture
-from adm_cli.storage.manifests import Record
-from adm_cli.storage.pictures import MOST_BYTES
+from adm_cli.files.manifests import Record
+from adm_cli.pictures.decode import MOST_BYTES
+from adm_cli.pictures.images import Pixels, decode_picture
+from adm_cli.sampling.events import FileMade
+from adm_cli.sampling.folder import RunFolder
+from adm_cli.sampling.recipe import run_recipe
+from adm_cli.sampling.run import Run
 
 _NUMBER = re.compile(r"%0?\d{0,2}d")  # in the name of a tar among several
 OnImage = Callable[[int], None]

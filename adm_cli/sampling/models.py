@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 import torch
 
+from adm_cli.checkpoints.format import verify_content
+from adm_cli.checkpoints.sources import Sources, check_cfg, check_classes, choose_low_res_noise
 from adm_cli.config import UNetConfig
 from adm_cli.events import Note
 from adm_cli.sampling.inputs import InputPicture
@@ -14,8 +16,6 @@ from adm_cli.sampling.memory import fit_together, image_costs, weight_bytes
 from adm_cli.sampling.pipeline import Pipeline, load_stage
 from adm_cli.sampling.run import Run, Stage
 from adm_cli.sampling.settings import uses_cfg
-from adm_cli.sources import Sources, check_cfg, check_classes, choose_low_res_noise
-from adm_cli.storage.checkpoints import verify_content
 
 
 @dataclass

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adm_cli.errors import UsageError, did_you_mean
+from adm_cli.files.fresh import fresh_folder
+from adm_cli.files.links import remove_folder
 from adm_cli.sampling.folder import RunFolder, Shard
-from adm_cli.storage.fresh import fresh_folder
-from adm_cli.storage.links import remove_folder
 
 FORMATS = ("png", "webp", "npz")
 FRESH = Path("out")  # holds the folders of runs without --out

@@ -14,12 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adm_cli.batches import ImageBatch
-from adm_cli.defaults import choose_sampler, choose_schedule
 from adm_cli.diffusion.steps import SampleStep
 from adm_cli.events import Note
-from adm_cli.guiding import guidance_kind
+from adm_cli.pictures.decode import enlarge_picture
+from adm_cli.pictures.images import Pixels, to_model_range, to_uint8
+from adm_cli.sampling.batch import ImageBatch
+from adm_cli.sampling.defaults import choose_sampler, choose_schedule
 from adm_cli.sampling.events import Step
+from adm_cli.sampling.guiding import guidance_kind
 from adm_cli.sampling.images import Image
 from adm_cli.sampling.inputs import InputPicture, InputPictures, pixels_sha256
 from adm_cli.sampling.pipeline import Pipeline, draw_batches
@@ -33,8 +35,6 @@ from adm_cli.sampling.recipe import (
 )
 from adm_cli.sampling.run import Filter, Run, Stage
 from adm_cli.sampling.writer import Finished
-from adm_cli.storage.images import Pixels, to_model_range, to_uint8
-from adm_cli.storage.pictures import enlarge_picture
 
 FinishedBatch = list[Finished]  # images that were computed at once
 Painted = Union[Step, Note, FinishedBatch]

@@ -11,9 +11,15 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from adm_cli.batches import ImageBatch, finished_batch, refuse_overflow
+from adm_cli.checkpoints.loading import hasten_on_cpu, load_model
+from adm_cli.checkpoints.sources import (
+    Sources,
+    check_cfg,
+    check_classes,
+    choose_low_res_noise,
+    find_sources,
+)
 from adm_cli.config import DiffusionConfig, SamplingConfig
-from adm_cli.defaults import choose_sampler, choose_schedule, remarks, resolve
 from adm_cli.devices import (
     choose_device,
     choose_dtype,
@@ -28,13 +34,13 @@ from adm_cli.diffusion.projection import back_project
 from adm_cli.diffusion.schedule import NoiseSchedule
 from adm_cli.diffusion.steps import Sampler, SampleStep
 from adm_cli.errors import ConfigError, DeviceError, UsageError
-from adm_cli.guiding import guidance_kind, guided_by, labelled
-from adm_cli.loading import hasten_on_cpu, load_model
 from adm_cli.models.classifier import NoisyClassifier
 from adm_cli.models.unet import SuperResUNet, UNet
+from adm_cli.pictures.images import Pixels, to_model_range
+from adm_cli.sampling.batch import ImageBatch, finished_batch, refuse_overflow
+from adm_cli.sampling.defaults import choose_sampler, choose_schedule, remarks, resolve
+from adm_cli.sampling.guiding import guidance_kind, guided_by, labelled
 from adm_cli.sampling.memory import classifier_dtype, fitting_batch, image_costs
-from adm_cli.sources import Sources, check_cfg, check_classes, choose_low_res_noise, find_sources
-from adm_cli.storage.images import Pixels, to_model_range
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from adm_cli.checkpoints.presets import ENLARGEMENT_FACTOR, ENLARGEMENTS
 from adm_cli.config import SamplingConfig, read_config
-from adm_cli.defaults import EVERYWHERE
 from adm_cli.errors import AdmError, ConfigError
-from adm_cli.presets import ENLARGEMENT_FACTOR, ENLARGEMENTS
+from adm_cli.sampling.defaults import EVERYWHERE
 from adm_cli.sampling.images import Image, Images
 from adm_cli.sampling.run import Filter, Run, Stage
 

@@ -6,17 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from adm_cli.checkpoints.format import ModelFile
+from adm_cli.checkpoints.loading import find_weights
+from adm_cli.checkpoints.presets import CHECKPOINTS, PRESETS
+from adm_cli.checkpoints.sources import Sources, find_sources, find_upsampler
 from adm_cli.errors import RunError, UsageError
-from adm_cli.loading import find_weights
-from adm_cli.presets import CHECKPOINTS, PRESETS
+from adm_cli.pictures.depth import ValueRange
 from adm_cli.sampling.folder import RunFolder
 from adm_cli.sampling.images import Image
 from adm_cli.sampling.inputs import InputPicture, find_inputs
 from adm_cli.sampling.run import Filter, Run, Stage
 from adm_cli.sampling.settings import low_res_size
-from adm_cli.sources import Sources, find_sources, find_upsampler
-from adm_cli.storage.checkpoints import ModelFile
-from adm_cli.storage.depth import ValueRange
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,8 @@ from typing import Any
 from adm_cli.devices import choose_device
 from adm_cli.errors import NotFiniteError
 from adm_cli.events import Note
+from adm_cli.files.manifests import Record
+from adm_cli.pictures.images import read_description
 from adm_cli.sampling.beside import draw_grid, write_npz
 from adm_cli.sampling.check import LOST, forget, repair_run
 from adm_cli.sampling.draw import Only, draw, draw_film
@@ -21,8 +23,6 @@ from adm_cli.sampling.recipe import batch_sizes
 from adm_cli.sampling.recorded import Whereabouts, recorded_pictures, run_sources
 from adm_cli.sampling.run import Run
 from adm_cli.sampling.settings import current_versions
-from adm_cli.storage.images import read_description
-from adm_cli.storage.manifests import Record
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from adm_cli.batches import OVERFLOW_ADVICE
+from adm_cli.checkpoints.sources import Sources
 from adm_cli.devices import choose_device, use_threads
 from adm_cli.errors import AdmError, NotFiniteError, RunError, UsageError
 from adm_cli.events import AnyPath, Note, OnEvent
+from adm_cli.files.disk import check_writable
+from adm_cli.pictures.decode import fit_picture
+from adm_cli.pictures.images import Pixels, Recipe, open_picture, save_image
 from adm_cli.sampling.arguments import path_or_none
+from adm_cli.sampling.batch import OVERFLOW_ADVICE
 from adm_cli.sampling.events import BatchDone, Ended, Event, Started, follow
 from adm_cli.sampling.folder import RunFolder
 from adm_cli.sampling.inputs import InputPicture, open_inputs, pixels_sha256
@@ -40,10 +44,6 @@ from adm_cli.sampling.recorded import Whereabouts, stage_sources
 from adm_cli.sampling.run import Filter, Run
 from adm_cli.sampling.settings import current_versions, low_res_size
 from adm_cli.sampling.writer import Finished
-from adm_cli.sources import Sources
-from adm_cli.storage.files import check_writable
-from adm_cli.storage.images import Pixels, Recipe, open_picture, save_image
-from adm_cli.storage.pictures import fit_picture
 
 _USUAL_BATCH, _MOST_BATCH = 16, 64  # images computed at once: by default, and to make one again
 _MOST_PIXELS = 2**20  # of a batch above the usual one

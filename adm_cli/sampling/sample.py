@@ -6,12 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from adm_cli.checkpoints.sources import Sources, find_sources
 from adm_cli.config import SamplingConfig
-from adm_cli.defaults import remarks, taken_from
 from adm_cli.devices import choose_device
 from adm_cli.errors import UsageError
 from adm_cli.events import AnyPath, OnEvent, as_words
 from adm_cli.sampling.arguments import Classes, Seeds, comma_list, path_or_none
+from adm_cli.sampling.defaults import remarks, taken_from
 from adm_cli.sampling.images import Images
 from adm_cli.sampling.job import RunResult, SamplingJob, find_part
 from adm_cli.sampling.models import Models
@@ -36,7 +37,6 @@ from adm_cli.sampling.settings import (
     read_interval,
     sampling_config,
 )
-from adm_cli.sources import Sources, find_sources
 
 
 def sample(

@@ -13,13 +13,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from adm_cli.checkpoints.sources import Sources
+from adm_cli.classes.imagenet import select_classes
 from adm_cli.config import DEFAULT_NUM
 from adm_cli.errors import UsageError
-from adm_cli.imagenet import select_classes
+from adm_cli.files.disk import open_file
+from adm_cli.files.lists import decode_text
 from adm_cli.sampling.images import MAX_IMAGES, ImageRow, Images, drawn_row
-from adm_cli.sources import Sources
-from adm_cli.storage.files import open_file
-from adm_cli.storage.lists import decode_text
 
 MAX_LIST_BYTES = 2**28
 _MOST_LINE = 10_000  # characters

@@ -5,14 +5,14 @@ from __future__ import annotations
 import itertools
 import re
 
+from adm_cli.checkpoints.sources import Sources
+from adm_cli.classes.imagenet import select_classes
 from adm_cli.config import UNetConfig
 from adm_cli.errors import UsageError
-from adm_cli.imagenet import select_classes
 from adm_cli.sampling.images import Image, Images
 from adm_cli.sampling.inputs import InputPicture, InputPictures
 from adm_cli.sampling.recipe import drawn_recipe, whole_recipe
 from adm_cli.sampling.select import parse_seeds
-from adm_cli.sources import Sources
 
 
 def select_enlarged(

@@ -10,23 +10,8 @@ import PIL
 import torch
 
 from adm_cli import __version__
-from adm_cli.config import SamplingConfig, UNetConfig
-from adm_cli.defaults import (
-    EVERYWHERE,
-    choose_sampler,
-    choose_schedule,
-    common_cfg,
-    common_scale,
-    resolve,
-)
-from adm_cli.devices import choose_dtype, cpu_threads
-from adm_cli.errors import UsageError
-from adm_cli.presets import ENLARGEMENT_FACTOR, ENLARGEMENTS
-from adm_cli.sampling.images import Image, Images
-from adm_cli.sampling.memory import fitting_batch, image_costs, weight_bytes
-from adm_cli.sampling.recipe import stage_config
-from adm_cli.sampling.run import Filter, Run, Stage
-from adm_cli.sources import (
+from adm_cli.checkpoints.presets import ENLARGEMENT_FACTOR, ENLARGEMENTS
+from adm_cli.checkpoints.sources import (
     Sources,
     check_cfg,
     check_classes,
@@ -35,6 +20,21 @@ from adm_cli.sources import (
     default_projection,
     find_upsampler,
 )
+from adm_cli.config import SamplingConfig, UNetConfig
+from adm_cli.devices import choose_dtype, cpu_threads
+from adm_cli.errors import UsageError
+from adm_cli.sampling.defaults import (
+    EVERYWHERE,
+    choose_sampler,
+    choose_schedule,
+    common_cfg,
+    common_scale,
+    resolve,
+)
+from adm_cli.sampling.images import Image, Images
+from adm_cli.sampling.memory import fitting_batch, image_costs, weight_bytes
+from adm_cli.sampling.recipe import stage_config
+from adm_cli.sampling.run import Filter, Run, Stage
 
 Interval = tuple[float, float]
 

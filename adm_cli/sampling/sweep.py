@@ -7,10 +7,12 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from adm_cli.checkpoints.sources import Sources, find_sources
 from adm_cli.config import DEFAULT_ROWS
 from adm_cli.devices import choose_device
 from adm_cli.errors import NotFiniteError, RunError, UsageError
 from adm_cli.events import AnyPath, Note, OnEvent, as_words, ignore
+from adm_cli.files.fresh import fresh_folder, make_fresh_folder
 from adm_cli.sampling.arguments import Classes, Numbers, Seeds, Words, comma_list, path_or_none
 from adm_cli.sampling.events import CellDone, Event, SweepEnded, follow
 from adm_cli.sampling.folder import RunFolder
@@ -40,8 +42,6 @@ from adm_cli.sampling.sweep_cells import (
 from adm_cli.sampling.sweep_folder import SweepFolder, TableRow, shown
 from adm_cli.sampling.sweep_grid import axes_of, varied_axes
 from adm_cli.sampling.sweep_results import draw_curves, draw_sheet, write_rows
-from adm_cli.sources import Sources, find_sources
-from adm_cli.storage.fresh import fresh_folder, make_fresh_folder
 
 
 @dataclass(frozen=True)

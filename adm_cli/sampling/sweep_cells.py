@@ -13,10 +13,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from adm_cli.checkpoints.loading import build_model
+from adm_cli.checkpoints.sources import Sources
 from adm_cli.config import ClassifierConfig, UNetConfig
 from adm_cli.diffusion.samplers import SAMPLERS_WITH_ETA
 from adm_cli.errors import UsageError
-from adm_cli.evaluating import (
+from adm_cli.events import Note, OnEvent, ignore
+from adm_cli.models.cost import forward_gflops
+from adm_cli.pictures.images import Pixels, open_picture
+from adm_cli.pictures.references import Reference
+from adm_cli.reports.measure import (
     Extractor,
     check_count,
     choose_metrics,
@@ -26,9 +32,6 @@ from adm_cli.evaluating import (
     measure,
     notes,
 )
-from adm_cli.events import Note, OnEvent, ignore
-from adm_cli.loading import build_model
-from adm_cli.models.cost import forward_gflops
 from adm_cli.reports.references import find_reference, metrics_by
 from adm_cli.sampling.draw import draw
 from adm_cli.sampling.events import Event
@@ -48,9 +51,6 @@ from adm_cli.sampling.settings import (
 )
 from adm_cli.sampling.sweep_folder import SweepFolder, TableRow
 from adm_cli.sampling.sweep_grid import Cell
-from adm_cli.sources import Sources
-from adm_cli.storage.images import Pixels, open_picture
-from adm_cli.storage.references import Reference
 
 
 @dataclass(frozen=True)

@@ -15,16 +15,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from adm_cli.budget import parse_json
 from adm_cli.errors import AdmError, UsageError
+from adm_cli.files.budget import parse_json
+from adm_cli.files.disk import explain_os_error, file_digest, leftovers, read_file
+from adm_cli.files.links import check_below
+from adm_cli.files.names import check_name
+from adm_cli.files.sealed import as_written, both_copies, is_whole, seal, write_copies
+from adm_cli.files.tables import Panel, csv_bytes, draw_panels, write_csv
 from adm_cli.sampling.check import check_digest
 from adm_cli.sampling.events import Finding
 from adm_cli.sampling.folder import RunFolder
-from adm_cli.storage.files import explain_os_error, file_digest, leftovers, read_file
-from adm_cli.storage.links import check_below
-from adm_cli.storage.names import check_name
-from adm_cli.storage.sealed import as_written, both_copies, is_whole, seal, write_copies
-from adm_cli.storage.tables import Panel, csv_bytes, draw_panels, write_csv
 
 FORMAT = 2
 _HIDDEN = ("scores_of", "metrics")  # of the program, not of whoever reads the table

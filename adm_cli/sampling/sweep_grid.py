@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from adm_cli.storage.tables import Panel
+from adm_cli.files.tables import Panel
 
 AXES = ("model", "sampler", "steps", "scale", "cfg")
 _CURVES_OVER = {"scale": "guidance scale", "cfg": "classifier-free guidance", "num_steps": "steps"}

@@ -7,15 +7,15 @@ from collections.abc import Generator, Sequence
 from adm_cli import __version__
 from adm_cli.errors import AdmError
 from adm_cli.events import Note
+from adm_cli.files.disk import remove_leftover
+from adm_cli.files.links import remove
+from adm_cli.files.tables import NO_PLOT
+from adm_cli.pictures.images import open_picture, save_image
+from adm_cli.pictures.sheets import contact_sheet
 from adm_cli.sampling.events import Event, Finding
 from adm_cli.sampling.folder import RunFolder
 from adm_cli.sampling.sweep_folder import SweepFolder, TableRow
 from adm_cli.sampling.sweep_grid import Cell, axes_of, curves, spread, varied_axes
-from adm_cli.storage.files import remove_leftover
-from adm_cli.storage.images import open_picture, save_image
-from adm_cli.storage.links import remove
-from adm_cli.storage.sheets import contact_sheet
-from adm_cli.storage.tables import NO_PLOT
 
 
 def write_rows(

@@ -8,11 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from adm_cli.checkpoints.presets import CHECKPOINTS
+from adm_cli.checkpoints.sources import Sources, find_upsampler
 from adm_cli.config import UNetConfig
 from adm_cli.devices import choose_device
 from adm_cli.errors import RunError, UsageError
 from adm_cli.events import AnyPath, Note, OnEvent, as_paths
-from adm_cli.presets import CHECKPOINTS
 from adm_cli.sampling.arguments import Seeds, comma_list, path_or_none
 from adm_cli.sampling.events import PictureRead
 from adm_cli.sampling.images import Images
@@ -31,7 +32,6 @@ from adm_cli.sampling.settings import (
     make_run,
     make_stage,
 )
-from adm_cli.sources import Sources, find_upsampler
 
 
 def upsample(

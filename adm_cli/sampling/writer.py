@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from adm_cli.errors import OutputError
+from adm_cli.files.disk import explain_os_error, file_digest, free_disk, write_files
+from adm_cli.files.links import remove
+from adm_cli.files.manifests import ManifestWriter, Record
+from adm_cli.pictures.images import Pixels, Recipe, encode_image
 from adm_cli.sampling.folder import RunFolder, Shard
 from adm_cli.sampling.images import Image
-from adm_cli.storage.files import explain_os_error, file_digest, free_disk, write_files
-from adm_cli.storage.images import Pixels, Recipe, encode_image
-from adm_cli.storage.links import remove
-from adm_cli.storage.manifests import ManifestWriter, Record
 
 _QUEUED = 2  # batches that may wait: sampling goes on, memory does not grow
 _SPARE_BYTES = 2**20  # of disk, for manifests and what else is written

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
+from adm_cli.checkpoints.loading import build_model
 from adm_cli.devices import free_bytes
-from adm_cli.loading import build_model
 from adm_cli.models.cost import forward_gflops, training_bytes
 from adm_cli.training.feed import Batch
 from adm_cli.training.setup import Settings

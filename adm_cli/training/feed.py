@@ -21,9 +21,8 @@ from torch import Tensor
 from adm_cli.config import LEAST_CROP
 from adm_cli.devices import free_bytes
 from adm_cli.errors import AdmError
-from adm_cli.storage.datasets import ImageSet
-from adm_cli.storage.images import Pixels
-from adm_cli.storage.pictures import (
+from adm_cli.pictures.datasets import ImageSet
+from adm_cli.pictures.decode import (
     center_crop,
     cut,
     draw_short_side,
@@ -31,6 +30,7 @@ from adm_cli.storage.pictures import (
     resize_for_crop,
     shrink_for_crops,
 )
+from adm_cli.pictures.images import Pixels
 from adm_cli.training.randomness import generator, uniforms
 
 _MOST_CACHE = 4 * 2**30  # bytes of pixels kept in memory, and at most a third of what is free

@@ -15,16 +15,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from adm_cli.checkpoints.format import ModelInfo, save_model
 from adm_cli.devices import peak_bytes
 from adm_cli.diffusion.finite import finite_images
 from adm_cli.diffusion.guidance import ClassifierFn
 from adm_cli.errors import AdmError, CheckpointError
 from adm_cli.events import Note
-from adm_cli.storage.checkpoints import ModelInfo, save_model
-from adm_cli.storage.images import save_image, to_model_range, to_uint8
-from adm_cli.storage.training_runs import MetricsFile, RunFolder, draw_plot
+from adm_cli.pictures.images import save_image, to_model_range, to_uint8
 from adm_cli.training.feed import Feed
 from adm_cli.training.randomness import image_noise
+from adm_cli.training.runs import MetricsFile, RunFolder, draw_plot
 from adm_cli.training.samples import SAMPLES, sample_labels, samples_sheet
 from adm_cli.training.tasks import DiffusionTask
 from adm_cli.training.trainer import StepResult, Trainer

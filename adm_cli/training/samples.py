@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from adm_cli.storage.images import Pixels
-from adm_cli.storage.sheets import contact_sheet
+from adm_cli.pictures.images import Pixels
+from adm_cli.pictures.sheets import contact_sheet
 
 SAMPLES = 16
 _MOST_ROWS = 8  # classes with a row each; of more, four pictures to a row

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from adm_cli.errors import UsageError
-from adm_cli.storage.datasets import ImageSet, Listing, label_pictures, list_pictures
-from adm_cli.storage.ranges import with_value_range
-from adm_cli.storage.splits import describe_splits
+from adm_cli.pictures.datasets import ImageSet, Listing, label_pictures, list_pictures
+from adm_cli.pictures.ranges import with_value_range
+from adm_cli.pictures.splits import describe_splits
 
 _JUDGED = ("validation", "test", "train")  # which split of a set given for validation is used
 

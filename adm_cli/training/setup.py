@@ -19,6 +19,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from adm_cli.checkpoints.format import ModelFile, check_finite
+from adm_cli.checkpoints.loading import describe_mismatch, expected_shapes, find_weights
+from adm_cli.checkpoints.presets import (
+    ABLATIONS,
+    CHECKPOINTS,
+    PRESETS,
+    starter_classifier,
+    starter_diffusion,
+    starter_unet,
+)
+from adm_cli.checkpoints.tensors import stream_tensors
+from adm_cli.classes.imagenet import select_classes
 from adm_cli.config import (
     ClassifierConfig,
     DiffusionConfig,
@@ -31,24 +43,12 @@ from adm_cli.config import (
 )
 from adm_cli.diffusion.schedule import space_timesteps
 from adm_cli.errors import CheckpointError, ConfigError, UsageError, did_you_mean
-from adm_cli.imagenet import select_classes
-from adm_cli.loading import describe_mismatch, expected_shapes, find_weights
-from adm_cli.presets import (
-    ABLATIONS,
-    CHECKPOINTS,
-    PRESETS,
-    starter_classifier,
-    starter_diffusion,
-    starter_unet,
-)
-from adm_cli.storage.checkpoints import ModelFile, check_finite
-from adm_cli.storage.datasets import (
+from adm_cli.pictures.datasets import (
     ImageSet,
     class_counts,
     keep_classes,
     split_images,
 )
-from adm_cli.storage.tensors import stream_tensors
 from adm_cli.training.changes import read_changes
 from adm_cli.training.feed import FeedOptions
 from adm_cli.training.options import BATCH_SIZE, CLIP_NORM, SIZE, VAL_SPLIT, WARMUP, WORKERS

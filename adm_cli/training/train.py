@@ -13,16 +13,15 @@ from typing import Any
 
 import torch
 
+from adm_cli.checkpoints.format import ModelFile, ModelInfo
+from adm_cli.checkpoints.loading import find_weights, load_model
 from adm_cli.devices import DTYPES
 from adm_cli.errors import AdmError, RunError, UsageError
 from adm_cli.events import Count, Note, OnEvent, ignore
-from adm_cli.loading import find_weights, load_model
+from adm_cli.files.disk import check_writable
+from adm_cli.files.fresh import make_fresh_folder
+from adm_cli.flags.spellings import spell_dtype
 from adm_cli.models.classifier import NoisyClassifier
-from adm_cli.spellings import spell_dtype
-from adm_cli.storage.checkpoints import ModelFile, ModelInfo
-from adm_cli.storage.files import check_writable
-from adm_cli.storage.fresh import make_fresh_folder
-from adm_cli.storage.training_runs import RunFolder
 from adm_cli.training.distributed import World, find_world, joined
 from adm_cli.training.feed import decode_validation, make_feed
 from adm_cli.training.loop import Begun, Job, Run
@@ -38,6 +37,7 @@ from adm_cli.training.options import (
     stored,
 )
 from adm_cli.training.original_flags import take_over
+from adm_cli.training.runs import RunFolder
 from adm_cli.training.setup import (
     Data,
     Kind,

@@ -23,9 +23,9 @@ import torch
 import adm_cli.sampling.memory as memory_module
 from adm_cli.models.classifier import NoisyClassifier
 from adm_cli.models.unet import UNet
+from adm_cli.pictures.images import open_picture
 from adm_cli.sampling.folder import RunFolder
 from adm_cli.sampling.run import render_run
-from adm_cli.storage.images import open_picture
 from tests.conftest import Result, Toys, pictures
 from tests.conftest import pictures as pictures_in
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from adm_cli.storage import files
+from adm_cli.files import disk as files
 from tests.conftest import Result, Toys
 
 Adm = Callable[..., Result]

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from PIL import Image as Picture
 
+from adm_cli.checkpoints.presets import Preset
+from adm_cli.checkpoints.sources import find_sources
 from adm_cli.models.classifier import NoisyClassifier
-from adm_cli.presets import Preset
+from adm_cli.pictures.images import open_picture
 from adm_cli.sampling.images import Image
 from adm_cli.sampling.settings import StageOptions, sampling_config
-from adm_cli.sources import find_sources
-from adm_cli.storage.images import open_picture
 from tests.commands.test_repro import edit
 from tests.conftest import TOY_UNET, Result, Toys, pictures, save_toy
 

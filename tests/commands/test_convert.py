@@ -14,11 +14,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-import adm_cli.converting as converting_module
-from adm_cli.imagenet import imagenet_names
-from adm_cli.loading import build_model, load_model
-from adm_cli.presets import Checkpoint
-from adm_cli.storage.checkpoints import file_sha256, read_model_file
+import adm_cli.checkpoints.converting as converting_module
+from adm_cli.checkpoints.format import file_sha256, read_model_file
+from adm_cli.checkpoints.loading import build_model, load_model
+from adm_cli.checkpoints.presets import Checkpoint
+from adm_cli.classes.imagenet import imagenet_names
 from tests.conftest import DEEP_CLASSIFIER as TOY_CLASSIFIER
 from tests.conftest import DEEP_UNET as TOY_UNET
 from tests.conftest import TOY_DIFFUSION, Result, Toys, randomise, save_toy

@@ -11,11 +11,11 @@ from typing import Any, NoReturn
 
 import pytest
 
-import adm_cli.loading
+import adm_cli.checkpoints.loading
 from adm_cli.doctor import examine as examining
 from adm_cli.doctor import selftest
 from adm_cli.doctor.examine import Report, examine
-from adm_cli.storage.files import weights_folder
+from adm_cli.files.disk import weights_folder
 from tests.conftest import Result, Toys
 
 Run = Callable[..., Result]
@@ -87,7 +87,7 @@ def test_embedded_weights_that_are_gone(
     report: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copy(weights_folder() / "tiny_classifier.safetensors", tmp_path)
-    monkeypatch.setattr(adm_cli.loading, "weights_folder", lambda: tmp_path)
+    monkeypatch.setattr(adm_cli.checkpoints.loading, "weights_folder", lambda: tmp_path)
     found = report(1)
     assert [w["ok"] for w in found["weights"]] == [False, True, False]
     assert "pip install --force-reinstall" in findings(found)

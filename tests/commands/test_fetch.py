@@ -21,17 +21,17 @@ import pytest
 import torch
 from rich.console import Console
 
-from adm_cli import converting, fetching, loading, presets, sources
+from adm_cli.checkpoints import converting, fetching, loading, presets, sources
+from adm_cli.checkpoints.downloads import Patience, Watch
+from adm_cli.checkpoints.fetched import How, read_pin
+from adm_cli.checkpoints.fetching import find_items, wanted
+from adm_cli.checkpoints.format import read_model_file, verify_content
+from adm_cli.checkpoints.loading import build_model, expected_shapes
+from adm_cli.checkpoints.presets import CHECKPOINTS, Checkpoint, Preset, PublishedFile
 from adm_cli.commands import console
 from adm_cli.commands import models as models_command
 from adm_cli.commands.progress import Progress
 from adm_cli.events import Note, Transfer
-from adm_cli.fetching import find_items, wanted
-from adm_cli.loading import build_model, expected_shapes
-from adm_cli.presets import CHECKPOINTS, Checkpoint, Preset, PublishedFile
-from adm_cli.storage.checkpoints import read_model_file, verify_content
-from adm_cli.storage.downloads import Patience, Watch
-from adm_cli.storage.fetched import How, read_pin
 from tests.conftest import DEEP_CLASSIFIER as TOY_CLASSIFIER
 from tests.conftest import DEEP_UNET as TOY_UNET
 from tests.conftest import TOY_DIFFUSION, Result, randomise

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-import adm_cli.evaluating
+import adm_cli.checkpoints.sources
 import adm_cli.reports.drawn
 import adm_cli.reports.judging
+import adm_cli.reports.measure
 import adm_cli.reports.pictures
-import adm_cli.sources
 from adm_cli.commands.main import program
 from adm_cli.commands.panels import GROUPS, PANELS, USUAL
 from adm_cli.evaluation.copies import COPY_RATIO
@@ -61,8 +61,8 @@ def test_the_usual_options_come_first(
 
 DEFAULTS: list[tuple[str, str, str, Any]] = [
     ("evaluate", "num", "Default: {}.", adm_cli.reports.drawn.DEFAULT_NUM),
-    ("evaluate", "batch_size", "Default: {}.", vars(adm_cli.evaluating)["_BATCH"]),
-    ("reference", "batch_size", "Default: {}.", vars(adm_cli.evaluating)["_BATCH"]),
+    ("evaluate", "batch_size", "Default: {}.", vars(adm_cli.reports.measure)["_BATCH"]),
+    ("reference", "batch_size", "Default: {}.", vars(adm_cli.reports.measure)["_BATCH"]),
     ("evaluate", "copy_ratio", "Default: 1/{:g}.", 1 / COPY_RATIO),
     ("evaluate-classifier", "timesteps", "Default: {}.", adm_cli.reports.judging.DEFAULT_TIMESTEPS),
     *(
@@ -70,7 +70,7 @@ DEFAULTS: list[tuple[str, str, str, Any]] = [
         for command in ("sample", "upsample", "nll", "evaluate-classifier")
     ),
     *(
-        (command, name, "Default: {},", vars(adm_cli.sources)["DEFAULT_PASSES"])
+        (command, name, "Default: {},", vars(adm_cli.checkpoints.sources)["DEFAULT_PASSES"])
         for command, name in (("sample", "upsample_project"), ("upsample", "project"))
     ),
 ]

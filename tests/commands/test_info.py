@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from adm_cli.storage.images import open_picture, save_animation, save_image
+from adm_cli.pictures.images import open_picture, save_animation, save_image
 from tests.conftest import TOY_CLASSES, Result, Toys
 
 Run = Callable[..., Result]

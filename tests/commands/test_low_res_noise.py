@@ -11,10 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from adm_cli.checkpoints.format import read_model_file
 from adm_cli.diffusion.noise import noisy_low_res
 from adm_cli.sampling.folder import RunFolder
 from adm_cli.sampling.run import settings
-from adm_cli.storage.checkpoints import read_model_file
 from adm_cli.training.degradation import KERNELS
 from tests.commands.test_stacks import contents, recipe
 from tests.conftest import TOY_UPSAMPLER, Result, Toys, save_toy

@@ -17,7 +17,7 @@ from typer.main import get_command
 
 from adm_cli import __version__
 from adm_cli.commands.main import app
-from adm_cli.storage.images import open_picture
+from adm_cli.pictures.images import open_picture
 from tests.conftest import Result, Toys, pictures
 
 Run = Callable[..., Result]

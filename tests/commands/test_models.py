@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from adm_cli.presets import ABLATIONS, PRESETS
+from adm_cli.checkpoints.presets import ABLATIONS, PRESETS
 from tests.conftest import Result, Toys
 
 Run = Callable[..., Result]

@@ -15,10 +15,10 @@ import torch
 from PIL import Image
 
 import adm_cli.reports.likelihood as likelihood_module
+from adm_cli.checkpoints.format import read_model_file, save_model
+from adm_cli.checkpoints.loading import load_model
 from adm_cli.diffusion.losses import BitsPerDim, bits_per_dim
-from adm_cli.loading import load_model
-from adm_cli.storage.checkpoints import read_model_file, save_model
-from adm_cli.storage.datasets import open_images
+from adm_cli.pictures.datasets import open_images
 from tests.commands.test_bad_input import refused
 from tests.conftest import TOY_DIFFUSION, TOY_UNET, Result, Toys, save_toy
 from tests.reports.test_likelihood import bounds

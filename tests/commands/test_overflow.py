@@ -12,7 +12,7 @@ from torch import Tensor
 
 import adm_cli.sampling.pipeline as pipeline_module
 from adm_cli.diffusion.steps import SampleStep
-from adm_cli.storage.images import open_picture
+from adm_cli.pictures.images import open_picture
 from tests.conftest import TOY_UNET, TOY_UPSAMPLER, Result, Toys, pictures
 from tests.overflow import overflowing
 

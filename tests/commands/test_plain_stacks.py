@@ -12,11 +12,11 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 import adm_cli.sampling.pipeline as pipeline_module
+from adm_cli.pictures.decode import enlarge_picture
+from adm_cli.pictures.images import open_picture, save_image
 from adm_cli.sampling.folder import RunFolder
 from adm_cli.sampling.inputs import pixels_sha256
 from adm_cli.sampling.run import Filter
-from adm_cli.storage.images import open_picture, save_image
-from adm_cli.storage.pictures import enlarge_picture
 from tests.commands.test_stacks import contents, fail_at, recipe
 from tests.conftest import Result, Toys, pictures
 

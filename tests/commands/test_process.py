@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import adm_cli
-from adm_cli.storage.files import weights_folder
+from adm_cli.files.disk import weights_folder
 from tests.conftest import Result, Toys
 
 PACKAGE = Path(adm_cli.__file__).parent
@@ -196,7 +196,7 @@ def test_models_that_draw_are_offered_as_such() -> None:
 def test_shells_know_the_names_that_there_are() -> None:
     from adm_cli.commands import completing
     from adm_cli.devices import DTYPES
-    from adm_cli.evaluating import METRICS
+    from adm_cli.reports.measure import METRICS
     from adm_cli.sampling.outputs import FORMATS
 
     assert completing.FORMAT_NAMES == FORMATS

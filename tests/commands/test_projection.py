@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from adm_cli.checkpoints.format import ModelInfo, save_model
+from adm_cli.checkpoints.loading import build_model
+from adm_cli.checkpoints.sources import find_upsampler
 from adm_cli.config import SamplingConfig
 from adm_cli.errors import ConfigError
-from adm_cli.loading import build_model
+from adm_cli.pictures.decode import fit_picture
+from adm_cli.pictures.images import open_picture
 from adm_cli.sampling.folder import RunFolder
 from adm_cli.sampling.pipeline import enlarge, generate, load_pipeline
 from adm_cli.sampling.run import Stage
-from adm_cli.sources import find_upsampler
-from adm_cli.storage.checkpoints import ModelInfo, save_model
-from adm_cli.storage.images import open_picture
-from adm_cli.storage.pictures import fit_picture
 from tests.commands.test_stacks import contents, recipe
 from tests.conftest import TOY_CLASSES, TOY_DIFFUSION, TOY_UPSAMPLER, Result, Toys, randomise
 

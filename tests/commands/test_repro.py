@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from adm_cli.storage.images import open_picture, save_image
+from adm_cli.pictures.images import open_picture, save_image
 from tests.conftest import TOY_CLASSIFIER, TOY_UNET, Result, Toys, save_toy
 
 Run = Callable[..., Result]

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import adm_cli.loading as loading_module
-from adm_cli.storage.files import weights_folder
-from adm_cli.storage.images import make_grid, open_picture
+import adm_cli.checkpoints.loading as loading_module
+from adm_cli.files.disk import weights_folder
+from adm_cli.pictures.images import make_grid, open_picture
 from tests.conftest import Result, Toys, pictures
 
 Run = Callable[..., Result]

@@ -13,18 +13,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import adm_cli.loading as loading_module
-import adm_cli.presets as presets_module
+import adm_cli.checkpoints.loading as loading_module
+import adm_cli.checkpoints.presets as presets_module
+import adm_cli.checkpoints.sources as sources_module
 import adm_cli.sampling.memory as memory_module
 import adm_cli.sampling.pipeline as pipeline_module
 import adm_cli.sampling.recorded as recorded_module
 import adm_cli.sampling.upsample as upsample_module
-import adm_cli.sources as sources_module
+from adm_cli.checkpoints.presets import Checkpoint, Preset
 from adm_cli.commands import models as models_module
 from adm_cli.config import ClassifierConfig, UNetConfig
-from adm_cli.presets import Checkpoint, Preset
+from adm_cli.pictures.images import open_picture
 from adm_cli.sampling.folder import RunFolder
-from adm_cli.storage.images import open_picture
 from tests.conftest import (
     TOY_CLASSIFIER,
     TOY_DIFFUSION,

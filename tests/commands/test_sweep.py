@@ -15,11 +15,11 @@ import pytest
 import adm_cli.sampling.paint as paint_module
 import adm_cli.sampling.sweep as sweep_module
 import adm_cli.sampling.sweep_cells as cells_module
-from adm_cli.batches import ImageBatch
+from adm_cli.pictures.images import open_picture
+from adm_cli.pictures.sheets import contact_sheet
+from adm_cli.sampling.batch import ImageBatch
 from adm_cli.sampling.pipeline import draw_batches
 from adm_cli.sampling.sweep_grid import spread
-from adm_cli.storage.images import open_picture
-from adm_cli.storage.sheets import contact_sheet
 from tests.commands.test_bad_input import refused
 from tests.conftest import TOY_UNET, Result, Toys, save_toy
 

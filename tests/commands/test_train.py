@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from adm_cli.storage.checkpoints import read_model_file
+from adm_cli.checkpoints.format import read_model_file
 from adm_cli.training.setup import DRAWN, default_steps
 from tests.conftest import Result, Toys
 from tests.training.conftest import draw_pictures

@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from adm_cli.errors import RunError
-from adm_cli.storage.training_runs import RunFolder
 from adm_cli.training.distributed import World
+from adm_cli.training.runs import RunFolder
 from adm_cli.training.train import _alone
 from adm_cli.training.trainer import Trainer
 from tests.conftest import Result

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 import adm_cli.sampling.pipeline as pipeline_module
+from adm_cli.pictures.images import open_picture, save_image
 from adm_cli.sampling.inputs import pixels_sha256
-from adm_cli.storage.images import open_picture, save_image
 from tests.conftest import TOY_CLASSIFIER, TOY_UPSAMPLER, Result, Toys, pictures, save_toy
 
 Run = Callable[..., Result]

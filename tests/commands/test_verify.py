@@ -16,10 +16,10 @@ from PIL import Image
 import adm_cli.sampling.memory as memory_module
 import adm_cli.sampling.pipeline as pipeline_module
 import adm_cli.sampling.settings as settings_module
+from adm_cli.files.manifests import read_manifest, render_line, rewrite_manifest
 from adm_cli.models.unet import UNet
+from adm_cli.pictures.images import open_picture, save_image
 from adm_cli.sampling.folder import RunFolder
-from adm_cli.storage.images import open_picture, save_image
-from adm_cli.storage.manifests import read_manifest, render_line, rewrite_manifest
 from tests.conftest import TOY_UNET, Result, Toys, save_toy
 
 Run = Callable[..., Result]

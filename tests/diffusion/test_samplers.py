@@ -29,7 +29,7 @@ from adm_cli.diffusion.process import rescaled
 from adm_cli.diffusion.samplers import SAMPLERS, ddim_reverse, ddim_sample, ddpm_sample
 from adm_cli.diffusion.schedule import NoiseSchedule
 from adm_cli.diffusion.steps import SampleStep
-from adm_cli.storage.images import to_uint8
+from adm_cli.pictures.images import to_uint8
 from tests.golden_arrays import (
     Arrays,
     arrays,

@@ -10,9 +10,9 @@ from typing import IO, Any
 import pytest
 
 from adm_cli.errors import OutputError
+from adm_cli.files.disk import explain_os_error, write_files
 from adm_cli.sampling import merge
 from adm_cli.sampling.writer import ImageWriter, _encoded
-from adm_cli.storage.files import explain_os_error, write_files
 from tests.conftest import Toys
 from tests.faults.test_every_operation import Points
 from tests.faults.writing import commands

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
+from adm_cli.files import disk as files
+from adm_cli.files.manifests import ManifestWriter, read_manifest, render_line
 from adm_cli.sampling.folder import RunFolder
 from adm_cli.sampling.writer import ImageWriter
-from adm_cli.storage import files
-from adm_cli.storage.manifests import ManifestWriter, read_manifest, render_line
 from tests.conftest import Toys
 from tests.faults.shim import write_state
 from tests.faults.test_checks import lines_first

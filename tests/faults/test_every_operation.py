@@ -21,9 +21,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from adm_cli.checkpoints.format import read_tensors
 from adm_cli.commands.main import program
 from adm_cli.sampling.folder import RunFolder
-from adm_cli.storage.checkpoints import read_tensors
 from tests.conftest import Toys
 from tests.faults.shim import KILLED, Recorder, Shim, State, read_state, write_state
 from tests.faults.writing import READING, Command, adm, commands

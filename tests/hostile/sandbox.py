@@ -21,7 +21,7 @@ from pathlib import Path
 
 from PIL import Image
 
-import adm_cli.converting
+import adm_cli.checkpoints.converting
 import adm_cli.doctor.selftest
 import adm_cli.training.estimate
 import adm_cli.training.loop  # noqa: F401  # loaded once, before the forks

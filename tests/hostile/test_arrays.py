@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-import adm_cli.evaluating
+import adm_cli.reports.measure
+from adm_cli.checkpoints.presets import INCEPTION
 from adm_cli.evaluation.inception import Features
-from adm_cli.presets import INCEPTION
 from tests.conftest import Toys
 from tests.hostile.files import npy, npz, patched_headers, zeros_in_zip
 from tests.hostile.sandbox import Arguments, harmless, in_groups, refused, slug
@@ -255,10 +255,10 @@ class Four(torch.nn.Module):
 @pytest.fixture
 def four(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        adm_cli.evaluating, "load_inception", lambda *a, **k: (Four(), INCEPTION.sha256)
+        adm_cli.reports.measure, "load_inception", lambda *a, **k: (Four(), INCEPTION.sha256)
     )
-    monkeypatch.setattr(adm_cli.evaluating, "POOL_DIM", 4)
-    monkeypatch.setattr(adm_cli.evaluating, "SPATIAL_DIM", 4)
+    monkeypatch.setattr(adm_cli.reports.measure, "POOL_DIM", 4)
+    monkeypatch.setattr(adm_cli.reports.measure, "SPATIAL_DIM", 4)
 
 
 MU, SIGMA = np.zeros(4), np.eye(4)

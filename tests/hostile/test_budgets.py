@@ -22,13 +22,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from adm_cli.checkpoints.format import load_original
+from adm_cli.checkpoints.originals import read_weights
 from adm_cli.errors import AdmError
-from adm_cli.storage.archives import FolderSource, TarSource, ZipSource
-from adm_cli.storage.checkpoints import load_original
-from adm_cli.storage.datasets import open_images
-from adm_cli.storage.label_files import parse_labels
-from adm_cli.storage.manifests import render_line
-from adm_cli.storage.originals import read_weights
+from adm_cli.files.manifests import render_line
+from adm_cli.pictures.archives import FolderSource, TarSource, ZipSource
+from adm_cli.pictures.datasets import open_images
+from adm_cli.pictures.label_files import parse_labels
 from tests.conftest import Toys
 from tests.hostile.files import npy, npz, png
 from tests.hostile.sandbox import Arguments, harmless, refused

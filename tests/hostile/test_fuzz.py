@@ -15,6 +15,15 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from adm_cli.checkpoints.format import (
+    ModelInfo,
+    read_model_file,
+    read_original,
+    read_tensors,
+    save_model,
+    verify_content,
+)
+from adm_cli.classes.imagenet import imagenet_names, search_classes, select_classes
 from adm_cli.commands.console import one_line
 from adm_cli.commands.info import _text
 from adm_cli.commands.recipe_lines import recipe_lines
@@ -30,9 +39,13 @@ from adm_cli.config import (
 )
 from adm_cli.diffusion.schedule import space_timesteps
 from adm_cli.errors import AdmError
-from adm_cli.given_flags import DEFAULTS
-from adm_cli.imagenet import imagenet_names, search_classes, select_classes
-from adm_cli.model_flags import openai_flags
+from adm_cli.files.manifests import parse_line, read_manifest, render_line
+from adm_cli.files.sealed import seal
+from adm_cli.flags.given import DEFAULTS
+from adm_cli.flags.model import openai_flags
+from adm_cli.pictures.images import encode_image, open_picture, parameters_text, recipe_in
+from adm_cli.pictures.pixels import holds_statistics, open_pixels, read_npz_statistics
+from adm_cli.pictures.references import is_reference, read_reference
 from adm_cli.sampling.folder import Shard
 from adm_cli.sampling.images import Image
 from adm_cli.sampling.inputs import open_inputs
@@ -40,19 +53,6 @@ from adm_cli.sampling.recipe import recorded_run
 from adm_cli.sampling.run import read_run, render_run
 from adm_cli.sampling.select import parse_seeds
 from adm_cli.sampling.sweep_folder import SweepFolder
-from adm_cli.storage.checkpoints import (
-    ModelInfo,
-    read_model_file,
-    read_original,
-    read_tensors,
-    save_model,
-    verify_content,
-)
-from adm_cli.storage.images import encode_image, open_picture, parameters_text, recipe_in
-from adm_cli.storage.manifests import parse_line, read_manifest, render_line
-from adm_cli.storage.pixels import holds_statistics, open_pixels, read_npz_statistics
-from adm_cli.storage.references import is_reference, read_reference
-from adm_cli.storage.sealed import seal
 from adm_cli.training.setup import parse_size
 from tests.conftest import TOY_CLASSES, TOY_CLASSIFIER, TOY_DIFFUSION, TOY_UNET
 from tests.hostile.files import npy, npz, png, png_chunk

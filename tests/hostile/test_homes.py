@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from adm_cli import fetching
-from adm_cli.presets import CHECKPOINTS, INCEPTION
-from adm_cli.storage.fetched import How
-from adm_cli.storage.partial import PIECE, Version, find_partial
+from adm_cli.checkpoints import fetching
+from adm_cli.checkpoints.fetched import How
+from adm_cli.checkpoints.partial import PIECE, Version, find_partial
+from adm_cli.checkpoints.presets import CHECKPOINTS, INCEPTION
 from tests.hostile.files import safetensors
 from tests.hostile.sandbox import Arguments, harmless, in_groups, listing, refused, slug
 from tests.hostile.test_weights import HEADERS

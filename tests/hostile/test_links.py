@@ -17,11 +17,13 @@ import pytest
 import torch
 
 import adm_cli
+from adm_cli.checkpoints import fetched
+from adm_cli.checkpoints.loading import build_model
+from adm_cli.checkpoints.partial import Partial, Version
 from adm_cli.errors import OutputError
-from adm_cli.loading import build_model
-from adm_cli.model_flags import openai_flags
-from adm_cli.storage import fetched, files, fresh, links, locks
-from adm_cli.storage.partial import Partial, Version
+from adm_cli.files import disk as files
+from adm_cli.files import fresh, links, locks
+from adm_cli.flags.model import openai_flags
 from tests.conftest import Toys
 from tests.hostile.sandbox import Arguments, Done, harmless
 from tests.hostile.test_pictures import TRAIN, labelled
@@ -275,24 +277,24 @@ def test_temporaries(folder: Path, toys: Toys) -> None:
 # Functions that remove, make, move or lock something by its name, without `links.remove` and its
 # like, which ask first; and what shows that they stay inside.
 WRITERS: dict[str, str] = {
-    "storage/links.py remove": "test_small_pictures_of_a_stack",
-    "storage/links.py remove_folder": "test_small_pictures_of_a_stack",
-    "storage/files.py make_folder": "test_files_named_below_a_run",
-    "storage/files.py check_writable": "test_files_named_below_a_run",
-    "storage/files.py atomic_write": "test_files_named_below_a_run",
-    "storage/files.py _open_temporary": "test_files_named_below_a_run",  # of the one above
-    "storage/files.py write_files": "test_functions",
-    "storage/files.py _write_temporary": "test_functions",  # of the one above
-    "storage/files.py move_into_place": "test_functions",
-    "storage/files.py open_to_append": "test_functions",
-    "storage/files.py open_to_change": "test_functions",
-    "storage/files.py remove_leftover": "test_temporaries",
-    "storage/fresh.py make_fresh_folder": "test_functions",
-    "storage/partial.py Partial.rename": "test_functions",
-    "storage/downloads.py _Transfer.finish": "test_functions",  # by the one above
-    "storage/downloads.py one_at_a_time": "test_where_the_program_keeps_its_own",
-    "storage/fetched.py scratch_folder": "test_functions",
-    "storage/fetched.py clean_up": "test_functions",
+    "files/links.py remove": "test_small_pictures_of_a_stack",
+    "files/links.py remove_folder": "test_small_pictures_of_a_stack",
+    "files/disk.py make_folder": "test_files_named_below_a_run",
+    "files/disk.py check_writable": "test_files_named_below_a_run",
+    "files/disk.py atomic_write": "test_files_named_below_a_run",
+    "files/disk.py _open_temporary": "test_files_named_below_a_run",  # of the one above
+    "files/disk.py write_files": "test_functions",
+    "files/disk.py _write_temporary": "test_functions",  # of the one above
+    "files/disk.py move_into_place": "test_functions",
+    "files/disk.py open_to_append": "test_functions",
+    "files/disk.py open_to_change": "test_functions",
+    "files/disk.py remove_leftover": "test_temporaries",
+    "files/fresh.py make_fresh_folder": "test_functions",
+    "checkpoints/partial.py Partial.rename": "test_functions",
+    "checkpoints/downloads.py _Transfer.finish": "test_functions",  # by the one above
+    "checkpoints/downloads.py one_at_a_time": "test_where_the_program_keeps_its_own",
+    "checkpoints/fetched.py scratch_folder": "test_functions",
+    "checkpoints/fetched.py clean_up": "test_functions",
     "training/loop.py Run.__init__": "test_inside_a_training_run",
 }
 CHANGES = {

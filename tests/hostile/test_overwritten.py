@@ -12,12 +12,12 @@ import pytest
 import torch
 
 import adm_cli.sampling.pipeline as pipeline_module
-from adm_cli import loading
+from adm_cli.checkpoints import loading
+from adm_cli.checkpoints.format import check_finite
+from adm_cli.checkpoints.loading import find_weights, load_model
 from adm_cli.config import ClassifierConfig, UNetConfig
 from adm_cli.diffusion.steps import SampleStep
 from adm_cli.errors import CheckpointError
-from adm_cli.loading import find_weights, load_model
-from adm_cli.storage.checkpoints import check_finite
 from tests.conftest import (
     TOY_CLASSIFIER,
     TOY_UNET,

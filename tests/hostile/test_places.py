@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 import adm_cli
-from adm_cli.storage.files import peek_classes
+from adm_cli.files.disk import peek_classes
 from tests.conftest import Toys
 from tests.hostile.files import safetensors
 from tests.hostile.sandbox import Arguments, harmless, refused
@@ -261,63 +261,63 @@ def test_metrics_of_a_training_run(folder: Path, no_plots: None) -> None:
 
 # Every function that reads a file which it did not just write, and the tests of hostile ones.
 READERS: dict[str, str] = {
-    "storage/checkpoints.py _read_header": "test_weights, test_references",
-    "storage/checkpoints.py _hash_blanked": "test_weights, test_references",
-    "storage/checkpoints.py read_tensors": "test_runs, test_references",
-    "storage/checkpoints.py load_original": "test_pickles, test_weights",
-    "storage/pickles.py load_pickle": "test_pickles, test_references",
-    "storage/pickles.py _check_bare": "test_pickles",
-    "storage/pickles.py open_zip": "test_pickles",
-    "storage/pickles.py _check_zip": "test_pickles, test_references",
-    "storage/zips.py ForeignZip.__init__": "test_pictures, test_arrays, test_pickles",
-    "storage/archives.py FolderSource.read": "test_pictures",
-    "storage/archives.py ZipSource._open": "test_pictures, test_places",
-    "storage/archives.py ZipSource.read": "test_pictures",
-    "storage/archives.py TarSource.__init__": "test_pictures, test_places",
-    "storage/archives.py TarSource.read": "test_pictures",
-    "storage/depth.py stored_values": "test_pictures",
-    "storage/labels.py _by_file": "test_pictures, test_places",
-    "storage/fetched.py read_pin": "test_homes",
-    "storage/fetched.py copy_file": "test_homes",  # of a file whose hash is known
-    "storage/fetched.py zip_is_intact": "test_homes",  # likewise
-    "storage/files.py read_file": "test_runs, test_places",
-    "storage/files.py read_text": "test_runs, test_references, test_homes, test_places",
-    "storage/files.py file_digest": "test_places, test_homes",
-    "storage/foreign.py read_start": "test_pictures, test_places",
-    "storage/foreign.py describe_picture": "test_pictures, test_places",
+    "checkpoints/format.py _read_header": "test_weights, test_references",
+    "checkpoints/format.py _hash_blanked": "test_weights, test_references",
+    "checkpoints/format.py read_tensors": "test_runs, test_references",
+    "checkpoints/format.py load_original": "test_pickles, test_weights",
+    "checkpoints/pickles.py load_pickle": "test_pickles, test_references",
+    "checkpoints/pickles.py _check_bare": "test_pickles",
+    "checkpoints/pickles.py open_zip": "test_pickles",
+    "checkpoints/pickles.py _check_zip": "test_pickles, test_references",
+    "files/zips.py ForeignZip.__init__": "test_pictures, test_arrays, test_pickles",
+    "pictures/archives.py FolderSource.read": "test_pictures",
+    "pictures/archives.py ZipSource._open": "test_pictures, test_places",
+    "pictures/archives.py ZipSource.read": "test_pictures",
+    "pictures/archives.py TarSource.__init__": "test_pictures, test_places",
+    "pictures/archives.py TarSource.read": "test_pictures",
+    "pictures/depth.py stored_values": "test_pictures",
+    "pictures/labels.py _by_file": "test_pictures, test_places",
+    "checkpoints/fetched.py read_pin": "test_homes",
+    "checkpoints/fetched.py copy_file": "test_homes",  # of a file whose hash is known
+    "checkpoints/fetched.py zip_is_intact": "test_homes",  # likewise
+    "files/disk.py read_file": "test_runs, test_places",
+    "files/disk.py read_text": "test_runs, test_references, test_homes, test_places",
+    "files/disk.py file_digest": "test_places, test_homes",
+    "files/foreign.py read_start": "test_pictures, test_places",
+    "files/foreign.py describe_picture": "test_pictures, test_places",
     "html/build.py _picture": "test_budgets",
-    "storage/images.py open_picture": "test_pictures, test_places",
-    "storage/files.py peek_classes": "test_places",
-    "storage/images.py _description": "test_pictures",
-    "storage/images.py read_description": "test_places",
-    "storage/images.py decode_picture": "test_pictures",
+    "pictures/images.py open_picture": "test_pictures, test_places",
+    "files/disk.py peek_classes": "test_places",
+    "pictures/images.py _description": "test_pictures",
+    "pictures/images.py read_description": "test_places",
+    "pictures/images.py decode_picture": "test_pictures",
     "sampling/inputs.py _read_file": "test_pictures, test_places",
-    "storage/manifests.py read_lines": "test_runs, test_places",
-    "storage/files.py open_to_append": "test_links",
-    "storage/manifests.py _whole_bytes": "test_places",
+    "files/manifests.py read_lines": "test_runs, test_places",
+    "files/disk.py open_to_append": "test_links",
+    "files/manifests.py _whole_bytes": "test_places",
     "sampling/merge.py Entry.read": "test_runs, test_places",
-    "storage/npz.py Npz.__init__": "test_arrays, test_places",
-    "storage/partial.py Partial.__init__": "test_homes",
-    "storage/partial.py _open_recorded": "test_homes",
-    "storage/partial.py file_digests": "test_homes",
-    "storage/pictures.py decode_picture": "test_pictures",
-    "storage/pictures.py peak_value": "test_pictures",
+    "pictures/npz.py Npz.__init__": "test_arrays, test_places",
+    "checkpoints/partial.py Partial.__init__": "test_homes",
+    "checkpoints/partial.py _open_recorded": "test_homes",
+    "checkpoints/partial.py file_digests": "test_homes",
+    "pictures/decode.py decode_picture": "test_pictures",
+    "pictures/decode.py peak_value": "test_pictures",
     "sampling/run.py read_run": "test_runs, test_places",
-    "storage/references.py is_reference": "test_references, test_places",
-    "storage/sealed.py is_whole": "test_runs, test_places",
+    "pictures/references.py is_reference": "test_references, test_places",
+    "files/sealed.py is_whole": "test_runs, test_places",
     "sampling/sweep_folder.py _read": "test_references",
-    "storage/training_runs.py RunFolder.load_settings": "test_runs, test_places",
-    "storage/tensors.py stream_tensors": "test_weights, test_overwritten",
-    "storage/training_runs.py _read_rows": "test_places",
+    "training/runs.py RunFolder.load_settings": "test_runs, test_places",
+    "checkpoints/tensors.py stream_tensors": "test_weights, test_overwritten",
+    "training/runs.py _read_rows": "test_places",
     "sampling/select.py read_class_list": "test_places",
-    "converting.py read_classes": "test_runs, test_places",
+    "checkpoints/converting.py read_classes": "test_runs, test_places",
 }
 # What the system says of the machine, the program's own table, opening itself, and other "load"s.
 OTHERS = {
-    "devices.py free_bytes", "devices.py device_name", "imagenet.py imagenet_classes",
-    "storage/files.py open_file", "sampling/draw.py _Work.draw", "html/page.py _part",
+    "devices.py free_bytes", "devices.py device_name", "classes/imagenet.py imagenet_classes",
+    "files/disk.py open_file", "sampling/draw.py _Work.draw", "html/page.py _part",
     "sampling/easel.py Easel.painter", "sampling/repro.py _remake",
-    "commands/console.py prepare_streams", "storage/training_runs.py MetricsFile.sync",
+    "commands/console.py prepare_streams", "training/runs.py MetricsFile.sync",
     "training/trainer.py Trainer.load_state",
 }  # fmt: skip
 OPENERS = {
@@ -330,17 +330,17 @@ OPENERS = {
 # `zips.ForeignZip` and `lists.read_rows` read the same within bounds.
 PARSERS: dict[str, set[str]] = {
     # of what it just wrote, and of lines that were read before
-    "json.loads": {"budget.py", "training/setup.py", "storage/manifests.py"},
+    "json.loads": {"files/budget.py", "training/setup.py", "files/manifests.py"},
     "json.load": set(),
-    "zipfile.ZipFile": {"storage/zips.py", "sampling/merge.py"},  # which writes
-    "tarfile.open": {"storage/archives.py", "sampling/merge.py"},
-    "csv.reader": {"storage/lists.py"},
-    "csv.DictReader": {"storage/training_runs.py"},
-    "torch.load": {"storage/pickles.py"},
+    "zipfile.ZipFile": {"files/zips.py", "sampling/merge.py"},  # which writes
+    "tarfile.open": {"pictures/archives.py", "sampling/merge.py"},
+    "csv.reader": {"files/lists.py"},
+    "csv.DictReader": {"training/runs.py"},
+    "torch.load": {"checkpoints/pickles.py"},
     "pickle.load": set(),
     "pickle.loads": set(),
     "np.load": set(),
-    "ast.literal_eval": {"pasted_settings.py"},
+    "ast.literal_eval": {"flags/pasted_settings.py"},
 }
 
 

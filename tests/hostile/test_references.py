@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from adm_cli.storage.checkpoints import read_tensors, write_tensors
-from adm_cli.storage.sealed import seal
+from adm_cli.checkpoints.format import read_tensors, write_tensors
+from adm_cli.files.sealed import seal
 from tests.conftest import Toys
 from tests.hostile.files import entry, safetensors
 from tests.hostile.sandbox import Arguments, harmless, in_groups, refused, slug

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 
-from adm_cli.storage.checkpoints import read_tensors, write_tensors
-from adm_cli.storage.manifests import render_line
-from adm_cli.storage.sealed import seal
+from adm_cli.checkpoints.format import read_tensors, write_tensors
+from adm_cli.files.manifests import render_line
+from adm_cli.files.sealed import seal
 from tests.conftest import Toys
 from tests.hostile.sandbox import Arguments, harmless, listing, refused
 from tests.hostile.test_pictures import labelled
@@ -192,8 +192,8 @@ CLASSES: dict[str, bytes] = {
 
 
 def test_lists_of_classes(folder: Path) -> None:
-    from adm_cli.loading import build_model
-    from adm_cli.model_flags import openai_flags
+    from adm_cli.checkpoints.loading import build_model
+    from adm_cli.flags.model import openai_flags
 
     flags = f"{FLAGS} --class_cond True --num_classes 5"
     torch.save(build_model(openai_flags(flags)[0]).state_dict(), folder / "m.pt")

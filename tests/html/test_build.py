@@ -13,7 +13,7 @@ from adm_cli.commands import gallery as command
 from adm_cli.errors import OutputError, UsageError
 from adm_cli.events import Note
 from adm_cli.html.build import THUMBNAIL, recipe_facts
-from adm_cli.storage.images import save_image
+from adm_cli.pictures.images import save_image
 from tests.html.test_page import data_of
 
 RECIPE = {"class": 1, "class_name": "goldfish", "seed": 7, "scale": 2.0, "sampler": "ddim",

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 
 from adm_cli import SamplingConfig, generate, load_pipeline
+from adm_cli.checkpoints.loading import build_model, hasten_on_cpu
 from adm_cli.diffusion.guidance import classifier_gradient
-from adm_cli.loading import build_model, hasten_on_cpu
 from adm_cli.models import fast
 from adm_cli.models.fast import FastGroupNorm32, attention, can_pack, hasten
 from adm_cli.models.layers import GroupNorm32
@@ -87,7 +87,7 @@ def test_without_those_functions_nothing_is_packed(monkeypatch: pytest.MonkeyPat
         raise AttributeError("no such operator")
 
     monkeypatch.setattr(fast, "convolve_packed", missing)
-    monkeypatch.setattr("adm_cli.loading.can_pack", can_pack.__wrapped__)
+    monkeypatch.setattr("adm_cli.checkpoints.loading.can_pack", can_pack.__wrapped__)
     model = toy(TOY_UNET).requires_grad_(False)
     expected = run(model)
     hasten_on_cpu(model, CPU)
@@ -214,8 +214,8 @@ def test_both_paths_draw_the_same_pictures(toys: Toys) -> None:
 
 def test_the_embedded_stack_on_both_paths() -> None:
     """A guided picture of the embedded base and its enlargement, within one of 255."""
+    from adm_cli.checkpoints.sources import find_upsampler
     from adm_cli.sampling.pipeline import enlarge
-    from adm_cli.sources import find_upsampler
 
     results = []
     for plain in (False, True):

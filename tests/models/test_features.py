@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from adm_cli.loading import build_model
+from adm_cli.checkpoints.loading import build_model
 from adm_cli.models.classifier import NoisyClassifier
 from tests.conftest import DEEP_CLASSIFIER as TOY_CLASSIFIER
 from tests.conftest import randomise

@@ -10,9 +10,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from adm_cli.checkpoints.loading import Model, build_model
+from adm_cli.checkpoints.presets import find_checkpoint
 from adm_cli.config import ClassifierConfig, UNetConfig, config_from_json, config_to_json
 from adm_cli.errors import ConfigError
-from adm_cli.loading import Model, build_model
 from adm_cli.models.cost import activation_bytes, forward_gflops
 from adm_cli.models.layers import (
     AttentionBlock,
@@ -21,7 +22,6 @@ from adm_cli.models.layers import (
     qkv_attention,
     to_windows,
 )
-from adm_cli.presets import find_checkpoint
 from tests.conftest import DEEP_CLASSIFIER as TOY_CLASSIFIER
 from tests.conftest import DEEP_UNET as TOY_UNET
 from tests.conftest import randomise

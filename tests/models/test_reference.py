@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from adm_cli.checkpoints.loading import build_model, expected_shapes
 from adm_cli.config import ClassifierConfig
 from adm_cli.diffusion.guidance import classifier_gradient
-from adm_cli.loading import build_model, expected_shapes
 from adm_cli.models.layers import GroupNorm32, qkv_attention, timestep_embedding
 from tests.golden_arrays import (
     ROOT,

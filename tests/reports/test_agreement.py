@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from adm_cli.errors import AdmError, UsageError
-from adm_cli.evaluating import Extractor
 from adm_cli.evaluation.inception import Features
 from adm_cli.evaluation.metrics import Gaussian
+from adm_cli.pictures.labelled import LabelledPixels, open_labelled
 from adm_cli.reports.agreement import Judge, agreement_notes, load_judge, measure_agreement
-from adm_cli.storage.labelled import LabelledPixels, open_labelled
+from adm_cli.reports.measure import Extractor
 from tests.conftest import Toys
 
 CLASSES = {0: "circle", 1: "square", 2: "moon", 3: "star"}

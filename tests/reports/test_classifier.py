@@ -11,12 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from adm_cli.checkpoints.loading import build_model
 from adm_cli.config import DiffusionConfig
 from adm_cli.diffusion.process import q_sample
 from adm_cli.diffusion.schedule import NoiseSchedule
 from adm_cli.errors import AdmError, UsageError
-from adm_cli.loading import build_model
 from adm_cli.models.classifier import NoisyClassifier
+from adm_cli.pictures.datasets import ImageSet, open_images
 from adm_cli.reports.classifier import (
     ClassifierReport,
     Guesses,
@@ -25,7 +26,6 @@ from adm_cli.reports.classifier import (
     guesses,
 )
 from adm_cli.reports.pictures import noise_generators
-from adm_cli.storage.datasets import ImageSet, open_images
 from tests.conftest import TOY_CLASSES, TOY_CLASSIFIER, randomise
 from tests.reports.test_likelihood import crops
 

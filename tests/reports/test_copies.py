@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from adm_cli.errors import AdmError, UsageError
-from adm_cli.evaluating import Extractor
 from adm_cli.evaluation.inception import Features
+from adm_cli.pictures.images import Pixels
+from adm_cli.pictures.pixels import PixelSet, open_pixels
 from adm_cli.reports.copies import find_copies
-from adm_cli.storage.images import Pixels
-from adm_cli.storage.pixels import PixelSet, open_pixels
+from adm_cli.reports.measure import Extractor
 
 
 def save(path: Path, data: Pixels) -> PixelSet:

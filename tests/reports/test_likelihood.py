@@ -11,17 +11,17 @@ import pytest
 import torch
 from torch import Tensor
 
+from adm_cli.checkpoints.loading import build_model
 from adm_cli.config import DiffusionConfig, UNetConfig
 from adm_cli.diffusion.losses import BitsPerDim, bits_per_dim
 from adm_cli.diffusion.schedule import NoiseSchedule
 from adm_cli.errors import AdmError
-from adm_cli.loading import build_model
 from adm_cli.models.unet import UNet
+from adm_cli.pictures.datasets import ImageSet, open_images
+from adm_cli.pictures.decode import center_crop, decode_picture
+from adm_cli.pictures.images import to_model_range
 from adm_cli.reports.likelihood import LikelihoodReport, Moments, likelihoods
 from adm_cli.reports.pictures import noise_generators
-from adm_cli.storage.datasets import ImageSet, open_images
-from adm_cli.storage.images import to_model_range
-from adm_cli.storage.pictures import center_crop, decode_picture
 from tests.conftest import TOY_UNET, randomise
 
 DIFFUSION = DiffusionConfig(noise_schedule="linear", num_timesteps=100)

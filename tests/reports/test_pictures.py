@@ -8,15 +8,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from adm_cli.classes.imagenet import imagenet_names
 from adm_cli.errors import AdmError, DeviceError, UsageError
-from adm_cli.imagenet import imagenet_names
+from adm_cli.pictures.datasets import ImageSet, match_classes, open_images
 from adm_cli.reports.pictures import (
     each_batch,
     labelled_pictures,
     noise_generators,
     some_pictures,
 )
-from adm_cli.storage.datasets import ImageSet, match_classes, open_images
 from tests.conftest import TOY_CLASSES
 
 

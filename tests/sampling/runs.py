@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+from adm_cli.files.manifests import Record
 from adm_cli.sampling.folder import RunFolder, Shard
 from adm_cli.sampling.images import Image, Images, drawn_row
 from adm_cli.sampling.run import Run, Stage
 from adm_cli.sampling.writer import ImageWriter
-from adm_cli.storage.manifests import Record
 
 STAGE = Stage(
     model="toy", model_sha256="a" * 64, classifier="guide", classifier_sha256="b" * 64, scale=4.0,

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from adm_cli.errors import OutputError
+from adm_cli.files.disk import refuse_existing
+from adm_cli.files.fresh import fresh_folder, make_fresh_folder
+from adm_cli.pictures.images import make_grid, open_picture, save_image
 from adm_cli.sampling import beside
 from adm_cli.sampling.beside import write_grid
 from adm_cli.sampling.images import image_name
-from adm_cli.storage.files import refuse_existing
-from adm_cli.storage.fresh import fresh_folder, make_fresh_folder
-from adm_cli.storage.images import make_grid, open_picture, save_image
 from tests.sampling.runs import image
 
 IMAGES = np.arange(4 * 4 * 4 * 3, dtype=np.uint8).reshape(4, 4, 4, 3)

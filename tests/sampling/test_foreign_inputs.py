@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from adm_cli.checkpoints.fetched import zip_is_intact
 from adm_cli.errors import CheckpointError
 from adm_cli.sampling.inputs import open_inputs
-from adm_cli.storage.fetched import zip_is_intact
 from tests.conftest import Result, Toys
 
 

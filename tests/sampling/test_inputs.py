@@ -17,9 +17,9 @@ import torch.nn.functional as F
 from PIL import Image
 
 from adm_cli.errors import AdmError, UsageError
+from adm_cli.pictures.decode import fit_picture
+from adm_cli.pictures.images import Pixels, save_image
 from adm_cli.sampling.inputs import open_inputs, pixels_sha256
-from adm_cli.storage.images import Pixels, save_image
-from adm_cli.storage.pictures import fit_picture
 
 RECIPE = {
     "adm": "0", "model": "m", "model_sha256": "0" * 64, "sampler": "ddpm", "scale": 1.0,

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 from adm_cli.errors import RunError
+from adm_cli.pictures.images import Pixels
 from adm_cli.sampling.folder import RunFolder
 from adm_cli.sampling.images import Image
 from adm_cli.sampling.merge import merge_npz, merge_tars, merge_zip, open_runs
 from adm_cli.sampling.recipe import run_recipe
 from adm_cli.sampling.run import Stage
 from adm_cli.sampling.writer import Finished
-from adm_cli.storage.images import Pixels
 from tests.sampling.runs import STAGE, image, run_of, writing
 
 

@@ -11,17 +11,17 @@ import torch
 from torch import Tensor
 
 import adm_cli.sampling.memory as memory_module
+from adm_cli.checkpoints.loading import build_model, load_model
+from adm_cli.checkpoints.sources import find_sources
 from adm_cli.config import DiffusionConfig, SamplingConfig
 from adm_cli.devices import choose_device, choose_dtype
 from adm_cli.diffusion.samplers import SAMPLERS
 from adm_cli.diffusion.steps import SampleStep
 from adm_cli.errors import CheckpointError, ConfigError, DeviceError, UsageError
-from adm_cli.loading import build_model, load_model
 from adm_cli.models.classifier import NoisyClassifier
 from adm_cli.models.unet import UNet
 from adm_cli.sampling.memory import fitting_batch, image_costs
 from adm_cli.sampling.pipeline import Pipeline, generate, load_pipeline
-from adm_cli.sources import find_sources
 from tests.conftest import TOY_CLASSIFIER, TOY_DIFFUSION, TOY_UNET, Toys, save_toy
 
 Images = dict[tuple[int, int | None], Tensor]
@@ -373,7 +373,7 @@ def test_devices() -> None:
 
 
 def test_a_file_whose_tensors_do_not_fit_its_settings(tmp_path: Path) -> None:
-    from adm_cli.storage.checkpoints import ModelInfo, save_model
+    from adm_cli.checkpoints.format import ModelInfo, save_model
 
     path = tmp_path / "odd.safetensors"
     state = build_model(TOY_UNET).state_dict()

@@ -11,9 +11,11 @@ import pytest
 import torch
 
 import adm_cli
+from adm_cli.checkpoints.sources import find_sources
 from adm_cli.commands.main import app
 from adm_cli.errors import RunError, UsageError
 from adm_cli.events import Note
+from adm_cli.pictures.images import open_picture
 from adm_cli.sampling.draw import draw
 from adm_cli.sampling.events import (
     BatchDone,
@@ -27,8 +29,6 @@ from adm_cli.sampling.events import (
 )
 from adm_cli.sampling.folder import RunFolder
 from adm_cli.sampling.models import Models
-from adm_cli.sources import find_sources
-from adm_cli.storage.images import open_picture
 from tests.conftest import Toys, pictures
 
 VERBS = ("sample", "upsample", "sweep", "verify", "merge", "repro", "gallery")

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from adm_cli.errors import AdmError
+from adm_cli.files.sealed import seal
 from adm_cli.sampling.sweep_folder import Results, SweepFolder, shown
-from adm_cli.storage.sealed import seal
 
 ROW = {"cell": "a", "scale": 2.0, "drawn": 3, "seconds": 1.5, "metrics": ["fid"], "scores_of": "x"}
 

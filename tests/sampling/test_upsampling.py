@@ -12,18 +12,18 @@ import torch
 from torch import Tensor
 
 import adm_cli.sampling.pipeline as pipeline_module
+from adm_cli.checkpoints.format import ModelInfo, save_model
+from adm_cli.checkpoints.loading import load_model
+from adm_cli.checkpoints.sources import find_sources, find_upsampler
 from adm_cli.config import DiffusionConfig, SamplingConfig
 from adm_cli.diffusion.noise import upsampling_seed
 from adm_cli.diffusion.samplers import SAMPLERS
 from adm_cli.diffusion.schedule import NoiseSchedule
 from adm_cli.diffusion.steps import SampleStep
 from adm_cli.errors import ConfigError, DeviceError, UsageError
-from adm_cli.loading import load_model
+from adm_cli.pictures.images import to_uint8
 from adm_cli.sampling.pipeline import Pipeline, generate, load_pipeline
 from adm_cli.sampling.pipeline import enlarge as upsample
-from adm_cli.sources import find_sources, find_upsampler
-from adm_cli.storage.checkpoints import ModelInfo, save_model
-from adm_cli.storage.images import to_uint8
 from tests.conftest import TOY_DIFFUSION, TOY_UPSAMPLER, Toys, save_toy
 from tests.golden_arrays import ROOT, arrays, close, config_from_constructor
 from tests.sampling.test_pipeline import limit_memory

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from adm_cli.errors import OutputError, RunError
+from adm_cli.pictures.images import open_picture
 from adm_cli.sampling.folder import RunFolder, Shard
 from adm_cli.sampling.images import Images
 from adm_cli.sampling.writer import Finished, ImageWriter, check_room, record_file
-from adm_cli.storage.images import open_picture
 from tests.conftest import pictures
 from tests.sampling.runs import image, names, run_of, writing
 

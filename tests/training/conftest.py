@@ -11,12 +11,12 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
+from adm_cli.checkpoints.format import ModelInfo
 from adm_cli.config import DiffusionConfig, TrainingConfig
-from adm_cli.storage.checkpoints import ModelInfo
-from adm_cli.storage.datasets import ImageSet, open_images
-from adm_cli.storage.training_runs import RunFolder
+from adm_cli.pictures.datasets import ImageSet, open_images
 from adm_cli.training.feed import FeedOptions, decode_validation, make_feed
 from adm_cli.training.loop import Job, Run
+from adm_cli.training.runs import RunFolder
 from adm_cli.training.tasks import Task, make_task
 from adm_cli.training.trainer import Trainer
 from tests.conftest import TOY_CLASSIFIER, TOY_UNET

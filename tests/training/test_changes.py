@@ -7,6 +7,7 @@ from typing import Any, get_type_hints
 
 import pytest
 
+from adm_cli.checkpoints.presets import CHECKPOINTS
 from adm_cli.config import (
     ClassifierConfig,
     TrainingConfig,
@@ -14,7 +15,6 @@ from adm_cli.config import (
     with_settings,
 )
 from adm_cli.errors import ConfigError, UsageError
-from adm_cli.presets import CHECKPOINTS
 from adm_cli.training.changes import parse_value, read_changes
 from tests.training.conftest import DIFFUSION
 

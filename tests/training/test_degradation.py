@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from adm_cli.checkpoints.loading import build_model, expected_shapes
 from adm_cli.config import TrainingConfig, UNetConfig
 from adm_cli.errors import ConfigError
-from adm_cli.loading import build_model, expected_shapes
 from adm_cli.training.degradation import (
     KERNELS,
     crop_squares,

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from adm_cli.errors import AdmError
-from adm_cli.storage.datasets import ImageSet, open_images
-from adm_cli.storage.pictures import center_crop, decode_picture
+from adm_cli.pictures.datasets import ImageSet, open_images
+from adm_cli.pictures.decode import center_crop, decode_picture
 from adm_cli.training.feed import (
     Batch,
     CachedFeed,

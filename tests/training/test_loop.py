@@ -15,15 +15,15 @@ from typing import Any
 import pytest
 import torch
 
+from adm_cli.checkpoints.format import read_model_file, read_tensors
+from adm_cli.checkpoints.loading import load_model
 from adm_cli.config import TrainingConfig
 from adm_cli.errors import AdmError, CheckpointError, OutputError
 from adm_cli.events import Note
-from adm_cli.loading import load_model
-from adm_cli.storage.checkpoints import read_model_file, read_tensors
-from adm_cli.storage.datasets import ImageSet
-from adm_cli.storage.images import open_picture
-from adm_cli.storage.training_runs import MetricsFile, RunFolder
+from adm_cli.pictures.datasets import ImageSet
+from adm_cli.pictures.images import open_picture
 from adm_cli.training.loop import Run, Sampled, Saved, Validated
+from adm_cli.training.runs import MetricsFile, RunFolder
 from adm_cli.training.tasks import Task
 from tests.conftest import shorten_training
 from tests.training.conftest import finish, make_run, same_state, settings, toy_task

@@ -1,0 +1,1 @@
+"""Model files: presets, the format, the original's files, loading, converting, fetching."""

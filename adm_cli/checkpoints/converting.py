@@ -1,0 +1,385 @@
+"""From the original's checkpoints to weights files of ours."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from adm_cli.checkpoints.format import (
+    ModelFile,
+    ModelInfo,
+    file_sha256,
+    read_model_file,
+    save_model,
+)
+from adm_cli.checkpoints.loading import (
+    Shapes,
+    axis_length,
+    checkpoint_path,
+    describe_mismatch,
+    expected_shapes,
+    explain_mismatch,
+)
+from adm_cli.checkpoints.originals import Weights, read_weights
+from adm_cli.checkpoints.presets import CHECKPOINTS, Checkpoint, find_checkpoint
+from adm_cli.classes.imagenet import imagenet_names, select_classes
+from adm_cli.config import ClassifierConfig, DiffusionConfig, UNetConfig
+from adm_cli.errors import CheckpointError, ConfigError, OutputError, UsageError
+from adm_cli.events import AnyPath, Note, OnEvent, ignore
+from adm_cli.files.disk import read_text
+from adm_cli.flags.given import Family, Kind
+from adm_cli.flags.model import read_flags
+
+
+def convert(
+    file: AnyPath,
+    *,
+    preset: str | None = None,
+    flags: str | None = None,
+    kind: Kind | None = None,
+    flags_of: Family | None = None,
+    strict_flags: bool = False,
+    command: int | None = None,
+    weights: str | None = None,
+    null_class: bool = False,
+    classes: str | Mapping[int, str] | None = None,
+    output: AnyPath | None = None,
+    overwrite: bool = False,
+    on_event: OnEvent = ignore,
+) -> ModelFile:
+    """Turns an original `.pt` (or bare safetensors) into a weights file that describes itself.
+
+    The architecture is that of ``preset`` (a published checkpoint's name), of ``flags`` (the
+    original's, with ``kind``, ``flags_of``, ``strict_flags`` and ``command`` as `read_flags` takes
+    them), or, with neither, of the one published checkpoint whose tensors fit. Only the published
+    file itself, by its hash or its name and type, becomes that checkpoint; any other stays a file
+    of its own. ``weights`` names one of several in the file (`read_weights`), ``null_class`` says
+    that the last row of the labels means no class. ``classes`` are the ids and names the model
+    was trained on, or what ``--classes`` takes; by default all of ImageNet for a published model
+    or flags of 1,000 classes, and "class 0", "class 1", ... otherwise. ``output`` defaults to the
+    place where `--model` looks for a preset, or beside ``file``. ``on_event`` takes a `Note` of
+    each thing a person should know.
+
+    Raises CheckpointError if the file is not safe, not whole, or does not fit; UsageError for a
+    bad preset or flags; OutputError if the result cannot be written, or is there already and
+    ``overwrite`` is not set.
+    """
+    plan = plan_conversion(
+        file, preset=preset, flags=flags, kind=kind, flags_of=flags_of, strict_flags=strict_flags,
+        command=command, weights=weights, null_class=null_class, classes=classes, output=output,
+        overwrite=overwrite,
+    )  # fmt: skip
+    for text in plan.notes:
+        on_event(Note(text))
+    info = replace(plan.info, source={"file": plan.file.name, "sha256": file_sha256(plan.file)})
+    save_model(plan.output, plan.tensors, info)
+    return read_model_file(plan.output)
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """A file, what it is taken for, and where the result goes; nothing is written yet."""
+
+    file: Path
+    output: Path
+    info: ModelInfo  # but for its source
+    tensors: Mapping[str, Tensor]
+    notes: tuple[str, ...]
+
+    @property
+    def parameters(self) -> int:
+        return sum(tensor.numel() for tensor in self.tensors.values())
+
+    @property
+    def bytes(self) -> int:
+        """What the result takes on disk, but for its header."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors.values())
+
+
+def plan_conversion(
+    file: AnyPath,
+    *,
+    preset: str | None,
+    flags: str | None,
+    kind: Kind | None,
+    flags_of: Family | None,
+    strict_flags: bool,
+    command: int | None,
+    weights: str | None,
+    null_class: bool,
+    classes: str | Mapping[int, str] | None,
+    output: AnyPath | None,
+    overwrite: bool,
+) -> Conversion:
+    """All of `convert` but writing, and it raises the same."""
+    path = Path(file)
+    if preset is not None and flags is not None:
+        raise UsageError("--preset and --flags both describe the model: pass one of them")
+    if kind not in (None, *_KINDS):
+        raise UsageError(f"--kind must be diffusion, classifier or upsampler, got {kind}")
+    about = {"--flags-of": flags_of, "--strict-flags": strict_flags, "--command": command}
+    if flags is None and kind is not None:
+        raise UsageError("--kind says which model --flags describe: pass it with --flags")
+    if flags is None and (alone := [name for name, value in about.items() if value]):
+        raise UsageError(f"{alone[0]} says how to read --flags: pass it with --flags")
+    if isinstance(classes, str):
+        classes = read_classes(classes)
+    row = find_checkpoint(preset) if preset is not None else None
+    found = read_weights(path, weights)
+    shapes = {name: tuple(tensor.shape) for name, tensor in found.tensors.items()}
+    _check_channels(path, shapes)
+    if flags is None:
+        chosen = _published(path, row, found, named=classes is not None)
+    else:
+        family = flags_of or "guided-diffusion"
+        reading = read_flags(flags, kind, family=family, strict=strict_flags, command=command)
+        own = path.with_suffix(".safetensors")
+        chosen = _Chosen(reading.config, reading.diffusion, own, reading.notes)
+    config = _with_null_class(chosen.config, shapes) if null_class else chosen.config
+    place = chosen.place if output is None else Path(output)
+    if place.resolve() == path.resolve():
+        raise UsageError(f"{place} is the input itself: pass another --output")
+    expected = _check_fit(path, config, shapes, flags)
+    if place.is_dir():
+        raise OutputError(f"{place} is a folder, expected a file name for --output")
+    if place.exists() and not overwrite:
+        raise OutputError(f"{place} exists already: pass --overwrite, or another --output")
+    names = _classes(config, classes, imagenet=chosen.imagenet)
+    info = ModelInfo(config=config, diffusion=chosen.diffusion, classes=names, source={})
+    tensors = {name: found.tensors[name] for name in expected}
+    return Conversion(path, place, info, tensors, (*found.notes, *chosen.notes))
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """What a file is converted as."""
+
+    config: UNetConfig | ClassifierConfig
+    diffusion: DiffusionConfig
+    place: Path  # by default
+    notes: tuple[str, ...] = ()
+    imagenet: bool = True  # 1,000 classes are those
+
+
+def _published(path: Path, row: Checkpoint | None, found: Weights, *, named: bool) -> _Chosen:
+    """The published checkpoint that a file is, or whose shapes it has."""
+    asked = row is not None
+    if row is None:
+        row = _identify(path, {name: tuple(t.shape) for name, t in found.tensors.items()})
+    itself = _is_published(path, row, found.tensors)
+    if asked or itself:
+        _check_published(path, row)
+        known = row.file_bytes is not None and not itself
+        note = f"taken for {row.name}, as --preset says: it is not the file that was published"
+        place = checkpoint_path(row)
+        return _Chosen(row.config, row.diffusion, place, (note,) if asked and known else ())
+    note = f"{path.name} has the shapes of {row.name} and is not that file: it keeps its own name"
+    if row.config.num_classes is not None and not named:
+        note += "; its classes are unnamed: pass --classes"
+    own = path.with_suffix(".safetensors")
+    return _Chosen(row.config, row.diffusion, own, (note,), imagenet=False)
+
+
+def _identify(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> Checkpoint:
+    """The published model whose tensors fit."""
+    published = [row for row in CHECKPOINTS if not row.embedded]
+    fitting = [row for row in published if expected_shapes(row.config) == shapes]
+    if len(fitting) == 1:
+        return fitting[0]
+    named = [row for row in fitting if row.name == path.stem]
+    if named:
+        return named[0]
+    if fitting:
+        names = ", ".join(row.name for row in fitting)
+        raise UsageError(f"{path.name} fits {names}: say which with --preset")
+    raise UsageError(
+        f"{path.name} is none of the published models: pass the flags it was trained with, "
+        f'e.g. --flags "--image_size 64 --num_channels 128 ..."'
+    )
+
+
+def _is_published(path: Path, row: Checkpoint, tensors: Mapping[str, Tensor]) -> bool:
+    """Whether the file itself is the published one, and no other model of its shapes.
+
+    By its type, float32 as all that was published, and its length (`_check_published` then wants
+    the hash, where it is known); by its name only where no length is known.
+    """
+    if any(tensor.dtype != torch.float32 for tensor in tensors.values()):
+        return False
+    if row.file_bytes is None:
+        return path.stem == row.name
+    return path.stat().st_size == row.file_bytes
+
+
+def _check_channels(path: Path, shapes: Shapes) -> None:
+    channels = axis_length(shapes, "input_blocks.0.0.weight", 1)
+    if channels not in (None, 3, 6):
+        raise CheckpointError(
+            f"{path} was trained on pictures of {channels} channel{'s' * (channels != 1)}, adm "
+            f"draws RGB: models of 3 channels (6 for upsamplers) can be converted, others cannot"
+        )
+
+
+def _with_null_class(
+    config: UNetConfig | ClassifierConfig, shapes: Shapes
+) -> UNetConfig | ClassifierConfig:
+    rows = axis_length(shapes, "label_emb.weight", 0)
+    if isinstance(config, ClassifierConfig) or rows is None:
+        raise UsageError("--null-class: the model has no labels, of which one could mean no class")
+    if config.num_classes not in (rows, rows - 1) or rows < 2:
+        raise UsageError(
+            f"--null-class: the model has {rows} labels, so {rows - 1} classes: pass "
+            f"--num_classes {rows - 1} in --flags"
+        )
+    return replace(config, num_classes=rows - 1, null_class=True)
+
+
+def _check_published(path: Path, row: Checkpoint) -> None:
+    """Length and hash, where the published file's are known."""
+    size = path.stat().st_size
+    if row.sha256 is None or row.file_bytes is None or size != row.file_bytes:
+        return  # re-saved files differ in bytes and are fine if every tensor fits
+    digest = file_sha256(path)
+    if digest != row.sha256:
+        raise CheckpointError(
+            f"{path} is not the published {row.name}.pt: its SHA-256 is {digest[:12]}..., "
+            f"expected {row.sha256[:12]}...; download it again"
+        )
+
+
+def _check_fit(
+    path: Path,
+    config: UNetConfig | ClassifierConfig,
+    shapes: Shapes,
+    flags: str | None,
+) -> Shapes:
+    """The expected shapes; raises CheckpointError with advice where they are not the file's."""
+    expected = expected_shapes(config)
+    if expected == shapes:
+        return expected
+    message = f"{path}: {describe_mismatch(expected, shapes)}"
+    there, asked = kind_of_tensors(shapes), _kind(config)
+    if there is not None and there != asked:
+        message += f"; this is {_KINDS[there]}, not {_KINDS[asked]}"
+        if _fits_as(there, flags, shapes):
+            message += f"; flags that would explain it: --kind {there}"
+        else:
+            message += f": give the flags of {_KINDS[there]}"
+        raise CheckpointError(message)
+    if there is None:
+        raise CheckpointError(f"{message}{_stranger(shapes)}")
+    advice = explain_mismatch(config, shapes)
+    if advice:
+        message += f"; flags that would explain it: {' '.join(advice)}"
+    if config.num_classes is not None and config.num_classes + 1 == axis_length(
+        shapes, "label_emb.weight", 0
+    ):
+        message += ", or --null-class if the last label means no class"
+    raise CheckpointError(message)
+
+
+_KINDS: dict[Kind, str] = {
+    "diffusion": "a diffusion model",
+    "classifier": "a classifier",
+    "upsampler": "an upsampler",
+}
+
+
+def _kind(config: UNetConfig | ClassifierConfig) -> Kind:
+    if isinstance(config, ClassifierConfig):
+        return "classifier"
+    return "diffusion" if config.low_res_size is None else "upsampler"
+
+
+def kind_of_tensors(shapes: Shapes) -> Kind | None:
+    """What kind of model has such tensors; None for none of ours."""
+    if "time_embed.0.weight" not in shapes:
+        return None
+    if not any(name.startswith("output_blocks.") for name in shapes):
+        return "classifier"
+    upsampler = axis_length(shapes, "input_blocks.0.0.weight", 1) == 6
+    return "upsampler" if upsampler else "diffusion"
+
+
+def _fits_as(kind: Kind, flags: str | None, shapes: Shapes) -> bool:
+    """Whether the same flags describe the file where they are read for another kind."""
+    if flags is None:
+        return False
+    try:
+        return expected_shapes(read_flags(flags, kind).config) == shapes
+    except ConfigError:
+        return False
+
+
+# Tensors by which networks of others are told.
+_STRANGERS = (
+    ("down_blocks.", "a UNet of diffusers"),
+    ("double_blocks.", "a FLUX transformer"),
+    ("blocks.0.adaLN_modulation", "a DiT transformer"),
+    ("enc.", "an EDM network"),
+    ("model.enc.", "an EDM network"),
+    ("downs.", "a UNet of denoising-diffusion-pytorch"),
+    ("first_stage_model.", "a latent diffusion model"),
+    ("Mixed_5b.", "an Inception network"),
+    ("visual.", "a CLIP model"),
+    ("layer1.", "a ResNet"),
+)
+
+
+def _stranger(shapes: Shapes) -> str:
+    for start, what in _STRANGERS:
+        if any(name.startswith(start) for name in shapes):
+            return f"; by its names it is {what}, which has another architecture than ADM"
+    return ""
+
+
+def _classes(
+    config: UNetConfig | ClassifierConfig, classes: Mapping[int, str] | None, *, imagenet: bool
+) -> Mapping[int, str]:
+    count = config.num_classes
+    if count is None:
+        if classes is not None:
+            raise UsageError("--classes: the model is unconditional, it has no classes")
+        return {}
+    if classes is not None:
+        if not classes:
+            raise UsageError("--classes names no class")
+        if wrong := [i for i in classes if not 0 <= i < count]:
+            raise UsageError(f"class {wrong[0]} is out of range: the model has {count} classes")
+        if odd := [(i, name) for i, name in classes.items() if not name.isprintable()]:
+            raise UsageError("class {} {!a:.60}: a name is one printable line".format(*odd[0]))
+        return classes
+    return (
+        imagenet_names() if imagenet and count == 1000 else {i: f"class {i}" for i in range(count)}
+    )
+
+
+def read_classes(spec: str) -> dict[int, str]:
+    """Ids and names of ImageNet's classes as ``--class`` selects them, or what ``@FILE`` lists.
+
+    The file has an id and a name a line. Raises UsageError.
+    """
+    if not spec.startswith("@"):
+        names = imagenet_names()
+        return {i: names[i] for i in select_classes(spec, names)}
+    path = Path(spec[1:])
+    try:
+        pairs = [_id_and_name(line) for line in read_text(path).split("\n") if line.strip()]
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror or error}") from None
+    except ValueError:
+        raise UsageError(f"{path}: expected an id and a name on every line") from None
+    if len(dict(pairs)) != len(pairs):
+        raise UsageError(f"{path}: an id is there more than once")
+    return dict(pairs)
+
+
+def _id_and_name(line: str) -> tuple[int, str]:
+    """The parts of a line, with white space, a tab, a comma or a semicolon between them."""
+    class_id, name = re.split(r"\s*[;,\t]\s*|\s+", line.strip(), maxsplit=1)
+    return int(class_id), name.strip().strip('"')

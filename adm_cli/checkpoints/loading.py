@@ -1,0 +1,318 @@
+"""From names and files to ready modules, and why a checkpoint does not fit a configuration."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from adm_cli.checkpoints.format import (
+    ModelFile,
+    check_finite,
+    file_sha256,
+    read_model_file,
+    read_original,
+)
+from adm_cli.checkpoints.presets import (
+    CHECKPOINTS,
+    INCEPTION,
+    PRESETS,
+    TERMS,
+    Checkpoint,
+    find_checkpoint,
+)
+from adm_cli.checkpoints.tensors import stream_tensors
+from adm_cli.config import ClassifierConfig, UNetConfig
+from adm_cli.errors import (
+    CheckpointError,
+    ConfigError,
+    DeviceError,
+    MissingWeightsError,
+    UsageError,
+    did_you_mean,
+)
+from adm_cli.evaluation.inception import InceptionV3
+from adm_cli.files.disk import inception_path, models_folder, weights_folder
+from adm_cli.models.classifier import NoisyClassifier
+from adm_cli.models.fast import can_pack, hasten
+from adm_cli.models.unet import SuperResUNet, UNet
+
+Model = UNet | NoisyClassifier
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def build_model(config: UNetConfig | ClassifierConfig) -> Model:
+    """A freshly initialised model on torch's current default device."""
+    if isinstance(config, ClassifierConfig):
+        return NoisyClassifier(config)
+    return UNet(config) if config.low_res_size is None else SuperResUNet(config)
+
+
+def expected_shapes(config: UNetConfig | ClassifierConfig) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a model's parameters, in order; allocates nothing."""
+    with torch.device("meta"):
+        model = build_model(config)
+    return {name: tuple(value.shape) for name, value in model.state_dict().items()}
+
+
+def checkpoint_path(row: Checkpoint) -> Path:
+    """Where a known checkpoint's weights are, or would be."""
+    folder = weights_folder() if row.embedded else models_folder()
+    return folder / f"{row.name}.safetensors"
+
+
+def find_weights(name: str | Path) -> ModelFile:
+    """The weights file for a path, a preset or a checkpoint name, its header checked.
+
+    Raises UsageError for an unknown name, MissingWeightsError for a known one whose file is not
+    here, CheckpointError for a bad file.
+    """
+    path, text = Path(os.path.expanduser(name)), str(name)
+    if os.path.isfile(path):  # unlike path.is_file(), False for a name too long to be one
+        return read_model_file(path)
+    if os.sep in text or path.suffix in (".safetensors", ".pt"):
+        raise UsageError(f"{'not a' if os.path.exists(path) else 'no such'} file: {text}")
+    checkpoints = [row.name for row in CHECKPOINTS]
+    models = {row.name: row.model for row in PRESETS}
+    if text not in checkpoints and text not in models:
+        hint = did_you_mean(text, [*models, *checkpoints])
+        raise UsageError(
+            f"{text!r:.80} is neither a preset nor a file{hint} (adm models lists the presets)"
+        )
+    row = find_checkpoint(text if text in checkpoints else models[text])
+    path = checkpoint_path(row)
+    if not path.is_file():
+        raise MissingWeightsError(_how_to_get(row, text, path))
+    return read_model_file(path)
+
+
+def _how_to_get(row: Checkpoint, asked: str, path: Path) -> str:
+    if row.embedded:
+        return f"the embedded weights {path} are missing: install adm again"
+    together = next((p.checkpoints for p in PRESETS if p.name == asked), (row.name,))
+    rows = [find_checkpoint(name) for name in together]
+    missing = [row for row in rows if not checkpoint_path(row).is_file()]
+    gigabytes = sum(row.size for row in missing) / 1e9
+    return (
+        f"the weights of {row.name} are not on this machine: adm fetch {asked} brings "
+        f"{' and '.join(row.name for row in missing)} ({gigabytes:.1f} GB); {TERMS}"
+    )
+
+
+def load_model(
+    name: str | Path | ModelFile,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Model:
+    """A ready model: hash and shapes checked, in evaluation mode, no gradients for parameters.
+
+    ``dtype`` float32, float64, or bfloat16/float16 for the torso's convolutions. The file may be
+    written to or removed afterwards: it is read once and not mapped, and no more than the model
+    itself is held. Raises as `find_weights`, and CheckpointError if the content is damaged, not
+    finite, or does not fit its own configuration.
+    """
+    file = name if isinstance(name, ModelFile) else find_weights(name)
+    with torch.device("meta"):
+        model = build_model(file.info.config)
+    expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    if dict(file.shapes) != expected:
+        raise CheckpointError(f"{file.path}: {describe_mismatch(expected, file.shapes)}")
+    torso = set(model.torso_parameters())
+    rest = torch.float64 if dtype == torch.float64 else torch.float32
+    wanted = {key: dtype if key in torso else rest for key in expected}
+    try:
+        state = _read_state(file, wanted, torch.device(device))
+    except (torch.OutOfMemoryError, MemoryError):
+        raise DeviceError(
+            f"not enough memory on {device} for the weights of {file.path}: "
+            f"try --dtype bfloat16 or another --device"
+        ) from None
+    model.load_state_dict(state, strict=True, assign=True)
+    model.torso_dtype = dtype
+    return model.eval().requires_grad_(False)
+
+
+def hasten_on_cpu(model: Model, device: torch.device) -> None:
+    """`hasten` of a loaded ``model`` in the dtypes and on the processors where that pays.
+
+    In float32 the gradient of a classifier gains nothing with vectors of 256 bits.
+    """
+    if device.type != "cpu" or model.torso_dtype not in (torch.float32, torch.bfloat16):
+        return
+    short = torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2")
+    if isinstance(model, NoisyClassifier) and model.torso_dtype == torch.float32 and short:
+        return
+    hasten(model, pack=can_pack(model.torso_dtype))
+
+
+def _read_state(
+    file: ModelFile, wanted: Mapping[str, torch.dtype], device: torch.device
+) -> dict[str, torch.Tensor]:
+    state = {}
+    for name, tensor in stream_tensors(file):
+        check_finite(file.path, name, tensor)
+        state[name] = tensor.to(device=device, dtype=wanted[name])
+    return state
+
+
+def load_inception(
+    path: Path | None = None, *, device: str | torch.device = "cpu"
+) -> tuple[InceptionV3, str]:
+    """The network of FID, in evaluation mode, and the SHA-256 of its file.
+
+    ``path`` None takes the published weights, whose hash must be theirs; a path is believed.
+    Raises MissingWeightsError, or CheckpointError for weights that are not what they should be.
+    """
+    file = inception_path() if path is None else path
+    if not os.path.isfile(file):
+        if path is not None:
+            raise UsageError(f"no such file: {path}")
+        raise MissingWeightsError(
+            f"the Inception weights are not on this machine ({file}): run adm fetch inception, or "
+            f"pass --inception FILE, or --features classifier for distances that need no download"
+        )
+    counters = "num_batches_tracked"  # of the batch norms' training; some copies have none
+    digest = file_sha256(file)
+    state = read_original(file, ignore=counters)
+    if path is None and digest != INCEPTION.sha256:
+        raise CheckpointError(
+            f"{file} is damaged: its SHA-256 is {digest}, expected {INCEPTION.sha256}; "
+            f"run adm fetch inception again"
+        )
+    with torch.device("meta"):
+        model = InceptionV3()
+    names = {k: tuple(v.shape) for k, v in model.state_dict().items() if not k.endswith(counters)}
+    found = {name: tuple(value.shape) for name, value in state.items()}
+    if found != names:
+        raise CheckpointError(
+            f"{file} is not the Inception network of FID: {describe_mismatch(names, found)}"
+        )
+    ready = {name: value.to(device, torch.float32, copy=True) for name, value in state.items()}
+    if file_sha256(file) != digest:  # they are copies: what is written to it later is not seen
+        raise CheckpointError(f"{file} was changed while it was read: run the same command again")
+    model.load_state_dict(ready, strict=False, assign=True)
+    model.eval().requires_grad_(False)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.num_batches_tracked = None  # never read, and still on the meta device
+    return model, digest
+
+
+def describe_mismatch(expected: Shapes, found: Shapes, limit: int = 4) -> str:
+    """Missing, unexpected and misshapen tensors, a few of each by name."""
+    missing = [name for name in expected if name not in found]
+    unexpected = [name for name in found if name not in expected]
+    wrong = [
+        f"{name} is {list(found[name])}, expected {list(shape)}"
+        for name, shape in expected.items()
+        if name in found and tuple(found[name]) != tuple(shape)
+    ]
+    parts = []
+    for what, names in (("missing", missing), ("unexpected", unexpected), ("misshapen", wrong)):
+        if names:
+            more = f", ... ({len(names)} in all)" if len(names) > limit else ""
+            parts.append(f"{what}: {', '.join(names[:limit])}{more}")
+    return "the tensors do not fit the configuration; " + "; ".join(parts)
+
+
+def mismatches(expected: Shapes, found: Shapes) -> int:
+    """How many tensors are missing, unexpected or misshapen."""
+    both = set(expected) & set(found)
+    wrong = sum(tuple(expected[name]) != tuple(found[name]) for name in both)
+    return len(set(expected) ^ set(found)) + wrong
+
+
+_PARTS = frozenset("time_embed label_emb input_blocks middle_block output_blocks out".split())
+
+
+def explain_mismatch(config: UNetConfig | ClassifierConfig, found: Shapes) -> list[str]:
+    """The flags of the original that would make a configuration fit; nothing if none would.
+
+    Changes one setting at a time, keeps the change that mends most, and repeats until none helps.
+    """
+    if any(name.split(".")[0] not in _PARTS for name in found):
+        return []  # no configuration has it
+    advice: list[str] = []
+    left = mismatches(expected_shapes(config), found)
+    while left and len(advice) < 6:
+        tried: list[tuple[int, str, UNetConfig | ClassifierConfig]] = []
+        for flag, change in _variations(config, found):
+            try:
+                candidate = replace(config, **change)
+                if candidate == config:
+                    continue
+                tried.append((mismatches(expected_shapes(candidate), found), flag, candidate))
+            except ConfigError:
+                continue  # an impossible combination explains nothing
+        best = min(tried, key=lambda item: item[0], default=None)
+        if best is None or best[0] >= left:
+            break
+        left, flag, config = best
+        advice.append(flag)
+    return [] if left else advice
+
+
+def _variations(
+    config: UNetConfig | ClassifierConfig, found: Shapes
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Changes of one flag, with values read off the shapes where they show there."""
+    classifier = isinstance(config, ClassifierConfig)
+    prefix = "classifier_" if classifier else ""
+    flipped = not config.scale_shift_norm
+    yield f"--{prefix}use_scale_shift_norm {flipped}", {"scale_shift_norm": flipped}
+    flipped = not config.resblock_updown
+    yield f"--{prefix}resblock_updown {flipped}", {"resblock_updown": flipped}
+    for depth in range(1, 6):
+        flag = "classifier_depth" if classifier else "num_res_blocks"
+        yield f"--{flag} {depth}", {"num_res_blocks": depth}
+    if width := axis_length(found, "time_embed.0.weight", 1):
+        flag = "classifier_width" if classifier else "num_channels"
+        yield f"--{flag} {width}", {"model_channels": width}
+    levels = range(len(config.channel_mult))
+    for first in levels:
+        for last in levels[first:]:
+            sizes = ",".join(str(config.image_size[0] >> k) for k in range(first, last + 1))
+            factors = tuple(2**k for k in range(first, last + 1))
+            yield f"--{prefix}attention_resolutions {sizes}", {"attention_factors": factors}
+    sizes_and_mults = {
+        (row.config.image_size, row.config.channel_mult)
+        for row in CHECKPOINTS
+        if not row.embedded and row.kind == "diffusion"
+    }
+    for size, mult in sorted(sizes_and_mults):
+        yield f"--image_size {size[0]}", {"image_size": size, "channel_mult": mult}
+    if isinstance(config, ClassifierConfig):
+        yield from _classifier_variations(found)
+    else:
+        yield from _unet_variations(config, found)
+
+
+def _unet_variations(config: UNetConfig, found: Shapes) -> Iterator[tuple[str, dict[str, Any]]]:
+    classes = axis_length(found, "label_emb.weight", 0)
+    count = f" --num_classes {classes}" if classes not in (None, 1000) else ""
+    yield f"--class_cond {classes is not None}{count}", {"num_classes": classes}
+    out = axis_length(found, "out.2.weight", 0)
+    yield f"--learn_sigma {out == 6}", {"out_channels": out or 3}
+    if axis_length(found, "input_blocks.0.0.weight", 1) == 2 * config.in_channels:
+        large, small = config.image_size[0], config.image_size[0] // 4
+        flag = f"--large_size {large} --small_size {small}"
+        yield flag, {"low_res_size": (small, small)}
+
+
+def _classifier_variations(found: Shapes) -> Iterator[tuple[str, dict[str, Any]]]:
+    for pool in ("attention", "adaptive", "spatial", "spatial_v2"):
+        yield f"--classifier_pool {pool}", {"pool": pool}
+    for last in ("out.2.c_proj.weight", "out.3.weight", "out.2.weight"):
+        if classes := axis_length(found, last, 0):
+            yield f"--num_classes {classes}", {"num_classes": classes}
+
+
+def axis_length(found: Shapes, name: str, axis: int) -> int | None:
+    """A side of the tensor of that name, if there is one."""
+    shape = found.get(name)
+    return shape[axis] if shape is not None and len(shape) > axis else None

@@ -1,0 +1,206 @@
+"""Which weights a run uses: found, their headers checked, and whether they belong together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from adm_cli.checkpoints.format import ModelFile, ModelInfo
+from adm_cli.checkpoints.loading import find_weights
+from adm_cli.checkpoints.presets import ENLARGEMENTS, PRESETS, Preset
+from adm_cli.config import UNetConfig
+from adm_cli.errors import UsageError
+
+DEFAULT_PASSES = 8  # of back projection: leave a hundredth of the difference, or less
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Which weights a run uses, headers checked, tensors not yet read."""
+
+    model_name: str
+    model: ModelFile
+    classifier_name: str | None
+    classifier: ModelFile | None
+    preset: Preset | None
+
+    @property
+    def classes(self) -> dict[int, str]:
+        """The classes both models were trained on; empty where neither takes a class."""
+        config = self.model.info.config
+        assert isinstance(config, UNetConfig)
+        known = [] if config.num_classes is None else [dict(self.model.info.classes)]
+        if self.classifier is not None:
+            known.append(dict(self.classifier.info.classes))
+        if not known:
+            return {}
+        return {i: name for i, name in known[0].items() if all(i in other for other in known)}
+
+
+def find_sources(
+    model: str | Path = "tiny", classifier: str | Path | None = None, *, guided: bool = True
+) -> Sources:
+    """Finds the weights of a preset, checkpoint or file, and the classifier that guides it.
+
+    ``classifier`` None takes the preset's. Without ``guided`` no classifier is looked for. Raises
+    as `loading.find_weights`, and UsageError where the two do not belong together.
+    """
+    preset = next((row for row in PRESETS if str(model) in (row.name, row.model)), None)
+    model_file = find_weights(model)
+    if model_file.info.kind != "diffusion":
+        raise UsageError(
+            f"{model} holds a {model_file.info.kind} model, expected a diffusion model for --model"
+        )
+    name: str | Path | None = classifier
+    if name is None and preset is not None:
+        name = preset.classifier
+    classifier_file = find_weights(name) if guided and name is not None else None
+    sources = Sources(
+        preset.name if preset else model_file.name,
+        model_file,
+        None if classifier_file is None else classifier_file.name,
+        classifier_file,
+        preset,
+    )
+    if classifier_file is not None:
+        _check_pair(sources, model_file, classifier_file)
+    return sources
+
+
+def find_upsampler(name: str | Path) -> Sources:
+    """The weights of an upsampler, as `load_pipeline` takes them.
+
+    ``name`` is a checkpoint, a file, or a stack's preset, whose upsampler is meant. Raises as
+    `loading.find_weights`, and UsageError for any other kind of model.
+    """
+    if name in ENLARGEMENTS:
+        raise UsageError(
+            f"{name} is no upsampler but a filter, for adm sample --upsampler {name}: "
+            f"pass a checkpoint or a weights file"
+        )
+    stacks = [row for row in PRESETS if row.upsampler not in (None, *ENLARGEMENTS)]
+    preset = next((row for row in stacks if str(name) in (row.name, row.upsampler)), None)
+    file = find_weights(preset.upsampler if preset is not None and preset.upsampler else name)
+    if file.info.kind != "upsampler":
+        raise UsageError(f"{name} holds a {file.info.kind} model, expected an upsampler")
+    return Sources(file.name, file, None, None, preset)
+
+
+def default_projection(info: ModelInfo) -> int:
+    """Passes of back projection after an upsampler: none for the published, which the paper's are.
+
+    Those that `adm` trained say so themselves.
+    """
+    return DEFAULT_PASSES if info.training else 0
+
+
+def choose_low_res_noise(upsampler: Sources, asked: float | None) -> float | None:
+    """How much noise is laid on what ``upsampler`` enlarges; None where it knows of none.
+
+    By default a tenth of the largest that it was trained with. Raises UsageError for more than
+    that, or any where it was trained without.
+    """
+    config = upsampler.model.info.config
+    assert isinstance(config, UNetConfig)
+    largest = config.low_res_noise
+    if asked is None:
+        return None if largest is None else largest / 10
+    if largest is None:
+        raise UsageError(
+            f"{upsampler.model_name} was trained without noise on the small pictures: "
+            f"ask for none (adm train-upsampler --noise-augment trains with it)"
+        )
+    if not 0 <= asked <= largest:
+        raise UsageError(
+            f"noise {asked:g} on the small pictures: {upsampler.model_name} was trained with "
+            f"0 to {largest:g}"
+        )
+    return asked
+
+
+def check_stack(base: Sources, upsampler: Sources) -> None:
+    """Raises UsageError unless the one enlarges what the other makes."""
+    theirs, ours = upsampler.model.info.config, base.model.info.config
+    assert isinstance(theirs, UNetConfig)
+    if theirs.low_res_size != ours.image_size:
+        raise UsageError(
+            f"{upsampler.model_name} enlarges {_size(theirs.low_res_size or (0, 0))} pictures, "
+            f"{base.model_name} makes {_size(ours.image_size)}: pass another --upsampler, "
+            f"or --no-upsample"
+        )
+    for class_id, name in base.classes.items():
+        other = upsampler.classes.get(class_id, name)
+        if theirs.num_classes is not None and other != name:
+            raise UsageError(
+                f"class {class_id} is {name} to {base.model_name} but {other} to "
+                f"{upsampler.model_name}: they do not belong together"
+            )
+
+
+def _check_pair(sources: Sources, model: ModelFile, classifier: ModelFile) -> None:
+    theirs, ours = classifier.info.config, model.info.config
+    if classifier.info.kind != "classifier":
+        raise UsageError(
+            f"{classifier.path} holds a {classifier.info.kind} model, expected a classifier"
+        )
+    if theirs.image_size != ours.image_size:
+        raise UsageError(
+            f"the classifier {classifier.name} is for {_size(theirs.image_size)} images, "
+            f"the model {model.name} makes {_size(ours.image_size)}: "
+            f"pass a --classifier of that size"
+        )
+    if ours.num_classes is not None and theirs.num_classes != ours.num_classes:
+        raise UsageError(
+            f"the classifier {classifier.name} knows {theirs.num_classes} classes, the model "
+            f"{model.name} {ours.num_classes}: pass a --classifier trained on the same classes"
+        )
+    mine, other = model.info.classes, classifier.info.classes
+    both = [i for i in mine if i in other]
+    if ours.num_classes is not None and not both:
+        raise UsageError(f"{classifier.name} and {model.name} were trained on different classes")
+    if ours.num_classes is not None and (wrong := [i for i in both if mine[i] != other[i]]):
+        raise UsageError(
+            f"class {wrong[0]} is {mine[wrong[0]]} to the model {model.name} but "
+            f"{other[wrong[0]]} to the classifier {classifier.name}: they do not belong together"
+        )
+    a, b = model.info.diffusion, classifier.info.diffusion
+    if (a.noise_schedule, a.num_timesteps) != (b.noise_schedule, b.num_timesteps):
+        raise UsageError(
+            f"the classifier {classifier.name} learned the noise of a {b.noise_schedule} schedule "
+            f"of {b.num_timesteps} steps, the model uses {a.noise_schedule} of {a.num_timesteps}"
+        )
+
+
+def check_classes(sources: Sources, classes: Sequence[int | None]) -> None:
+    """Raises UsageError unless every class is one that the models were trained on."""
+    config = sources.model.info.config
+    assert isinstance(config, UNetConfig)
+    if None in classes and config.num_classes is not None and not config.null_class:
+        raise UsageError(
+            f"{sources.model_name} was not trained to draw without a class: every image needs one"
+        )
+    known = sources.classes
+    for class_id in classes:
+        if class_id is not None and class_id not in known:
+            raise UsageError(f"{sources.model_name} was not trained on class {class_id}")
+
+
+def check_cfg(sources: Sources) -> None:
+    """Raises UsageError unless the model can also draw without a class, as --cfg needs."""
+    config = sources.model.info.config
+    assert isinstance(config, UNetConfig)
+    if config.num_classes is None:
+        raise UsageError(
+            f"{sources.model_name} is unconditional: --cfg needs a model that takes a class and "
+            f"also draws without one; leave it out, or guide by a classifier (--scale)"
+        )
+    if not config.null_class:
+        raise UsageError(
+            f"{sources.model_name} was not trained to draw without a class, which --cfg needs: "
+            f"leave it out, or train a model that was (adm train-diffusion --label-dropout 0.1)"
+        )
+
+
+def _size(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"

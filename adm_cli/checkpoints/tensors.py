@@ -1,0 +1,68 @@
+"""Weights into memory that nobody else writes to.
+
+A file that is mapped shows what others write into it, hours after its hash was checked, and the
+process is killed (SIGBUS) where they cut it short. So tensors are read, once, and the bytes that
+are hashed are those that are computed with: what becomes of the file later changes nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import IO
+
+import torch
+from torch import Tensor
+
+from adm_cli.checkpoints.format import ModelFile, begin_hash
+from adm_cli.errors import CheckpointError
+from adm_cli.files.disk import open_file
+
+_CHUNK = 1 << 24
+
+
+def stream_tensors(file: ModelFile) -> Iterator[tuple[str, Tensor]]:
+    """Every tensor by name, in the file's order, each in memory of its own.
+
+    Raises CheckpointError, at the latest after the last one, if the file cannot be read or its
+    content is not that of ``file.content_sha256``: believe none of them before. A tensor may not
+    be changed before the next one is asked for and returned: it is being hashed.
+    """
+    try:
+        with open_file(file.path) as opened, ThreadPoolExecutor(1) as beside:
+            digest = begin_hash(opened, file.content_sha256)
+            hashed: Future[None] | None = None  # of the last tensor, while the next one is read
+            whole = True
+            for name, shape in file.shapes.items():
+                data = torch.empty(math.prod(shape) * file.dtypes[name].itemsize, dtype=torch.uint8)
+                whole = _fill(opened, data)
+                if hashed is not None:
+                    hashed.result()
+                if not whole:
+                    break
+                hashed = beside.submit(digest.update, data.numpy())
+                yield name, data.view(file.dtypes[name]).reshape(shape)
+            if hashed is not None:
+                hashed.result()
+            while chunk := opened.read(_CHUNK):
+                digest.update(chunk)
+    except OSError as error:
+        raise CheckpointError(f"cannot read {file.path}: {error.strerror or error}") from None
+    if not whole or digest.hexdigest() != file.content_sha256:
+        raise CheckpointError(
+            f"{file.path} is damaged: its content hash is {digest.hexdigest()[:12]}, expected "
+            f"{file.content_sha256[:12]}, or it was changed while it was read: convert or download "
+            f"it again"
+        )
+
+
+def _fill(file: IO[bytes], data: Tensor) -> bool:
+    """Reads until ``data``, uint8 [n], is full; False if the file ends before."""
+    view, done = memoryview(data.numpy()), 0
+    while done < len(view):
+        count = file.readinto(view[done:])  # type: ignore[attr-defined]
+        if not count:
+            return False
+        done += count
+    return True

@@ -1,0 +1,1 @@
+"""The classes of ImageNet: ids, names, WordNet ids, groups."""

@@ -1,0 +1,1 @@
+"""Flags of the original implementation, and other spellings of ours: read, never run."""

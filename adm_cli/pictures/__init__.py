@@ -1,0 +1,1 @@
+"""Pictures: decoding, encoding, sets of them, their labels, npz arrays, sheets."""

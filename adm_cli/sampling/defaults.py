@@ -1,0 +1,141 @@
+"""What a run takes where nothing was asked for, and what a person should know of its settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import lru_cache, partial
+
+from adm_cli.checkpoints.sources import Sources
+from adm_cli.config import DiffusionConfig, Recommended, SamplingConfig
+from adm_cli.diffusion.samplers import SAMPLERS, SAMPLERS_WITH_ETA
+from adm_cli.diffusion.schedule import NoiseSchedule
+from adm_cli.diffusion.steps import Sampler
+from adm_cli.errors import ConfigError, UsageError, did_you_mean
+
+# Where guidance acts by default if it would run away at the highest noise, as the embedded model's
+# preset has it (docs/sweeps.md measures with it); (0, 1) is the paper's form.
+SAFE_INTERVAL = (0.0, 0.85)
+EVERYWHERE = (0.0, 1.0)
+_MANY_STEPS = 100
+_RUNS_AWAY = 1000.0  # times the gradient; a linear schedule ends at 157
+
+
+def recommended(sources: Sources) -> Recommended:
+    """How the model is best sampled: as its preset says, its file, or else as the original."""
+    preset, info = sources.preset, sources.model.info
+    if preset is not None and info.kind == "upsampler":
+        return Recommended(sampler=preset.upsampler_sampler, steps=preset.upsampler_steps, scale=0)
+    return preset or info.recommended or Recommended()
+
+
+@lru_cache(maxsize=16)
+def choose_schedule(diffusion: DiffusionConfig, steps: str | None) -> NoiseSchedule:
+    """The respaced schedule; ``steps`` None takes what the model was trained for, or all."""
+    schedule = NoiseSchedule.named(diffusion.noise_schedule, diffusion.num_timesteps)
+    return schedule.respace(steps if steps is not None else diffusion.respacing or "")
+
+
+def choose_sampler(name: str | None, eta: float | None) -> Sampler:
+    """The sampler, with its own options bound; raises UsageError or ConfigError."""
+    name = name or "none"
+    if name not in SAMPLERS:
+        hint = did_you_mean(name, SAMPLERS)
+        raise UsageError(f"unknown sampler {name!r}{hint} (there are {', '.join(SAMPLERS)})")
+    sampler = SAMPLERS[name]
+    if eta is None:
+        return sampler
+    if name not in SAMPLERS_WITH_ETA:
+        raise ConfigError(
+            f"--eta has no meaning for the {name} sampler, "
+            f"only for {' and '.join(SAMPLERS_WITH_ETA)}"
+        )
+    return partial(sampler, eta=eta)  # type: ignore[call-arg]
+
+
+def common_scale(sources: Sources, classes: tuple[int | None, ...], *, guided: bool) -> float:
+    """The guidance scale where none was asked for: 0 without classes or a classifier."""
+    labelled = any(class_id is not None for class_id in classes)
+    return recommended(sources).scale if guided and labelled else 0.0
+
+
+def common_cfg(sources: Sources, classes: tuple[int | None, ...]) -> float:
+    """The weight of classifier-free guidance where none was asked for: 1 without classes."""
+    labelled = any(class_id is not None for class_id in classes)
+    return recommended(sources).cfg if labelled else 1.0
+
+
+def resolve(
+    sources: Sources, config: SamplingConfig, *, guided: bool | None = None
+) -> SamplingConfig:
+    """``config`` with everything that is None decided; a config without any comes back as it is.
+
+    ``guided``: whether there is a classifier; None: whether ``sources`` has one. Intervals are
+    None where there is no such guidance. Raises ConfigError for steps that cannot be.
+    """
+    known = recommended(sources)
+    if guided is None:
+        guided = sources.classifier is not None
+    config = replace(
+        config,
+        sampler=known.sampler if config.sampler is None else config.sampler,
+        steps=known.steps if config.steps is None else config.steps,
+        scale=common_scale(sources, config.classes, guided=guided)
+        if config.scale is None
+        else config.scale,
+        cfg=common_cfg(sources, config.classes) if config.cfg is None else config.cfg,
+    )
+    guide_interval, cfg_interval = config.guide_interval, config.cfg_interval
+    if guide_interval is None:
+        guide_interval = known.guide_interval
+    if guide_interval is None and guidance_runs_away(config, sources.model.info.diffusion):
+        guide_interval = SAFE_INTERVAL
+    return replace(
+        config,
+        guide_interval=guide_interval if config.guided else None,
+        cfg_interval=(cfg_interval or known.cfg_interval) if config.classifier_free else None,
+    )
+
+
+def guidance_runs_away(config: SamplingConfig, diffusion: DiffusionConfig) -> bool:
+    """Whether guidance acts at almost pure noise, by a sampler that multiplies it there.
+
+    All but DDPM turn the gradient into a shift of x_0, (1 - abar_t) / sqrt(abar_t) times as large
+    (`condition_score`): 20,000 times at the last timestep of a cosine schedule, where the
+    classifier knows nothing. A linear schedule ends at 157.
+    """
+    if not config.guided or config.sampler == "ddpm":
+        return False
+    schedule = choose_schedule(diffusion, config.steps)
+    first, last = config.guide_interval or EVERYWHERE
+    place = schedule.timesteps / (schedule.original_timesteps - 1)
+    abar = schedule.alphas_cumprod[(place >= first) & (place <= last)]
+    return bool(((1 - abar) / abar.sqrt() > _RUNS_AWAY).any())
+
+
+def taken_from(sources: Sources, config: SamplingConfig, resolved: SamplingConfig) -> str | None:
+    """In words, what a file without a preset decided of ``config``; None if that is no news."""
+    if sources.preset is not None or (config.sampler and config.steps is not None):
+        return None
+    steps = len(choose_schedule(sources.model.info.diffusion, resolved.steps))
+    if sources.model.info.recommended is not None:
+        return f"{resolved.sampler}, {steps} steps: what {sources.model_name} recommends"
+    if steps <= _MANY_STEPS:
+        return None
+    return (
+        f"{resolved.sampler}, {steps} steps, as the original would: {sources.model_name} "
+        f"recommends nothing; --sampler dpm++2m --steps 20 is faster"
+    )
+
+
+def remarks(config: SamplingConfig, diffusion: DiffusionConfig) -> Iterator[str]:
+    """What a person should know of resolved settings before they draw."""
+    if guidance_runs_away(config, diffusion):
+        first, last = SAFE_INTERVAL
+        yield (
+            f"{config.sampler} multiplies the guidance a thousandfold at almost pure noise: "
+            f"without --guide-interval it acts in {first:g},{last:g}"
+        )
+    for name, value in (("scale", config.scale), ("cfg", config.cfg)):
+        if value is not None and value < 0:
+            yield f"{name} {value:g} is negative: images are repelled from their class"

@@ -1,0 +1,232 @@
+"""The folder of a training run: settings, states to resume from, metrics, plots and pictures.
+
+settings.json             everything that decides what is learned
+state-00001000.safetensors   weights, their averages, optimizer, history; the newest two
+model.safetensors         the averaged weights, as `adm sample` takes them
+best.safetensors          those of the lowest validation loss
+metrics.csv, metrics.png, samples/
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from adm_cli.checkpoints.format import read_tensors, write_tensors
+from adm_cli.errors import CheckpointError, OutputError
+from adm_cli.files.budget import parse_json
+from adm_cli.files.disk import (
+    atomic_write,
+    explain_os_error,
+    open_file,
+    open_to_append,
+    read_text,
+)
+from adm_cli.files.links import check_below, remove, remove_folder
+from adm_cli.files.locks import hold
+from adm_cli.files.tables import Panel, draw_panels
+
+_STATE = re.compile(r"state-(\d{8,})\.safetensors")
+_KEPT = 2
+_WRITTEN = (
+    *("state-*.safetensors", "model*.safetensors", "best*.safetensors", "metrics.csv"),
+    *("metrics.png", "samples/step-*.png", "tensorboard/events.out.*", "settings.json"),
+)
+
+Row = dict[str, float]
+
+
+class RunFolder:
+    """Reads and writes the files of one run. Every write is whole or not at all."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.model = path / "model.safetensors"
+        self.best = path / "best.safetensors"
+        self.samples = path / "samples"
+        self.plot = path / "metrics.png"
+
+    def used(self) -> bool:
+        """Whether a run was begun here."""
+        return (self.path / "settings.json").exists() or bool(self.states())
+
+    def check(self) -> None:
+        """Raises OutputError if what is to be written in a folder within would go elsewhere."""
+        check_below(self.path, ("samples", "tensorboard"))
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keeps others from training here; at the end takes back a folder with nothing in it.
+
+        Raises RunError if another process trains here. Does nothing where there are no locks.
+        """
+        place = self.path / ".train.lock"
+        busy = f"another process is training in {self.path}: wait for it, or choose another --out"
+        with hold(place, busy):
+            try:
+                yield
+            finally:
+                with suppress(OSError):
+                    if list(self.path.iterdir()) == [place]:
+                        remove(place)
+                    remove_folder(self.path)
+
+    def states(self) -> list[Path]:
+        """State files, the newest first."""
+        found = [p for p in self.path.glob("state-*.safetensors") if _STATE.fullmatch(p.name)]
+        return sorted(found, key=lambda p: int(p.stem.split("-")[1]), reverse=True)
+
+    def clean(self) -> None:
+        """Removes what killed writers left behind; nobody else writes here."""
+        for path in [*self.path.glob(".adm-*.tmp"), *self.samples.glob(".adm-*.tmp")]:
+            with suppress(OSError):
+                remove(path)
+
+    def clear(self) -> None:
+        """Removes all that a run wrote, for another to begin here; settings last."""
+        for name in _WRITTEN:
+            for path in sorted(self.path.glob(name)):
+                remove(path)
+
+    def save_settings(self, settings: Mapping[str, Any]) -> None:
+        with atomic_write(self.path / "settings.json") as file:
+            file.write((json.dumps(settings, indent=2) + "\n").encode())
+
+    def load_settings(self) -> dict[str, Any]:
+        """Raises CheckpointError if they are damaged."""
+        path = self.path / "settings.json"
+        try:
+            settings = parse_json(read_text(path))
+        except (OSError, ValueError, RecursionError) as error:
+            raise CheckpointError(f"cannot read {path}: {error}") from None
+        if not isinstance(settings, dict):
+            raise CheckpointError(f"{path}: expected a JSON object")
+        return settings
+
+    def save_state(
+        self, step: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]
+    ) -> Path:
+        """Write a state, then drop all but the newest two up to it."""
+        path = self.path / f"state-{step:08d}.safetensors"
+        write_tensors(path, tensors, {"format": "adm-training", "facts": json.dumps(dict(facts))})
+        for old in [p for p in self.states() if p.name <= path.name][_KEPT:]:
+            with suppress(OSError):  # no reason to stop: it is tried again at the next one
+                remove(old)
+        return path
+
+    def load_state(self) -> tuple[dict[str, Tensor], dict[str, Any], list[str]]:
+        """Tensors and facts of the newest state that is whole, and what was wrong with newer ones.
+
+        Raises CheckpointError if there is none.
+        """
+        wrong: list[str] = []
+        for path in self.states():
+            try:
+                tensors, metadata = read_tensors(path)
+                if metadata.get("format") != "adm-training":
+                    raise CheckpointError(f"{path} is not a training state")
+                return tensors, parse_json(metadata["facts"]), wrong
+            except (CheckpointError, KeyError, ValueError) as error:
+                wrong.append(str(error))
+        if wrong:
+            raise CheckpointError(f"no state of {self.path} can be read: {wrong[0]}")
+        raise CheckpointError(f"{self.path} has no state to resume from")
+
+
+class MetricsFile:
+    """``metrics.csv``: a row a report; columns may be added as new numbers appear."""
+
+    def __init__(self, path: Path, upto: int | None = None) -> None:
+        """Goes on with the rows of steps up to ``upto``; begins anew if that is None."""
+        self.path = path
+        self.rows: list[Row] = []
+        if upto is not None and path.exists():
+            self.rows = [row for row in _read_rows(path) if 0 <= row["step"] <= upto]
+        self.columns = list(dict.fromkeys(name for row in self.rows for name in row))
+        if upto is not None:
+            self._rewrite()
+
+    def add(self, row: Mapping[str, float]) -> None:
+        """Append a row; raises OutputError if it cannot be written."""
+        self.rows.append(dict(row))
+        new = [name for name in row if name not in self.columns]
+        if new or not self.path.exists():
+            self.columns += new
+            self._rewrite()
+            return
+        try:
+            line = io.StringIO(newline="")
+            csv.writer(line).writerow(self._cells(row))
+            with open_to_append(self.path) as file:
+                file.write(line.getvalue().encode())
+        except OSError as error:
+            raise OutputError(explain_os_error(f"cannot write {self.path}", error)) from error
+
+    def sync(self) -> None:
+        """Returns when the rows are safe; raises OutputError."""
+        if not self.path.exists():
+            return  # no row yet
+        try:
+            with self.path.open("r+b") as file:
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise OutputError(explain_os_error(f"cannot write {self.path}", error)) from error
+
+    def series(self, name: str) -> tuple[list[float], list[float]]:
+        """Steps and values of a column, where it has one."""
+        there = [row for row in self.rows if name in row]
+        return [row["step"] for row in there], [row[name] for row in there]
+
+    def _cells(self, row: Mapping[str, float]) -> Sequence[str]:
+        return [_cell(row[name]) if name in row else "" for name in self.columns]
+
+    def _rewrite(self) -> None:
+        text = io.StringIO(newline="")
+        writer = csv.writer(text)
+        writer.writerow(self.columns)
+        writer.writerows(self._cells(row) for row in self.rows)
+        with atomic_write(self.path) as file:
+            file.write(text.getvalue().encode())
+
+
+def _cell(value: float) -> str:
+    return str(int(value)) if float(value).is_integer() else f"{value:.7g}"
+
+
+def _read_rows(path: Path) -> list[Row]:
+    """Rows of numbers; a row that was cut short by a crash is dropped. Raises CheckpointError."""
+    rows = []
+    try:
+        with io.TextIOWrapper(open_file(path), "utf-8", "replace", newline="") as file:
+            for row in csv.DictReader(file):
+                with suppress(ValueError, TypeError):
+                    rows.append({name: float(text) for name, text in row.items() if text})
+    except (OSError, csv.Error) as error:
+        raise CheckpointError(
+            f"cannot read {path}: {getattr(error, 'strerror', None) or error}; remove it: training "
+            f"goes on without its rows"
+        ) from None
+    return [row for row in rows if "step" in row]
+
+
+def draw_plot(path: Path, metrics: MetricsFile) -> bool:
+    """Loss, and accuracy where there is one, over steps; False without matplotlib."""
+    panels = []
+    for name, title in (("loss", "loss"), ("acc1", "top-1 accuracy")):
+        lines = {
+            label: metrics.series(prefix + name)
+            for prefix, label in (("", "training"), ("val_", "validation"))
+            if metrics.series(prefix + name)[0]
+        }
+        if lines or name == "loss":
+            panels.append(Panel("step", title, lines))
+    return draw_panels(path, panels)
