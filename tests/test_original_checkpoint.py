@@ -21,6 +21,7 @@ from tests.conftest import Result
 from tests.golden_arrays import ROOT, Arrays
 
 FOLDER = ROOT.parent / "checkpoints"
+PAIR = FOLDER / "tiny32_diffusion.pt"
 CLASSES = "1,145,207,291,323,386,779,950,963,970"
 DIFFUSION = (
     "--attention_resolutions 8 --class_cond True --image_size 32 --learn_sigma True "
