@@ -25,7 +25,7 @@ Prediction = Literal["eps", "x_start", "v"]
 Variance = Literal["learned_range", "fixed_large", "fixed_small"]
 Loss = Literal["mse", "rescaled_mse", "kl", "rescaled_kl"]
 Anneal = Literal["none", "linear", "cosine"]
-TimestepSampler = Literal["uniform", "stratified", "loss-second-moment"]
+TimestepSamplerName = Literal["uniform", "stratified", "loss-second-moment"]
 TrainingDtype = Literal["float32", "bfloat16", "float16"]
 
 DEFAULT_NUM = 4  # images of each class, where nobody says how many
@@ -360,7 +360,7 @@ class TrainingConfig:
     crop: int | None = None  # an upsampler learns from random squares of this side; None: from all
     vary_kernel: bool = False  # its small pictures are made by one of several filters
     flip: bool = True
-    timestep_sampler: TimestepSampler = "uniform"
+    timestep_sampler: TimestepSamplerName = "uniform"
     label_dropout: float = 0.0  # fraction of labels replaced by "no class"
     noised: bool = True  # a classifier sees noisy images; False: clean ones only
     label_smoothing: float = 0.0  # share of a classifier's target that all classes divide

@@ -24,7 +24,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from adm_cli.checkpoints.presets import find_checkpoint, starter_unet
+from adm_cli.checkpoints.architectures import starter_unet
+from adm_cli.checkpoints.presets import find_checkpoint
 from adm_cli.config import ClassifierConfig, DiffusionConfig, TrainingConfig, UNetConfig
 from adm_cli.devices import choose_device, peak_bytes
 from adm_cli.pictures.datasets import open_images

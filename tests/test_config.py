@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from adm_cli.checkpoints.presets import ABLATIONS, CHECKPOINTS
+from adm_cli.checkpoints.architectures import ABLATIONS
+from adm_cli.checkpoints.presets import CHECKPOINTS
 from adm_cli.config import (
     ClassifierConfig,
     DiffusionConfig,

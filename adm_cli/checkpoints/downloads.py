@@ -25,11 +25,11 @@ from adm_cli.checkpoints.http import (
     ChangedError,
     TransientError,
     body,
+    clean,
     part_end,
     reason,
     redirected,
     retry_after,
-    shown,
     unresolved,
     web_page,
     whole_version,
@@ -166,7 +166,7 @@ class _Transfer:
                 restarts += 1
                 if restarts > _RESTARTS:
                     raise DownloadError(
-                        f"{shown(self.wanted.url)} changes while it is fetched: try again later"
+                        f"{clean(self.wanted.url)} changes while it is fetched: try again later"
                     ) from None
                 self.from_start = True
 
@@ -204,7 +204,7 @@ class _Transfer:
             self._receive(response, start, end)
         elif status == 200:
             version = whole_version(response.headers, url)
-            self.wanted.check_size(shown(url), version.length)
+            self.wanted.check_size(clean(url), version.length)
             self._receive(response, 0, version.length, version)
         elif status == 416 and ranged:  # nothing there from our offset on: another, shorter file
             raise ChangedError
@@ -217,7 +217,7 @@ class _Transfer:
     def _failed(self, why: str) -> DownloadError:
         kept = f"the {self.here:,} bytes that are here stay for the next try; " if self.here else ""
         return DownloadError(
-            f"cannot fetch {shown(self.wanted.url)}: {why}; {kept}--from takes a mirror or a folder"
+            f"cannot fetch {clean(self.wanted.url)}: {why}; {kept}--from takes a mirror or a folder"
         )
 
     def _receive(
@@ -258,7 +258,7 @@ class _Transfer:
             if self.here:
                 self.watch.tell(f"{self.target.name} is another on the server: starting over")
             self.partial.discard()
-        self.partial = Partial(self.target, version, shown(self.wanted.url))
+        self.partial = Partial(self.target, version, clean(self.wanted.url))
 
     def _get(self, headers: Mapping[str, str]) -> requests.Response:
         """The answer after redirects, its body unread."""
@@ -269,7 +269,7 @@ class _Transfer:
                 return response
             response.close()
             url = redirected(url, response.headers["Location"])
-        raise DownloadError(f"{shown(self.wanted.url)}: more than {_REDIRECTS} redirects (a loop?)")
+        raise DownloadError(f"{clean(self.wanted.url)}: more than {_REDIRECTS} redirects (a loop?)")
 
     def _ask(self, url: str, headers: Mapping[str, str]) -> requests.Response:
         """In a thread: a server can send its headers a byte at a time for ever, and the library's
@@ -301,7 +301,7 @@ class _Transfer:
             return result
         if isinstance(result, requests.ConnectionError | requests.Timeout):
             if "CERTIFICATE_VERIFY_FAILED" in str(result):
-                raise DownloadError(f"{shown(url)}: the server's certificate is not valid")
+                raise DownloadError(f"{clean(url)}: the server's certificate is not valid")
             if unresolved(result) and not self.answered:
                 raise self._failed(
                     f"no server {urlsplit(url).hostname} was found ({reason(result)}); "
@@ -309,7 +309,7 @@ class _Transfer:
                 )
             raise TransientError(reason(result)) from result
         if isinstance(result, requests.RequestException | HTTPError | ValueError):
-            raise DownloadError(f"cannot fetch {shown(url)}: {reason(result)}") from result
+            raise DownloadError(f"cannot fetch {clean(url)}: {reason(result)}") from result
         raise result
 
     def finish(self) -> dict[str, str]:
@@ -328,7 +328,7 @@ class _Transfer:
         if wrong is not None:
             refused = refused_path(self.target)
             self.partial.rename(refused)
-            raise wrong_hash(shown(self.wanted.url), digests, wrong, refused)
+            raise wrong_hash(clean(self.wanted.url), digests, wrong, refused)
         if not self.partial.rename(self.target):
             raise TakenError(f"{self.partial.path} was taken away: run the same command again")
         return digests

@@ -35,7 +35,7 @@ from adm_cli.checkpoints.fetched import (
     zip_is_intact,
 )
 from adm_cli.checkpoints.format import read_model_file, verify_content
-from adm_cli.checkpoints.http import shown
+from adm_cli.checkpoints.http import clean
 from adm_cli.checkpoints.loading import checkpoint_path, expected_shapes
 from adm_cli.checkpoints.partial import partial_bytes
 from adm_cli.checkpoints.presets import (
@@ -298,7 +298,7 @@ def _fetch(item: Item, how: How, watch: Watch) -> Fetched:
     else:
         digests = _whole_original(item, want, how, watch) or _download(item, want, how, watch)
     size, before = source.stat().st_size, _stamp(item.place)
-    origin = str(source.resolve()) if how.local else shown(want.url)
+    origin = str(source.resolve()) if how.local else clean(want.url)
     pin = Pin(digests["sha256"], size, origin, date.today().isoformat())
     try:
         verified = _verified(source, want, digests)

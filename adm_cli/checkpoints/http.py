@@ -51,7 +51,7 @@ def whole_version(headers: Headers, url: str) -> Version:
     length = content_length(headers)
     if length is None:
         raise DownloadError(
-            f"{shown(url)}: the server does not say how long it is (Content-Length)"
+            f"{clean(url)}: the server does not say how long it is (Content-Length)"
         )
     if "Transfer-Encoding" in headers:  # against RFC 9112, 6.2; lines after chunks need not end
         raise TransientError("its length is told in two ways")
@@ -89,7 +89,7 @@ def _check_encoding(headers: Headers, url: str) -> None:
     encoding = headers.get("Content-Encoding", "").strip().lower()
     if encoding not in ("", "identity"):
         raise DownloadError(
-            f"{shown(url)} came {encoding!r:.40} encoded, although plain bytes were asked for: "
+            f"{clean(url)} came {encoding!r:.40} encoded, although plain bytes were asked for: "
             f"a proxy may be in between"
         )
 
@@ -136,14 +136,14 @@ def redirected(source: str, location: str) -> str:
         target = urljoin(source, location)
         old, new = urlsplit(source), urlsplit(target)
     except ValueError:
-        raise DownloadError(f"{shown(source)} redirects to {location!r:.200}: no URL") from None
+        raise DownloadError(f"{clean(source)} redirects to {location!r:.200}: no URL") from None
     if new.scheme not in ("http", "https") or not new.hostname:
-        raise DownloadError(f"{shown(source)} redirects to {location!r:.200}: not followed")
+        raise DownloadError(f"{clean(source)} redirects to {location!r:.200}: not followed")
     if old.scheme == "https" and new.scheme != "https":
-        raise DownloadError(f"{shown(source)} redirects to plain http, {shown(target)}: refused")
+        raise DownloadError(f"{clean(source)} redirects to plain http, {clean(target)}: refused")
     if _private(new.hostname) and not _private(old.hostname or ""):
         raise DownloadError(
-            f"{shown(source)} redirects into this network, {shown(target)}: refused"
+            f"{clean(source)} redirects into this network, {clean(target)}: refused"
         )
     return target
 
@@ -207,7 +207,7 @@ def unresolved(error: BaseException) -> bool:
     return False
 
 
-def shown(url: str) -> str:
+def clean(url: str) -> str:
     """A URL without what may be secret: user, password and query."""
     parts = urlsplit(url)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
@@ -215,5 +215,5 @@ def shown(url: str) -> str:
 
 def web_page(url: str) -> DownloadError:
     return DownloadError(
-        f"{shown(url)} is a web page, not weights: a login or an error page may be in between"
+        f"{clean(url)} is a web page, not weights: a login or an error page may be in between"
     )

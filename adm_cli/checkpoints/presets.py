@@ -4,7 +4,6 @@
 where, `TERMS` on which terms). `INCEPTION` is the network that FID is measured with. `PRESETS` are
 what `--model` takes: a diffusion model, its classifier, perhaps an upsampler behind them (a stack),
 and how the paper samples them.
-`ABLATIONS` are the paper's architecture studies, for training.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ from adm_cli.config import (
     ClassifierConfig,
     DiffusionConfig,
     Recommended,
-    ScheduleName,
     UNetConfig,
 )
 from adm_cli.errors import UsageError, did_you_mean
@@ -85,16 +83,6 @@ class Preset(Recommended):
         """The weights it needs, in the order of their use."""
         names = (self.model, self.classifier, self.upsampler)
         return tuple(name for name in names if name is not None and name not in ENLARGEMENTS)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ablation:
-    """A row of the paper's tables 1 to 3: ImageNet 128x128, batch 256, 250 sampling steps."""
-
-    name: str
-    config: UNetConfig
-    fid_700k: float
-    fid_1200k: float | None = None
 
 
 _EMBEDDED_DIFFUSION = DiffusionConfig(noise_schedule="cosine", prediction="v")
@@ -372,157 +360,6 @@ PRESETS: tuple[Preset, ...] = (
     Preset(name="lsun-horse", model="lsun_horse", steps="1000", fid=2.57),
     Preset(name="lsun-horse-nodropout", model="lsun_horse_nodropout", steps="1000", fid=2.95),
 )
-
-# Table 1: one change at a time from the base, and all that helped together.
-_BASE = UNetConfig(
-    image_size=(128, 128),
-    model_channels=160,
-    num_res_blocks=2,
-    channel_mult=(1, 1, 2, 3, 4),
-    attention_factors=(8,),
-    num_heads=1,
-    num_classes=1000,
-    out_channels=6,
-)
-_MULTI = (4, 8, 16)
-# Tables 2 and 3: 128 channels, attention at three resolutions, BigGAN blocks, one head.
-_HEADS = replace(_BASE, model_channels=128, attention_factors=_MULTI, resblock_updown=True)
-
-ABLATIONS: tuple[Ablation, ...] = (
-    Ablation(name="ablation-base", config=_BASE, fid_700k=15.33, fid_1200k=13.21),
-    Ablation(
-        name="ablation-depth4",
-        config=replace(_BASE, model_channels=128, num_res_blocks=4),
-        fid_700k=15.12,
-        fid_1200k=12.73,
-    ),
-    Ablation(
-        name="ablation-heads4",
-        config=replace(_BASE, num_heads=4),
-        fid_700k=14.79,
-        fid_1200k=12.39,
-    ),
-    Ablation(
-        name="ablation-multires",
-        config=replace(_BASE, attention_factors=_MULTI),
-        fid_700k=14.61,
-        fid_1200k=12.55,
-    ),
-    Ablation(
-        name="ablation-biggan",
-        config=replace(_BASE, resblock_updown=True),
-        fid_700k=14.13,
-        fid_1200k=12.00,
-    ),
-    Ablation(
-        name="ablation-rescale",
-        config=replace(_BASE, rescale_residual=True),
-        fid_700k=15.49,
-        fid_1200k=13.46,
-    ),
-    Ablation(
-        name="ablation-all",
-        config=replace(_BASE, num_heads=4, attention_factors=_MULTI, resblock_updown=True),
-        fid_700k=12.19,
-        fid_1200k=10.21,
-    ),
-    Ablation(name="ablation-1-head", config=_HEADS, fid_700k=14.08),
-    Ablation(name="ablation-2-heads", config=replace(_HEADS, num_heads=2), fid_700k=13.58),
-    Ablation(name="ablation-4-heads", config=replace(_HEADS, num_heads=4), fid_700k=13.11),
-    Ablation(name="ablation-8-heads", config=replace(_HEADS, num_heads=8), fid_700k=12.91),
-    Ablation(
-        name="ablation-32-per-head",
-        config=replace(_HEADS, num_head_channels=32),
-        fid_700k=12.72,
-    ),
-    Ablation(
-        name="ablation-64-per-head",
-        config=replace(_HEADS, num_head_channels=64),
-        fid_700k=13.05,
-    ),
-    Ablation(
-        name="ablation-128-per-head",
-        config=replace(_HEADS, num_head_channels=128),
-        fid_700k=13.00,
-    ),
-    Ablation(
-        name="ablation-addition",
-        config=replace(_HEADS, num_head_channels=64, scale_shift_norm=False),
-        fid_700k=15.08,
-    ),
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Starter:
-    """A model of moderate cost for a person's own pictures of one size."""
-
-    size: int
-    channels: int
-    channel_mult: tuple[int, ...]
-    attention_factors: tuple[int, ...]
-    noise_schedule: ScheduleName = "cosine"
-
-
-# Levels and attention as published for the size, with fewer channels; below 64 our own.
-STARTERS: tuple[Starter, ...] = (
-    Starter(size=8, channels=32, channel_mult=(1, 2), attention_factors=(2,)),
-    Starter(size=16, channels=32, channel_mult=(1, 2, 4), attention_factors=(2, 4)),
-    Starter(size=32, channels=32, channel_mult=(1, 2, 4), attention_factors=(4,)),
-    Starter(size=64, channels=64, channel_mult=(1, 2, 3, 4), attention_factors=(4, 8)),
-    Starter(
-        size=128,
-        channels=96,
-        channel_mult=(1, 1, 2, 3, 4),
-        attention_factors=(8, 16),
-        noise_schedule="linear",
-    ),
-    Starter(
-        size=256,
-        channels=128,
-        channel_mult=(1, 1, 2, 2, 4, 4),
-        attention_factors=(16, 32),
-        noise_schedule="linear",
-    ),
-)
-
-
-def starter_unet(size: tuple[int, int], channels: int | None = None) -> UNetConfig:
-    """A UNet for pictures of any size, after the nearest `Starter` by the shorter side."""
-    row = _nearest(size)
-    return UNetConfig(
-        image_size=size,
-        model_channels=channels or row.channels,
-        num_res_blocks=2,
-        channel_mult=row.channel_mult,
-        attention_factors=row.attention_factors,
-        num_head_channels=32,
-        qkv_order="new",
-        resblock_updown=True,
-        out_channels=6,
-    )
-
-
-def starter_classifier(size: tuple[int, int], channels: int | None = None) -> ClassifierConfig:
-    """A noisy classifier beside `starter_unet`: its levels, one block each, at most its width."""
-    row = _nearest(size)
-    return ClassifierConfig(
-        image_size=size,
-        model_channels=channels or min(row.channels, 64),
-        num_res_blocks=1,
-        channel_mult=row.channel_mult,
-        attention_factors=row.attention_factors,
-        num_head_channels=32,
-        resblock_updown=True,
-    )
-
-
-def starter_diffusion(size: tuple[int, int]) -> DiffusionConfig:
-    return DiffusionConfig(noise_schedule=_nearest(size).noise_schedule)
-
-
-def _nearest(size: tuple[int, int]) -> Starter:
-    return max((r for r in STARTERS if r.size <= max(min(size), 8)), key=lambda r: r.size)
 
 
 def find_checkpoint(name: str) -> Checkpoint:

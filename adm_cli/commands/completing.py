@@ -61,10 +61,10 @@ def complete_published(incomplete: str) -> Offers:
 
 def complete_trainable(incomplete: str) -> Offers:
     """Architectures to train: presets, checkpoints, and the paper's ablations."""
-    from adm_cli.checkpoints.presets import ABLATIONS, CHECKPOINTS
+    from adm_cli.checkpoints import architectures, presets
 
-    names = {row.name: row.kind for row in CHECKPOINTS}
-    ablations = {row.name: "ablation" for row in ABLATIONS}
+    names = {row.name: row.kind for row in presets.CHECKPOINTS}
+    ablations = {row.name: "ablation" for row in architectures.ABLATIONS}
     return _starting(incomplete, _presets() | names | ablations)
 
 

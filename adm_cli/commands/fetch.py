@@ -117,14 +117,14 @@ def _show(done: Fetched, json: bool, quiet: bool) -> None:
 
 def _show_plan(items: list[Item], how: How, json: bool) -> None:
     from adm_cli.checkpoints import fetching
-    from adm_cli.checkpoints.http import shown
+    from adm_cli.checkpoints.http import clean
     from adm_cli.checkpoints.partial import partial_bytes
     from adm_cli.files.disk import adm_home, free_disk
 
     rows: list[dict[str, Any]] = [
         {
             "name": item.name,
-            "from": shown(fetching.file_url(item, how)),
+            "from": clean(fetching.file_url(item, how)),
             "to": str(item.place),
             "bytes": fetching.size_of(item),
             "partly_here": partial_bytes(item.original),

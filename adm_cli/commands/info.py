@@ -15,7 +15,7 @@ from adm_cli.errors import AdmError, UsageError
 
 if TYPE_CHECKING:
     from adm_cli.checkpoints.format import ModelFile
-    from adm_cli.training.runs import RunFolder as TrainingFolder
+    from adm_cli.training.runs import TrainingFolder
 
 
 def info(
@@ -103,9 +103,9 @@ def _folder_facts(path: Path) -> dict[str, Any]:
     from adm_cli.sampling.folder import RunFolder
     from adm_cli.sampling.run import environment, settings
     from adm_cli.sampling.sweep_folder import SweepFolder
-    from adm_cli.training import runs as training_runs
+    from adm_cli.training.runs import TrainingFolder
 
-    run, sweep, training = RunFolder(path), SweepFolder(path), training_runs.RunFolder(path)
+    run, sweep, training = RunFolder(path), SweepFolder(path), TrainingFolder(path)
     if run.exists():
         what = run.read()
         facts = settings(what)

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
+from adm_cli.checkpoints.architectures import ABLATIONS
 from adm_cli.checkpoints.presets import (
-    ABLATIONS,
     ENLARGEMENT_FACTOR,
     ENLARGEMENTS,
     PRESETS,

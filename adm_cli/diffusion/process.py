@@ -19,7 +19,7 @@ from adm_cli.diffusion.schedule import NoiseSchedule, gather
 DenoisedFn = Callable[[Tensor], Tensor]
 
 
-class Moments(NamedTuple):
+class Normal(NamedTuple):
     """A Gaussian: mean [B, C, H, W], variance and log_variance broadcastable to it."""
 
     mean: Tensor
@@ -50,9 +50,9 @@ def rescaled(original_t: Tensor, original_timesteps: int) -> Tensor:
     return original_t.float() * (1000.0 / original_timesteps)
 
 
-def q_mean_variance(schedule: NoiseSchedule, x_start: Tensor, t: Tensor) -> Moments:
+def q_mean_variance(schedule: NoiseSchedule, x_start: Tensor, t: Tensor) -> Normal:
     """q(x_t | x_0), equation 4."""
-    return Moments(
+    return Normal(
         gather(schedule.sqrt_alphas_cumprod, t, x_start) * x_start,
         gather(schedule.one_minus_alphas_cumprod, t, x_start),
         gather(schedule.log_one_minus_alphas_cumprod, t, x_start),
@@ -69,9 +69,9 @@ def q_sample(schedule: NoiseSchedule, x_start: Tensor, t: Tensor, noise: Tensor)
 
 def q_posterior_mean_variance(
     schedule: NoiseSchedule, x_start: Tensor, x_t: Tensor, t: Tensor
-) -> Moments:
+) -> Normal:
     """q(x_{t-1} | x_t, x_0), equations 6 and 7; the log-variance is clipped at index 0."""
-    return Moments(
+    return Normal(
         gather(schedule.posterior_mean_coef1, t, x_t) * x_start
         + gather(schedule.posterior_mean_coef2, t, x_t) * x_t,
         gather(schedule.posterior_variance, t, x_t),

@@ -3,7 +3,8 @@
 It depends on no file, so it tells whether this machine computes what it should. After a change
 that is meant to change pictures, the stored one is made anew with
 
-    python -c "from adm_cli.doctor.selftest import draw; print(draw('cpu').numpy().tobytes().hex())"
+    from adm_cli.doctor.selftest import sample_picture
+    print(sample_picture("cpu").numpy().tobytes().hex())
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ _DIFFUSION = DiffusionConfig(noise_schedule="cosine", num_timesteps=100, predict
 _SETTINGS = SamplingConfig(
     seeds=(7,), classes=(2,), sampler="ddim", eta=0.5, steps="ddim5", scale=20.0, batch_size=1
 )
-_EXPECTED = bytes.fromhex(  # uint8 [8, 8, 3], drawn in float32 on a CPU
+_EXPECTED = bytes.fromhex(  # uint8 [8, 8, 3], picture in float32 on a CPU
     "00d5565f4c495b7c3d00fe0050554c15b31400a200001c0a6556fe40d40000eb00a77e68a59437ff83004c3d2a"
     "974fb000193400fe3da5fe561586003ebedec138aecefe7333fc4e4a925600760a00fe0039d61d1764fe806d00"
     "14f96f00d34f8e288c68fe00a4c226fe2188fed0cb55972210af9300bd5e00fe29e1fe00af99922ffe9bbeff12"
@@ -70,13 +71,13 @@ class SelfTest:
 def self_test(device: str) -> SelfTest:
     """Draws the picture on a device and compares; about a second."""
     started = time.perf_counter()
-    found = draw(device).numpy().astype(int).ravel()
+    found = sample_picture(device).numpy().astype(int).ravel()
     gap = np.abs(found - np.frombuffer(_EXPECTED, np.uint8))
     seconds = time.perf_counter() - started
     return SelfTest(device, int((gap > 0).sum()), int(gap.max()), round(seconds, 2))
 
 
-def draw(device: str, dtype: str = "float32") -> Tensor:
+def sample_picture(device: str, dtype: str = "float32") -> Tensor:
     """The picture, uint8 [8, 8, 3], as this device draws it."""
     where, compute = torch.device(device), DTYPES[dtype]
     unet, classifier = (

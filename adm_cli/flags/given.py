@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from adm_cli.errors import ConfigError, did_you_mean
-from adm_cli.flags.pasted_commands import PastedCommand, read_pasted, shown, unknowns
+from adm_cli.flags.pasted_commands import PastedCommand, read_pasted, spelt, unknowns
 from adm_cli.flags.pasted_settings import NotPlain, read_settings
 
 Kind = Literal["diffusion", "classifier", "upsampler"]
@@ -157,7 +157,7 @@ def _stray_line(before: Given, one: PastedCommand) -> None:
         before.cut = True
     elif one.words[0].startswith("--"):
         before.complain(
-            f"the line {shown(' '.join(one.words))!r:.60} does not belong to the command before "
+            f"the line {spelt(' '.join(one.words))!r:.60} does not belong to the command before "
             f"it: end that line with a backslash, or leave this one out"
         )
 
@@ -180,7 +180,7 @@ def choose(found: list[Given], kind: Kind | None, command: int | None) -> Given:
 def _title(given: Given) -> str:
     name = given.where or given.script or "flags"
     first = " ".join(f"--{k} {v}" for k, v in list(given.flags.items())[:3])
-    return f"{name} {shown(first)}"[:100]
+    return f"{name} {spelt(first)}"[:100]
 
 
 def _from_settings(values: Mapping[str, Any], where: str) -> Given:
@@ -254,11 +254,11 @@ def _from_words(words: Sequence[str], given: Given) -> None:
         i += 1
         if not re.match(r"--\w", word):
             if unknowns(word) == [word[1:-1]] or re.fullmatch(r"\{\w+\}", word):  # of notebooks
-                given.unset.append(shown(word))
+                given.unset.append(spelt(word))
             elif known in DEFAULTS and known in given.flags and not word.startswith("-"):
                 given.complain(
-                    f"--{known} takes one value, got {shown(str(given.flags[known]))} and "
-                    f"{shown(word)!r:.40}: write lists with commas and no blanks"
+                    f"--{known} takes one value, got {spelt(str(given.flags[known]))} and "
+                    f"{spelt(word)!r:.40}: write lists with commas and no blanks"
                 )
             continue
         name, equals, value = word[2:].partition("=")

@@ -29,7 +29,7 @@ from adm_cli.flags.given import (
     read_given,
     typed,
 )
-from adm_cli.flags.pasted_commands import shown, unknowns
+from adm_cli.flags.pasted_commands import spelt, unknowns
 from adm_cli.flags.pasted_settings import NotPlain
 
 FAMILIES: tuple[Family, ...] = ("guided-diffusion", "improved-diffusion")
@@ -167,7 +167,7 @@ def _check_known(given: Given, kind: Kind) -> None:
     """Raises ConfigError where what decides the model is not in the text."""
     for name, value in given.flags.items():
         if not _plain(value) and _about(name, kind):
-            text = f"{shown(value)!r:.60}"
+            text = f"{spelt(value)!r:.60}"
             raise ConfigError(
                 f"--{name} is {text}, whose value is not in the text: put it there, e.g. "
                 f"--{name} {'1,2,3,4' if KNOWN[name] == '' else KNOWN[name]}"

@@ -51,7 +51,7 @@ def unknowns(word: str) -> list[str]:
     return _UNKNOWN.findall(word)
 
 
-def shown(word: str) -> str:
+def spelt(word: str) -> str:
     """A word as it was written, where it is not known."""
     return _UNKNOWN.sub(r"$\1", word)
 

@@ -279,7 +279,7 @@ def split_images(images: ImageSet, fraction: float, seed: int) -> tuple[ImageSet
     )
 
 
-def class_counts(images: ImageSet) -> dict[int, int]:
+def pictures_per_class(images: ImageSet) -> dict[int, int]:
     """Pictures a class."""
     counts = Counter(p.label for p in images.pictures if p.label is not None)
     return dict(sorted(counts.items()))

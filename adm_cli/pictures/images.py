@@ -153,7 +153,7 @@ def _recipe_of(image: Image.Image) -> dict[str, Any] | None:
     return recipe if isinstance(recipe, dict) else None
 
 
-def decode_picture(data: bytes) -> Pixels:
+def decode_own(data: bytes) -> Pixels:
     """Pixels [H, W, 3] of a PNG or WebP as we write them; raises AdmError for anything else."""
     try:
         with Image.open(io.BytesIO(data), formats=("PNG", "WEBP")) as image:

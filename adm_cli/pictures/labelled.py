@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,12 +13,11 @@ import numpy.typing as npt
 from adm_cli.errors import UsageError
 from adm_cli.files.manifests import Manifests
 from adm_cli.pictures.datasets import ImageSet, match_classes, open_images
-from adm_cli.pictures.images import recipe_in
+from adm_cli.pictures.images import Recipe, recipe_in
 from adm_cli.pictures.npz import read_image_arrays
 from adm_cli.pictures.pixels import NpzPixels, PicturePixels, PixelSet, open_pixels
 
 _MOST_STAGES = 8  # of a recipe within a recipe
-Recipe = Mapping[str, Any]
 
 
 @dataclass(frozen=True)

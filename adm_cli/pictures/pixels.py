@@ -11,10 +11,9 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from PIL import Image
 
@@ -23,15 +22,13 @@ from adm_cli.files.manifests import Manifests
 from adm_cli.pictures.datasets import ImageSet, open_images
 from adm_cli.pictures.decode import center_crop
 from adm_cli.pictures.images import Pixels
-from adm_cli.pictures.npz import ENDINGS, Npz, image_array
+from adm_cli.pictures.npz import ENDINGS, Array, Npz, image_array
 from adm_cli.pictures.ranges import with_value_range
 from adm_cli.pictures.references import check_statistics
 
 _MOST_BATCH_BYTES = 2**28
 _MOST_DIM = 2048  # of stored statistics, which are Inception's
 _STATISTICS = ("mu", "sigma", "mu_s", "sigma_s")  # the original's names
-
-Array = npt.NDArray[Any]
 
 
 class PixelSet(Protocol):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,12 +21,11 @@ from adm_cli.errors import AdmError, UsageError
 from adm_cli.models.classifier import NoisyClassifier
 from adm_cli.pictures.datasets import ImageSet
 from adm_cli.pictures.images import to_model_range
-from adm_cli.reports.pictures import OnNote, each_batch, noise_generators
+from adm_cli.reports.pictures import OnNote, Row, each_batch, noise_generators
 from adm_cli.training.tasks import classifier_metrics
 
 QUARTERS = 4
 BINS = 15  # of confidence, as calibration errors are usually quoted (arXiv 1706.04599)
-Row = dict[str, Any]
 
 
 class Guesses(NamedTuple):

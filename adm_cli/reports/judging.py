@@ -30,8 +30,8 @@ from adm_cli.events import (
 from adm_cli.files.disk import check_writable, refuse_existing
 from adm_cli.files.tables import NO_PLOT, Panel, draw_panels, write_csv, write_json
 from adm_cli.models.classifier import NoisyClassifier
-from adm_cli.reports.classifier import ClassifierReport, Row, even_timesteps, guesses
-from adm_cli.reports.pictures import choose_batch_size, labelled_pictures, some_pictures
+from adm_cli.reports.classifier import ClassifierReport, even_timesteps, guesses
+from adm_cli.reports.pictures import Row, choose_batch_size, labelled_pictures, some_pictures
 
 DEFAULT_TIMESTEPS = 20
 FILES = (

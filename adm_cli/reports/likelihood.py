@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,11 +21,10 @@ from adm_cli.errors import AdmError
 from adm_cli.models.unet import UNet
 from adm_cli.pictures.datasets import ImageSet
 from adm_cli.pictures.images import to_model_range
-from adm_cli.reports.pictures import OnNote, each_batch, noise_generators
+from adm_cli.reports.pictures import OnNote, Row, each_batch, noise_generators
 from adm_cli.training.tasks import DiffusionTask
 
 QUARTERS = 4
-Row = dict[str, Any]
 
 
 def likelihoods(
@@ -95,7 +93,7 @@ def likelihoods(
         yield part, found
 
 
-class Moments:
+class RunningMean:
     """Mean and standard error of vectors [D] that come a few at a time, in float64."""
 
     def __init__(self) -> None:
@@ -142,7 +140,7 @@ class LikelihoodReport:
         self.timesteps = schedule.timesteps.flip(0)  # [S], most noise first, as the terms come
         self.original_timesteps = schedule.original_timesteps
         self.quarter = self.timesteps * QUARTERS // schedule.original_timesteps
-        self._whole, self._quarters, self._steps = Moments(), Moments(), Moments()
+        self._whole, self._quarters, self._steps = RunningMean(), RunningMean(), RunningMean()
 
     @property
     def images(self) -> int:

@@ -38,8 +38,8 @@ from adm_cli.files.tables import NO_PLOT, Panel, Points, draw_panels, write_csv
 from adm_cli.models.unet import UNet
 from adm_cli.pictures.datasets import ImageSet, open_images
 from adm_cli.pictures.ranges import with_value_range
-from adm_cli.reports.likelihood import LikelihoodReport, Row, likelihoods
-from adm_cli.reports.pictures import choose_batch_size, labelled_pictures, some_pictures
+from adm_cli.reports.likelihood import LikelihoodReport, likelihoods
+from adm_cli.reports.pictures import Row, choose_batch_size, labelled_pictures, some_pictures
 from adm_cli.sampling.defaults import choose_schedule
 
 _FORMAT = "adm-nll"

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from adm_cli.training.setup import parse_size
 _MOST_SIDE = 8192
 
 Result = TypeVar("Result")
+Row = dict[str, Any]
 OnNote = Callable[[str], None]
 
 

@@ -33,7 +33,7 @@ from adm_cli.files.disk import (
 )
 from adm_cli.files.manifests import Record
 from adm_cli.pictures.decode import MOST_BYTES
-from adm_cli.pictures.images import Pixels, decode_picture
+from adm_cli.pictures.images import Pixels, decode_own
 from adm_cli.sampling.events import FileMade
 from adm_cli.sampling.folder import RunFolder
 from adm_cli.sampling.recipe import run_recipe
@@ -117,7 +117,7 @@ class Entry:
     def pixels(self) -> Pixels:
         """uint8 [H, W, 3]; raises RunError, also for what is no picture or too large for one."""
         try:
-            return decode_picture(self.read())
+            return decode_own(self.read())
         except AdmError as error:
             raise RunError(f"{self.path}: {error}") from None
 

@@ -24,7 +24,7 @@ from adm_cli.events import Note
 from adm_cli.pictures.images import save_image, to_model_range, to_uint8
 from adm_cli.training.feed import Feed
 from adm_cli.training.randomness import image_noise
-from adm_cli.training.runs import MetricsFile, RunFolder, draw_plot
+from adm_cli.training.runs import MetricsFile, TrainingFolder, draw_plot
 from adm_cli.training.samples import SAMPLES, sample_labels, samples_sheet
 from adm_cli.training.tasks import DiffusionTask
 from adm_cli.training.trainer import StepResult, Trainer
@@ -82,14 +82,14 @@ class Sampled:
     path: Path
 
 
-Event = Begun | Busy | Progress | Validated | Saved | Sampled | Note
+TrainingEvent = Begun | Busy | Progress | Validated | Saved | Sampled | Note
 
 
 @dataclass(frozen=True)
 class Job:
     """What a run needs beside its trainer. Validation and sample pictures may be absent."""
 
-    folder: RunFolder
+    folder: TrainingFolder
     feed: Feed
     info: ModelInfo  # of the files it writes; the training summary is added
     validation: tuple[Tensor, Tensor] | None = None  # uint8 [N, H, W, 3], labels [N]
@@ -122,7 +122,7 @@ class _Best:
     metrics: dict[str, float] = field(default_factory=dict)
 
 
-class Run:
+class TrainingRun:
     """A training run, fresh or resumed; iterate `events` to make it happen."""
 
     def __init__(self, trainer: Trainer, job: Job, *, resume: bool = False) -> None:
@@ -147,7 +147,7 @@ class Run:
 
                 self._board = SummaryWriter(str(job.folder.path / "tensorboard"))
 
-    def events(self, should_stop: Callable[[], bool] = lambda: False) -> Iterator[Event]:
+    def events(self, should_stop: Callable[[], bool] = lambda: False) -> Iterator[TrainingEvent]:
         """Trains to the last step, or until ``should_stop`` after a step; saves in either case.
 
         Raises AdmError if losses stay NaN or infinite, OutputError if a file cannot be written;
@@ -184,7 +184,7 @@ class Run:
         if self._board is not None:
             self._board.close()
 
-    def _after(self, *, stop: bool) -> Iterator[Event]:
+    def _after(self, *, stop: bool) -> Iterator[TrainingEvent]:
         """What is due after a good step."""
         step, config = self.trainer.step, self.config
         last = step >= config.steps
@@ -203,7 +203,7 @@ class Run:
         if due["save"] or stop:
             yield from self._timed("saving", self._save())
 
-    def _timed(self, what: str, events: Iterator[Event]) -> Iterator[Event]:
+    def _timed(self, what: str, events: Iterator[TrainingEvent]) -> Iterator[TrainingEvent]:
         yield Busy(self.trainer.step, what)
         started = time.perf_counter()
         yield from events
@@ -256,7 +256,7 @@ class Run:
                 if name not in ("step", "images"):
                     self._board.add_scalar(name, value, int(row["step"]))
 
-    def _validate(self) -> Iterator[Event]:
+    def _validate(self) -> Iterator[TrainingEvent]:
         assert self.job.validation is not None
         found = self.trainer.validate(*self.job.validation)
         better = found["loss"] < self.best.loss
@@ -267,7 +267,7 @@ class Run:
                 self._save_model(self.job.folder.best, found)
         yield Validated(self.trainer.step, found, better)
 
-    def _save(self) -> Iterator[Event]:
+    def _save(self) -> Iterator[TrainingEvent]:
         if not self.world.writes:
             return
         tensors, facts = self.trainer.state()
@@ -335,7 +335,7 @@ class Run:
                 f"({type(error).__name__}: {first:.160}): remove it, and an older one is taken"
             ) from error
 
-    def _skip(self, result: StepResult) -> Iterator[Event]:
+    def _skip(self, result: StepResult) -> Iterator[TrainingEvent]:
         """A step without a finite loss or gradient: pass over it, or go back and slow down."""
         self.skips += 1
         step = self.trainer.step
@@ -359,7 +359,7 @@ class Run:
             f"with the learning rate times {scale:g}"
         )
 
-    def _sample(self) -> Iterator[Event]:
+    def _sample(self) -> Iterator[TrainingEvent]:
         """A grid of pictures from the averaged weights: the same noise and classes every time."""
         task = self.trainer.task
         if not isinstance(task, DiffusionTask) or not self.world.writes:

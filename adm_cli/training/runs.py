@@ -42,10 +42,10 @@ _WRITTEN = (
     *("metrics.png", "samples/step-*.png", "tensorboard/events.out.*", "settings.json"),
 )
 
-Row = dict[str, float]
+MetricsRow = dict[str, float]
 
 
-class RunFolder:
+class TrainingFolder:
     """Reads and writes the files of one run. Every write is whole or not at all."""
 
     def __init__(self, path: Path) -> None:
@@ -148,7 +148,7 @@ class MetricsFile:
     def __init__(self, path: Path, upto: int | None = None) -> None:
         """Goes on with the rows of steps up to ``upto``; begins anew if that is None."""
         self.path = path
-        self.rows: list[Row] = []
+        self.rows: list[MetricsRow] = []
         if upto is not None and path.exists():
             self.rows = [row for row in _read_rows(path) if 0 <= row["step"] <= upto]
         self.columns = list(dict.fromkeys(name for row in self.rows for name in row))
@@ -202,7 +202,7 @@ def _cell(value: float) -> str:
     return str(int(value)) if float(value).is_integer() else f"{value:.7g}"
 
 
-def _read_rows(path: Path) -> list[Row]:
+def _read_rows(path: Path) -> list[MetricsRow]:
     """Rows of numbers; a row that was cut short by a crash is dropped. Raises CheckpointError."""
     rows = []
     try:

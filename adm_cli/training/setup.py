@@ -11,30 +11,23 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
-
-from adm_cli.checkpoints.format import ModelFile, check_finite
-from adm_cli.checkpoints.loading import describe_mismatch, expected_shapes, find_weights
-from adm_cli.checkpoints.presets import (
+from adm_cli.checkpoints.architectures import (
     ABLATIONS,
-    CHECKPOINTS,
-    PRESETS,
     starter_classifier,
     starter_diffusion,
     starter_unet,
 )
-from adm_cli.checkpoints.tensors import stream_tensors
+from adm_cli.checkpoints.format import ModelFile
+from adm_cli.checkpoints.loading import find_weights
+from adm_cli.checkpoints.presets import CHECKPOINTS, PRESETS
 from adm_cli.classes.imagenet import select_classes
 from adm_cli.config import (
     ClassifierConfig,
     DiffusionConfig,
-    Recommended,
     TrainingConfig,
     UNetConfig,
     config_from_json,
@@ -42,11 +35,12 @@ from adm_cli.config import (
     with_settings,
 )
 from adm_cli.diffusion.schedule import space_timesteps
-from adm_cli.errors import CheckpointError, ConfigError, UsageError, did_you_mean
+from adm_cli.errors import ConfigError, UsageError, did_you_mean
+from adm_cli.flags.given import Kind
 from adm_cli.pictures.datasets import (
     ImageSet,
-    class_counts,
     keep_classes,
+    pictures_per_class,
     split_images,
 )
 from adm_cli.training.changes import read_changes
@@ -55,7 +49,6 @@ from adm_cli.training.options import BATCH_SIZE, CLIP_NORM, SIZE, VAL_SPLIT, WAR
 from adm_cli.training.original_flags import read_training_flags, refuse_lone
 from adm_cli.training.sets import open_sets
 
-Kind = Literal["diffusion", "classifier", "upsampler"]
 ModelConfig = UNetConfig | ClassifierConfig
 
 # Epochs of a run whose length nobody chose, and the fewest and most steps that it takes.
@@ -84,16 +77,7 @@ _PLAIN = (
     "random_crop crop vary_kernel flip timestep_sampler label_dropout noised label_smoothing "
     "log_every eval_every save_every sample_every"
 ).split()
-# What may change when a run goes on: how long it lasts, what it reports, how it computes.
-_MAY_CHANGE = frozenset(
-    "steps microbatch log_every eval_every save_every sample_every compile channels_last".split()
-)
 
-# How models trained here are sampled unless something else is asked for: measured on the embedded
-# ones (docs/sweeps.md). `defaults.resolve` limits the guidance to an interval where it must.
-DRAWN = Recommended(sampler="dpm++2m", steps="20")
-DRAWN_FREE = dataclasses.replace(DRAWN, cfg=2.0)  # where it can also draw without a class
-UPSAMPLED = Recommended(sampler="ddim", steps="ddim10", scale=0.0)
 
 Options = Mapping[str, Any]
 
@@ -176,7 +160,7 @@ def _names(images: ImageSet) -> str:
     return ", ".join(list(images.classes.values())[:5])
 
 
-def resolve(kind: Kind, options: Options, data: Data) -> Settings:
+def settle(kind: Kind, options: Options, data: Data) -> Settings:
     """All settings of a run; raises UsageError or ConfigError for impossible ones."""
     config, diffusion = _resolve_model(kind, options, data.training)
     training = _resolve_training(kind, options, len(data.training))
@@ -253,12 +237,12 @@ def _num_classes(
         return match.info.config.num_classes
     if "init" in options and config.num_classes is not None:
         theirs = find_weights(options["init"]).info.classes
-        if _same_classes(theirs, images.classes):
+        if same_classes(theirs, images.classes):
             return max(config.num_classes, images.num_classes or 0)
     return images.num_classes
 
 
-def _same_classes(theirs: Mapping[int, str], ours: Mapping[int, str]) -> bool:
+def same_classes(theirs: Mapping[int, str], ours: Mapping[int, str]) -> bool:
     """Whether no id means one thing to a file and another to the pictures."""
     return all(theirs.get(i, name) == name for i, name in ours.items())
 
@@ -372,40 +356,6 @@ def _check_degradation(kind: Kind, config: ModelConfig, crop: int | None) -> Non
         )
 
 
-def refuse_changes(stored: Mapping[str, Any], now: Settings) -> None:
-    """Raises UsageError, telling the difference, if a resumed run would learn something else."""
-    fresh = now.to_json()
-    different = []
-    for part in ("kind", "config", "diffusion", "training", "data"):
-        old, new = stored.get(part), fresh[part]
-        if isinstance(old, dict) and part in ("config", "diffusion", "training"):
-            old = _defaults(getattr(now, part)) | old  # runs begun before a setting was there
-        if not isinstance(new, dict) or not isinstance(old, dict):
-            old, new = {part: old}, {part: new}
-        for name in sorted(set(old) | set(new)):
-            if part == "training" and name in _MAY_CHANGE:
-                continue
-            if old.get(name) != new.get(name):
-                different.append(f"{name} {_short(old.get(name))} -> {_short(new.get(name))}")
-    if different:
-        raise UsageError(
-            f"the run was started with other settings: {'; '.join(different)}. Go on with those "
-            f"it has, or begin anew: with --fresh, or elsewhere (with --init from these weights)"
-        )
-
-
-def _defaults(config: ModelConfig | DiffusionConfig | TrainingConfig) -> dict[str, Any]:
-    """What a setting is where nothing says otherwise, as JSON."""
-    fields = dataclasses.fields(config)
-    values = {f.name: f.default for f in fields if f.default is not dataclasses.MISSING}
-    return dict(json.loads(json.dumps(values)))
-
-
-def _short(value: object) -> str:
-    text = value if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."
-
-
 def feed_options(settings: Settings, share: tuple[int, int]) -> FeedOptions:
     """How the pictures of a run are fed."""
     training, options = settings.training, settings.options
@@ -423,91 +373,6 @@ def feed_options(settings: Settings, share: tuple[int, int]) -> FeedOptions:
     )
 
 
-def initial_weights(
-    settings: Settings, classes: Mapping[int, str], file: ModelFile | None
-) -> tuple[dict[str, Tensor] | None, list[str]]:
-    """The weights of ``file``, that of ``--init``, for this run's model; what had to begin anew.
-
-    Rows for classes begin anew where the classes are not those of the file; a "no class" row is
-    added as the mean of the others. Raises CheckpointError if anything else does not fit.
-    """
-    if file is None:
-        return None, []
-    tensors = {}
-    for name, value in stream_tensors(file):
-        check_finite(file.path, name, value)
-        tensors[name] = value.float()
-    expected = expected_shapes(settings.config)
-    theirs = file.info.classes
-    same = _same_classes(theirs, classes)
-    anew: list[str] = []
-    for name in _class_tensors(settings.config, tensors):
-        value = tensors[name]
-        fits = tuple(value.shape) == expected.get(name)
-        if same and fits:
-            continue
-        if name not in expected:  # a conditional model goes on without classes
-            anew.append(f"{name} left out")
-            del tensors[name]
-            continue
-        if same and name == "label_emb.weight" and len(value) + 1 == expected[name][0]:
-            used = value[list(theirs)] if theirs else value
-            tensors[name] = torch.cat([value, used.mean(dim=0, keepdim=True)])
-            anew.append(f"{name} got a row for no class")
-            continue
-        spread = float(value.std()) if value.numel() > 1 else 0.0
-        generator = torch.Generator().manual_seed(settings.training.seed)
-        tensors[name] = torch.randn(expected[name], generator=generator) * spread
-        anew.append(f"{name} begins anew: the classes are others")
-    anew += _told_of_noise(settings.config, tensors)
-    found = {name: tuple(value.shape) for name, value in tensors.items()}
-    if found != expected:
-        raise CheckpointError(f"--init {file.path}: {describe_mismatch(expected, found)}")
-    return tensors, anew
-
-
-def recommended_sampling(settings: Settings) -> Recommended | None:
-    """How the model of a run will be best sampled: as the one it was begun with, if that says.
-
-    None for classifiers.
-    """
-    if settings.kind == "classifier":
-        return None
-    if "init" in settings.options:
-        theirs = find_weights(settings.options["init"])
-        for preset in PRESETS:
-            if settings.kind == "diffusion" and theirs.name == preset.model:
-                return Recommended(**{f.name: getattr(preset, f.name) for f in fields(Recommended)})
-        if theirs.info.recommended is not None:
-            return theirs.info.recommended
-    if settings.kind == "upsampler":
-        return UPSAMPLED
-    assert isinstance(settings.config, UNetConfig)
-    return DRAWN_FREE if settings.config.null_class else DRAWN
-
-
-def _told_of_noise(config: ModelConfig, tensors: dict[str, Tensor]) -> list[str]:
-    """Adds a channel of zeros for the noise on the small pictures, where a model had none."""
-    name = "input_blocks.0.0.weight"
-    value = tensors.get(name)
-    if not isinstance(config, UNetConfig) or config.low_res_noise is None or value is None:
-        return []
-    folded = config.patch**2
-    if value.dim() != 4 or value.shape[1] != 2 * config.in_channels * folded:
-        return []
-    tensors[name] = F.pad(value, (0, 0, 0, 0, 0, folded))
-    return [f"{name} got a channel for the noise on the small pictures"]
-
-
-def _class_tensors(config: ModelConfig, tensors: Mapping[str, Tensor]) -> list[str]:
-    """Tensors with a row a class."""
-    if isinstance(config, UNetConfig):
-        return [name for name in ("label_emb.weight",) if name in tensors]
-    last = {"attention": "out.2.c_proj", "adaptive": "out.3", "spatial": "out.2"}
-    prefix = last.get(config.pool, "out.3")
-    return [f"{prefix}.{leaf}" for leaf in ("weight", "bias") if f"{prefix}.{leaf}" in tensors]
-
-
 def parse_size(text: str) -> tuple[int, int]:
     """ "64" or "48x64" (height x width)."""
     found = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", text.strip())
@@ -522,7 +387,7 @@ def _size(size: tuple[int, int]) -> str:
 
 def describe_classes(images: ImageSet, most: int = 20) -> str:
     """Ids, names and numbers of pictures, on one line."""
-    counts = class_counts(images)
+    counts = pictures_per_class(images)
     parts = [f"{i} {images.classes[i]} ({n})" for i, n in list(counts.items())[:most]]
     more = f", ... ({len(counts)} in all)" if len(counts) > most else ""
     return ", ".join(parts) + more

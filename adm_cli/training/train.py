@@ -20,11 +20,13 @@ from adm_cli.errors import AdmError, RunError, UsageError
 from adm_cli.events import Count, Note, OnEvent, ignore
 from adm_cli.files.disk import check_writable
 from adm_cli.files.fresh import make_fresh_folder
+from adm_cli.flags.given import Kind
 from adm_cli.flags.spellings import spell_dtype
 from adm_cli.models.classifier import NoisyClassifier
 from adm_cli.training.distributed import World, find_world, joined
 from adm_cli.training.feed import decode_validation, make_feed
-from adm_cli.training.loop import Begun, Job, Run
+from adm_cli.training.initial import initial_weights, recommended_sampling
+from adm_cli.training.loop import Begun, Job, TrainingRun
 from adm_cli.training.options import (
     GUIDE_SCALE,
     VAL_IMAGES,
@@ -37,18 +39,15 @@ from adm_cli.training.options import (
     stored,
 )
 from adm_cli.training.original_flags import take_over
-from adm_cli.training.runs import RunFolder
+from adm_cli.training.resuming import refuse_changes
+from adm_cli.training.runs import TrainingFolder
 from adm_cli.training.setup import (
     Data,
-    Kind,
     Settings,
     describe_classes,
     feed_options,
-    initial_weights,
     open_data,
-    recommended_sampling,
-    refuse_changes,
-    resolve,
+    settle,
 )
 from adm_cli.training.tasks import make_task
 from adm_cli.training.trainer import Trainer
@@ -204,7 +203,7 @@ def prepare(
         chosen, notes = take_over(kind, chosen)
         for text in notes:
             on_event(Note(text))
-    folder = None if options.out is None else RunFolder(options.out)
+    folder = None if options.out is None else TrainingFolder(options.out)
     chosen, before = _merged(chosen, options, folder, on_event)
     if device.type == "cuda":
         chosen.setdefault("dtype", "bfloat16")
@@ -214,7 +213,7 @@ def prepare(
     if chosen.get("dtype") == "float16" and device.type != "cuda":
         raise UsageError("--dtype float16 needs CUDA: float32 and bfloat16 train on a CPU")
     data = open_data(kind, chosen)
-    settings = resolve(kind, chosen, data)
+    settings = settle(kind, chosen, data)
     if settings.training.batch_size % world.size:
         raise UsageError(
             f"--batch-size {settings.training.batch_size} cannot be shared out among "
@@ -238,7 +237,7 @@ def prepare(
 
 
 def _merged(
-    chosen: dict[str, Any], options: CommonOptions, folder: RunFolder | None, on_event: OnEvent
+    chosen: dict[str, Any], options: CommonOptions, folder: TrainingFolder | None, on_event: OnEvent
 ) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """The options with those of the run in the folder, and its settings, if it is gone on with."""
     used = folder is not None and folder.used()
@@ -265,13 +264,13 @@ def _merged(
     return merged, before
 
 
-def _open_folder(options: CommonOptions, world: World) -> RunFolder:
+def _open_folder(options: CommonOptions, world: World) -> TrainingFolder:
     if options.out is not None:
-        folder = RunFolder(options.out)
+        folder = TrainingFolder(options.out)
     elif world.size > 1:
         raise UsageError("several processes need --out, so that they agree on the folder")
     else:
-        folder = RunFolder(make_fresh_folder(Path("training")))
+        folder = TrainingFolder(make_fresh_folder(Path("training")))
     folder.check()
     check_writable(folder.path)
     world.wait()  # nobody writes before all have seen what is there
@@ -280,7 +279,7 @@ def _open_folder(options: CommonOptions, world: World) -> RunFolder:
 
 @contextmanager
 def _alone(
-    folder: RunFolder, world: World, device: torch.device, *, resume: bool, fresh: bool = False
+    folder: TrainingFolder, world: World, device: torch.device, *, resume: bool, fresh: bool = False
 ) -> Iterator[None]:
     """No other run trains in the folder meanwhile: process 0 has its lock, the others wait for it.
 
@@ -307,8 +306,8 @@ def _alone(
 
 
 def _begin(
-    ready: Prepared, folder: RunFolder, world: World, device: torch.device, on_event: OnEvent
-) -> Run:
+    ready: Prepared, folder: TrainingFolder, world: World, device: torch.device, on_event: OnEvent
+) -> TrainingRun:
     """Decodes the pictures and builds the model."""
     settings, data = ready.settings, ready.data
     chosen, training = settings.options, settings.training
@@ -344,7 +343,7 @@ def _begin(
         _load_guide(settings, device), float(chosen.get("scale", GUIDE_SCALE)),
         DTYPES[save_dtype], bool(chosen.get("tensorboard")),
     )  # fmt: skip
-    return Run(trainer, job, resume=ready.resuming)
+    return TrainingRun(trainer, job, resume=ready.resuming)
 
 
 def _describe(

@@ -34,7 +34,7 @@ from adm_cli.checkpoints.downloads import (
     one_at_a_time,
     refused_path,
 )
-from adm_cli.checkpoints.http import redirected, retry_after, shown
+from adm_cli.checkpoints.http import clean, redirected, retry_after
 from adm_cli.checkpoints.partial import Partial, Version, find_partial, remove_partials
 from adm_cli.errors import DownloadError, OutputError
 from tests.http_server import ETAG, Behaviour, Server, good, says, serving
@@ -457,7 +457,7 @@ def test_what_is_asked(server: Server, tmp_path: Path) -> None:
 
 
 def test_secrets_are_not_shown(server: Server, tmp_path: Path) -> None:
-    assert shown("https://me:pw@a.org:8/x?sig=secret#y") == "https://a.org:8/x"
+    assert clean("https://me:pw@a.org:8/x?sig=secret#y") == "https://a.org:8/x"
     url = f"http://me:pw@127.0.0.1:{server.port}/x.pt?sig=secret"
     server.script += [good(DATA, cut=300), says("403 Forbidden")]
     want = Wanted(url, len(DATA), len(DATA))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from adm_cli.checkpoints.architectures import ABLATIONS
 from adm_cli.checkpoints.format import read_model_file, verify_content
 from adm_cli.checkpoints.loading import checkpoint_path, expected_shapes
 from adm_cli.checkpoints.presets import (
-    ABLATIONS,
     CHECKPOINTS,
     ENLARGEMENTS,
     PRESETS,

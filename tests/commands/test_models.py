@@ -7,7 +7,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from adm_cli.checkpoints.presets import ABLATIONS, PRESETS
+from adm_cli.checkpoints.architectures import ABLATIONS
+from adm_cli.checkpoints.presets import PRESETS
 from tests.conftest import Result, Toys
 
 Run = Callable[..., Result]

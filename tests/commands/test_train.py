@@ -18,7 +18,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from adm_cli.checkpoints.format import read_model_file
-from adm_cli.training.setup import DRAWN, default_steps
+from adm_cli.training.initial import DRAWN
+from adm_cli.training.setup import default_steps
 from tests.conftest import Result, Toys
 from tests.training.conftest import draw_pictures
 

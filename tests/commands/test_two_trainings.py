@@ -16,7 +16,7 @@ import torch
 
 from adm_cli.errors import RunError
 from adm_cli.training.distributed import World
-from adm_cli.training.runs import RunFolder
+from adm_cli.training.runs import TrainingFolder
 from adm_cli.training.train import _alone
 from adm_cli.training.trainer import Trainer
 from tests.conftest import Result
@@ -83,14 +83,14 @@ def test_the_second_is_refused(
 
 def test_both_looked_before_either_began(train: Adm, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing was there when they looked, and one has finished when the other gets the lock."""
-    real, others = RunFolder.lock, [lambda: train("-q").code]
+    real, others = TrainingFolder.lock, [lambda: train("-q").code]
 
-    def late(self: RunFolder) -> Any:
+    def late(self: TrainingFolder) -> Any:
         if others:
             assert others.pop()() == 0
         return real(self)
 
-    monkeypatch.setattr(RunFolder, "lock", late)
+    monkeypatch.setattr(TrainingFolder, "lock", late)
     done = train("-q")
     assert done.code == 1
     assert "another process has trained in run just now: the same command" in done.err
@@ -101,7 +101,7 @@ def test_nothing_is_left_of_one_that_fails_at_once(train: Adm, adm: Adm) -> None
     assert train("--save-dtype", "int3").code == 2
     assert not Path("run").exists()
     Path("run").mkdir()
-    with RunFolder(Path("run")).lock():
+    with TrainingFolder(Path("run")).lock():
         assert train().code == 1
         assert [path.name for path in Path("run").iterdir()] == [".train.lock"]  # it is in use
 
@@ -128,7 +128,7 @@ class _Several(World):
 
 def test_several_processes_of_one_training(tmp_path: Path) -> None:
     """The first one has the lock, and all end if it does not get it, one of them with a line."""
-    cpu, folder = torch.device("cpu"), RunFolder(tmp_path)
+    cpu, folder = torch.device("cpu"), TrainingFolder(tmp_path)
 
     def alone(world: World) -> Any:
         return _alone(folder, world, cpu, resume=False)

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from adm_cli.doctor import selftest
-from adm_cli.doctor.selftest import TOLERANCE, draw, self_test
+from adm_cli.doctor.selftest import TOLERANCE, sample_picture, self_test
 
 
 @pytest.fixture(scope="module")
 def picture() -> Tensor:
-    return draw("cpu")
+    return sample_picture("cpu")
 
 
 def test_this_machine_passes() -> None:
@@ -26,7 +26,7 @@ def test_this_machine_passes() -> None:
 
 def test_double_precision_agrees(picture: Tensor) -> None:
     """So the stored bytes are no accident of one machine's rounding."""
-    gap = (picture.int() - draw("cpu", "float64").int()).abs()
+    gap = (picture.int() - sample_picture("cpu", "float64").int()).abs()
     assert gap.max() <= 1
     assert (gap > 0).sum() < 5
 
@@ -51,7 +51,7 @@ def test_threads_are_left_as_they_were() -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        draw("cpu")
+        sample_picture("cpu")
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)

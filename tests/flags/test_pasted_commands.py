@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from adm_cli.errors import ConfigError
-from adm_cli.flags.pasted_commands import read_pasted, shown
+from adm_cli.flags.pasted_commands import read_pasted, spelt
 
 
 def words(text: str) -> list[str]:
     """The words of the only command."""
     (command,) = read_pasted(text).commands
-    return [shown(word) for word in command.words]
+    return [spelt(word) for word in command.words]
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def words(text: str) -> list[str]:
 def test_words(text: str, expected: str) -> None:
     found = [w for w in read_pasted(text).commands if w.words[0] not in ("for", "x:")]
     (command,) = found
-    assert " ".join(map(shown, command.words)) == expected
+    assert " ".join(map(spelt, command.words)) == expected
 
 
 def test_several_commands_are_told_apart() -> None:

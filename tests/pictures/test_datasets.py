@@ -22,9 +22,9 @@ from adm_cli.errors import AdmError, UsageError
 from adm_cli.pictures.archives import ZipSource
 from adm_cli.pictures.datasets import (
     ImageSet,
-    class_counts,
     keep_classes,
     open_images,
+    pictures_per_class,
     split_images,
 )
 from tests.golden_arrays import ROOT
@@ -79,7 +79,7 @@ def test_a_folder_for_each_class(tmp_path: Path) -> None:
     assert (images.classes, images.num_classes, len(images)) == ({0: "cat", 1: "dog"}, 2, 3)
     assert images.labels().tolist() == [0, 0, 1]
     assert images.labels().dtype == "int64"
-    assert class_counts(images) == {0: 2, 1: 1}
+    assert pictures_per_class(images) == {0: 2, 1: 1}
     assert [images.read(i) for i in (0, 2)] == [content("cat/1.png"), content("dog/b.png")]
     assert images.name(1) == f"{tmp_path}/cat/2.jpg"
 
@@ -163,7 +163,7 @@ def test_names_without_labels(tmp_path: Path) -> None:
     assert ids(images) == [None, None]
     assert (images.classes, images.num_classes) == ({}, None)
     assert images.labels().tolist() == [-1, -1]
-    assert class_counts(images) == {}
+    assert pictures_per_class(images) == {}
 
 
 def test_labels_by_name_pass_over_folders(tmp_path: Path) -> None:
@@ -663,12 +663,12 @@ def test_split(tmp_path: Path, fraction: float) -> None:
         assert part.classes == images.classes
         assert list(part.pictures) == [p for p in images.pictures if p in part.pictures]
     held = {0.0: {}, 0.1: {0: 2, 2: 1}, 0.3: {0: 6, 2: 3, 3: 1}, 0.5: {0: 10, 2: 5, 3: 1}}
-    assert class_counts(validation) == held.get(fraction, {0: 19, 2: 9, 3: 1})
+    assert pictures_per_class(validation) == held.get(fraction, {0: 19, 2: 9, 3: 1})
 
 
 def test_a_class_of_ten_spares_one(tmp_path: Path) -> None:
     images = many(tmp_path, ant=10, bee=9, cat=30)
-    assert class_counts(split_images(images, 0.02, 0)[1]) == {0: 1, 2: 1}
+    assert pictures_per_class(split_images(images, 0.02, 0)[1]) == {0: 1, 2: 1}
     assert len(split_images(images, 0.0, 0)[1]) == 0
 
 

@@ -20,7 +20,7 @@ from adm_cli.models.unet import UNet
 from adm_cli.pictures.datasets import ImageSet, open_images
 from adm_cli.pictures.decode import center_crop, decode_picture
 from adm_cli.pictures.images import to_model_range
-from adm_cli.reports.likelihood import LikelihoodReport, Moments, likelihoods
+from adm_cli.reports.likelihood import LikelihoodReport, RunningMean, likelihoods
 from adm_cli.reports.pictures import noise_generators
 from tests.conftest import TOY_UNET, randomise
 
@@ -177,13 +177,13 @@ def test_steps_to_come_are_told(images: ImageSet) -> None:
 
 def test_moments_are_those_of_the_whole() -> None:
     values = torch.randn(11, 4, generator=torch.Generator().manual_seed(0)) + 1000
-    moments = Moments()
+    moments = RunningMean()
     for part in (values[:1], values[1:5], values[5:]):
         moments.add(part)
     whole = values.double()
     torch.testing.assert_close(moments.mean, whole.mean(0), rtol=1e-12, atol=0)
     torch.testing.assert_close(moments.stderr(), whole.std(0) / 11**0.5, rtol=1e-9, atol=0)
-    alone = Moments()
+    alone = RunningMean()
     alone.add(values[:1])
     assert alone.stderr().isnan().all()
 

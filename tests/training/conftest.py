@@ -15,8 +15,8 @@ from adm_cli.checkpoints.format import ModelInfo
 from adm_cli.config import DiffusionConfig, TrainingConfig
 from adm_cli.pictures.datasets import ImageSet, open_images
 from adm_cli.training.feed import FeedOptions, decode_validation, make_feed
-from adm_cli.training.loop import Job, Run
-from adm_cli.training.runs import RunFolder
+from adm_cli.training.loop import Job, TrainingRun
+from adm_cli.training.runs import TrainingFolder
 from adm_cli.training.tasks import Task, make_task
 from adm_cli.training.trainer import Trainer
 from tests.conftest import TOY_CLASSIFIER, TOY_UNET
@@ -79,7 +79,7 @@ def make_run(
     task: Task | None = None,
     *,
     resume: bool = False,
-) -> Run:
+) -> TrainingRun:
     config, task = config or settings(), task or toy_task()
     options = FeedOptions(
         task.config.image_size, config.batch_size, config.seed, random_crop=config.random_crop
@@ -87,11 +87,11 @@ def make_run(
     pixels, labels, _ = decode_validation(images, options, 6)
     trainer = Trainer(task, config, device=torch.device("cpu"))
     info = ModelInfo(task.config, task.diffusion, images.classes)
-    job = Job(RunFolder(folder), make_feed(images, options), info, (pixels, labels))
-    return Run(trainer, job, resume=resume)
+    job = Job(TrainingFolder(folder), make_feed(images, options), info, (pixels, labels))
+    return TrainingRun(trainer, job, resume=resume)
 
 
-def finish(run: Run, stop_after: int | None = None) -> list[Any]:
+def finish(run: TrainingRun, stop_after: int | None = None) -> list[Any]:
     """Runs to the end, or until a step is done; returns what happened."""
     stop = (lambda: False) if stop_after is None else (lambda: run.trainer.step >= stop_after)
     return list(run.events(stop))

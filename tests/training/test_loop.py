@@ -22,15 +22,15 @@ from adm_cli.errors import AdmError, CheckpointError, OutputError
 from adm_cli.events import Note
 from adm_cli.pictures.datasets import ImageSet
 from adm_cli.pictures.images import open_picture
-from adm_cli.training.loop import Run, Sampled, Saved, Validated
-from adm_cli.training.runs import MetricsFile, RunFolder
+from adm_cli.training.loop import Sampled, Saved, TrainingRun, Validated
+from adm_cli.training.runs import MetricsFile, TrainingFolder
 from adm_cli.training.tasks import Task
 from tests.conftest import shorten_training
 from tests.training.conftest import finish, make_run, same_state, settings, toy_task
 
 
 def states(folder: Path) -> list[str]:
-    return [path.name for path in RunFolder(folder).states()]
+    return [path.name for path in TrainingFolder(folder).states()]
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
@@ -101,7 +101,7 @@ def varied(kind: str) -> tuple[TrainingConfig, Task]:
 @pytest.fixture(scope="module", params=["diffusion", "classifier", "upsampler"])
 def whole(
     request: pytest.FixtureRequest, images: ImageSet, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[str, Path, Run]:
+) -> tuple[str, Path, TrainingRun]:
     """A run of each kind that nothing interrupted."""
     folder = tmp_path_factory.mktemp("whole")
     run = make_run(folder, images, *varied(request.param))
@@ -113,7 +113,7 @@ def whole(
 
 @pytest.mark.parametrize("stop", [1, 2, 3, 5])
 def test_resumed_equals_uninterrupted(
-    whole: tuple[str, Path, Run], stop: int, images: ImageSet, tmp_path: Path
+    whole: tuple[str, Path, TrainingRun], stop: int, images: ImageSet, tmp_path: Path
 ) -> None:
     """Bit for bit: weights, averages, optimizer, and what is written of them."""
     kind, folder, uninterrupted = whole
@@ -142,14 +142,14 @@ def test_resumed_equals_uninterrupted(
 def test_a_damaged_state_gives_way_to_the_one_before(images: ImageSet, tmp_path: Path) -> None:
     whole = make_run(tmp_path, images)
     finish(whole)
-    newest = RunFolder(tmp_path).states()[0]
+    newest = TrainingFolder(tmp_path).states()[0]
     newest.write_bytes(newest.read_bytes()[:-7])
     run = make_run(tmp_path, images, resume=True)
     assert run.trainer.step == 4
     notes = [e.text for e in finish(run) if isinstance(e, Note)]
     assert "damaged" in notes[0]
     assert same_state(whole.trainer, run.trainer)
-    for path in RunFolder(tmp_path).states():
+    for path in TrainingFolder(tmp_path).states():
         path.write_bytes(b"nothing")
     with pytest.raises(CheckpointError, match="no state of"):
         make_run(tmp_path, images, resume=True)
@@ -184,7 +184,7 @@ def test_a_full_disk_leaves_the_old_state(
     assert same_state(whole.trainer, resumed.trainer)
 
 
-def poison(run: Run, bad: range) -> None:
+def poison(run: TrainingRun, bad: range) -> None:
     """Makes the loss NaN whenever one of these steps is trained."""
     original = run.trainer.inputs
 
@@ -255,7 +255,7 @@ def test_a_hopeless_run_stops_and_says_so(images: ImageSet, tmp_path: Path) -> N
     poison(run, range(3, 100))
     with pytest.raises(AdmError, match=r"after 3 returns .* try a lower --lr"):
         finish(run)
-    _, facts, _ = RunFolder(tmp_path).load_state()
+    _, facts, _ = TrainingFolder(tmp_path).load_state()
     assert facts["step"] == 2
 
 
@@ -302,7 +302,7 @@ def test_killed_at_any_moment_it_can_be_resumed(
         child = os.fork()
         if child == 0:
             try:
-                for _ in Run(fresh.trainer, fresh.job, resume=kills > 0).events():
+                for _ in TrainingRun(fresh.trainer, fresh.job, resume=kills > 0).events():
                     os.write(tells, b".")
             finally:
                 os._exit(1)
@@ -315,7 +315,7 @@ def test_killed_at_any_moment_it_can_be_resumed(
         _, status = os.waitpid(child, 0)
         assert os.WIFSIGNALED(status), "the run failed before it was killed"
         kills += 1
-        _, facts, wrong = RunFolder(folder).load_state()
+        _, facts, wrong = TrainingFolder(folder).load_state()
         assert not wrong, "a state was torn"
         assert facts["step"] >= reached
         reached = facts["step"]

@@ -1,0 +1,51 @@
+"""Whether a training that goes on would learn the same thing as it did."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from adm_cli.config import DiffusionConfig, TrainingConfig
+from adm_cli.errors import UsageError
+from adm_cli.training.setup import ModelConfig, Settings
+
+# What may change when a run goes on: how long it lasts, what it reports, how it computes.
+_MAY_CHANGE = frozenset(
+    "steps microbatch log_every eval_every save_every sample_every compile channels_last".split()
+)
+
+
+def refuse_changes(stored: Mapping[str, Any], now: Settings) -> None:
+    """Raises UsageError, telling the difference, if a resumed run would learn something else."""
+    fresh = now.to_json()
+    different = []
+    for part in ("kind", "config", "diffusion", "training", "data"):
+        old, new = stored.get(part), fresh[part]
+        if isinstance(old, dict) and part in ("config", "diffusion", "training"):
+            old = _defaults(getattr(now, part)) | old  # runs begun before a setting was there
+        if not isinstance(new, dict) or not isinstance(old, dict):
+            old, new = {part: old}, {part: new}
+        for name in sorted(set(old) | set(new)):
+            if part == "training" and name in _MAY_CHANGE:
+                continue
+            if old.get(name) != new.get(name):
+                different.append(f"{name} {_short(old.get(name))} -> {_short(new.get(name))}")
+    if different:
+        raise UsageError(
+            f"the run was started with other settings: {'; '.join(different)}. Go on with those "
+            f"it has, or begin anew: with --fresh, or elsewhere (with --init from these weights)"
+        )
+
+
+def _defaults(config: ModelConfig | DiffusionConfig | TrainingConfig) -> dict[str, Any]:
+    """What a setting is where nothing says otherwise, as JSON."""
+    fields = dataclasses.fields(config)
+    values = {f.name: f.default for f in fields if f.default is not dataclasses.MISSING}
+    return dict(json.loads(json.dumps(values)))
+
+
+def _short(value: object) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
