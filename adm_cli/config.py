@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from adm_cli.diffusion.modifiers import Modifiers
 from adm_cli.errors import ConfigError
 from adm_cli.files.budget import parse_json
 from adm_cli.flags.spellings import spell_sampling
@@ -248,12 +249,13 @@ class Recommended:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SamplingConfig:
+class SamplingConfig(Modifiers):
     """What to draw: one entry of ``seeds`` and of ``classes`` an image.
 
     One class stands for all, as ``207`` or ``(207,)``; ``seeds`` may be any sequence or one number,
     ``steps`` a number, and a sampler spelt otherwise ("DPM++ 2M"): they become what is declared.
-    What is None becomes what the preset or the model's file recommends (`defaults.resolve`).
+    What is None becomes what the preset or the model's file recommends (`defaults.resolve`); the
+    `Modifiers` are settings, too.
     """
 
     seeds: tuple[int, ...]  # 0 <= seed < 2^64
@@ -274,6 +276,7 @@ class SamplingConfig:
     low_res_noise: float | None = None  # laid on that, in [-1, 1]; None: as the model recommends
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         written = spell_sampling(self.seeds, self.classes, self.sampler, self.steps)
         for name, value in written.items():
             object.__setattr__(self, name, value)

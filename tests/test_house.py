@@ -28,6 +28,7 @@ LAYERS = {
     "classes": 0,
     "checkpoints.presets": 0,
     "files.budget": 0,  # what reading may cost
+    "diffusion.modifiers": 0,  # settings
     "devices": 1,
     "models": 1,
     "diffusion": 1,
@@ -292,8 +293,9 @@ MANY_PARAMETERS = {
     ("sampling/pipeline", "_sample_batch"),
 }
 SAMPLER_FILES = {"diffusion/samplers", "diffusion/multistep", "diffusion/steps"}
-OPTIONS = {"bench", "sample", "upsample", "sweep", "verify", "convert", "fetch", "evaluate", "nll",
-           "reference", "evaluate_classifier", "plan_nll", "plan_conversion"}  # fmt: skip
+OPTIONS = {"bench", "sample", "upsample", "sweep", "verify", "repro", "convert", "fetch",
+           "evaluate", "nll", "reference", "evaluate_classifier", "plan_nll",
+           "plan_conversion"}  # fmt: skip
 
 
 def test_files_and_functions_stay_short() -> None:

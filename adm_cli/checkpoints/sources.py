@@ -24,6 +24,7 @@ class Sources:
     classifier_name: str | None
     classifier: ModelFile | None
     preset: Preset | None
+    weak: ModelFile | None = None  # what autoguidance leads away from
 
     @property
     def classes(self) -> dict[int, str]:
@@ -33,17 +34,24 @@ class Sources:
         known = [] if config.num_classes is None else [dict(self.model.info.classes)]
         if self.classifier is not None:
             known.append(dict(self.classifier.info.classes))
+        if self.weak is not None and _labels(self.weak) is not None:
+            known.append(dict(self.weak.info.classes))
         if not known:
             return {}
         return {i: name for i, name in known[0].items() if all(i in other for other in known)}
 
 
 def find_sources(
-    model: str | Path = "tiny", classifier: str | Path | None = None, *, guided: bool = True
+    model: str | Path = "tiny",
+    classifier: str | Path | None = None,
+    *,
+    guided: bool = True,
+    weak: str | Path | None = None,
 ) -> Sources:
     """Finds the weights of a preset, checkpoint or file, and the classifier that guides it.
 
-    ``classifier`` None takes the preset's. Without ``guided`` no classifier is looked for. Raises
+    ``classifier`` None takes the preset's. Without ``guided`` no classifier is looked for; ``weak``
+    is a weaker model of the same kind, for autoguidance. Raises
     as `loading.find_weights`, and UsageError where the two do not belong together.
     """
     preset = next((row for row in PRESETS if str(model) in (row.name, row.model)), None)
@@ -62,9 +70,12 @@ def find_sources(
         None if classifier_file is None else classifier_file.name,
         classifier_file,
         preset,
+        None if weak is None else find_weights(weak),
     )
     if classifier_file is not None:
         _check_pair(sources, model_file, classifier_file)
+    if sources.weak is not None:
+        _check_weak(model_file, sources.weak)
     return sources
 
 
@@ -172,6 +183,52 @@ def _check_pair(sources: Sources, model: ModelFile, classifier: ModelFile) -> No
         )
 
 
+def _check_weak(model: ModelFile, weak: ModelFile) -> None:
+    """Raises UsageError unless both predict the same of the same noise, for the same classes."""
+    theirs, ours = weak.info, model.info
+    if theirs.kind != "diffusion":
+        raise UsageError(
+            f"{weak.path} holds a {theirs.kind} model, expected a diffusion model for --weak-model"
+        )
+    sizes = [(info.config.image_size, info.config.in_channels) for info in (theirs, ours)]
+    if sizes[0] != sizes[1]:
+        raise UsageError(
+            f"the weak model {weak.name} makes {_size(theirs.config.image_size)} images, the model "
+            f"{model.name} {_size(ours.config.image_size)}: pass a --weak-model of that size"
+        )
+    for name in ("prediction", "noise_schedule", "num_timesteps"):
+        mine, other = getattr(ours.diffusion, name), getattr(theirs.diffusion, name)
+        if mine != other:
+            raise UsageError(
+                f"{name.replace('_', ' ')} is {other} of the weak model {weak.name}, {mine} of "
+                f"{model.name}: pass a --weak-model that was trained alike"
+            )
+    if _labels(weak) is None:  # it leads away from what has no class
+        return
+    both = [i for i in ours.classes if i in theirs.classes]
+    wrong = [i for i in both if ours.classes[i] != theirs.classes[i]]
+    if _labels(weak) != _labels(model) or not both or wrong:
+        raise UsageError(
+            f"the weak model {weak.name} and {model.name} were trained on different classes"
+        )
+
+
+def _labels(file: ModelFile) -> int | None:
+    """How many classes a diffusion model knows; None: it takes none."""
+    config = file.info.config
+    assert isinstance(config, UNetConfig)
+    return config.num_classes
+
+
+def _weak_without_class(sources: Sources) -> bool:
+    """Whether the weak model, if there is one, can draw without a class."""
+    if sources.weak is None:
+        return True
+    config = sources.weak.info.config
+    assert isinstance(config, UNetConfig)
+    return config.num_classes is None or config.null_class
+
+
 def check_classes(sources: Sources, classes: Sequence[int | None]) -> None:
     """Raises UsageError unless every class is one that the models were trained on."""
     config = sources.model.info.config
@@ -180,6 +237,8 @@ def check_classes(sources: Sources, classes: Sequence[int | None]) -> None:
         raise UsageError(
             f"{sources.model_name} was not trained to draw without a class: every image needs one"
         )
+    if None in classes and not _weak_without_class(sources):
+        raise UsageError("the weak model was not trained to draw without a class: pass --class")
     known = sources.classes
     for class_id in classes:
         if class_id is not None and class_id not in known:
@@ -199,6 +258,11 @@ def check_cfg(sources: Sources) -> None:
         raise UsageError(
             f"{sources.model_name} was not trained to draw without a class, which --cfg needs: "
             f"leave it out, or train a model that was (adm train-diffusion --label-dropout 0.1)"
+        )
+    if not _weak_without_class(sources):
+        raise UsageError(
+            "the weak model was not trained to draw without a class, which --cfg needs: "
+            "pass --cfg 1, or another --weak-model"
         )
 
 

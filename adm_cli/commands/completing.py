@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 SAMPLER_NAMES = ("ddpm", "ddim", "dpm++2m", "dpm++3m", "unipc", "heun")
+GUIDE_BY_NAMES = ("log-p", "rkl", "fkl", "js")
+SPACING_NAMES = ("uniform", "trailing", "quadratic", "log-snr", "lsun")
 DEVICE_NAMES = ("auto", "cpu", "cuda", "mps")
 DTYPE_NAMES = ("auto", "float32", "bfloat16", "float16", "float64")
 FORMAT_NAMES = ("png", "webp", "npz")

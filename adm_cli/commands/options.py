@@ -11,6 +11,8 @@ import typer
 from adm_cli.commands import completing
 
 SAMPLERS = "ddpm, ddim, dpm++2m, dpm++3m, unipc or heun"
+SPACINGS = "uniform, trailing, quadratic, log-snr or lsun"
+GUIDE_BY = "log-p, rkl, fkl or js"
 LOW_RES_NOISE_HELP = (
     "Noise on what is enlarged, from 0 to the most the upsampler was trained with. Default: a "
     "tenth of that."
@@ -105,6 +107,55 @@ CfgInterval = Annotated[
 EntropyScaling = Annotated[
     bool,
     typer.Option("--entropy-scaling", help="Guide more strongly where the classifier is sure."),
+]
+GuideBy = Annotated[
+    str,
+    typer.Option(
+        "--guide-by",
+        autocompletion=completing.complete_word(*completing.GUIDE_BY_NAMES),
+        help=f"The gradient of {GUIDE_BY}: log p, or log p minus a divergence from the class.",
+    ),
+]
+DivergenceWeight = Annotated[
+    float, typer.Option("--divergence-weight", help="Of the divergence of --guide-by; 0 is off.")
+]
+GuideEvery = Annotated[
+    int,
+    typer.Option(
+        "--guide-every", help="The classifier guides at every K-th step it could; 1: all."
+    ),
+]
+Spacing = Annotated[
+    str,
+    typer.Option(
+        "--spacing",
+        autocompletion=completing.complete_word(*completing.SPACING_NAMES),
+        help=f"Which timesteps a number of --steps visits: {SPACINGS}.",
+    ),
+]
+EpsScale = Annotated[
+    float, typer.Option("--eps-scale", help="Divides the predicted noise, such as 1.004; 1 is off.")
+]
+Threshold = Annotated[
+    Optional[float],
+    typer.Option(
+        "--threshold",
+        help="Dynamic thresholding: scale each predicted x_0 by this quantile, such as 0.995.",
+    ),
+]
+WeakModel = Annotated[
+    Optional[str],
+    typer.Option(
+        "--weak-model",
+        autocompletion=complete_model,
+        help="A weaker model of the same kind, whose errors autoguidance leads away from.",
+    ),
+]
+WeakScale = Annotated[
+    Optional[float],
+    typer.Option(
+        "--weak-scale", help="Weight of autoguidance by --weak-model, such as 1.5; 1 is off."
+    ),
 ]
 Device = Annotated[
     str,

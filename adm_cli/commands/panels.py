@@ -6,8 +6,11 @@ from typing import Any
 
 USUAL = "Options"  # the panel that comes first
 _IMAGES = "seed seeds total classes_file"
-_GUIDANCE = "classifier guide_interval entropy_scaling cfg cfg_interval"
-_SAMPLER = "sampler steps eta clip"
+_GUIDANCE = (
+    "classifier guide_interval entropy_scaling guide_by divergence_weight "
+    "guide_every cfg cfg_interval weak_model weak_scale"
+)
+_SAMPLER = "sampler steps spacing eta clip eps_scale threshold"
 _MACHINE = "batch_size device dtype shard"
 _OUTPUT = "format grid animate overwrite dry_run json quiet"
 
@@ -33,7 +36,9 @@ PANELS: dict[str, dict[str, str]] = {
     },
     "sweep": {
         USUAL: "model class_ seeds scale out",
-        "Axes": "steps sampler cfg eta guide_interval cfg_interval entropy_scaling classifier",
+        "Axes": "steps sampler cfg guide_by divergence_weight guide_every weak_scale spacing "
+        "eps_scale threshold",
+        "Of all cells": "eta guide_interval cfg_interval entropy_scaling classifier weak_model",
         "Images": "num total seed",
         "Scores": "ref metrics features inception",
         "Machine": "batch_size device dtype clip",

@@ -6,16 +6,19 @@ import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from adm_cli.diffusion.modifiers import NEUTRAL
+
 Recipe = Mapping[str, Any]
 # What somebody asks for, in this order.
 _ASKED = (
     *("model", "classifier", "class", "class_name", "scale", "cfg", "guide_interval"),
-    *("cfg_interval", "entropy_scaling", "sampler", "steps", "num_steps", "eta", "seed", "size"),
+    *("cfg_interval", "entropy_scaling", "weak_model", *NEUTRAL),
+    *("sampler", "steps", "num_steps", "eta", "seed", "size"),
 )
 # Which weights and programs, and where: rounding depends on it.
 _PROOF = (
     *("batch_size", "device", "dtype", "threads", "adm", "torch", "pillow"),
-    *("model_sha256", "classifier_sha256", "small_sha256"),
+    *("model_sha256", "classifier_sha256", "weak_model_sha256", "small_sha256"),
 )
 _DRAWN = ("model", "class", "seed", "scale", "sampler", "steps")  # what a command needs
 
@@ -55,11 +58,14 @@ def _commands(stage: Recipe, file: str) -> Iterator[tuple[str, Any]]:
     for option, name in (
         ("--seeds", "seed"), ("--scale", "scale"), ("--cfg", "cfg"), ("--sampler", "sampler"),
         ("--steps", "steps"), ("--eta", "eta"),
+        ("--weak-model", "weak_model"),
+        *((f"--{name.replace('_', '-')}", name) for name in NEUTRAL),
     ):  # fmt: skip
         value = stage.get(name)
         if value not in (None, ""):
             words += [option, f"{value:.12g}" if isinstance(value, float) else value]
-    interval = stage.get("guide_interval")
-    if isinstance(interval, (list, tuple)):
-        words += ["--guide-interval", ",".join(map(str, interval))]
+    for name in ("guide_interval", "cfg_interval"):
+        if isinstance(interval := stage.get(name), (list, tuple)):
+            words += [f"--{name.replace('_', '-')}", ",".join(map(str, interval))]
+    words += ["--entropy-scaling"] if stage.get("entropy_scaling") is True else []
     yield "more like it", shlex.join(map(str, words))

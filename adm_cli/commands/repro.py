@@ -46,6 +46,7 @@ def repro(
     output: Annotated[
         Optional[Path], typer.Option("--output", "-o", help="Also write the new picture here.")
     ] = None,
+    weak_model: options.WeakModel = None,
     json: options.Json = False,
 ) -> None:
     """Make a picture again and say whether it is identical, and if not what differs.

@@ -41,8 +41,13 @@ def sample(
     ] = None,
     guide_interval: options.GuideInterval = None,
     entropy_scaling: options.EntropyScaling = False,
+    guide_by: options.GuideBy = "log-p",
+    divergence_weight: options.DivergenceWeight = 1.0,
+    guide_every: options.GuideEvery = 1,
     cfg: options.Cfg = None,
     cfg_interval: options.CfgInterval = None,
+    weak_model: options.WeakModel = None,
+    weak_scale: options.WeakScale = None,
     classes_file: Annotated[
         Optional[Path],
         typer.Option(
@@ -69,6 +74,9 @@ def sample(
         ),
     ] = None,
     eta: options.Eta = None,
+    spacing: options.Spacing = "uniform",
+    eps_scale: options.EpsScale = 1.0,
+    threshold: options.Threshold = None,
     seed: Annotated[
         Optional[int],
         typer.Option("--seed", help="Seed of the first image; each next one adds 1. Default: 0."),

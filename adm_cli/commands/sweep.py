@@ -51,6 +51,31 @@ def sweep(
     guide_interval: options.GuideInterval = None,
     entropy_scaling: options.EntropyScaling = False,
     cfg_interval: options.CfgInterval = None,
+    guide_by: Annotated[
+        Optional[str], typer.Option("--guide-by", help=f"Some of {options.GUIDE_BY}.")
+    ] = None,
+    divergence_weight: Annotated[
+        Optional[str],
+        typer.Option("--divergence-weight", help="Weights of the divergence, such as 0.5,1,2."),
+    ] = None,
+    guide_every: Annotated[
+        Optional[str], typer.Option("--guide-every", help="Steps apart, such as 1,2,3.")
+    ] = None,
+    spacing: Annotated[
+        Optional[str], typer.Option("--spacing", help=f"Some of {options.SPACINGS}.")
+    ] = None,
+    eps_scale: Annotated[
+        Optional[str], typer.Option("--eps-scale", help="Divisors of the noise, such as 1,1.004.")
+    ] = None,
+    threshold: Annotated[
+        Optional[str],
+        typer.Option("--threshold", help="Quantiles of dynamic thresholding, such as 0.99,0.995."),
+    ] = None,
+    weak_model: options.WeakModel = None,
+    weak_scale: Annotated[
+        Optional[str],
+        typer.Option("--weak-scale", help="Weights of autoguidance, such as 1,1.5,2."),
+    ] = None,
     ref: Annotated[
         Optional[Path],
         typer.Option(

@@ -50,6 +50,7 @@ def verify(
             help="For --repair. Default: the kind of the run.",
         ),
     ] = None,
+    weak_model: options.WeakModel = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:

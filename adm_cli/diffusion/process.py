@@ -155,6 +155,37 @@ def p_mean_variance(
     return Reverse(mean, var, log_var, pred_xstart)
 
 
+def dynamic_threshold(x: Tensor, quantile: float) -> Tensor:
+    """Each image over the ``quantile`` of its absolute values, where that is above 1.
+
+    Clamped to it first (arXiv 2205.11487, section 2.3; there 0.995): what strong guidance drives
+    out of [-1, 1] comes back into it whole, where clamping would leave flat patches. A
+    `DenoisedFn`, x [B, C, H, W].
+    """
+    of_each = [torch.quantile(image.abs().flatten(), quantile) for image in x]
+    s = torch.stack(of_each).clamp(min=1).reshape(-1, 1, 1, 1)
+    return x.clamp(-s, s) / s
+
+
+def scaled_eps(
+    schedule: NoiseSchedule, output: Tensor, x_t: Tensor, t: Tensor, prediction: Prediction,
+    scale: float,
+) -> Tensor:  # fmt: skip
+    """A network's output [B, C or 2C, H, W] whose predicted noise is divided by ``scale``.
+
+    In sampling a network meets its own errors, and predicts larger noise than it did in training
+    (arXiv 2308.15321, section 5; for ADM about 1.004, more with fewer steps). Of x_0 and v the
+    same, written out; ``t`` are indices of ``schedule``. Variance channels stay.
+    """
+    channels = x_t.shape[1]
+    found, rest = output[:, :channels] / scale, 1 - 1 / scale
+    if prediction == "x_start":
+        found = found + rest * gather(schedule.sqrt_recip_alphas_cumprod, t, x_t) * x_t
+    elif prediction == "v":
+        found = found - rest * gather(schedule.sqrt_recipm1_alphas_cumprod, t, x_t) * x_t
+    return torch.cat([found, output[:, channels:]], dim=1)
+
+
 def clip_xstart(x: Tensor) -> Tensor:
     """Clamped to [-1, 1]; what overflowed becomes NaN instead of a pixel like any other."""
     return torch.where(x.isfinite(), x.clamp(-1, 1), math.nan)

@@ -144,7 +144,11 @@ class NoiseSchedule:
         Its betas are 1 - abar_i / abar_{i-1} over the kept steps, so that its alphas_cumprod are
         the original ones there.
         """
-        kept = torch.tensor(space_timesteps(len(self), spec))
+        return self.keep(space_timesteps(len(self), spec))
+
+    def keep(self, indices: Sequence[int]) -> NoiseSchedule:
+        """Likewise, over rising ``indices`` of this process."""
+        kept = torch.tensor(list(indices))
         abar = self.alphas_cumprod[kept]
         previous = torch.cat([torch.ones(1, dtype=torch.float64), abar[:-1]])
         return NoiseSchedule(1 - abar / previous, self.timesteps[kept], self.original_timesteps)

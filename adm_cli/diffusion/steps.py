@@ -73,7 +73,7 @@ def guided_xstart(
 ) -> Tensor:
     """The x_0 predicted at index ``i``, shifted by the guidance, [B, C, H, W].
 
-    Clamped after guidance too, where the original's DDIM is not: the thresholding of
+    Thresholded and clamped after guidance too, where the original's DDIM is not: as in
     arXiv 2211.01095, without which a strong guidance runs away in a solver that extrapolates.
     """
     t, model_t = timesteps_at(schedule, i, x)
@@ -85,4 +85,5 @@ def guided_xstart(
     if guidance is None:
         return p.pred_xstart
     x_0 = condition_score(schedule, p, x, t, guidance(x, model_t)).pred_xstart
+    x_0 = x_0 if denoised_fn is None else denoised_fn(x_0)
     return clip_xstart(x_0) if clip_denoised else x_0

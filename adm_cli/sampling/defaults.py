@@ -8,8 +8,10 @@ from functools import lru_cache, partial
 
 from adm_cli.checkpoints.sources import Sources
 from adm_cli.config import DiffusionConfig, Recommended, SamplingConfig
+from adm_cli.diffusion.modifiers import Spacing
 from adm_cli.diffusion.samplers import SAMPLERS, SAMPLERS_WITH_ETA
 from adm_cli.diffusion.schedule import NoiseSchedule
+from adm_cli.diffusion.spacing import spaced_timesteps
 from adm_cli.diffusion.steps import Sampler
 from adm_cli.errors import ConfigError, UsageError, did_you_mean
 
@@ -30,10 +32,23 @@ def recommended(sources: Sources) -> Recommended:
 
 
 @lru_cache(maxsize=16)
-def choose_schedule(diffusion: DiffusionConfig, steps: str | None) -> NoiseSchedule:
-    """The respaced schedule; ``steps`` None takes what the model was trained for, or all."""
+def choose_schedule(
+    diffusion: DiffusionConfig, steps: str | None, spacing: Spacing = "uniform"
+) -> NoiseSchedule:
+    """The respaced schedule; ``steps`` None takes what the model was trained for, or all.
+
+    Raises ConfigError for steps that cannot be, and, with a ``spacing``, for anything but a number.
+    """
     schedule = NoiseSchedule.named(diffusion.noise_schedule, diffusion.num_timesteps)
-    return schedule.respace(steps if steps is not None else diffusion.respacing or "")
+    steps = steps if steps is not None else diffusion.respacing or ""
+    if spacing == "uniform":
+        return schedule.respace(steps)
+    if not (steps.isascii() and steps.isdecimal()) or len(steps) > 9:
+        raise ConfigError(
+            f"{spacing} spacing chooses the timesteps of a number of steps, got {steps!r:.60}: "
+            f"pass --steps, such as 20"
+        )
+    return schedule.keep(spaced_timesteps(schedule, int(steps), spacing))
 
 
 def choose_sampler(name: str | None, eta: float | None) -> Sampler:
@@ -106,7 +121,7 @@ def guidance_runs_away(config: SamplingConfig, diffusion: DiffusionConfig) -> bo
     """
     if not config.guided or config.sampler == "ddpm":
         return False
-    schedule = choose_schedule(diffusion, config.steps)
+    schedule = choose_schedule(diffusion, config.steps, config.spacing)
     first, last = config.guide_interval or EVERYWHERE
     place = schedule.timesteps / (schedule.original_timesteps - 1)
     abar = schedule.alphas_cumprod[(place >= first) & (place <= last)]
@@ -117,7 +132,7 @@ def taken_from(sources: Sources, config: SamplingConfig, resolved: SamplingConfi
     """In words, what a file without a preset decided of ``config``; None if that is no news."""
     if sources.preset is not None or (config.sampler and config.steps is not None):
         return None
-    steps = len(choose_schedule(sources.model.info.diffusion, resolved.steps))
+    steps = len(choose_schedule(sources.model.info.diffusion, resolved.steps, resolved.spacing))
     if sources.model.info.recommended is not None:
         return f"{resolved.sampler}, {steps} steps: what {sources.model_name} recommends"
     if steps <= _MANY_STEPS:

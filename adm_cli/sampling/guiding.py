@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -10,12 +11,16 @@ from torch import Tensor
 from adm_cli.config import DiffusionConfig, SamplingConfig
 from adm_cli.diffusion.guidance import (
     Guidance,
+    autoguidance,
     classifier_free,
     classifier_guidance,
+    guidance_at,
     limited_guidance,
 )
-from adm_cli.diffusion.process import rescaled
+from adm_cli.diffusion.process import DenoisedFn, dynamic_threshold, rescaled, scaled_eps
+from adm_cli.diffusion.schedule import NoiseSchedule, common_timestep, timestep_everywhere
 from adm_cli.diffusion.steps import ModelFn
+from adm_cli.models.unet import UNet
 
 Network = Callable[..., Tensor]  # of x_t, t and, where the model takes them, labels
 
@@ -32,17 +37,28 @@ def guided_by(
     y: Tensor,
     scales: Sequence[float],
     dtype: torch.dtype,
+    schedule: NoiseSchedule | None = None,
 ) -> Guidance:
-    """The gradient of ``classifier`` for the classes ``y`` [N], times a scale for each image."""
+    """The gradient of ``classifier`` for the classes ``y`` [N], times a scale for each image.
+
+    Of ``schedule`` at all steps that the guidance's interval holds, or every so many of them.
+    """
     guidance = classifier_guidance(
         _sees_model_timesteps(classifier, diffusion),
         y,
         _column(scales, y.device, dtype),
         entropy_scaling=config.entropy_scaling,
+        guide_by=config.guide_by,
+        divergence_weight=config.divergence_weight,
     )
+    first, last = _timesteps(config.guide_interval or (0.0, 1.0), diffusion)
+    if config.guide_every > 1 and schedule is not None:
+        falling = reversed(schedule.timesteps.tolist())
+        acting = [t for t in falling if first <= t <= last]
+        return guidance_at(guidance, frozenset(acting[:: config.guide_every]))
     if config.guide_interval is None:
         return guidance
-    return limited_guidance(guidance, *_timesteps(config.guide_interval, diffusion))
+    return limited_guidance(guidance, first, last)
 
 
 def labelled(
@@ -52,13 +68,19 @@ def labelled(
     labels: Tensor | None,
     no_class: int | None,
     cfgs: Sequence[float],
+    *,
+    weak: UNet | None = None,
 ) -> ModelFn:
     """``net`` as a function of x_t and t alone, for ``labels`` [N]; None of an unconditional model.
 
     Classifier-free guidance where any of ``cfgs``, a weight for each image, is not 1;
-    ``no_class`` is the label that stands for none.
+    ``no_class`` is the label that stands for none. Before that, autoguidance away from ``weak``
+    where ``config`` has any.
     """
     seen = _sees_model_timesteps(net, diffusion)
+    if config.weak_scale != 1:
+        assert weak is not None  # else `settings.sampling_config` has refused
+        seen = autoguidance(seen, _weak(weak, diffusion), config.weak_scale)
     if labels is None:
         return seen
     if all(cfg == 1 for cfg in cfgs):
@@ -73,6 +95,36 @@ def labelled(
         first=first,
         last=last,
     )
+
+
+def modified_model(
+    model_fn: ModelFn, schedule: NoiseSchedule, diffusion: DiffusionConfig, config: SamplingConfig
+) -> ModelFn:
+    """``model_fn`` with the predicted noise scaled, after all guidance by models."""
+    if config.eps_scale == 1:
+        return model_fn
+    index = {t: i for i, t in enumerate(schedule.timesteps.tolist())}
+
+    def scaled(x: Tensor, t: Tensor) -> Tensor:
+        i = timestep_everywhere(index[common_timestep(t)], x)
+        return scaled_eps(schedule, model_fn(x, t), x, i, diffusion.prediction, config.eps_scale)
+
+    return scaled
+
+
+def thresholding(config: SamplingConfig) -> DenoisedFn | None:
+    """What is done to each predicted x_0 before it is clamped."""
+    if config.threshold is None:
+        return None
+    return partial(dynamic_threshold, quantile=config.threshold)
+
+
+def _weak(weak: UNet, diffusion: DiffusionConfig) -> Network:
+    """The weak model, which may take no labels."""
+    seen = _sees_model_timesteps(weak, diffusion)
+    if weak.config.num_classes is not None:
+        return seen
+    return lambda x, t, *_labels: seen(x, t)
 
 
 def _timesteps(interval: tuple[float, float], diffusion: DiffusionConfig) -> tuple[float, float]:

@@ -43,6 +43,8 @@ def image_costs(sources: Sources, *, guided: bool, classifier_free: bool) -> lis
     Classifier-free guidance runs the model twice: with the class, and without.
     """
     costs = [(2 if classifier_free else 1) * activation_bytes(sources.model.info.config)]
+    if sources.weak is not None:
+        costs.append((2 if classifier_free else 1) * activation_bytes(sources.weak.info.config))
     if guided and sources.classifier is not None:
         costs.append(activation_bytes(sources.classifier.info.config))
     return costs
@@ -51,6 +53,8 @@ def image_costs(sources: Sources, *, guided: bool, classifier_free: bool) -> lis
 def weight_bytes(sources: Sources, dtype: torch.dtype, *, guided: bool) -> int:
     """Bytes that the weights of a stage take once they are loaded."""
     count = sources.model.parameters * dtype.itemsize
+    if sources.weak is not None:
+        count += sources.weak.parameters * dtype.itemsize
     if not guided or sources.classifier is None:
         return count
     return count + sources.classifier.parameters * classifier_dtype(dtype).itemsize

@@ -68,7 +68,7 @@ class NetworkPainter:
 
     def __init__(self, run: Run, stage: Stage, pipeline: Pipeline) -> None:
         self.run, self.stage, self.pipeline = run, stage, pipeline
-        self.schedule = choose_schedule(pipeline.diffusion, stage.steps)
+        self.schedule = choose_schedule(pipeline.diffusion, stage.steps, stage.spacing)
         self.sampler = choose_sampler(stage.sampler, stage.eta)
         self.steps = len(self.schedule)
         self.most = run.batch_size  # smaller, once memory ran out

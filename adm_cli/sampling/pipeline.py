@@ -39,7 +39,13 @@ from adm_cli.models.unet import SuperResUNet, UNet
 from adm_cli.pictures.images import Pixels, to_model_range
 from adm_cli.sampling.batch import ImageBatch, finished_batch, refuse_overflow
 from adm_cli.sampling.defaults import choose_sampler, choose_schedule, remarks, resolve
-from adm_cli.sampling.guiding import guidance_kind, guided_by, labelled
+from adm_cli.sampling.guiding import (
+    guidance_kind,
+    guided_by,
+    labelled,
+    modified_model,
+    thresholding,
+)
 from adm_cli.sampling.memory import classifier_dtype, fitting_batch, image_costs
 
 
@@ -52,6 +58,7 @@ class Pipeline:
     classifier: NoisyClassifier | None
     device: torch.device
     dtype: torch.dtype
+    weak: UNet | None = None  # what autoguidance leads away from
 
     @property
     def diffusion(self) -> DiffusionConfig:
@@ -66,6 +73,7 @@ def load_pipeline(
     device: str = "auto",
     dtype: str = "auto",
     plain: bool = False,
+    weak_model: str | Path | None = None,
 ) -> Pipeline:
     """Loads what `find_sources` finds (or found). ``device`` "auto" is CUDA, MPS or CPU.
 
@@ -76,7 +84,9 @@ def load_pipeline(
     are first used (`adm_cli.models.fast`); ``plain`` leaves them as they are.
     """
     sources = (
-        model if isinstance(model, Sources) else find_sources(model, classifier, guided=guided)
+        model
+        if isinstance(model, Sources)
+        else find_sources(model, classifier, guided=guided, weak=weak_model)
     )
     where = choose_device(device)
     compute = choose_dtype(dtype, where, use_fp16=sources.model.info.config.use_fp16)
@@ -90,11 +100,13 @@ def load_stage(
     net, guide = load_model(sources.model, device=where, dtype=compute), None
     if guided and sources.classifier is not None:
         guide = load_model(sources.classifier, device=where, dtype=classifier_dtype(compute))
+    weak = None if sources.weak is None else load_model(sources.weak, device=where, dtype=compute)
     assert isinstance(net, UNet) and (guide is None or isinstance(guide, NoisyClassifier))  # noqa: PT018
-    for model in (net, guide):
+    assert weak is None or isinstance(weak, UNet)
+    for model in (net, guide, weak):
         if model is not None and not plain:
             hasten_on_cpu(model, where)
-    return Pipeline(sources, net, guide, where, compute)
+    return Pipeline(sources, net, guide, where, compute, weak)
 
 
 def generate(
@@ -170,7 +182,7 @@ def _draw(
 ) -> Iterator[SampleStep | ImageBatch | str]:
     """Checks and resolves the settings, then as `draw_batches`."""
     config = resolve(pipeline.sources, config, guided=pipeline.classifier is not None)
-    schedule = choose_schedule(pipeline.diffusion, config.steps)
+    schedule = choose_schedule(pipeline.diffusion, config.steps, config.spacing)
     sampler = choose_sampler(config.sampler, config.eta)
     if on_note is not None:
         for text in remarks(config, pipeline.diffusion):
@@ -179,6 +191,8 @@ def _draw(
         check_classes(pipeline.sources, config.classes)  # else labels only pass through
     if config.classifier_free:
         check_cfg(pipeline.sources)
+    if config.weak_scale != 1 and pipeline.weak is None:
+        raise UsageError("a weak_scale needs a weak model: load_pipeline(weak_model=...)")
     if config.batch_size is None:
         costs = image_costs(
             pipeline.sources,
@@ -310,7 +324,9 @@ def _sample_batch(
     if scales[0] != 0:  # then none is
         if pipeline.classifier is None or y is None:
             raise UsageError("a guidance scale needs a classifier: pass --classifier, or --scale 0")
-        guidance = guided_by(pipeline.classifier, pipeline.diffusion, config, y, scales, real)
+        guidance = guided_by(
+            pipeline.classifier, pipeline.diffusion, config, y, scales, real, schedule
+        )
     labels, no_class = None, model.config.num_classes  # the row after the classes: none of them
     if no_class is not None:
         ids = [no_class if c is None else c for c in classes]
@@ -324,9 +340,10 @@ def _sample_batch(
             net = partial(net, low_res=noisy, low_res_noise=low_res.new_full((len(seeds),), level))
     x_T = send(draw(), pipeline.device, real)
     x, watch = x_T, FiniteWatch()
+    model_fn = labelled(net, pipeline.diffusion, config, labels, no_class, cfgs, weak=pipeline.weak)
     with reproducible_kernels():
         for step in sampler(
-            watch.watched(labelled(net, pipeline.diffusion, config, labels, no_class, cfgs)),
+            watch.watched(modified_model(model_fn, schedule, pipeline.diffusion, config)),
             schedule,
             x_T,
             noise=noise,
@@ -334,6 +351,7 @@ def _sample_batch(
             prediction=pipeline.diffusion.prediction,
             variance=pipeline.diffusion.variance,
             clip_denoised=config.clip_denoised,
+            denoised_fn=thresholding(config),
         ):
             if low_res is not None and step.i == 0:
                 step = step._replace(x=back_project(step.x, low_res, config.project))

@@ -11,6 +11,7 @@ from typing import Any
 
 from adm_cli.checkpoints.presets import ENLARGEMENT_FACTOR, ENLARGEMENTS
 from adm_cli.config import SamplingConfig, read_config
+from adm_cli.diffusion.modifiers import NEUTRAL, OF_GUIDANCE, modifiers
 from adm_cli.errors import AdmError, ConfigError
 from adm_cli.sampling.defaults import EVERYWHERE
 from adm_cli.sampling.images import Image, Images
@@ -22,6 +23,7 @@ MOST_STAGES = 8  # of a recipe within a recipe
 _INPUTS = {
     "model_sha256": "the model's weights",
     "classifier_sha256": "the classifier's weights",
+    "weak_model_sha256": "the weak model's weights",
     "small_sha256": "the small picture",
     "adm": "the version of adm",
     "torch": "the version of torch",
@@ -39,8 +41,11 @@ _UNSAID: dict[str, Any] = {
     "project": 0,
     "low_res_noise": None,
     "plain": False,
+    "weak_model": None,
+    "weak_model_sha256": None,
+    **NEUTRAL,
 }
-_GUIDANCE = ("guide_interval", "entropy_scaling")  # have no meaning at scale 0
+_GUIDANCE = ("guide_interval", "entropy_scaling", *OF_GUIDANCE)  # have no meaning at scale 0
 _CLASSIFIER_FREE = ("cfg", "cfg_interval")  # nor these where cfg is 1
 _STAGE = [field.name for field in dataclasses.fields(Stage) if field.name != "upsampler"]
 # What is read back from a picture, which anyone may have written.
@@ -76,8 +81,9 @@ def stage_recipe(run: Run, stage: Stage) -> dict[str, Any]:
 
 
 _RECIPE_ORDER = (
-    "model", "model_sha256", "classifier", "classifier_sha256", "scale", "guide_interval",
-    "entropy_scaling", "cfg", "cfg_interval", "sampler", "steps", "num_steps", "eta",
+    "model", "model_sha256", "classifier", "classifier_sha256", "weak_model", "weak_model_sha256",
+    "scale", "guide_interval",
+    "entropy_scaling", "cfg", "cfg_interval", *NEUTRAL, "sampler", "steps", "num_steps", "eta",
     "clip_denoised", "project", "low_res_noise", "size", "dtype", "plain",
 )  # fmt: skip
 
@@ -277,6 +283,7 @@ def stage_config(stage: Stage, images: Sequence[Image], batch_size: int) -> Samp
         cfg_interval=stage.cfg_interval or EVERYWHERE,
         project=stage.project,
         low_res_noise=stage.low_res_noise,
+        **modifiers(stage),
     )
 
 

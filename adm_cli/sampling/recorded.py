@@ -28,6 +28,7 @@ class Whereabouts:
     upsampler: str | None = None
     inputs: Sequence[Path] = ()
     device: str | None = None
+    weak_model: str | None = None
 
 
 def recorded_weights(
@@ -59,8 +60,12 @@ def stage_sources(stage: Stage, now: Whereabouts, made: Path, option: str = "--m
         return find_upsampler(name)
     guided = stage.classifier_sha256 is not None or stage.scale != 0
     guide = stage.classifier if guided else None
+    weak = stage.weak_model if stage.weak_model_sha256 is not None else None
     return find_sources(
-        name, recorded_weights("--classifier", now.classifier, guide, made), guided=guided
+        name,
+        recorded_weights("--classifier", now.classifier, guide, made),
+        guided=guided,
+        weak=None if weak is None else recorded_weights("--weak-model", now.weak_model, weak, made),
     )
 
 
@@ -84,6 +89,8 @@ def run_sources(run: Run, folder: RunFolder, now: Whereabouts) -> list[Sources]:
         if not stage.upsampler:
             guide = stage.classifier_sha256
             _check_same(folder, "classifier", "--classifier", sources.classifier, guide)
+            weak = stage.weak_model_sha256
+            _check_same(folder, "weak model", "--weak-model", sources.weak, weak)
         found.append(sources)
     return found
 

@@ -82,6 +82,7 @@ def repro(
     small: AnyPath | None = None,
     device: str | None = None,
     output: AnyPath | None = None,
+    weak_model: AnyPath | None = None,
     *,
     on_event: OnEvent | None = None,
 ) -> Reproduction:
@@ -103,6 +104,7 @@ def repro(
         None if upsampler is None else str(upsampler),
         () if small is None else (Path(small),),
         device,
+        None if weak_model is None else str(weak_model),
     )
     threads = _recorded_threads(path, recipe)
     differing = [] if use_threads(threads) else [_threads_differ(threads)]
@@ -149,13 +151,15 @@ def _remake(recipe: Mapping[str, Any], picture: Path, now: Whereabouts, depth: i
 
 def _made_now(run: Run, sources: Sources, device: torch.device) -> Run:
     """A run with the weights and versions that are here."""
-    guide = sources.classifier
+    guide, weak = sources.classifier, sources.weak
     stage = replace(
         run.first,
         model=sources.model_name,
         model_sha256=sources.model.content_sha256,
         classifier=None if guide is None else guide.name,
         classifier_sha256=None if guide is None else guide.content_sha256,
+        weak_model=None if weak is None else weak.name,
+        weak_model_sha256=None if weak is None else weak.content_sha256,
     )
     return replace(run, stages=(stage,), device=device.type, versions=current_versions([stage]))
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from adm_cli.checkpoints.presets import ENLARGEMENTS
 from adm_cli.config import read_config
+from adm_cli.diffusion.modifiers import NEUTRAL, Modifiers
 from adm_cli.errors import ConfigError, RunError, UsageError
 from adm_cli.files.budget import finite_number, parse_json
 from adm_cli.files.disk import explain_os_error, read_file
@@ -23,17 +24,19 @@ _MOST_BYTES = 2**31  # of run.json: so many rows at 200 bytes each
 _MOST_ENTRIES = 2**27
 _MOST_STEPS = 10**6
 _MOST_BATCH = 4096
-_NAMES = ("model", "classifier")  # of a stage: a file may be called otherwise
+_NAMES = ("model", "classifier", "weak_model")  # of a stage: a file may be called otherwise
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stage:
+class Stage(Modifiers):
     """One pass of a network, every setting resolved: it draws images, or enlarges pictures."""
 
     model: str
     model_sha256: str
     classifier: str | None = None  # what guides, if anything does
     classifier_sha256: str | None = None
+    weak_model: str | None = None  # what autoguidance leads away from, if anything
+    weak_model_sha256: str | None = None
     upsampler: bool = False
     scale: float  # of guidance, for images without their own; 0 is off
     cfg: float = 1.0  # of classifier-free guidance, likewise; 1 is off
@@ -52,6 +55,7 @@ class Stage:
     plain: bool = False  # the networks as written, on a CPU too, where rounding differs
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 1 <= self.num_steps <= _MOST_STEPS or not 1 <= min(self.size) <= max(self.size):
             raise ConfigError(f"a stage of {self.num_steps} steps and size {self.size}")
 
@@ -133,6 +137,7 @@ def settings(run: Run) -> dict[str, Any]:
 def environment(run: Run) -> dict[str, Any]:
     """Versions and names, of which a change is only told."""
     first = {name: getattr(run.first, name) for name in _NAMES}
+    first = {name: value for name, value in first.items() if value or name != "weak_model"}
     later = {"upsampler": run.last.model} if isinstance(run.last, Stage) and run.stages[1:] else {}
     return {**run.versions, **first, **later}
 
@@ -157,7 +162,7 @@ def render_run(run: Run) -> bytes:
     """``run.json``: an image or a run of seeds a line, its own SHA-256 at the end."""
     head = {
         "format": FORMAT,
-        "stages": [dataclasses.asdict(stage) for stage in run.stages],
+        "stages": [_stage_to_json(stage) for stage in run.stages],
         "device": run.device,
         "threads": run.threads,
         "batch_size": run.batch_size,
@@ -168,6 +173,18 @@ def render_run(run: Run) -> bytes:
     rows = ",\n    ".join(json.dumps(row_to_json(row)) for row in run.images.rows)
     body = json.dumps(head, indent=2)[:-2] + f',\n  "images": [\n    {rows}\n  ],\n'
     return seal(body.encode())
+
+
+def _stage_to_json(stage: Stage | Filter) -> dict[str, Any]:
+    facts = dataclasses.asdict(stage)
+    for name, neutral in {
+        "weak_model": None,
+        "weak_model_sha256": None,
+        **NEUTRAL,
+    }.items():  # the rest after what every stage has
+        if (value := facts.pop(name, neutral)) != neutral:
+            facts[name] = value
+    return facts
 
 
 def read_run(path: Path) -> Run:

@@ -9,6 +9,7 @@ from typing import Any
 from adm_cli.checkpoints.sources import Sources, find_sources
 from adm_cli.config import SamplingConfig
 from adm_cli.devices import choose_device
+from adm_cli.diffusion.modifiers import modified
 from adm_cli.errors import UsageError
 from adm_cli.events import AnyPath, OnEvent, as_words
 from adm_cli.sampling.arguments import Classes, Seeds, comma_list, path_or_none
@@ -30,6 +31,7 @@ from adm_cli.sampling.settings import (
     StageOptions,
     Upsampling,
     check_modifiers,
+    choose_weak,
     distinct_kinds,
     find_upsampling,
     make_run,
@@ -48,12 +50,20 @@ def sample(
     total: int | None = None,
     guide_interval: str | Interval | None = None,
     entropy_scaling: bool = False,
+    guide_by: str = "log-p",
+    divergence_weight: float = 1.0,
+    guide_every: int = 1,
     cfg: float | None = None,
     cfg_interval: str | Interval | None = None,
+    weak_model: AnyPath | None = None,
+    weak_scale: float | None = None,
     classes_file: AnyPath | None = None,
     sampler: str | None = None,
     steps: str | int | None = None,
     eta: float | None = None,
+    spacing: str = "uniform",
+    eps_scale: float = 1.0,
+    threshold: float | None = None,
     seed: int | None = None,
     seeds: Seeds | None = None,
     batch_size: int | None = None,
@@ -85,10 +95,17 @@ def sample(
     UsageError for arguments that cannot be, before any work.
     """
     part = find_part(shard, device, path_or_none(out))
+    changes: dict[str, Any] = {
+        "guide_by": guide_by, "divergence_weight": divergence_weight,
+        "guide_every": guide_every, "spacing": spacing, "eps_scale": eps_scale,
+        "threshold": threshold,
+        "weak_scale": 1.0 if weak_scale is None else weak_scale,
+    }  # fmt: skip
     options = StageOptions(
         sampler=sampler, steps=comma_list(steps), scale=scale, eta=eta, clip=clip,
         guide_interval=read_interval(guide_interval), entropy_scaling=entropy_scaling,
         cfg=cfg, cfg_interval=read_interval(cfg_interval, "--cfg-interval"),
+        **changes,
     )  # fmt: skip
     later = StageOptions(
         sampler=upsample_sampler, steps=comma_list(upsample_steps), project=upsample_project,
@@ -97,7 +114,8 @@ def sample(
     classes, texts = as_words(class_), comma_list(seeds)
     lines = _class_list(path_or_none(classes_file), classes, texts, total)
     guided = scale != 0 or any(line.scale for line in lines)
-    sources = find_sources(model, classifier, guided=guided)
+    weak = choose_weak(weak_model, [weak_scale])
+    sources = find_sources(model, classifier, guided=guided, weak=weak)
     outputs = choose_outputs(
         path_or_none(out), format, grid, path_or_none(animate), overwrite, part.shard
     )
@@ -173,6 +191,8 @@ def _settings(run: Run, sources: Sources) -> dict[str, Any]:
         "guide_interval": stage.guide_interval and list(stage.guide_interval),
         "entropy_scaling": stage.entropy_scaling,
         "cfg_interval": stage.cfg_interval and list(stage.cfg_interval),
+        "weak_model": stage.weak_model,
+        **modified(stage),
     }
     return {
         "model": stage.model,

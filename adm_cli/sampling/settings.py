@@ -22,6 +22,13 @@ from adm_cli.checkpoints.sources import (
 )
 from adm_cli.config import SamplingConfig, UNetConfig
 from adm_cli.devices import choose_dtype, cpu_threads
+from adm_cli.diffusion.modifiers import (
+    NEUTRAL,
+    OF_GUIDANCE,
+    Modifiers,
+    modified,
+    modifiers,
+)
 from adm_cli.errors import UsageError
 from adm_cli.sampling.defaults import (
     EVERYWHERE,
@@ -40,7 +47,7 @@ Interval = tuple[float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
-class StageOptions:
+class StageOptions(Modifiers):
     """What is asked of a stage; None stands for the preset's."""
 
     sampler: str | None = None
@@ -92,6 +99,8 @@ def sampling_config(
         cfg = common_cfg(sources, classes)
     if any(weight not in (None, 1) for weight in (cfg, *(image.cfg for image in kinds))):
         check_cfg(sources)
+    if options.weak_scale != 1 and sources.weak is None:
+        raise UsageError(f"--weak-scale {options.weak_scale:g} needs a --weak-model")
     config = SamplingConfig(
         seeds=tuple(image.seed for image in kinds),
         classes=classes,
@@ -105,9 +114,14 @@ def sampling_config(
         cfg=cfg,
         cfgs=_own([image.cfg for image in kinds], cfg),
         cfg_interval=options.cfg_interval,
+        **modifiers(options),
     )
     if options.entropy_scaling and config.guided:
         config = replace(config, entropy_scaling=True)
+    if not config.guided:
+        config = replace(config, **{name: NEUTRAL[name] for name in OF_GUIDANCE})
+    elif config.guide_by == "log-p":
+        config = replace(config, divergence_weight=1.0)
     config = resolve(sources, config)
     choose_sampler(config.sampler, config.eta)
     check_classes(sources, config.classes)
@@ -117,14 +131,28 @@ def sampling_config(
 def check_modifiers(options: StageOptions, configs: Iterable[SamplingConfig]) -> None:
     """Raises UsageError for what would change guidance that no image has."""
     configs = list(configs)
-    changed = options.guide_interval is not None or options.entropy_scaling
+    changed = [name for name in modified(options) if name in OF_GUIDANCE]
+    changed += ["guide_interval"] if options.guide_interval is not None else []
+    changed += ["entropy_scaling"] if options.entropy_scaling else []
     if changed and not any(config.guided for config in configs):
-        raise UsageError(
-            "--guide-interval and --entropy-scaling change the guidance, and there is none: "
-            "pass a --scale"
-        )
+        names = " and ".join(map(option_name, changed))
+        raise UsageError(f"{names}: of a classifier's guidance, and there is none: pass a --scale")
+    if options.divergence_weight != 1 and options.guide_by == "log-p":
+        raise UsageError("--divergence-weight is a divergence's: choose one by --guide-by")
     if options.cfg_interval is not None and not any(config.classifier_free for config in configs):
         raise UsageError("--cfg-interval says where --cfg guides, and that is off: pass a --cfg")
+
+
+def choose_weak(name: str | Path | None, scales: Sequence[float | None]) -> str | Path | None:
+    """The weak model, if a scale uses it. Raises UsageError where it has none."""
+    if name is not None and all(scale is None for scale in scales):
+        raise UsageError(f"--weak-model {name} needs a --weak-scale, such as 1.5")
+    return None if all(scale in (None, 1) for scale in scales) else name
+
+
+def option_name(keyword: str) -> str:
+    """``guide_by`` as it is typed, ``--guide-by``."""
+    return "--" + keyword.replace("_", "-")
 
 
 def _own(values: list[float | None], common: float) -> tuple[float, ...] | None:
@@ -182,11 +210,14 @@ def make_stage(sources: Sources, config: SamplingConfig, machine: Machine) -> St
     assert config.cfg is not None
     info = sources.model.info
     guide = sources.classifier if config.guided else None
+    weak = sources.weak if config.weak_scale != 1 else None
     return Stage(
         model=sources.model_name,
         model_sha256=sources.model.content_sha256,
         classifier=None if guide is None else guide.name,
         classifier_sha256=None if guide is None else guide.content_sha256,
+        weak_model=None if weak is None else weak.name,
+        weak_model_sha256=None if weak is None else weak.content_sha256,
         upsampler=info.kind == "upsampler",
         scale=config.scale,
         cfg=config.cfg,
@@ -195,11 +226,12 @@ def make_stage(sources: Sources, config: SamplingConfig, machine: Machine) -> St
         entropy_scaling=config.entropy_scaling,
         sampler=config.sampler,
         steps=config.steps if config.steps is not None else info.diffusion.respacing or "",
-        num_steps=len(choose_schedule(info.diffusion, config.steps)),
+        num_steps=len(choose_schedule(info.diffusion, config.steps, config.spacing)),
         eta=config.eta,
         clip_denoised=config.clip_denoised,
         project=config.project,
         low_res_noise=config.low_res_noise,
+        **modifiers(config),
         size=info.config.image_size,
         dtype=str(machine.precision(sources)).removeprefix("torch."),  # type: ignore[arg-type]
         plain=machine.plain,

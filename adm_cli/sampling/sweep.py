@@ -6,10 +6,12 @@ import os
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from adm_cli.checkpoints.sources import Sources, find_sources
 from adm_cli.config import DEFAULT_ROWS
 from adm_cli.devices import choose_device
+from adm_cli.diffusion.modifiers import modified, read_modifier
 from adm_cli.errors import NotFiniteError, RunError, UsageError
 from adm_cli.events import AnyPath, Note, OnEvent, as_words, ignore
 from adm_cli.files.fresh import fresh_folder, make_fresh_folder
@@ -26,6 +28,7 @@ from adm_cli.sampling.settings import (
     Interval,
     Machine,
     StageOptions,
+    choose_weak,
     read_interval,
 )
 from adm_cli.sampling.sweep_cells import (
@@ -68,6 +71,14 @@ def sweep(
     guide_interval: str | Interval | None = None,
     entropy_scaling: bool = False,
     cfg_interval: str | Interval | None = None,
+    guide_by: str | Sequence[str] | None = None,
+    divergence_weight: Numbers | None = None,
+    guide_every: Words | None = None,
+    spacing: str | Sequence[str] | None = None,
+    eps_scale: Numbers | None = None,
+    threshold: Numbers | None = None,
+    weak_model: AnyPath | None = None,
+    weak_scale: Numbers | None = None,
     ref: AnyPath | None = None,
     metrics: str | None = None,
     features: str = "inception",
@@ -86,9 +97,9 @@ def sweep(
 ) -> SweepResult:
     """Draws the same seeds over a grid of settings: contact sheet, table, curves.
 
-    As ``adm sweep``, whose options these are: ``scale``, ``cfg``, ``steps`` and ``sampler`` also
-    take lists. ``on_event`` sees every `events.Event`. Raises AdmError where the command would
-    print an error: UsageError for arguments that cannot be, before any work.
+    As ``adm sweep``, whose options these are: ``scale``, ``cfg``, ``steps``, ``sampler`` and what
+    `Modifiers` has also take lists. ``on_event`` sees every `events.Event`. Raises AdmError where
+    the command would print an error: UsageError for arguments that cannot be, before any work.
     """
     if rows < 1:
         raise UsageError(f"--rows must be at least 1, got {rows}")
@@ -97,6 +108,10 @@ def sweep(
     axes = Axes(
         _words("sampler", comma_list(sampler)), _words("steps", comma_list(steps)),
         _numbers("scale", comma_list(scale)), _numbers("cfg", comma_list(cfg)),
+        _modifiers(
+            guide_by=guide_by, divergence_weight=divergence_weight, guide_every=guide_every,
+            weak_scale=weak_scale, spacing=spacing, eps_scale=eps_scale, threshold=threshold,
+        ),
     )  # fmt: skip
     common = StageOptions(
         eta=eta, clip=clip, guide_interval=read_interval(guide_interval),
@@ -104,7 +119,8 @@ def sweep(
         cfg_interval=read_interval(cfg_interval, "--cfg-interval"),
     )  # fmt: skip
     guided = any(value is None or value != 0 for value in axes.scales)
-    models = _find_models(str(model), classifier, guided=guided)
+    weak = choose_weak(weak_model, axes.modifiers.get("weak_scale", [None]))
+    models = _find_models(str(model), classifier, guided=guided, weak=weak)
     images = select_images(
         models[0][1], as_words(class_), ".png", seed=seed, seeds=comma_list(seeds), num=num,
         total=total,
@@ -160,12 +176,23 @@ def _numbers(name: str, text: str | None) -> list[float | None]:
     return list(dict.fromkeys(values))
 
 
+def _modifiers(**asked: Numbers | str | Sequence[str] | None) -> dict[str, list[Any]]:
+    """Values along the axes that were asked for."""
+    texts = {name: comma_list(value) for name, value in asked.items() if value is not None}
+    return {
+        name: [read_modifier(name, word or "") for word in _words(name.replace("_", "-"), text)]
+        for name, text in texts.items()
+    }
+
+
 def _find_models(
-    text: str, classifier: AnyPath | None, *, guided: bool
+    text: str, classifier: AnyPath | None, *, guided: bool, weak: AnyPath | None
 ) -> list[tuple[str, Sources]]:
     """Labels, each its own, and weights; ``text`` is one name or several with commas between."""
     names = [text] if os.path.isfile(text) else [name.strip() for name in text.split(",")]
-    found = [find_sources(name, classifier, guided=guided) for name in dict.fromkeys(names)]
+    found = [
+        find_sources(name, classifier, guided=guided, weak=weak) for name in dict.fromkeys(names)
+    ]
     labels = [sources.model_name for sources in found]
     if len(set(labels)) < len(labels):  # runs/a/model.safetensors, runs/b/model.safetensors
         paths = [sources.model.path.absolute() for sources in found]
@@ -326,6 +353,7 @@ def _settings_row(cell: CellRun) -> TableRow:
         "scale": stage.scale,
         "cfg": stage.cfg,
         "eta": stage.eta,
+        **modified(stage),
         "num_steps": stage.num_steps,
         "images": len(cell.run.images),
     }

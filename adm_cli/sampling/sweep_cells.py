@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 import time
-from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +18,7 @@ import torch
 from adm_cli.checkpoints.loading import build_model
 from adm_cli.checkpoints.sources import Sources
 from adm_cli.config import ClassifierConfig, UNetConfig
+from adm_cli.diffusion.modifiers import NEUTRAL, modified
 from adm_cli.diffusion.samplers import SAMPLERS_WITH_ETA
 from adm_cli.errors import UsageError
 from adm_cli.events import Note, OnEvent, ignore
@@ -61,14 +64,20 @@ class Axes:
     steps: Sequence[str | None]
     scales: Sequence[float | None]
     cfgs: Sequence[float | None]
+    modifiers: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
     def points(self, common: StageOptions) -> Iterator[StageOptions]:
         """Every combination."""
-        for sampler in self.samplers:
-            for steps in self.steps:
-                for scale in self.scales:
-                    for cfg in self.cfgs:
-                        yield replace(common, sampler=sampler, steps=steps, scale=scale, cfg=cfg)
+        names = ("sampler", "steps", "scale", "cfg", *self.modifiers)
+        axes = (self.samplers, self.steps, self.scales, self.cfgs, *self.modifiers.values())
+        for values in itertools.product(*axes):
+            yield replace(common, **dict(zip(names, values, strict=True)))
+
+    def most(self, common: StageOptions) -> StageOptions:
+        """With a value along each axis that changes something, if there is one."""
+        found = {name: next((v for v in values if v != NEUTRAL[name]), NEUTRAL[name])
+                 for name, values in self.modifiers.items()}  # fmt: skip
+        return replace(common, **found)
 
 
 @dataclass(frozen=True)
@@ -97,7 +106,10 @@ class CellRun:
         guide = self.sources.classifier if self.guided else None
         there_and_back = 0.0 if guide is None else 2 * _gflop(guide.info.config)
         evaluations = 2 if uses_cfg(self.run.first, self.run.images) else 1
-        return evaluations * _gflop(self.sources.model.info.config) + there_and_back
+        weak = self.sources.weak if self.run.first.weak_scale != 1 else None
+        forward = _gflop(self.sources.model.info.config)
+        forward += 0.0 if weak is None else _gflop(weak.info.config)
+        return evaluations * forward + there_and_back
 
 
 @cache
@@ -179,14 +191,15 @@ def prepare_cells(
                 config = replace(config, eta=common.eta)
             stage = make_stage(sources, config, where)
             run = make_run([stage], [sources], images, where, "png")
-            cell = Cell(label, stage.sampler, stage.steps, stage.scale, stage.cfg)
+            beyond = tuple(modified(stage).items())
+            cell = Cell(label, stage.sampler, stage.steps, stage.scale, stage.cfg, beyond)
             found[cell.name] = CellRun(cell, sources, run, sweep.cell(cell.name))
             configs.append(config)
     cells = list(found.values())
     if common.eta is not None and all(cell.run.first.eta is None for cell in cells):
         able = " and ".join(SAMPLERS_WITH_ETA)
         raise UsageError(f"--eta {common.eta:g} has a meaning for {able} only")
-    check_modifiers(common, configs)
+    check_modifiers(axes.most(common), configs)
     for one in cells:
         one.folder.check(one.run, overwrite=overwrite)
     return cells

@@ -8,10 +8,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from adm_cli.diffusion.modifiers import NEUTRAL
 from adm_cli.files.tables import Panel
 
-AXES = ("model", "sampler", "steps", "scale", "cfg")
-_CURVES_OVER = {"scale": "guidance scale", "cfg": "classifier-free guidance", "num_steps": "steps"}
+AXES = ("model", "sampler", "steps", "scale", "cfg", *NEUTRAL)
+_OWN = AXES[:5]  # that every cell tells of; the others only where they are not neutral
+_CURVES_OVER = {
+    "scale": "guidance scale",
+    "cfg": "classifier-free guidance",
+    **{name: name.replace("_", " ") for name, value in NEUTRAL.items() if type(value) is not str},
+    "num_steps": "steps",
+}
 # Drawn together where each is a single line: the two halves of one question.
 _PAIRS = (("precision", "recall"), ("density", "coverage"))
 
@@ -25,12 +32,18 @@ class Cell:
     steps: str  # as for --steps; "" for every timestep
     scale: float
     cfg: float = 1.0
+    modified: tuple[tuple[str, Any], ...] = ()  # modifiers that are not neutral
+
+    def value(self, axis: str) -> Any:
+        """Its place along an axis."""
+        return getattr(self, axis) if axis in _OWN else dict(self.modified).get(axis, NEUTRAL[axis])
 
     @property
     def name(self) -> str:
         """Of its folder: ``tiny_ddim_25_scale4``, ``tiny_ddim_25_scale4_cfg2``."""
         parts = [self.model, self.sampler, self.steps or "all", f"scale{number(self.scale)}"]
         parts += [] if self.cfg == 1 else [f"cfg{number(self.cfg)}"]
+        parts += [f"{name}-{_text(value)}".replace("_", "-") for name, value in self.modified]
         return "_".join(re.sub(r"[^\w.-]", "-", part) for part in parts)
 
     def label(self, varied: Sequence[str]) -> str:
@@ -41,6 +54,7 @@ class Cell:
             "steps": f"{self.steps or 'all'} steps" if self.steps[:1] != "d" else self.steps,
             "scale": f"scale {number(self.scale)}",
             "cfg": f"cfg {number(self.cfg)}",
+            **{name: _named(name, self.value(name)) for name in NEUTRAL},
         }
         return "\n".join(texts[axis] for axis in varied or ("scale",))
 
@@ -52,7 +66,8 @@ def number(value: float) -> str:
 
 def axes_of(cells: Sequence[Cell]) -> dict[str, list[Any]]:
     """The values of each axis, in order."""
-    return {axis: list(dict.fromkeys(getattr(c, axis) for c in cells)) for axis in AXES}
+    found = {axis: list(dict.fromkeys(cell.value(axis) for cell in cells)) for axis in AXES}
+    return {a: v for a, v in found.items() if a in _OWN or v != [NEUTRAL[a]]}
 
 
 def varied_axes(cells: Sequence[Cell]) -> list[str]:
@@ -68,7 +83,13 @@ def spread(count: int, most: int) -> list[int]:
 
 def _named(axis: str, value: Any) -> str:
     """A value of an axis in a legend, where a bare cfg could be taken for a scale."""
-    return f"cfg {number(value)}" if axis == "cfg" else str(value)
+    if axis == "cfg" or axis in NEUTRAL:
+        return f"{axis.replace('_', ' ')} {_text(value)}"
+    return str(value)
+
+
+def _text(value: Any) -> str:
+    return number(value) if isinstance(value, (int, float)) else str(value)
 
 
 def curves(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> list[Panel]:
@@ -77,7 +98,7 @@ def curves(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> list[Pa
     ``rows`` have the axes, "num_steps", and the metrics and their errors as far as they are known.
     A line for each combination of the other axes; none if there is nothing to draw a line along.
     """
-    rows = [{"cfg": 1.0, **row} for row in rows]
+    rows = [{"cfg": 1.0, **NEUTRAL, **row} for row in rows]
     x = next((a for a in _CURVES_OVER if len({row[a] for row in rows}) > 1), None)
     if x is None or not metrics:
         return []

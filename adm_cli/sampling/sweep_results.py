@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 
 from adm_cli import __version__
+from adm_cli.diffusion.modifiers import NEUTRAL
 from adm_cli.errors import AdmError
 from adm_cli.events import Note
 from adm_cli.files.disk import remove_leftover
@@ -58,7 +59,14 @@ def mend_sweep(folder: SweepFolder, findings: Sequence[Finding]) -> Generator[Ev
     rows = list(found.rows.values())
     try:
         cells = [
-            Cell(row["model"], row["sampler"], row["steps"], row["scale"], row.get("cfg", 1.0))
+            Cell(
+                row["model"],
+                row["sampler"],
+                row["steps"],
+                row["scale"],
+                row.get("cfg", 1.0),
+                tuple((name, row[name]) for name in NEUTRAL if name in row),
+            )
             for row in rows
         ]
         images, sheet_rows = [row["images"] for row in rows], found.facts["sheet_rows"]

@@ -25,6 +25,7 @@ def verify(
     upsampler: AnyPath | None = None,
     inputs: AnyPath | Sequence[AnyPath] | None = None,
     device: str | None = None,
+    weak_model: AnyPath | None = None,
     *,
     on_event: OnEvent | None = None,
 ) -> list[Finding]:
@@ -40,6 +41,7 @@ def verify(
         None if upsampler is None else str(upsampler),
         tuple(as_paths(inputs or ())),
         device,
+        None if weak_model is None else str(weak_model),
     )
     return follow(_verify(Path(folder), now if repair else None), on_event)
 

@@ -1,0 +1,249 @@
+"""What changes sampling beyond the original, from option to picture, recipe and back; in pairs."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import adm_cli
+from adm_cli.config import SamplingConfig
+from adm_cli.diffusion.modifiers import NEUTRAL, OF_GUIDANCE
+from adm_cli.errors import ConfigError, RunError, UsageError
+from adm_cli.pictures.images import open_picture
+from adm_cli.sampling.pipeline import generate, load_pipeline
+from tests.conftest import TOY_DIFFUSION, TOY_UNET, Toys, save_toy
+
+# A value of each modifier that changes the toy's pictures, and what it needs beside it.
+CHANGES: dict[str, dict[str, Any]] = {
+    "guide_by": {"guide_by": "js"},
+    "divergence_weight": {"divergence_weight": 3.0, "guide_by": "fkl"},
+    "guide_every": {"guide_every": 2},
+    "weak_scale": {"weak_scale": 3.0},
+    "spacing": {"spacing": "quadratic"},
+    "eps_scale": {"eps_scale": 1.1},
+    "threshold": {"threshold": 0.6},
+}
+# The other ways to guide, which all of them meet.
+OTHERS: dict[str, dict[str, Any]] = {
+    "scale": {"scale": 0.0},
+    "cfg": {"cfg": 3.0},
+    "entropy_scaling": {"entropy_scaling": True},
+    "guide_interval": {"guide_interval": (0.0, 0.6)},
+}
+
+
+@pytest.fixture(scope="module")
+def null_toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A toy that can also draw without a class."""
+    path = tmp_path_factory.mktemp("null") / "null.safetensors"
+    return save_toy(path, replace(TOY_UNET, null_class=True))
+
+
+@pytest.fixture(scope="module")
+def weak_toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("weak") / "weak.safetensors"
+    return save_toy(path, replace(TOY_UNET, null_class=True), seed=5)
+
+
+@pytest.fixture
+def options(
+    null_toy: Path, toys: Toys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> dict[str, Any]:
+    monkeypatch.chdir(tmp_path)
+    return {
+        "model": null_toy, "classifier": toys.classifier, "class_": 1, "seeds": [3], "steps": 4,
+        "sampler": "ddim", "scale": 30.0, "device": "cpu",
+    }  # fmt: skip
+
+
+@pytest.fixture
+def changes(weak_toy: Path) -> dict[str, dict[str, Any]]:
+    """`CHANGES` as keywords of `adm_cli.sample`."""
+    weak = {"weak_model": weak_toy}
+    return {name: {**change, **(weak if name == "weak_scale" else {})}
+            for name, change in CHANGES.items()}  # fmt: skip
+
+
+def drawn(options: dict[str, Any], out: str) -> tuple[bytes, dict[str, Any]]:
+    """The one picture's values and its recipe."""
+    (path,) = adm_cli.sample(**options, out=out).paths()
+    pixels, recipe = open_picture(path)
+    assert recipe is not None
+    return pixels.tobytes(), dict(recipe)
+
+
+def weights(options: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: options[name] for name in ("model", "classifier", "weak_model") if name in options
+    }
+
+
+def test_every_modifier_is_tested() -> None:
+    assert set(CHANGES) == set(NEUTRAL)
+
+
+def test_neutral_values_change_no_byte(options: dict[str, Any]) -> None:
+    """Neither a picture's, its recipe's, nor the run's."""
+    adm_cli.sample(**options, out="a")
+    adm_cli.sample(**options, **NEUTRAL, out="b")
+    files = [sorted(p for p in Path(out).iterdir() if "lock" not in p.name) for out in "ab"]
+    for mine, other in zip(*files, strict=True):
+        assert mine.read_bytes() == other.read_bytes(), mine.name
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_modifier_reaches_picture_and_recipe(
+    name: str, options: dict[str, Any], changes: dict[str, dict[str, Any]]
+) -> None:
+    """It changes the picture, which is made again; the run goes on only with the same value."""
+    change = changes[name]
+    plain, recipe = drawn(options, "plain")
+    changed, told = drawn({**options, **change}, "changed")
+    assert plain != changed
+    added = {key: told[key] for key in told if told[key] != recipe.get(key)}
+    wanted = {key: value for key, value in change.items() if key in NEUTRAL}
+    assert added.items() >= wanted.items()
+    assert name in added
+    (path,) = Path("changed").glob("*.png")
+    asked = weights({**options, **change})
+    assert adm_cli.repro(path, **asked).identical
+    again = adm_cli.sample(**{**options, **change}, out="changed")
+    assert again.paths() == [path]
+    with pytest.raises(RunError, match=name):
+        adm_cli.sample(**options, out="changed")
+    stage = json.loads(Path("changed/run.json").read_text())["stages"][0]
+    assert stage[name] == told[name]
+
+
+def test_pairs_run_or_say_why_not(options: dict[str, Any], weak_toy: Path) -> None:
+    """Each two of them together: a way that neither goes alone, or a reason."""
+    ways = {**CHANGES, **OTHERS}
+    config = SamplingConfig(
+        seeds=(3,), classes=(1,), steps="3", sampler="ddim", scale=1.0, batch_size=1
+    )
+    pipeline = load_pipeline(
+        options["model"], options["classifier"], device="cpu", weak_model=weak_toy
+    )
+
+    def path(*names: str) -> torch.Tensor:
+        settings = {key: value for name in names for key, value in ways[name].items()}
+        xs: list[torch.Tensor] = []
+        list(generate(pipeline, replace(config, **settings), on_step=lambda s: xs.append(s.x)))
+        return torch.cat(xs)
+
+    alone = {name: path(name) for name in ways}
+    of_guidance = {*OF_GUIDANCE, "entropy_scaling", "guide_interval"}
+    for first, second in itertools.combinations(ways, 2):
+        if "scale" in (first, second) and {first, second} & of_guidance:
+            asked = {**options, **ways[first], **ways[second]}
+            with pytest.raises(UsageError, match="there is none: pass a --scale"):
+                adm_cli.sample(**asked, dry_run=True, out="o")
+        elif first not in ways[second] and second not in ways[first]:
+            together = path(first, second)
+            assert bool(together.isfinite().all())
+            for name in (first, second):
+                assert not torch.equal(together, alone[name]), (first, second)
+
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"guide_by": "kl"}, "guide_by is one of log-p, rkl, fkl, js, got 'kl'"),
+    ({"divergence_weight": 2.0}, "choose one by --guide-by"),
+    ({"divergence_weight": -1.0, "guide_by": "js"}, "from 0 to 1000, got -1"),
+    ({"divergence_weight": float("nan"), "guide_by": "js"}, "from 0 to 1000, got nan"),
+    ({"guide_every": 0}, "guide_every must be from 1 to 1e"),
+    ({"guide_every": 1.5}, "guide_every is a whole number, got 1.5"),
+    ({"guide_every": 2, "scale": 0}, "--guide-every: of a classifier's guidance"),
+    ({"spacing": "cubic"}, "spacing is one of uniform, trailing, quadratic, log-snr, lsun"),
+    ({"spacing": "trailing", "steps": "ddim4"}, "trailing spacing chooses .* got 'ddim4'"),
+    ({"spacing": "log-snr", "steps": 101}, "101 steps: expected from 1 to 100"),
+    ({"spacing": "lsun", "steps": 24}, "lsun spacing shares at least 25 steps, got 24"),
+    ({"eps_scale": 0}, "eps_scale must be from 0.5 to 2, got 0"),
+    ({"threshold": 1.5}, "threshold must be from 0.5 to 1, got 1.5"),
+    ({"weak_scale": 2.0}, "--weak-scale 2 needs a --weak-model"),
+    ({"weak_model": "tiny"}, "--weak-model tiny needs a --weak-scale"),
+    ({"weak_model": "tiny", "weak_scale": 2.0}, "makes 32x32 images, the model null 8x8"),
+    ({"weak_model": "tiny_classifier", "weak_scale": 2.0}, "holds a classifier model"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "words"), WRONG, ids=lambda v: str(v)[:40])
+def test_values_that_cannot_be(wrong: dict[str, Any], words: str, options: dict[str, Any]) -> None:
+    with pytest.raises((UsageError, ConfigError), match=words):
+        adm_cli.sample(**{**options, **wrong}, out="o")
+    assert not Path("o").exists()
+
+
+def test_types_that_cannot_be() -> None:
+    for wrong in ({"divergence_weight": "1"}, {"divergence_weight": True}, {"guide_by": 1}):
+        with pytest.raises(ConfigError, match=next(iter(wrong))):
+            SamplingConfig(seeds=(0,), classes=(None,), **wrong)
+
+
+def test_a_picture_that_is_not_guided_does_not_tell_of_guidance(options: dict[str, Any]) -> None:
+    Path("list.txt").write_text("0 1 0\n0 2 3\n")
+    options = {name: value for name, value in options.items() if name not in ("class_", "seeds")}
+    done = adm_cli.sample(
+        **{**options, "scale": 0.0}, guide_by="js", classes_file="list.txt", out="o"
+    )
+    recipes = [open_picture(path)[1] or {} for path in done.paths()]
+    assert [recipe.get("guide_by") for recipe in recipes] == [None, "js"]
+
+
+@pytest.mark.parametrize(
+    ("axis", "values"),
+    [("guide_by", "log-p,js"), ("weak_scale", [1.0, 3.0]), ("guide_every", [1, 2])],
+)
+def test_a_modifier_is_an_axis_of_a_sweep(
+    axis: str, values: Any, options: dict[str, Any], changes: dict[str, dict[str, Any]]
+) -> None:
+    sweep = {**options, **changes[axis], axis: values, "class_": 1, "num": 1}
+    del sweep["seeds"]
+    done = adm_cli.sweep(**sweep, out="s")
+    assert [row.get(axis, NEUTRAL[axis]) for row in done.rows] == [
+        NEUTRAL[axis], CHANGES[axis][axis],
+    ]  # fmt: skip
+    assert axis.replace("_", "-") in done.rows[1]["cell"]
+    assert axis in json.loads(Path("s/sweep.json").read_text())["axes"]
+    assert adm_cli.verify("s") == []
+    Path("s/sheet.png").unlink()
+    now: dict[str, Any] = {name: str(path) for name, path in weights(options).items()}
+    assert adm_cli.verify("s", repair=True, **now) == []
+
+
+def test_a_weak_model_of_another_kind(options: dict[str, Any], tmp_path: Path) -> None:
+    """Told before anything is drawn, in words."""
+    others = {
+        "different classes": {"config": replace(TOY_UNET, num_classes=6)},
+        "different classes ": {"config": TOY_UNET, "classes": {1: "moon"}},
+        "prediction is v": {"diffusion": replace(TOY_DIFFUSION, prediction="v")},
+        "num timesteps is 50": {"diffusion": replace(TOY_DIFFUSION, num_timesteps=50)},
+    }
+    for words, kind in others.items():
+        path = save_toy(tmp_path / "other.safetensors", **{"config": TOY_UNET, **kind})
+        with pytest.raises(UsageError, match=words.strip()):
+            adm_cli.sample(**options, weak_model=path, weak_scale=2.0, out="o")
+    path = save_toy(tmp_path / "other.safetensors", TOY_UNET)
+    with pytest.raises(UsageError, match="weak model was not trained to draw without a class"):
+        adm_cli.sample(**options, weak_model=path, weak_scale=2.0, cfg=2.0, out="o")
+    free = save_toy(tmp_path / "free.safetensors", replace(TOY_UNET, num_classes=None), {})
+    assert adm_cli.sample(**options, weak_model=free, weak_scale=2.0, cfg=2.0, out="o").paths()
+
+
+def test_the_weak_model_is_needed_again(options: dict[str, Any], weak_toy: Path) -> None:
+    asked = {**options, "weak_model": weak_toy, "weak_scale": 2.0}
+    (path,) = adm_cli.sample(**asked, out="o").paths()
+    with pytest.raises(UsageError, match="pass their file with --weak-model"):
+        adm_cli.repro(path, **weights(options))
+    before = path.read_bytes()
+    path.unlink()
+    now: dict[str, Any] = {name: str(file) for name, file in weights(asked).items()}
+    with pytest.raises(RunError, match="drawn with another weak model"):
+        adm_cli.verify("o", repair=True, **{**now, "weak_model": now["model"]})
+    assert adm_cli.verify("o", repair=True, **now) == []
+    assert path.read_bytes() == before
