@@ -239,9 +239,10 @@ class Recommended:
     guide_interval: tuple[float, float] | None = None  # None: as the schedule needs it
     cfg: float = 1.0  # weight of classifier-free guidance; 1 is off
     cfg_interval: tuple[float, float] | None = None
+    temperature: float = 1.0  # of all noise; below 1 smoother
 
     def __post_init__(self) -> None:
-        for name in ("scale", "cfg"):
+        for name in ("scale", "cfg", "temperature"):
             if not math.isfinite(getattr(self, name)):
                 raise ConfigError(f"{name} must be a finite number, got {getattr(self, name)}")
         for name in ("guide_interval", "cfg_interval"):
@@ -274,6 +275,7 @@ class SamplingConfig(Modifiers):
     cfg_interval: tuple[float, float] | None = None  # as guide_interval, of cfg
     project: int = 0  # passes of back projection onto what an upsampler enlarges
     low_res_noise: float | None = None  # laid on that, in [-1, 1]; None: as the model recommends
+    temperature: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -75,6 +75,7 @@ class Preset(Recommended):
     upsampler: str | None = None  # enlarges what the model draws: a checkpoint or an enlargement
     upsampler_sampler: str = "ddpm"
     upsampler_steps: str = "250"
+    upsampler_temperature: float = 1.0
     fid: float | None = None
     fid_note: str = ""
 

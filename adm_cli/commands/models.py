@@ -19,6 +19,7 @@ from adm_cli.commands import console, options
 # in the table; JSON has them
 _HIDDEN = (
     *("model", "classifier", "upsampler", "upsampler_sampler", "upsampler_steps"),
+    "upsampler_temperature",
     *("guide_interval", "cfg", "cfg_interval", "missing", "fid_note"),
 )
 
@@ -65,6 +66,7 @@ def _row(preset: Preset) -> dict[str, Any]:
         "steps": preset.steps,
         "upsampler_sampler": preset.upsampler_sampler if sampled else None,
         "upsampler_steps": preset.upsampler_steps if sampled else None,
+        "upsampler_temperature": preset.upsampler_temperature if sampled else None,
         "scale": preset.scale,
         "guide_interval": preset.guide_interval,
         "cfg": preset.cfg,

@@ -143,6 +143,14 @@ Threshold = Annotated[
         help="Dynamic thresholding: scale each predicted x_0 by this quantile, such as 0.995.",
     ),
 ]
+Temperature = Annotated[
+    Optional[float],
+    typer.Option(
+        "--temperature",
+        help="Scales all noise: below 1 smoother and alike. Default: what the model recommends, 1 "
+        "for most.",
+    ),
+]
 WeakModel = Annotated[
     Optional[str],
     typer.Option(

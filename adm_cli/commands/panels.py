@@ -10,7 +10,7 @@ _GUIDANCE = (
     "classifier guide_interval entropy_scaling guide_by divergence_weight "
     "guide_every cfg cfg_interval weak_model weak_scale"
 )
-_SAMPLER = "sampler steps spacing eta clip eps_scale threshold"
+_SAMPLER = "sampler steps spacing eta clip eps_scale threshold temperature"
 _MACHINE = "batch_size device dtype shard"
 _OUTPUT = "format grid animate overwrite dry_run json quiet"
 
@@ -23,21 +23,21 @@ PANELS: dict[str, dict[str, str]] = {
         "Guidance": _GUIDANCE,
         "Sampler": _SAMPLER,
         "Second stage": "upsampler no_upsample keep_base upsample_sampler upsample_steps "
-        "upsample_project upsample_noise",
+        "upsample_project upsample_noise upsample_temperature",
         "Machine": _MACHINE,
         "Output": _OUTPUT,
     },
     "upsample": {
         USUAL: "model steps class_ seed out",
         "Images": "seeds resize",
-        "Sampler": "sampler eta clip project noise",
+        "Sampler": "sampler eta clip project noise temperature",
         "Machine": _MACHINE,
         "Output": _OUTPUT,
     },
     "sweep": {
         USUAL: "model class_ seeds scale out",
         "Axes": "steps sampler cfg guide_by divergence_weight guide_every weak_scale spacing "
-        "eps_scale threshold",
+        "eps_scale threshold temperature",
         "Of all cells": "eta guide_interval cfg_interval entropy_scaling classifier weak_model",
         "Images": "num total seed",
         "Scores": "ref metrics features inception",

@@ -77,6 +77,7 @@ def sample(
     spacing: options.Spacing = "uniform",
     eps_scale: options.EpsScale = 1.0,
     threshold: options.Threshold = None,
+    temperature: options.Temperature = None,
     seed: Annotated[
         Optional[int],
         typer.Option("--seed", help="Seed of the first image; each next one adds 1. Default: 0."),
@@ -121,6 +122,10 @@ def sample(
     upsample_noise: Annotated[
         Optional[float],
         typer.Option("--upsample-noise", help=options.LOW_RES_NOISE_HELP),
+    ] = None,
+    upsample_temperature: Annotated[
+        Optional[float],
+        typer.Option("--upsample-temperature", help="Scales the upsampler's noise."),
     ] = None,
     shard: options.ShardOption = None,
     out: options.RunOut = None,

@@ -71,6 +71,9 @@ def sweep(
         Optional[str],
         typer.Option("--threshold", help="Quantiles of dynamic thresholding, such as 0.99,0.995."),
     ] = None,
+    temperature: Annotated[
+        Optional[str], typer.Option("--temperature", help="Scales of all noise, such as 0.9,1.")
+    ] = None,
     weak_model: options.WeakModel = None,
     weak_scale: Annotated[
         Optional[str],

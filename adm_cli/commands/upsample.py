@@ -66,6 +66,7 @@ def upsample(
     noise: Annotated[
         Optional[float], typer.Option("--noise", help=options.LOW_RES_NOISE_HELP)
     ] = None,
+    temperature: options.Temperature = None,
     batch_size: options.Batch = None,
     resize: Annotated[
         bool,

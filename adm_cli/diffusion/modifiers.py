@@ -23,6 +23,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "weak_scale": (-1000, 1000),
     "eps_scale": (0.5, 2),
     "threshold": (0.5, 1),
+    "temperature": (0, 2),
 }
 _CHOICES: dict[str, tuple[str, ...]] = {"guide_by": get_args(GuideBy), "spacing": get_args(Spacing)}
 OF_GUIDANCE = (
@@ -46,6 +47,7 @@ class Modifiers:
     spacing: Spacing = "uniform"  # of the timesteps, for a number of steps: see `spacing`
     eps_scale: float = 1.0  # divides the predicted noise: see `process.scaled_eps`
     threshold: float | None = None  # quantile of `process.dynamic_threshold`; None: none
+    temperature: float | None = 1.0  # of all noise; None: not chosen
 
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():

@@ -27,7 +27,12 @@ def recommended(sources: Sources) -> Recommended:
     """How the model is best sampled: as its preset says, its file, or else as the original."""
     preset, info = sources.preset, sources.model.info
     if preset is not None and info.kind == "upsampler":
-        return Recommended(sampler=preset.upsampler_sampler, steps=preset.upsampler_steps, scale=0)
+        return Recommended(
+            sampler=preset.upsampler_sampler,
+            steps=preset.upsampler_steps,
+            scale=0,
+            temperature=preset.upsampler_temperature,
+        )
     return preset or info.recommended or Recommended()
 
 
@@ -99,6 +104,7 @@ def resolve(
         if config.scale is None
         else config.scale,
         cfg=common_cfg(sources, config.classes) if config.cfg is None else config.cfg,
+        temperature=known.temperature if config.temperature is None else config.temperature,
     )
     guide_interval, cfg_interval = config.guide_interval, config.cfg_interval
     if guide_interval is None:

@@ -312,7 +312,11 @@ def _sample_batch(
     model = pipeline.model
     real = torch.float64 if pipeline.dtype == torch.float64 else torch.float32
     shape = (model.config.in_channels, *model.config.image_size)
-    draw = noise_source(seeds if small is None else [upsampling_seed(s) for s in seeds], shape)
+    own = noise_source(seeds if small is None else [upsampling_seed(s) for s in seeds], shape)
+    temperature = 1.0 if config.temperature is None else config.temperature
+
+    def draw() -> Tensor:
+        return own() * temperature
 
     def noise(_i: int, like: Tensor) -> Tensor:
         return send(draw(), like.device, like.dtype)

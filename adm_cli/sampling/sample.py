@@ -64,6 +64,7 @@ def sample(
     spacing: str = "uniform",
     eps_scale: float = 1.0,
     threshold: float | None = None,
+    temperature: float | None = None,
     seed: int | None = None,
     seeds: Seeds | None = None,
     batch_size: int | None = None,
@@ -78,6 +79,7 @@ def sample(
     upsample_steps: str | int | None = None,
     upsample_project: int | None = None,
     upsample_noise: float | None = None,
+    upsample_temperature: float | None = None,
     shard: str | None = None,
     out: AnyPath | None = None,
     format: str = "png",
@@ -98,7 +100,7 @@ def sample(
     changes: dict[str, Any] = {
         "guide_by": guide_by, "divergence_weight": divergence_weight,
         "guide_every": guide_every, "spacing": spacing, "eps_scale": eps_scale,
-        "threshold": threshold,
+        "threshold": threshold, "temperature": temperature,
         "weak_scale": 1.0 if weak_scale is None else weak_scale,
     }  # fmt: skip
     options = StageOptions(
@@ -109,7 +111,7 @@ def sample(
     )  # fmt: skip
     later = StageOptions(
         sampler=upsample_sampler, steps=comma_list(upsample_steps), project=upsample_project,
-        noise=upsample_noise, clip=clip,
+        noise=upsample_noise, clip=clip, temperature=upsample_temperature,
     )  # fmt: skip
     classes, texts = as_words(class_), comma_list(seeds)
     lines = _class_list(path_or_none(classes_file), classes, texts, total)
@@ -200,7 +202,7 @@ def _settings(run: Run, sources: Sources) -> dict[str, Any]:
         "classifier": stage.classifier,
         "scale": stage.scale,
         "cfg": stage.cfg,
-        **{name: value for name, value in modifiers.items() if value},
+        **{k: v for k, v in modifiers.items() if v is not None and v is not False},
         "sampler": stage.sampler,
         "steps": stage.steps,
         "num_steps": stage.num_steps,
@@ -227,4 +229,5 @@ def _upsampling_settings(run: Run) -> dict[str, Any]:
     return {
         "upsampler": stage.model,
         **{f"upsampler_{name}": getattr(stage, name) for name in names},
+        **{f"upsampler_{name}": value for name, value in modified(stage).items()},
     }

@@ -61,6 +61,7 @@ class StageOptions(Modifiers):
     cfg_interval: Interval | None = None
     project: int | None = None  # these two of an upsampler
     noise: float | None = None
+    temperature: float | None = None
 
 
 def read_interval(text: str | Interval | None, option: str = "--guide-interval") -> Interval | None:
@@ -181,6 +182,7 @@ def enlarging_config(
         clip_denoised=options.clip,
         project=passes if passes is not None else default_projection(sources.model.info),
         low_res_noise=choose_low_res_noise(sources, options.noise),
+        temperature=options.temperature,
     )
     config = resolve(sources, config)
     choose_sampler(config.sampler, config.eta)

@@ -77,6 +77,7 @@ def sweep(
     spacing: str | Sequence[str] | None = None,
     eps_scale: Numbers | None = None,
     threshold: Numbers | None = None,
+    temperature: Numbers | None = None,
     weak_model: AnyPath | None = None,
     weak_scale: Numbers | None = None,
     ref: AnyPath | None = None,
@@ -111,6 +112,7 @@ def sweep(
         _modifiers(
             guide_by=guide_by, divergence_weight=divergence_weight, guide_every=guide_every,
             weak_scale=weak_scale, spacing=spacing, eps_scale=eps_scale, threshold=threshold,
+            temperature=temperature,
         ),
     )  # fmt: skip
     common = StageOptions(

@@ -12,6 +12,7 @@ from adm_cli.checkpoints.presets import CHECKPOINTS
 from adm_cli.checkpoints.sources import Sources, find_upsampler
 from adm_cli.config import UNetConfig
 from adm_cli.devices import choose_device
+from adm_cli.diffusion.modifiers import modified
 from adm_cli.errors import RunError, UsageError
 from adm_cli.events import AnyPath, Note, OnEvent, as_paths
 from adm_cli.sampling.arguments import Seeds, comma_list, path_or_none
@@ -45,6 +46,7 @@ def upsample(
     seeds: Seeds | None = None,
     project: int | None = None,
     noise: float | None = None,
+    temperature: float | None = None,
     batch_size: int | None = None,
     resize: bool = False,
     value_range: str | None = None,
@@ -80,8 +82,9 @@ def upsample(
         pictures, sources, comma_list(class_), seed, comma_list(seeds), outputs.suffix
     )
     options = StageOptions(
-        sampler=sampler, steps=comma_list(steps), eta=eta, clip=clip, project=project, noise=noise
-    )
+        sampler=sampler, steps=comma_list(steps), eta=eta, clip=clip, project=project, noise=noise,
+        temperature=temperature,
+    )  # fmt: skip
     where = Machine(choose_device(part.device), dtype, batch_size, plain)
     run = _run(sources, images, options, where, outputs)
     if pictures.values is not None:
@@ -178,6 +181,7 @@ def _settings(run: Run, pictures: int) -> dict[str, Any]:
              "low_res_noise")  # fmt: skip
     return {
         **{name: getattr(stage, name) for name in names},
+        **modified(stage),
         "pictures": pictures,
         "classes": list(dict.fromkeys(row.first.class_id for row in run.images.rows)),
         "images": len(run.images),

@@ -28,6 +28,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "spacing": {"spacing": "quadratic"},
     "eps_scale": {"eps_scale": 1.1},
     "threshold": {"threshold": 0.6},
+    "temperature": {"temperature": 0.5},
 }
 # The other ways to guide, which all of them meet.
 OTHERS: dict[str, dict[str, Any]] = {
@@ -247,3 +248,17 @@ def test_the_weak_model_is_needed_again(options: dict[str, Any], weak_toy: Path)
         adm_cli.verify("o", repair=True, **{**now, "weak_model": now["model"]})
     assert adm_cli.verify("o", repair=True, **now) == []
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpm++2m"])
+def test_without_noise_every_seed_draws_the_same(options: dict[str, Any], sampler: str) -> None:
+    """Temperature 0 leaves nothing that a seed could change; 1 is as if it were not there."""
+    options |= {"sampler": sampler, "seeds": [3, 4]}
+    pictures = {}
+    for temperature in (None, 0.0, 1.0):
+        run = adm_cli.sample(**options, temperature=temperature, out=f"{sampler}-{temperature}")
+        pictures[temperature] = [path.read_bytes() for path in run.paths()]
+    one, other = (open_picture(path)[0] for path in Path(f"{sampler}-0.0").glob("*.png"))
+    assert (one == other).all()
+    assert pictures[1.0] == pictures[None]
+    assert len(set(pictures[1.0])) == 2
