@@ -60,9 +60,12 @@ def choose_dtype(name: str, device: torch.device, *, use_fp16: bool) -> torch.dt
     return DTYPES[name]
 
 
-def cpu_threads(device: torch.device) -> int | None:
-    """The number of threads that computes on a CPU, on which rounding depends; None elsewhere."""
-    return torch.get_num_threads() if device.type == "cpu" else None
+def cpu_threads(device: torch.device, processes: int = 1) -> int | None:
+    """The number of threads that computes on a CPU, on which rounding depends; None elsewhere.
+
+    Of each of several processes that share the CPU: at least one.
+    """
+    return max(1, torch.get_num_threads() // processes) if device.type == "cpu" else None
 
 
 def use_threads(count: object) -> bool:

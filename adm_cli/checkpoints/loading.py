@@ -137,15 +137,17 @@ def load_model(
     return model.eval().requires_grad_(False)
 
 
-def hasten_on_cpu(model: Model, device: torch.device) -> None:
+def hasten_on_cpu(model: Model, device: torch.device, *, gradient: bool = True) -> None:
     """`hasten` of a loaded ``model`` in the dtypes and on the processors where that pays.
 
-    In float32 the gradient of a classifier gains nothing with vectors of 256 bits.
+    In float32 the ``gradient`` of a classifier, if that is wanted of it, gains nothing with vectors
+    of 256 bits.
     """
     if device.type != "cpu" or model.torso_dtype not in (torch.float32, torch.bfloat16):
         return
     short = torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2")
-    if isinstance(model, NoisyClassifier) and model.torso_dtype == torch.float32 and short:
+    narrow = model.torso_dtype == torch.float32 and short
+    if gradient and narrow and isinstance(model, NoisyClassifier):
         return
     hasten(model, pack=can_pack(model.torso_dtype))
 

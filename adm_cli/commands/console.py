@@ -69,8 +69,8 @@ class SamplingProgress:
     def __init__(self, images: int, steps: int, *, quiet: bool) -> None:
         self.images, self.steps, self.quiet = images, steps, quiet
         self.done_images = 0
-        self.batch = 1  # images of the batch that is being drawn
-        self.step = 0
+        self.step = 0  # the latest
+        self._batches: dict[int, tuple[int, int]] = {}  # images and step, of each worker's batch
         self.started = self.printed = time.monotonic()
         self._bar: Any = None
         self._task: Any = None
@@ -103,24 +103,31 @@ class SamplingProgress:
     def elapsed(self) -> float:
         return time.monotonic() - self.started
 
-    def advance(self, batch: int, left: int) -> None:
+    def advance(self, batch: int, left: int, worker: int = 0) -> None:
         """A sampling step of a batch (padding included) is done, and ``left`` are to come."""
-        self.batch = min(batch, self.images - self.done_images)
-        self.step = self.steps - left  # not a count: a batch that ran out of memory starts over
+        # not a count: a batch that ran out of memory starts over
+        self._batches[worker] = (batch, self.steps - left)
+        self.step = self.steps - left
         self._update()
 
-    def finish_batch(self, images: int) -> None:
+    def finish_batch(self, images: int, worker: int = 0) -> None:
         self.done_images += images
+        self._batches.pop(worker, None)
         self.step = 0
         self._update()
 
+    def _done(self) -> float:
+        """Images, those under way in part."""
+        under_way = sum(images * step / self.steps for images, step in self._batches.values())
+        return self.done_images + min(under_way, self.images - self.done_images)
+
     def _update(self) -> None:
         if self._bar is not None:
-            done = self.done_images * self.steps + self.step * self.batch
+            done = self._done() * self.steps
             self._bar.update(self._task, completed=done, images=self.done_images, step=self.step)
         elif not self.quiet and time.monotonic() - self.printed >= PLAIN_SECONDS:
             self.printed = time.monotonic()
-            fraction = (self.done_images + self.batch * self.step / self.steps) / self.images
+            fraction = self._done() / self.images
             left = (self.printed - self.started) * (1 / fraction - 1)
             note(
                 f"{self.done_images}/{self.images} images, step {self.step}/{self.steps}, "

@@ -46,6 +46,7 @@ def evaluate_classifier(
     skip_bad: options.SkipBad = False,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
+    plain: options.Plain = False,
     out: Annotated[
         Optional[Path],
         typer.Option("--out", "-o", help="Folder for tables (CSV, JSON) and a plot."),
@@ -67,8 +68,8 @@ def evaluate_classifier(
             found = judge(
                 data, classifier=classifier, num=num, timesteps=timesteps, at=at, labels=labels,
                 value_range=value_range, class_=class_, seed=seed, batch_size=batch_size,
-                skip_bad=skip_bad, device=device, dtype=dtype, out=out, overwrite=overwrite,
-                on_event=progress,
+                skip_bad=skip_bad, device=device, dtype=dtype, plain=plain, out=out,
+                overwrite=overwrite, on_event=progress,
             )  # fmt: skip
     finally:  # also when interrupted: what was computed is shown, and called a part
         found = found or progress.result

@@ -42,6 +42,7 @@ def nll(
     ] = True,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
+    plain: options.Plain = False,
     out: Annotated[
         Optional[Path],
         typer.Option(
@@ -69,7 +70,7 @@ def nll(
         what = plan_nll(
             data, model=model, num=num, steps=steps, labels=labels, value_range=value_range,
             class_=class_, seed=seed, batch_size=batch_size, clip=clip, device=device, dtype=dtype,
-            on_event=progress,
+            plain=plain, on_event=progress,
         )  # fmt: skip
         show_costs(nll_costs(what), json=json)
         return
@@ -79,7 +80,8 @@ def nll(
             found = measure(
                 data, model=model, num=num, steps=steps, labels=labels, value_range=value_range,
                 class_=class_, seed=seed, batch_size=batch_size, skip_bad=skip_bad, clip=clip,
-                device=device, dtype=dtype, out=out, overwrite=overwrite, on_event=progress,
+                device=device, dtype=dtype, plain=plain, out=out, overwrite=overwrite,
+                on_event=progress,
             )  # fmt: skip
     finally:  # also when interrupted: what was computed is shown, and called a part
         found = found or progress.result

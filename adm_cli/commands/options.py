@@ -222,6 +222,12 @@ ShardOption = Annotated[
         "--shard", help="i/n: only the i-th of n parts, from 1; torchrun's processes share it."
     ),
 ]
+Workers = Annotated[
+    int,
+    typer.Option(
+        "--workers", help="Processes that share the run and the CPU's cores; for bulk, one a core."
+    ),
+]
 Features = Annotated[
     str,
     typer.Option(

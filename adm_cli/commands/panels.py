@@ -11,7 +11,7 @@ _GUIDANCE = (
     "guide_every cfg cfg_interval weak_model weak_scale"
 )
 _SAMPLER = "sampler steps spacing eta clip eps_scale threshold temperature"
-_MACHINE = "batch_size device dtype shard"
+_MACHINE = "batch_size device dtype plain workers shard"
 _OUTPUT = "format grid animate overwrite dry_run json quiet"
 
 # By command: its usual options, in this order, then panels. What is named nowhere keeps its own

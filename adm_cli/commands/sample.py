@@ -128,6 +128,7 @@ def sample(
         typer.Option("--upsample-temperature", help="Scales the upsampler's noise."),
     ] = None,
     shard: options.ShardOption = None,
+    workers: options.Workers = 1,
     out: options.RunOut = None,
     format: options.Format = "png",
     grid: options.Grid = False,

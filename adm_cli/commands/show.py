@@ -84,11 +84,11 @@ class Show:
     def _step(self, event: Any) -> None:
         signals.check()
         if self._progress is not None:
-            self._progress.advance(event.images, event.left)
+            self._progress.advance(event.images, event.left, event.worker)
 
     def _batch(self, event: Any) -> None:
         if self._progress is not None:
-            self._progress.finish_batch(event.images)
+            self._progress.finish_batch(event.images, event.worker)
 
     def _image(self, event: Any) -> None:
         if self.images and self.json:

@@ -78,6 +78,7 @@ def upsample(
     plain: options.Plain = False,
     clip: options.Clip = True,
     shard: options.ShardOption = None,
+    workers: options.Workers = 1,
     out: options.RunOut = None,
     format: options.Format = "png",
     grid: options.Grid = False,

@@ -212,6 +212,9 @@ class ImageArrays:
         pixels: Pixels = self.images.read(index, 1)[0]
         return pixels
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return read_image_arrays, (self.path,)  # another process opens the file for itself
+
 
 def image_array(npz: Npz) -> NpzArray:
     """``arr_0``, uint8 [N, H, W, 3]; raises UsageError for anything else."""

@@ -8,18 +8,16 @@ from typing import Any
 
 import torch
 
-from adm_cli.checkpoints.loading import load_model
 from adm_cli.models.cost import activation_bytes, forward_gflops
 from adm_cli.models.unet import SuperResUNet, UNet
-from adm_cli.reports.nll import Measurement
+from adm_cli.reports.nll import Measurement, load_net
 
 _PATIENCE = 3.0  # seconds: a first pass that takes longer is taken for all
 
 
 def nll_costs(what: Measurement) -> dict[str, Any]:
     """Pictures, evaluations of the network, TFLOP, seconds, and bytes of memory."""
-    net = load_model(what.file, device=what.device, dtype=what.dtype)
-    assert isinstance(net, UNet)
+    net = load_net(what)
     pictures, steps = len(what.images), len(what.schedule)
     batch = min(what.batch_size, pictures)
     batches = math.ceil(pictures / batch)

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from torch import Tensor
+import numpy as np
 
 from adm_cli.checkpoints.sources import find_sources
-from adm_cli.config import SamplingConfig
-from adm_cli.diffusion.steps import SampleStep
+from adm_cli.devices import choose_device
 from adm_cli.events import Count, Note, OnEvent
+from adm_cli.pictures.images import Pixels
 from adm_cli.reports.measure import Extractor, Measured, features_needed, measure
-from adm_cli.sampling.defaults import choose_schedule
-from adm_cli.sampling.pipeline import Pipeline, generate, load_pipeline
-from adm_cli.sampling.recipe import stage_config
+from adm_cli.sampling.batch import class_and_seed, refuse_overflow
+from adm_cli.sampling.defaults import remarks
+from adm_cli.sampling.events import Step
+from adm_cli.sampling.paint import FinishedBatch, ImageTask, NetworkPainter, paint
+from adm_cli.sampling.pipeline import Pipeline, load_stage
+from adm_cli.sampling.run import Run
 from adm_cli.sampling.select import select_images
 from adm_cli.sampling.settings import (
     Machine,
     StageOptions,
     distinct_kinds,
+    make_run,
     make_stage,
     sampling_config,
 )
@@ -47,40 +51,49 @@ class Drawn:
     """Samples that are to be drawn."""
 
     name: str
+    run: Run
     pipeline: Pipeline
-    config: SamplingConfig
     remarks: list[str]
+    notes: list[str]  # what a person should know of the settings
 
     @property
     def size(self) -> tuple[int, int]:
-        return self.pipeline.model.config.image_size
+        return self.run.size
 
     @property
     def count(self) -> int:
-        return len(self.config.seeds)
+        return len(self.run.images)
 
     def measure(
         self, extractor: Extractor, metrics: tuple[str, ...], on_event: OnEvent
     ) -> Measured:
         """Draws and measures batch by batch: no image is kept."""
-        steps = len(choose_schedule(self.pipeline.diffusion, self.config.steps))
-        done = 0
+        for text in self.notes:
+            on_event(Note(text))
+        return measure(
+            self._batches(on_event), extractor, count=self.count, keep=features_needed(metrics)
+        )
 
-        def on_step(step: SampleStep) -> None:
-            batch = min(step.x.shape[0], self.count - done)
-            on_event(Count("images", done + batch * (1 - step.i / steps), self.count))
+    def _batches(self, on_event: OnEvent) -> Iterator[Pixels]:
+        """uint8 [n, H, W, 3] each; raises NotFiniteError."""
+        painter, done = NetworkPainter(self.run, self.run.first, self.pipeline), 0
+        tasks = [ImageTask(image) for image in self.run.images]
+        for found in paint([painter], self.run, tasks):
+            if isinstance(found, Note):
+                on_event(found)
+            elif isinstance(found, Step):
+                batch = min(found.images, self.count - done)
+                part = 1 - found.left / painter.steps
+                on_event(Count("images", done + batch * part, self.count))
+            else:
+                yield _pixels(found)
+                done += len(found)
 
-        def batches() -> Iterator[Tensor]:
-            nonlocal done
-            for batch in generate(
-                self.pipeline, self.config, on_step=on_step,
-                on_note=lambda text: on_event(Note(text)),
-            ):  # fmt: skip
-                batch.check_finite()
-                yield batch.images
-                done += len(batch.seeds)
 
-        return measure(batches(), extractor, count=self.count, keep=features_needed(metrics))
+def _pixels(batch: FinishedBatch) -> Pixels:
+    lost = [done.image for done in batch if done.pixels is None]
+    refuse_overflow([class_and_seed(image.class_id, image.seed) for image in lost], len(batch))
+    return np.stack([done.pixels for done in batch if done.pixels is not None])
 
 
 def open_drawn(drawing: Drawing, device: str) -> Drawn:
@@ -93,7 +106,12 @@ def open_drawn(drawing: Drawing, device: str) -> Drawn:
         scale=drawing.scale, sampler=drawing.sampler, steps=drawing.steps, cfg=drawing.cfg
     )
     config = sampling_config(sources, distinct_kinds(images), options)
-    pipeline = load_pipeline(sources, guided=config.scale != 0, device=device)
-    stage = make_stage(sources, config, Machine(pipeline.device))
-    whole = replace(stage_config(stage, images, 1), batch_size=None)
-    return Drawn(sources.model_name, pipeline, whole, [])
+    machine = Machine(choose_device(device))
+    stage = make_stage(sources, config, machine)
+    run = make_run([stage], [sources], images, machine, "png")
+    pipeline = load_stage(
+        sources, machine.device, machine.precision(sources), guided=config.guided,
+        plain=machine.plain,
+    )  # fmt: skip
+    notes = [*remarks(config, sources.model.info.diffusion)]
+    return Drawn(sources.model_name, run, pipeline, [], notes)

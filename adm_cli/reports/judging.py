@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from adm_cli.checkpoints.format import ModelFile
-from adm_cli.checkpoints.loading import find_weights, load_model
+from adm_cli.checkpoints.loading import find_weights, hasten_on_cpu, load_model
 from adm_cli.checkpoints.presets import PRESETS
 from adm_cli.devices import choose_device, choose_dtype
 from adm_cli.errors import AdmError, UsageError
@@ -70,6 +70,7 @@ def evaluate_classifier(
     skip_bad: bool = False,
     device: str = "auto",
     dtype: str = "auto",
+    plain: bool = False,
     out: AnyPath | None = None,
     overwrite: bool = False,
     on_event: OnEvent = ignore,
@@ -104,6 +105,8 @@ def evaluate_classifier(
     _prepare(folder, overwrite=overwrite)
     model = load_model(file, device=where, dtype=compute)
     assert isinstance(model, NoisyClassifier)
+    if not plain:
+        hasten_on_cpu(model, where, gradient=False)
     report = ClassifierReport(steps, file.info.diffusion.num_timesteps, file.info.classes)
     total, done, started = len(images), 0, time.monotonic()
 

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adm_cli.checkpoints.loading import find_weights, load_inception, load_model
+from adm_cli.checkpoints.loading import find_weights, hasten_on_cpu, load_inception, load_model
 from adm_cli.checkpoints.presets import INCEPTION
 from adm_cli.config import ClassifierConfig
 from adm_cli.devices import choose_device, out_of_memory, reproducible_kernels
@@ -127,6 +127,7 @@ def load_extractor(
         )
     model = load_model(file, device=where)
     assert isinstance(model, NoisyClassifier)
+    hasten_on_cpu(model, where, gradient=False)
     return Extractor(
         "classifier", file.name, file.content_sha256, config.image_size, where,
         _ClassifierNetwork(model),

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from adm_cli.checkpoints.format import ModelFile, read_tensors, write_tensors
-from adm_cli.checkpoints.loading import find_weights, load_model
+from adm_cli.checkpoints.loading import find_weights, hasten_on_cpu, load_model
 from adm_cli.config import UNetConfig
 from adm_cli.devices import choose_device, choose_dtype
 from adm_cli.diffusion.schedule import NoiseSchedule
@@ -87,6 +87,7 @@ class Measurement:
     steps: str | None
     device: torch.device
     dtype: torch.dtype
+    plain: bool
     batch_size: int
 
     def settings(self) -> dict[str, Any]:
@@ -103,7 +104,12 @@ class Measurement:
 
     def key(self) -> str:
         """Two measurements with the same key may share what was measured."""
-        facts = {**self.settings(), "dtype": str(self.dtype), "set": self.images.fingerprint()}
+        facts = {
+            **self.settings(),
+            "dtype": str(self.dtype),
+            "plain": self.plain,
+            "set": self.images.fingerprint(),
+        }
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
@@ -122,6 +128,7 @@ def nll(
     clip: bool = True,
     device: str = "auto",
     dtype: str = "auto",
+    plain: bool = False,
     out: AnyPath | None = None,
     overwrite: bool = False,
     on_event: OnEvent = ignore,
@@ -140,7 +147,7 @@ def nll(
     what = plan_nll(
         data, model=model, num=num, steps=steps, labels=labels, value_range=value_range,
         class_=class_, seed=seed, batch_size=batch_size, clip=clip, device=device, dtype=dtype,
-        on_event=on_event,
+        plain=plain, on_event=on_event,
     )  # fmt: skip
     place = None if out is None else Path(out)
     check_output(place, overwrite=overwrite)
@@ -159,7 +166,8 @@ def nll(
 def plan_nll(
     data: AnyPath | Sequence[AnyPath], *, model: str, num: int | None, steps: str | int | None,
     labels: str, value_range: str | None, class_: str | int | Sequence[str | int] | None,
-    seed: int, batch_size: int | None, clip: bool, device: str, dtype: str, on_event: OnEvent,
+    seed: int, batch_size: int | None, clip: bool, device: str, dtype: str, plain: bool,
+    on_event: OnEvent,
 ) -> Measurement:  # fmt: skip
     """The options of `nll`, resolved and checked."""
     file = find_weights(model)
@@ -176,7 +184,7 @@ def plan_nll(
     for text in images.notes:
         on_event(Note(text))
     images = some_pictures(images, num, seed)
-    return Measurement(file, schedule, images, seed, clip, spacing, where, compute, batch)
+    return Measurement(file, schedule, images, seed, clip, spacing, where, compute, plain, batch)
 
 
 def check_output(out: Path | None, *, overwrite: bool) -> None:
@@ -224,8 +232,7 @@ def _measure(
     skip_bad: bool, on_event: OnEvent,
 ) -> Likelihood:  # fmt: skip
     """Goes on after the first ``done`` pictures, to the last."""
-    net = load_model(what.file, device=what.device, dtype=what.dtype)
-    assert isinstance(net, UNet)
+    net = load_net(what)
     total, started = len(what.images), time.monotonic()
 
     def result() -> Likelihood:
@@ -257,6 +264,15 @@ def _measure(
     if not report.images:
         raise AdmError(f"none of the {total} pictures can be read")
     return result()
+
+
+def load_net(what: Measurement) -> UNet:
+    """What is judged, ready."""
+    net = load_model(what.file, device=what.device, dtype=what.dtype)
+    assert isinstance(net, UNet)
+    if not what.plain:
+        hasten_on_cpu(net, what.device)
+    return net
 
 
 def _drop(part: Path) -> None:

@@ -42,7 +42,7 @@ class ImageBatch:
     def not_finite(self) -> list[str]:
         """In words, which images are not."""
         return [
-            f"{'no class' if class_id is None else f'class {class_id}'}, seed {seed}"
+            class_and_seed(class_id, seed)
             for class_id, seed, finite in zip(self.classes, self.seeds, self.finite, strict=True)
             if not finite
         ]
@@ -50,6 +50,11 @@ class ImageBatch:
     def check_finite(self) -> None:
         """Raises NotFiniteError if an image is not finite."""
         refuse_overflow(self.not_finite(), len(self.seeds))
+
+
+def class_and_seed(class_id: int | None, seed: int) -> str:
+    """In words, which image."""
+    return f"{'no class' if class_id is None else f'class {class_id}'}, seed {seed}"
 
 
 def finished_batch(

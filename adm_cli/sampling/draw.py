@@ -100,7 +100,7 @@ def draw(
         elif film is not None:
             note_film(folder, run, film)
     finally:
-        _drop_base(folder, run)
+        drop_base(folder, run)
 
 
 def take_threads(folder: RunFolder, run: Run) -> Iterator[Note]:
@@ -113,7 +113,32 @@ def take_threads(folder: RunFolder, run: Run) -> Iterator[Note]:
         yield Note(f"computing with {run.threads} CPU threads, as {folder.path} was begun")
 
 
-def _drop_base(folder: RunFolder, run: Run) -> None:
+def draw_share(
+    run: Run, folder: RunFolder, models: Models, shard: Shard, only: Only
+) -> Events:  # fmt: skip
+    """Draws the files ``only`` of a run that was begun, as one of several processes, ``shard``."""
+    yield from take_threads(folder, run)
+    easel = Easel(run, folder, models, shard, draw)
+    work = _Work(run, folder, easel, shard, only, NOTHING)
+    yield from work.draw(folder.survey(run.images, shard, only))
+
+
+def image_tasks(
+    run: Run, folder: RunFolder, missing: npt.NDArray[np.int64], only: Only | None = None
+) -> Iterator[list[ImageTask]]:
+    """Images, some at a time, with the batch sizes that are known of them."""
+    records, size = folder.records(), _CHUNK * run.batch_size
+    for first in range(0, len(missing), size):
+        tasks = []
+        for place in missing[first : first + size]:
+            image = run.images[place]
+            record = records.get(image.file)
+            sizes = (only or {}).get(image.file, {})
+            tasks.append(ImageTask(image, sizes if record is None else batch_sizes_of(record)))
+        yield tasks
+
+
+def drop_base(folder: RunFolder, run: Run) -> None:
     """Removes the small pictures of a finished run that were not to be kept."""
     base = folder.inner(HIDDEN_BASE)
     if base.path.is_dir() and not len(folder.survey(run.images).missing):
@@ -179,16 +204,7 @@ class _Work:
                 yield from self._safe()
 
     def chunks(self, missing: npt.NDArray[np.int64]) -> Iterator[list[ImageTask]]:
-        """Images, some at a time, with the batch sizes that are known of them."""
-        records, size = self.folder.records(), _CHUNK * self.run.batch_size
-        for first in range(0, len(missing), size):
-            tasks = []
-            for place in missing[first : first + size]:
-                image = self.run.images[place]
-                record = records.get(image.file)
-                sizes = (self.only or {}).get(image.file, {})
-                tasks.append(ImageTask(image, sizes if record is None else batch_sizes_of(record)))
-            yield tasks
+        return image_tasks(self.run, self.folder, missing, self.only)
 
     def _keep(self, batch: FinishedBatch) -> Events:
         if self.film is not None and not self.film.images:
@@ -269,4 +285,4 @@ def draw_film(
     try:
         return (yield from film_again(easel, path, facts))
     finally:
-        _drop_base(folder, run)
+        drop_base(folder, run)

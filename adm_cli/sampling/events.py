@@ -34,7 +34,9 @@ class Step:
 
     left: int  # steps to come
     images: int  # of the batch, padding included
-    view: Callable[[], Tensor]  # what there is of them: [N, 3, H, W] in [-1, 1], as large as images
+    # What there is of them, [N, 3, H, W] in [-1, 1], as large as images; UsageError of a worker's.
+    view: Callable[[], Tensor]
+    worker: int = 0  # which of several processes draws the batch
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class BatchDone:
     """Images are computed, and not yet written."""
 
     images: int
+    worker: int = 0  # as of a `Step`
 
 
 @dataclass(frozen=True)

@@ -148,13 +148,19 @@ class RunFolder:
             if not self.exists():
                 self._write(run)
                 return run, []
-            old = self.read()
-            run = replace(run, **{name: getattr(old, name) for name in run.chosen})
+            old, run = self.read(), self.as_begun(run)
             if old.images != run.images or not self.whole():
                 self._write(replace(old, images=run.images))
             now = environment(run)
             noted = {name: value for name, value in environment(old).items() if name in now}
             return run, differences(noted, now)
+
+    def as_begun(self, run: Run) -> Run:
+        """``run`` with those settings that a run which is here keeps."""
+        if not self.exists():
+            return run
+        old = self.read()
+        return replace(run, **{name: getattr(old, name) for name in run.chosen})
 
     def inner(self, name: str) -> RunFolder:
         """A run within this one; raises OutputError for a link, which may lead to another."""
@@ -182,15 +188,14 @@ class RunFolder:
     ) -> Survey:
         """Which of the images of a shard are there, and which are to be drawn.
 
-        Of ``only`` those files, if given.
+        If ``only`` is given, of those files, whichever shard they belong to.
         """
         shard = shard or Shard()
         wanted = np.zeros(len(images), dtype=bool)
-        wanted[shard.index - 1 :: shard.count] = True
-        if only is not None:
-            chosen = np.zeros_like(wanted)
-            chosen[[place for name in only if (place := images.find(name)) is not None]] = True
-            wanted &= chosen
+        if only is None:
+            wanted[shard.index - 1 :: shard.count] = True
+        else:
+            wanted[[place for name in only if (place := images.find(name)) is not None]] = True
         there = np.array([place for place, _ in self._there(images) if wanted[place]], np.int64)
         wanted[there] = False
         return Survey(there, np.flatnonzero(wanted))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from adm_cli.sampling.folder import RunFolder, Shard
 from adm_cli.sampling.models import Models
 from adm_cli.sampling.outputs import FRESH, Outputs
 from adm_cli.sampling.run import Run
+from adm_cli.sampling.workers import draw_shared
 from adm_cli.training.distributed import find_world
 
 
@@ -68,6 +70,17 @@ def find_part(shard: str | None, device: str, out: Path | None) -> RunPart:
     return RunPart(part, device)
 
 
+def check_workers(workers: int, device: torch.device) -> None:
+    """Raises UsageError for a number of processes that cannot share a run on a device."""
+    if workers < 1:
+        raise UsageError(f"--workers {workers}: expected at least 1")
+    if workers > 1 and device.type != "cpu":
+        raise UsageError(
+            f"--workers share a CPU, and this is {device}: pass --device cpu, or share the run "
+            f"out over GPUs by torchrun"
+        )
+
+
 @dataclass(frozen=True)
 class SamplingJob:
     """A run that is asked for."""
@@ -78,6 +91,7 @@ class SamplingJob:
     settings: Mapping[str, Any]  # for a person
     notes: Sequence[str] = ()
     keep_base: bool = False
+    workers: int = 1
 
     def preview(self) -> RunResult:
         """What would be drawn; raises as drawing would, and writes nothing."""
@@ -94,6 +108,7 @@ class SamplingJob:
             "out": str(folder.path),
             "format": outputs.format,
             "shard": str(outputs.shard),
+            **({"workers": self.workers} if self.workers > 1 else {}),
             "to_draw": missing,
         }
         return RunResult(run, folder.path, facts)
@@ -115,7 +130,9 @@ class SamplingJob:
         yield from map(Note, self.notes)
         folder = _prepared(outputs, run)
         try:
-            yield from draw(
+            # a process that is alone draws by itself
+            how = draw if self.workers == 1 else partial(draw_shared, workers=self.workers)
+            yield from how(
                 run, folder, self.models, shard=outputs.shard, beside=outputs.beside,
                 keep_base=self.keep_base, overwrite=outputs.overwrite,
             )  # fmt: skip

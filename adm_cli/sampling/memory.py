@@ -19,22 +19,25 @@ def classifier_dtype(compute: torch.dtype) -> torch.dtype:
 
 
 def fitting_batch(
-    costs: Sequence[int], device: torch.device, images: int, *, weights: int = 0
+    costs: Sequence[int], device: torch.device, images: int, *, weights: int = 0, processes: int = 1
 ) -> int:
     """As many images as fit at once, at most 16, shared out evenly.
 
     ``costs`` are the bytes that each network takes for one image, ``weights`` those of what is
-    still to be loaded.
+    still to be loaded, in each of ``processes``.
     """
-    fitting = int((free_bytes(device) - weights) * 0.6 / max(costs))
+    fitting = int((free_bytes(device) / processes - weights) * 0.6 / max(costs))
     most = max(1, min(MAX_AUTO_BATCH, fitting))
     batches = -(-images // most)
     return -(-images // batches)
 
 
-def fit_together(weights: int, activations: int, device: torch.device) -> bool:
-    """Whether so many bytes of weights, and those of one image's activations, fit into memory."""
-    return weights + activations < free_bytes(device) * 0.9
+def fit_together(weights: int, activations: int, device: torch.device, processes: int = 1) -> bool:
+    """Whether so many bytes of weights, and those of one image's activations, fit into memory.
+
+    In each of ``processes``.
+    """
+    return (weights + activations) * processes < free_bytes(device) * 0.9
 
 
 def image_costs(sources: Sources, *, guided: bool, classifier_free: bool) -> list[int]:

@@ -29,10 +29,16 @@ class Models:
     pipelines: dict[int, Pipeline] = field(default_factory=dict)  # in memory
     apart: bool = False  # the small pictures of a stack come first
     keep_base: bool = False  # and stay
+    processes: int = 1  # that hold the weights in the same memory
     _stages: list[Stage] = field(default_factory=list)
 
     def prepare(self, run: Run, *, keep_base: bool) -> Iterator[Note]:
         """Loads the weights of all stages, or the first where they do not fit into memory."""
+        yield from self.plan(run, keep_base=keep_base)
+        self.begin()
+
+    def plan(self, run: Run, *, keep_base: bool) -> Iterator[Note]:
+        """Checks the weights' headers, and whether all fit into memory at once."""
         self._stages = [stage for stage in run.stages if isinstance(stage, Stage)]
         for stage, sources in zip(self._stages, self.sources, strict=True):
             check_stage(stage, sources, run)
@@ -41,6 +47,9 @@ class Models:
             yield Note("both stages do not fit into memory at once: the small pictures come first")
         keep_base = keep_base and len(run.stages) > 1
         self.keep_base, self.apart = keep_base, keep_base or not together
+
+    def begin(self) -> None:
+        """Loads what is planned to be in memory first."""
         if self.apart and len(self._stages) > 1:
             verify_content(self.sources[1].model)  # now, not when the small ones are all drawn
         for i in range(1 if self.apart else len(self._stages)):
@@ -73,7 +82,7 @@ class Models:
             weights += weight_bytes(sources, _dtype(stage), guided=guided)
             free = uses_cfg(stage, run.images)
             costs += image_costs(sources, guided=guided, classifier_free=free)
-        return fit_together(weights, max(costs), self.device)
+        return fit_together(weights, max(costs), self.device, self.processes)
 
 
 def check_stage(stage: Stage, sources: Sources, run: Run) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import groupby
 from typing import Any, NamedTuple, Protocol, Union
 
 import numpy as np
@@ -81,7 +82,7 @@ class NetworkPainter:
         self, images: Sequence[Image], size: int, small: InputPictures | None
     ) -> Iterator[Painted]:
         if small is None:  # guided and unguided images share no batch: one kind after the other
-            images = sorted(images, key=self._kind)
+            images = sorted(images, key=partial(_kind, self.stage))
         config, done = stage_config(self.stage, images, min(size, self.most)), 0
         for found in draw_batches(self.pipeline, config, self.schedule, self.sampler, small):
             if isinstance(found, SampleStep):
@@ -96,10 +97,6 @@ class NetworkPainter:
                     for i in range(len(found.seeds))
                 ]
                 done += len(found.seeds)
-
-    def _kind(self, image: Image) -> tuple[bool, bool]:
-        scale = self.stage.scale if image.scale is None else image.scale
-        return guidance_kind(scale, self.stage.cfg if image.cfg is None else image.cfg)
 
     def _finished(
         self, image: Image, batch: ImageBatch, i: int, small: InputPictures | None, place: int
@@ -116,6 +113,11 @@ class NetworkPainter:
                 resized=small.resized(place),
             )
         return Finished(image, batch.picture(i), recipe)
+
+
+def _kind(stage: Stage, image: Image) -> tuple[bool, bool]:
+    scale = stage.scale if image.scale is None else image.scale
+    return guidance_kind(scale, stage.cfg if image.cfg is None else image.cfg)
 
 
 class FilterPainter:
@@ -181,6 +183,15 @@ def paint_enlarged(
         small = InputPictures([pictures(image.file) for image in images], resize)
         for found in painter.paint(images, sizes[0], small):
             yield _with_sizes(run, found) if isinstance(found, list) else found
+
+
+def batches(run: Run, tasks: Sequence[ImageTask]) -> Iterator[list[Image]]:
+    """The images that `paint` computes at once, batch by batch, where memory does not run out."""
+    kind = partial(_kind, run.first)
+    for sizes, images in _by_sizes(tasks, _names(len(run.stages)), run.batch_size):
+        for _, alike in groupby(sorted(images, key=kind), kind):
+            row = list(alike)
+            yield from (row[i : i + sizes[0]] for i in range(0, len(row), sizes[0]))
 
 
 def _through(

@@ -15,7 +15,7 @@ from adm_cli.events import AnyPath, OnEvent, as_words
 from adm_cli.sampling.arguments import Classes, Seeds, comma_list, path_or_none
 from adm_cli.sampling.defaults import remarks, taken_from
 from adm_cli.sampling.images import Images
-from adm_cli.sampling.job import RunResult, SamplingJob, find_part
+from adm_cli.sampling.job import RunResult, SamplingJob, check_workers, find_part
 from adm_cli.sampling.models import Models
 from adm_cli.sampling.outputs import Outputs, choose_outputs
 from adm_cli.sampling.run import Filter, Run, Stage
@@ -81,6 +81,7 @@ def sample(
     upsample_noise: float | None = None,
     upsample_temperature: float | None = None,
     shard: str | None = None,
+    workers: int = 1,
     out: AnyPath | None = None,
     format: str = "png",
     grid: bool = False,
@@ -129,7 +130,8 @@ def sample(
         )
     config = sampling_config(sources, distinct_kinds(images), options)
     check_modifiers(options, [config])
-    where = Machine(choose_device(part.device), dtype, batch_size, plain)
+    where = Machine(choose_device(part.device), dtype, batch_size, plain, workers)
+    check_workers(workers, where.device)
     upsampling = None
     if not no_upsample:
         upsampling = find_upsampling(sources, distinct_kinds(images), upsampler, later, where)
@@ -176,8 +178,8 @@ def _job(
     run = make_run(stages, weights, images, where, outputs.suffix[1:])
     told = taken_from(sources, config_asked(config, options), config)
     notes = [*([] if told is None else [told]), *remarks(config, sources.model.info.diffusion)]
-    models = Models(weights, where.device)
-    return SamplingJob(run, models, outputs, _settings(run, sources), notes, keep_base)
+    models, facts = Models(weights, where.device, processes=where.workers), _settings(run, sources)
+    return SamplingJob(run, models, outputs, facts, notes, keep_base, where.workers)
 
 
 def config_asked(config: SamplingConfig, options: StageOptions) -> SamplingConfig:

@@ -199,6 +199,7 @@ class Machine:
     dtype: str = "auto"  # as `devices.choose_dtype` takes it
     batch_size: int | None = None  # None: as many as fit, at most 16
     plain: bool = False  # the networks as written: see `sampling.pipeline.load_pipeline`
+    workers: int = 1  # processes that share the run and the CPU
 
     def precision(self, sources: Sources) -> torch.dtype:
         """Of a stage's model here."""
@@ -294,15 +295,16 @@ def make_run(
     """A run of resolved stages; ``sources`` are the weights of those that have any."""
     size, chosen = machine.batch_size, ["threads"]
     if size is None:
-        size = _batch_size(stages, sources, images, machine.device)
+        size = _batch_size(stages, sources, images, machine)
         chosen.append("batch_size")
     assert isinstance(stages[0], Stage)
     stage_config(stages[0], distinct_kinds(images), size)  # raises for what cannot be
+    busy = min(machine.workers, -(-len(images) // size))
     return Run(
         stages=tuple(stages),
         images=images,
         device=machine.device.type,
-        threads=cpu_threads(machine.device),
+        threads=cpu_threads(machine.device, busy),
         batch_size=size,
         format=format,
         versions=current_versions(stages),
@@ -322,7 +324,7 @@ def _batch_size(
     stages: Sequence[Stage | Filter],
     sources: Sequence[Sources],
     images: Images,
-    device: torch.device,
+    machine: Machine,
 ) -> int:
     """As many as fit beside the weights, in each of the stages."""
     costs, weights = [], 0
@@ -332,7 +334,9 @@ def _batch_size(
         costs += image_costs(source, guided=guided, classifier_free=free)
         dtype: torch.dtype = getattr(torch, stage.dtype)
         weights = max(weights, weight_bytes(source, dtype, guided=guided))
-    return fitting_batch(costs, device, len(images), weights=weights)
+    return fitting_batch(
+        costs, machine.device, len(images), weights=weights, processes=machine.workers
+    )
 
 
 def uses_cfg(stage: Stage, images: Images) -> bool:

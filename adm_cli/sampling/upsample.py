@@ -19,7 +19,7 @@ from adm_cli.sampling.arguments import Seeds, comma_list, path_or_none
 from adm_cli.sampling.events import PictureRead
 from adm_cli.sampling.images import Images
 from adm_cli.sampling.inputs import InputPictures, open_inputs
-from adm_cli.sampling.job import RunResult, SamplingJob, find_part
+from adm_cli.sampling.job import RunResult, SamplingJob, check_workers, find_part
 from adm_cli.sampling.models import Models
 from adm_cli.sampling.outputs import Outputs, choose_outputs
 from adm_cli.sampling.run import Run
@@ -55,6 +55,7 @@ def upsample(
     plain: bool = False,
     clip: bool = True,
     shard: str | None = None,
+    workers: int = 1,
     out: AnyPath | None = None,
     format: str = "png",
     grid: bool = False,
@@ -85,12 +86,13 @@ def upsample(
         sampler=sampler, steps=comma_list(steps), eta=eta, clip=clip, project=project, noise=noise,
         temperature=temperature,
     )  # fmt: skip
-    where = Machine(choose_device(part.device), dtype, batch_size, plain)
+    where = Machine(choose_device(part.device), dtype, batch_size, plain, workers)
+    check_workers(workers, where.device)
     run = _run(sources, images, options, where, outputs)
     if pictures.values is not None:
         run = replace(run, value_range=pictures.values[:2])
-    models = Models([sources], where.device, made_of, pictures.size)
-    job = SamplingJob(run, models, outputs, _settings(run, len(pictures)))
+    models = Models([sources], where.device, made_of, pictures.size, processes=workers)
+    job = SamplingJob(run, models, outputs, _settings(run, len(pictures)), workers=workers)
     if dry_run:
         return job.preview()
     _check_same_inputs(run, outputs)

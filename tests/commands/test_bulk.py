@@ -607,14 +607,16 @@ def test_kill_9_loses_nothing(adm: Run, toys: Toys) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
-@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGHUP", 129)])
+@pytest.mark.parametrize(
+    ("name", "code", "workers"), [("SIGTERM", 143, 1), ("SIGHUP", 129, 1), ("SIGTERM", 143, 2)]
+)
 def test_signals_keep_what_is_done(
-    adm: Run, toys: Toys, tmp_path: Path, name: str, code: int
+    adm: Run, toys: Toys, tmp_path: Path, name: str, code: int, workers: int
 ) -> None:
     """In an empty environment, as of cron."""
     command = subprocess.Popen(
         [sys.executable, "-m", "adm_cli", "sample", *map(str, models(toys)), "--num", "300", "-b",
-         "1", "--steps", "2", "--out", "o"],
+         "1", "--steps", "2", "--out", "o", "--workers", str(workers)],
         env={"PYTHONPATH": os.pathsep.join(sys.path), "LANG": "C"}, cwd=tmp_path,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip

@@ -13,6 +13,7 @@ from PIL import Image
 
 import adm_cli.reports.classifier as classifier_module
 from adm_cli.diffusion.process import q_sample
+from adm_cli.models.fast import FastResBlock
 from tests.commands.test_bad_input import refused
 from tests.conftest import Result, Toys
 from tests.training.conftest import draw_pictures
@@ -62,6 +63,16 @@ def test_json_and_files_agree(judge: Adm) -> None:
     assert sum(int(row["guesses"]) for row in table("report/reliability.csv")) == 32
     with Image.open("report/report.png") as plot:
         assert plot.format == "PNG"
+
+
+def test_both_paths_agree(judge: Adm, fast_blocks: list[FastResBlock]) -> None:
+    asked = ("--json", "--timesteps", 2, "--num", 4)
+    *_, fast = lines(judge(*asked))
+    assert fast_blocks
+    fast_blocks.clear()
+    *_, plain = lines(judge(*asked, "--plain"))
+    assert not fast_blocks
+    assert fast["mean"] == pytest.approx(plain["mean"], rel=1e-4)
 
 
 def test_table(judge: Adm) -> None:

@@ -18,6 +18,7 @@ import adm_cli.reports.likelihood as likelihood_module
 from adm_cli.checkpoints.format import read_model_file, save_model
 from adm_cli.checkpoints.loading import load_model
 from adm_cli.diffusion.losses import BitsPerDim, bits_per_dim
+from adm_cli.models.fast import FastResBlock
 from adm_cli.pictures.datasets import open_images
 from tests.commands.test_bad_input import refused
 from tests.conftest import TOY_DIFFUSION, TOY_UNET, Result, Toys, save_toy
@@ -65,6 +66,15 @@ def test_batch_size_and_other_pictures_change_nothing(nll: Adm) -> None:
     few = facts(nll("--json", "--num", 3))
     assert few["images"] == 3
     assert facts(nll("--json", "--num", 3, "--seed", 1))["vb"] != few["vb"]
+
+
+def test_both_paths_agree(nll: Adm, fast_blocks: list[FastResBlock]) -> None:
+    fast = facts(nll("--json", "--num", 2))
+    assert fast_blocks
+    fast_blocks.clear()
+    plain = facts(nll("--json", "--num", 2, "--plain"))
+    assert not fast_blocks
+    assert fast["bits_per_dim"] == pytest.approx(plain["bits_per_dim"], rel=1e-5)
 
 
 def test_table_file_and_plot(nll: Adm) -> None:

@@ -316,9 +316,9 @@ READERS: dict[str, str] = {
 OTHERS = {
     "devices.py free_bytes", "devices.py device_name", "classes/imagenet.py imagenet_classes",
     "files/disk.py open_file", "sampling/draw.py _Work.draw", "html/page.py _part",
-    "sampling/easel.py Easel.painter", "sampling/repro.py _remake",
-    "commands/console.py prepare_streams", "training/runs.py MetricsFile.sync",
-    "training/trainer.py Trainer.load_state",
+    "sampling/easel.py Easel.painter", "sampling/worker.py serve", "sampling/repro.py _remake",
+    "sampling/workers.py Crew._listen", "commands/console.py prepare_streams",
+    "training/runs.py MetricsFile.sync", "training/trainer.py Trainer.load_state",
 }  # fmt: skip
 OPENERS = {
     "open", "open_file", "open_to_change", "read_file", "read_text", "read_bytes", "ZipFile",
@@ -337,7 +337,7 @@ PARSERS: dict[str, set[str]] = {
     "csv.reader": {"files/lists.py"},
     "csv.DictReader": {"training/runs.py"},
     "torch.load": {"checkpoints/pickles.py"},
-    "pickle.load": set(),
+    "pickle.load": {"sampling/worker.py", "sampling/workers.py"},  # pipes between its processes
     "pickle.loads": set(),
     "np.load": set(),
     "ast.literal_eval": {"flags/pasted_settings.py"},

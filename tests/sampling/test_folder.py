@@ -266,7 +266,7 @@ def test_a_run_is_begun_once_and_gone_on_with(tmp_path: Path) -> None:
     wanted = run.survey(RUN.images)
     assert (wanted.there.tolist(), wanted.missing.tolist()) == ([0], [1, 2, 3, 4, 5, 6, 7])
     part = run.survey(RUN.images, Shard(1, 2), [ITEMS[0].file, ITEMS[1].file, ITEMS[2].file])
-    assert (part.there.tolist(), part.missing.tolist()) == ([0], [2])
+    assert (part.there.tolist(), part.missing.tolist()) == ([0], [1, 2])  # of any shard
 
 
 def test_what_a_folder_knows_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
