@@ -178,7 +178,7 @@ def _numbers(name: str, text: str | None) -> list[float | None]:
     return list(dict.fromkeys(values))
 
 
-def _modifiers(**asked: Numbers | str | Sequence[str] | None) -> dict[str, list[Any]]:
+def _modifiers(**asked: Numbers | Words | None) -> dict[str, list[Any]]:
     """Values along the axes that were asked for."""
     texts = {name: comma_list(value) for name, value in asked.items() if value is not None}
     return {

@@ -65,7 +65,11 @@ def mend_sweep(folder: SweepFolder, findings: Sequence[Finding]) -> Generator[Ev
                 row["steps"],
                 row["scale"],
                 row.get("cfg", 1.0),
-                tuple((name, row[name]) for name in NEUTRAL if name in row),
+                tuple(
+                    (name, row[name])
+                    for name in NEUTRAL
+                    if isinstance(row.get(name), (int, float, str))
+                ),
             )
             for row in rows
         ]

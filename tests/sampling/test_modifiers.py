@@ -219,14 +219,20 @@ def test_a_modifier_is_an_axis_of_a_sweep(
 
 def test_a_weak_model_of_another_kind(options: dict[str, Any], tmp_path: Path) -> None:
     """Told before anything is drawn, in words."""
-    others = {
+    others: dict[str, dict[str, Any]] = {
         "different classes": {"config": replace(TOY_UNET, num_classes=6)},
         "different classes ": {"config": TOY_UNET, "classes": {1: "moon"}},
-        "prediction is v": {"diffusion": replace(TOY_DIFFUSION, prediction="v")},
-        "num timesteps is 50": {"diffusion": replace(TOY_DIFFUSION, num_timesteps=50)},
+        "prediction is v": {
+            "config": TOY_UNET,
+            "diffusion": replace(TOY_DIFFUSION, prediction="v"),
+        },
+        "num timesteps is 50": {
+            "config": TOY_UNET,
+            "diffusion": replace(TOY_DIFFUSION, num_timesteps=50),
+        },
     }
     for words, kind in others.items():
-        path = save_toy(tmp_path / "other.safetensors", **{"config": TOY_UNET, **kind})
+        path = save_toy(tmp_path / "other.safetensors", **kind)
         with pytest.raises(UsageError, match=words.strip()):
             adm_cli.sample(**options, weak_model=path, weak_scale=2.0, out="o")
     path = save_toy(tmp_path / "other.safetensors", TOY_UNET)
