@@ -39,7 +39,7 @@ class CheckpointError(AdmError):
 
 
 class MissingWeightsError(AdmError):
-    pass
+    published = False  # whether `adm fetch` brings them
 
 
 class DownloadError(AdmError):

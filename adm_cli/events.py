@@ -16,6 +16,13 @@ class Note:
 
 
 @dataclass(frozen=True)
+class Hint:
+    """A line for a person who sits at a terminal."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class Count:
     """``done`` of ``total`` things; in between where half a thing is done."""
 

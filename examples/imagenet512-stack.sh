@@ -18,5 +18,5 @@ adm sample --model imagenet512-stack --class "$class" --num "$num" --steps "$ste
     --upsample-steps "$steps" --out "$folder" --keep-base --grid
 
 # a picture carries the recipes of both stages; adm repro makes it again from them
-first=("$folder"/class*.png)
+first=("$folder"/*seed*.png)
 adm info "${first[0]}"

@@ -86,7 +86,9 @@ def find_weights(name: str | Path) -> ModelFile:
     row = find_checkpoint(text if text in checkpoints else models[text])
     path = checkpoint_path(row)
     if not path.is_file():
-        raise MissingWeightsError(_how_to_get(row, text, path))
+        error = MissingWeightsError(_how_to_get(row, text, path))
+        error.published = not row.embedded
+        raise error
     return read_model_file(path)
 
 

@@ -23,6 +23,11 @@ PLAIN_SECONDS = 10.0  # between progress lines where stderr is not a terminal
 _LONGEST = 2000  # of an error, in characters
 
 
+def on_terminal() -> bool:
+    """Whether a person sees what goes to stdout as it comes."""
+    return sys.stdout.isatty()
+
+
 def note(text: str) -> None:
     """One line for a person, on stderr."""
     err.print(f"adm: {one_line(text)}", markup=False)
@@ -66,8 +71,8 @@ def debugging() -> bool:
 class SamplingProgress:
     """Counts images and steps; draws a bar on a terminal, lines elsewhere, nothing if quiet."""
 
-    def __init__(self, images: int, steps: int, *, quiet: bool) -> None:
-        self.images, self.steps, self.quiet = images, steps, quiet
+    def __init__(self, images: int, steps: int, *, quiet: bool, what: str = "drawing") -> None:
+        self.images, self.steps, self.quiet, self.what = images, steps, quiet, what
         self.done_images = 0
         self.step = 0  # the latest
         self._batches: dict[int, tuple[int, int]] = {}  # images and step, of each worker's batch
@@ -83,19 +88,21 @@ class SamplingProgress:
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
         columns = (
-            TextColumn("{task.fields[images]}/{task.fields[total_images]} images"),
-            BarColumn(),
+            TextColumn("{task.description} {task.fields[images]}/{task.fields[total_images]}"),
+            BarColumn(16),
             TextColumn("step {task.fields[step]}/{task.fields[steps]}"),
+            TextColumn("{task.fields[rate]}"),
             TimeRemainingColumn(),
         )
         with Progress(*columns, console=err, transient=True) as self._bar:
             self._task = self._bar.add_task(
-                "sampling",
+                self.what,
                 total=self.images * self.steps,
                 images=0,
                 total_images=self.images,
                 step=0,
                 steps=self.steps,
+                rate="",
             )
             yield
         self._bar = None
@@ -123,8 +130,12 @@ class SamplingProgress:
 
     def _update(self) -> None:
         if self._bar is not None:
-            done = self._done() * self.steps
-            self._bar.update(self._task, completed=done, images=self.done_images, step=self.step)
+            done = self._done()
+            rate = f"{done / max(self.elapsed(), 1e-9):.3g} images/s"
+            self._bar.update(
+                self._task, completed=done * self.steps, images=self.done_images, step=self.step,
+                rate=rate,
+            )  # fmt: skip
         elif not self.quiet and time.monotonic() - self.printed >= PLAIN_SECONDS:
             self.printed = time.monotonic()
             fraction = self._done() / self.images

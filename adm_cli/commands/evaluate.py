@@ -9,6 +9,7 @@ import typer
 
 from adm_cli.commands import options
 from adm_cli.commands.evaluate_results import show_findings
+from adm_cli.commands.numbers import show_costs
 from adm_cli.commands.progress import Progress
 
 
@@ -140,6 +141,9 @@ def evaluate(
         typer.Option("--out", "-o", help="Also write the table to this .csv or .json."),
     ] = None,
     overwrite: options.Overwrite = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what it would cost, and measure nothing.")
+    ] = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -159,6 +163,9 @@ def evaluate(
             inception=inception, half=half, resize=resize, value_range=value_range, model=model,
             classifier=classifier, class_=class_, num=num, scale=scale, cfg=cfg, sampler=sampler,
             steps=steps, seed=seed, batch_size=batch_size, device=device, out=out,
-            overwrite=overwrite, on_event=progress,
+            overwrite=overwrite, dry_run=dry_run, on_event=progress,
         )  # fmt: skip
+    if dry_run:
+        show_costs(found.facts, json=json)
+        return
     show_findings(found, json=json, quiet=quiet)

@@ -39,6 +39,7 @@ from adm_cli.commands import (
     verify,
     words,
 )
+from adm_cli.commands.loading import loads_torch
 from adm_cli.errors import AdmError
 
 app = typer.Typer(
@@ -51,28 +52,28 @@ app = typer.Typer(
     "2 wrong usage; stopped by a signal 130 (Ctrl-C), 143 (SIGTERM), 129 (SIGHUP), with what was "
     "done kept. ADM_DEBUG=1 shows tracebacks.",
 )
-app.command("sample")(sample.sample)
-app.command("upsample")(upsample.upsample)
-app.command("sweep")(sweep.sweep)
-app.command("train-diffusion")(train.train_diffusion)
-app.command("train-classifier")(train.train_classifier)
-app.command("train-upsampler")(train.train_upsampler)
-app.command("models")(models.models)
+app.command("sample")(loads_torch(sample.sample))
+app.command("upsample")(loads_torch(upsample.upsample))
+app.command("sweep")(loads_torch(sweep.sweep))
+app.command("train-diffusion")(loads_torch(train.train_diffusion))
+app.command("train-classifier")(loads_torch(train.train_classifier))
+app.command("train-upsampler")(loads_torch(train.train_upsampler))
+app.command("models")(loads_torch(models.models))
 app.command("classes")(classes.classes)
-app.command("info")(info.info)
-app.command("repro")(repro.repro)
-app.command("fetch")(fetch.fetch)
-app.command("nll")(nll.nll)
-app.command("evaluate-classifier")(evaluate_classifier.evaluate_classifier)
-app.command("evaluate")(evaluate.evaluate)
-app.command("reference")(reference.reference)
-app.command("verify")(verify.verify)
-app.command("merge")(merge.merge)
-app.command("gallery")(gallery.gallery)
-app.command("convert")(convert.convert)
-app.command("bench")(bench.bench)
-app.command("cache")(cache.cache)
-app.command("doctor")(doctor.doctor)
+app.command("info")(loads_torch(info.info))
+app.command("repro")(loads_torch(repro.repro))
+app.command("fetch")(loads_torch(fetch.fetch))
+app.command("nll")(loads_torch(nll.nll))
+app.command("evaluate-classifier")(loads_torch(evaluate_classifier.evaluate_classifier))
+app.command("evaluate")(loads_torch(evaluate.evaluate))
+app.command("reference")(loads_torch(reference.reference))
+app.command("verify")(loads_torch(verify.verify))
+app.command("merge")(loads_torch(merge.merge))
+app.command("gallery")(loads_torch(gallery.gallery))
+app.command("convert")(loads_torch(convert.convert))
+app.command("bench")(loads_torch(bench.bench))
+app.command("cache")(loads_torch(cache.cache))
+app.command("doctor")(loads_torch(doctor.doctor))
 
 
 def _version(show: bool) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from adm_cli.commands import options
+from adm_cli.commands import console, options
 from adm_cli.commands import show as showing
+
+if TYPE_CHECKING:
+    from adm_cli.sampling.events import FileMade
 
 
 def merge(
@@ -28,6 +32,9 @@ def merge(
         bool, typer.Option("--partial", help="Take what there is of runs that are incomplete.")
     ] = False,
     overwrite: options.Overwrite = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say which files, images and bytes; write nothing.")
+    ] = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -44,4 +51,19 @@ def merge(
     from adm_cli.sampling.merge import merge as gather
 
     with showing.Show(json=json, quiet=quiet) as show:
-        gather(**asked, on_event=show)
+        made = gather(**asked, on_event=show)
+    if dry_run:
+        _show_plan(made, json=json)
+
+
+def _show_plan(files: Sequence[FileMade], *, json: bool) -> None:
+    """Files to come."""
+    for file in files:
+        if json:
+            console.print_json(file.facts())
+    if json:
+        return
+    console.print_table(
+        ["file", "images", "MB"],
+        [[str(f.path), f"{f.about['images']:,}", f"{f.about['bytes'] / 1e6:,.1f}"] for f in files],
+    )

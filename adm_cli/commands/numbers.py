@@ -52,9 +52,14 @@ def show_costs(facts: Mapping[str, Any], *, json: bool) -> None:
     for name, value in facts.items():
         text = "-" if value in (None, "") else str(value)
         if name.endswith("_bytes") and value is not None:
-            name, text = name.removesuffix("_bytes"), f"{value / 1e9:.3f} GB"
+            name, text = name.removesuffix("_bytes"), _size(value)
         elif name == "seconds":
-            name, text = "time", f"about {duration(value)}"
+            known = "not known before the first images" if value is None else duration(value)
+            name, text = "time", known if value is None else f"about {known}"
         elif isinstance(value, int):
             text = f"{value:,}"
         console.out.print(f"{name:14} {console.one_line(text)}", markup=False)
+
+
+def _size(count: float) -> str:
+    return f"{count / 1e9:.3f} GB" if count >= 1e7 else f"{count / 1e6:.3g} MB"

@@ -282,7 +282,15 @@ Format = Annotated[
         help="png, webp, or npz: PNGs, and a samples_*.npz of them.",
     ),
 ]
-Grid = Annotated[bool, typer.Option("--grid", help="Also write grid.png, a contact sheet.")]
+Grid = Annotated[
+    Optional[bool],
+    typer.Option(
+        "--grid/--no-grid",
+        help="Also write grid.png, a contact sheet with a row a class. On a terminal it is made "
+        "of 2 to 100 images.",
+        show_default=False,
+    ),
+]
 Animate = Annotated[
     Optional[Path],
     typer.Option("--animate", help="Also write the first batch's denoising as GIF or WebP."),
@@ -292,6 +300,9 @@ DryRun = Annotated[
 ]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace files that are there; begin a run anew.")
+]
+Fetch = Annotated[
+    bool, typer.Option("--fetch", help="Fetch published weights that are not here, then go on.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Results as JSON, one object a line.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes.")]

@@ -24,7 +24,7 @@ PANELS: dict[str, dict[str, str]] = {
         "Sampler": _SAMPLER,
         "Second stage": "upsampler no_upsample keep_base upsample_sampler upsample_steps "
         "upsample_project upsample_noise upsample_temperature",
-        "Machine": _MACHINE,
+        "Machine": f"{_MACHINE} fetch",
         "Output": _OUTPUT,
     },
     "upsample": {

@@ -7,9 +7,10 @@ from typing import Annotated, Optional
 
 import typer
 
-from adm_cli.commands import completing, options
+from adm_cli.commands import asking, completing, ending, options
 from adm_cli.commands import show as showing
 from adm_cli.config import DEFAULT_NUM
+from adm_cli.errors import MissingWeightsError
 
 
 def sample(
@@ -131,9 +132,10 @@ def sample(
     workers: options.Workers = 1,
     out: options.RunOut = None,
     format: options.Format = "png",
-    grid: options.Grid = False,
+    grid: options.Grid = None,
     animate: options.Animate = None,
     overwrite: options.Overwrite = False,
+    fetch: options.Fetch = False,
     dry_run: options.DryRun = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -149,6 +151,13 @@ def sample(
 
     quiet = quiet or not options.speaks()
     with showing.Show(json=json, quiet=quiet, images=format != "npz") as show:
-        done = draw_images(**asked, on_event=show)
+        try:
+            done = draw_images(**asked, on_event=show)
+        except MissingWeightsError as error:
+            if fetch or dry_run or not asking.agrees_to_fetch(show, error):
+                raise
+            done = draw_images(**{**asked, "fetch": True}, on_event=show)
+        if not dry_run:
+            ending.end_run(show, done, grid=grid)
     if dry_run:
         showing.show_settings(done.settings, json=json)

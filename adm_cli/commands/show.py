@@ -9,11 +9,15 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from adm_cli.commands import console, signals
+from adm_cli.commands.numbers import show_costs
+from adm_cli.commands.progress import Progress
 
 if TYPE_CHECKING:
     from adm_cli.sampling.events import Ended, Event, Started
 
 _SECONDS = 2.0  # between lines about files that are checked
+_COSTS = ("evaluations", "seconds", "output_bytes", "memory_bytes")  # of a dry run
+_MOST_PATHS = 10  # of images, on a terminal
 
 
 class Show:
@@ -26,15 +30,18 @@ class Show:
 
         ``goes_on``: how a run that was stopped goes on, if not by its folder as ``--out``.
         """
-        from adm_cli.events import Count, Note
+        from adm_cli.events import Count, Hint, Note, Transfer
         from adm_cli.sampling import events
 
         self.json, self.quiet, self.images, self.goes_on = json, quiet, images, goes_on
+        self._brief = console.on_terminal() and not json
+        self._paths = 0
         self._progress: console.SamplingProgress | None = None
         self._bar = ExitStack()
         self._reading: Any = None
         self._told = time.monotonic()
         self._counter: console.Counter | None = None
+        self._transfers: Progress | None = None
         self._show: Mapping[type, Callable[[Any], None]] = {
             events.Started: self._start,
             events.Step: self._step,
@@ -42,11 +49,14 @@ class Show:
             events.ImageDone: self._image,
             events.FileMade: self._file,
             Note: lambda event: self.note(event.text),
+            Hint: lambda event: self.note(event.text) if console.err.is_terminal else None,
             events.Ended: self._end,
             events.PictureRead: lambda event: self._read(event.done),
             events.FileChecked: self._checked,
             events.Finding: self._finding,
+            events.Costs: lambda event: show_costs(event.facts, json=self.json),
             Count: self._count,
+            Transfer: self._transferred,
         }
 
     def __enter__(self) -> Show:
@@ -77,7 +87,9 @@ class Show:
     def _start(self, event: Started) -> None:
         self._bar.close()
         missing = event.images - event.there
-        self._progress = console.SamplingProgress(missing, event.steps, quiet=self.quiet)
+        self._progress = console.SamplingProgress(
+            missing, event.steps, quiet=self.quiet, what=event.what
+        )
         if missing:
             self._bar.enter_context(self._progress.show())
 
@@ -94,7 +106,9 @@ class Show:
         if self.images and self.json:
             console.print_json(event.facts())
         elif self.images:
-            print(event.path, flush=True)
+            self._paths += 1
+            if not self._brief or self._paths <= _MOST_PATHS:
+                print(event.path, flush=True)
 
     def _file(self, event: Any) -> None:
         self.result(event.facts())
@@ -103,6 +117,9 @@ class Show:
         self._bar.close()
         if event.folder is None:
             return
+        if self._brief and event.within is None and self._paths > _MOST_PATHS:
+            print(f"... and {self._paths - _MOST_PATHS:,} more in {event.folder}", flush=True)
+            self._paths = 0
         done, total = event.there + event.drawn, event.images
         if event.there == total:
             self.note(f"nothing to do: {_images(total)} in {event.folder}, all there")
@@ -121,6 +138,13 @@ class Show:
             self._counter = console.Counter(event.what, event.total, quiet=self.quiet)
             self._bar.enter_context(self._counter.show())
         self._counter.update(event.done)
+
+    def _transferred(self, event: Any) -> None:
+        signals.check()
+        if self._transfers is None:
+            self._transfers = Progress(quiet=self.quiet)
+            self._bar.enter_context(self._transfers.show())
+        self._transfers(event)
 
     def _checked(self, event: Any) -> None:
         signals.check()
@@ -163,7 +187,7 @@ class ShowSweep(Show):
             return
         lines = []
         for row in event.rows:
-            axes = [_number(row[a]) if a in ("scale", "cfg") else str(row[a]) for a in event.axes]
+            axes = [_axis(row.get(a)) for a in event.axes]
             speed = row.get("images_per_second")
             scores = [row.get(name) for name in event.metrics]
             lines.append([
@@ -175,8 +199,12 @@ class ShowSweep(Show):
         console.print_table([*event.axes, "images", "images/s", *event.metrics], lines)
 
 
-def _number(value: float) -> str:
-    return repr(float(value)).removesuffix(".0")
+def _axis(value: object) -> str:
+    """A value of a sweep's axis: ``4``, ``0.2-0.8``, a name."""
+    if isinstance(value, list):
+        return "-".join(map(_axis, value))
+    number = isinstance(value, (int, float))
+    return repr(float(value)).removesuffix(".0") if number else str(value or "")  # type: ignore[arg-type]
 
 
 def show_settings(facts: Mapping[str, Any], *, json: bool) -> None:
@@ -194,9 +222,11 @@ def show_settings(facts: Mapping[str, Any], *, json: bool) -> None:
     shown["size"] = "x".join(map(str, shown["size"]))
     if "seeds" in shown:
         shown["seeds"] = "{} to {}".format(*shown["seeds"])
+    costs = {name: shown.pop(name) for name in _COSTS if name in shown}
     width = max(14, *map(len, shown))
     for name, value in shown.items():
         print(f"{name:{width}} {'-' if value in (None, '') else console.one_line(str(value))}")
+    show_costs(costs, json=False)
 
 
 def _images(count: int) -> str:

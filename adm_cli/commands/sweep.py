@@ -16,7 +16,13 @@ def sweep(
     model: options.Model = "tiny",
     classifier: options.Classifier = None,
     scale: Annotated[
-        Optional[str], typer.Option("--scale", "-s", help="Guidance scales, such as 0,1,2.5,4.")
+        Optional[str],
+        typer.Option(
+            "--scale",
+            "-s",
+            help="Guidance scales, such as 0,1,2.5,4. Default: 0,1,2,4,8, where nothing else is "
+            "swept over and a classifier guides.",
+        ),
     ] = None,
     cfg: Annotated[
         Optional[str],
@@ -47,8 +53,13 @@ def sweep(
     seeds: Annotated[
         Optional[str], typer.Option("--seeds", help="Exact seeds of every class, such as 0-63.")
     ] = None,
-    eta: options.Eta = None,
-    guide_interval: options.GuideInterval = None,
+    eta: Annotated[
+        Optional[str], typer.Option("--eta", help="Noise of ddim and dpm++2m, such as 0,0.5,1.")
+    ] = None,
+    guide_interval: Annotated[
+        Optional[list[str]],
+        typer.Option("--guide-interval", help="As in adm sample; repeat it to sweep over several."),
+    ] = None,
     entropy_scaling: options.EntropyScaling = False,
     cfg_interval: options.CfgInterval = None,
     guide_by: Annotated[

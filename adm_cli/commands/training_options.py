@@ -176,12 +176,13 @@ def command_of(
     """Decorates a function of options so that Typer sees the fields of ``cls`` as options."""
 
     def decorate(function: Callable[[Any, Shown], None]) -> Callable[..., None]:
+        hints = {owner: get_type_hints(owner) for owner in (cls, Shown)}  # slow: once for all
         parameters = [
             inspect.Parameter(
                 field.name,
                 inspect.Parameter.KEYWORD_ONLY,
                 default=field.default,
-                annotation=Annotated[get_type_hints(owner)[field.name], _OPTIONS[field.name]],
+                annotation=Annotated[hints[owner][field.name], _OPTIONS[field.name]],
             )
             for owner in (cls, Shown)
             for field in dataclasses.fields(owner)

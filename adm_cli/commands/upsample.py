@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from adm_cli.commands import completing, options
+from adm_cli.commands import completing, ending, options
 from adm_cli.commands import show as showing
 
 
@@ -81,7 +81,7 @@ def upsample(
     workers: options.Workers = 1,
     out: options.RunOut = None,
     format: options.Format = "png",
-    grid: options.Grid = False,
+    grid: options.Grid = None,
     animate: options.Animate = None,
     overwrite: options.Overwrite = False,
     dry_run: options.DryRun = False,
@@ -100,5 +100,7 @@ def upsample(
     quiet = quiet or not options.speaks()
     with showing.Show(json=json, quiet=quiet, images=format != "npz") as show:
         done = enlarge_pictures(**asked, on_event=show)
+        if not dry_run:
+            ending.end_run(show, done, grid=grid)
     if dry_run:
         showing.show_settings(done.settings, json=json)

@@ -51,6 +51,10 @@ def verify(
         ),
     ] = None,
     weak_model: options.WeakModel = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="With --repair: what it would draw and cost; mend nothing."),
+    ] = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
+
 from adm_cli.errors import UsageError
+
+_MOST_LABEL = 40
 
 
 def check_name(name: object) -> str:
@@ -17,3 +22,14 @@ def check_name(name: object) -> str:
     ):
         raise UsageError(f"{name!r:.80} cannot be the name of an image in a run")
     return name
+
+
+def file_label(text: str) -> str:
+    """What a text is called within a file's name: ``golden-retriever``; "" where nothing is left.
+
+    Lower-case letters a to z, digits and "-", at most 40 of them. No digits follow "seed", so that
+    the seed in a name stays the only one.
+    """
+    plain = unicodedata.normalize("NFKD", text.casefold()).encode("ascii", "ignore").decode()
+    label = re.sub("[^a-z0-9]+", "-", plain.replace("'", "")).strip("-")
+    return re.sub(r"seed(?=\d)", "seed-", label)[:_MOST_LABEL].strip("-")

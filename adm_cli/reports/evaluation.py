@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from adm_cli.devices import choose_device
 from adm_cli.errors import UsageError
 from adm_cli.events import AnyPath, Count, OnEvent, as_words, ignore
-from adm_cli.files.disk import check_writable
 from adm_cli.pictures.pixels import PixelSet, holds_statistics, open_pixels
 from adm_cli.pictures.references import Reference
 from adm_cli.reports.checks import Checks, as_counts, open_judging
 from adm_cli.reports.drawn import Drawing, open_drawn
+from adm_cli.reports.evaluation_costs import evaluation_costs
 from adm_cli.reports.findings import Evaluation, check_table, score_facts, write_findings
 from adm_cli.reports.measure import (
     Extractor,
@@ -120,6 +121,7 @@ def evaluate(
     device: str = "auto",
     out: AnyPath | None = None,
     overwrite: bool = False,
+    dry_run: bool = False,
     on_event: OnEvent = ignore,
 ) -> Evaluation:
     """Measures samples: every number with its standard error.
@@ -129,7 +131,8 @@ def evaluate(
     compared with: a file of `reference`, images, or one of the original's batches. ``judge`` is a
     classifier of clean pictures that names their classes, ``real`` held-out pictures to judge
     beside them; ``copies_of`` are training pictures of which samples may be copies. ``out`` is a
-    .csv or .json. ``on_event`` takes `Note` and `Count`.
+    .csv or .json. With ``dry_run`` nothing is measured: what is found are the costs of it.
+    ``on_event`` takes `Note` and `Count`.
 
     Raises UsageError for what does not belong together, AdmError for too few images or features
     that are not finite, and OutputError.
@@ -141,9 +144,7 @@ def evaluate(
     _check_samples(samples, drawing, asked=checks.asked)
     checks.validate()
     _check_measures(against, checks, metrics=metrics, half=half, features=features or inception)
-    check_table(table, overwrite=overwrite)
-    if table is not None:
-        check_writable(table.parent)
+    check_table(table, overwrite=overwrite, writes=not dry_run)
     size = read_size(resize)
     referee = checks.load_judge(device, batch_size)
     extractor = None
@@ -163,13 +164,14 @@ def evaluate(
     else:
         source = _stored(Path(samples), size, value_range)
     check_count(source.count)
-    judging = reference = None
+    if dry_run:
+        return Evaluation(evaluation_costs(source, extractor, against, choose_device(device)), [])
+    judging = None
     if referee is not None and isinstance(source, Stored):
         judging = open_judging(referee, Path(source.name), size, _path(real), against)
     reference = None
-    found = Evaluation(
-        {"samples": source.name, "images": source.count}, [*source.remarks, *left_out]
-    )
+    facts = {"samples": source.name, "images": source.count}
+    found = Evaluation(facts, [*source.remarks, *left_out])
     if against is not None and extractor is not None:
         reference = find_reference(
             against, size, extractor, wanted, source.size, values=value_range, on_event=on_event

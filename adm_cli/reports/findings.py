@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from adm_cli.errors import OutputError, UsageError
+from adm_cli.files.disk import check_writable
 from adm_cli.files.tables import write_csv, write_json
 from adm_cli.pictures.references import Reference
 from adm_cli.reports.measure import Measured, Score
@@ -49,12 +50,17 @@ class Evaluation:
         return {**self.facts, "notes": list(self.notes)}
 
 
-def check_table(out: Path | None, *, overwrite: bool) -> None:
-    """Raises UsageError for a file that is no table, OutputError for one that is there."""
+def check_table(out: Path | None, *, overwrite: bool, writes: bool = True) -> None:
+    """Raises UsageError for a file that is no table, OutputError for one that is there.
+
+    Also where it cannot be written, unless nothing ``writes`` it.
+    """
     if out is not None and out.suffix not in (".csv", ".json"):
         raise UsageError(f"--out {out}: expected a name that ends in .csv or .json")
     if out is not None and out.exists() and not overwrite:
         raise OutputError(f"{out} exists already: pass --overwrite, or another --out")
+    if out is not None and writes:
+        check_writable(out.parent)
 
 
 def score_facts(

@@ -2,37 +2,43 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
-
-from adm_cli.pictures.images import make_grid, open_picture, save_image
+from adm_cli.pictures.images import open_picture, save_image
+from adm_cli.pictures.sheets import class_sheet
 from adm_cli.sampling.events import FileMade
 from adm_cli.sampling.folder import RunFolder, Shard
 from adm_cli.sampling.merge import merge_npz, open_runs
 from adm_cli.sampling.run import Run
 from adm_cli.sampling.writer import record_file
 
+GRID = "grid.png"
 MOST_IN_GRID = 1024
+MOST_BY_DEFAULT = 100
+_LONGEST = 100  # of a label, in characters
 
 
 def write_grid(path: Path, pictures: Sequence[Path]) -> int:
-    """A contact sheet of the first pictures, read from their files; returns how many it shows."""
-    shown = pictures[:MOST_IN_GRID]
-    if shown:
-        save_image(path, make_grid(np.stack([open_picture(picture)[0] for picture in shown])))
-    return len(shown)
+    """A contact sheet of the first pictures, read from their files; returns how many it shows.
+
+    Rows are classes, called as the pictures' recipes say.
+    """
+    found = [open_picture(picture) for picture in pictures[:MOST_IN_GRID]]
+    if found:
+        facts = [recipe or {} for _, recipe in found]
+        classes = [str(one.get("class_name") or "")[:_LONGEST] for one in facts]
+        seeds = [str(one.get("seed", ""))[:_LONGEST] for one in facts]
+        save_image(path, class_sheet([pixels for pixels, _ in found], classes, seeds))
+    return len(found)
 
 
 def draw_grid(folder: RunFolder, run: Run, shard: Shard) -> Iterator[FileMade]:
     """``grid.png``, a contact sheet of the first images that are there."""
-    path, names = folder.path / "grid.png", []
-    for record in folder.kept(run.images):
-        names.append(record["file"])
-        if len(names) == MOST_IN_GRID:
-            break
-    shown = write_grid(path, [folder.path / name for name in names])
+    path = folder.path / GRID
+    records = itertools.islice(folder.kept(run.images), MOST_IN_GRID)
+    shown = write_grid(path, [folder.path / record["file"] for record in records])
     if shown:
         record_file(folder, shard, path.name, {"images": shown})
         yield FileMade(path, {"images": shown})
@@ -48,3 +54,15 @@ def write_npz(folder: RunFolder, run: Run, shard: Shard) -> Iterator[FileMade]:
         merge_npz(path, *open_runs([folder.path]), lambda _done: None)
         record_file(folder, shard, path.name, {"images": count})
     yield FileMade(path, {"images": count})
+
+
+def add_grid(folder: RunFolder, run: Run) -> FileMade | None:
+    """The grid of a run that is over, where nobody asked for one: of 2 to 100 images.
+
+    None where that is not so, or a picture of that name is there that is none of the run's.
+    """
+    if not 2 <= len(run.images) <= MOST_BY_DEFAULT:
+        return None
+    if (folder.path / GRID).exists() and GRID not in folder.records():
+        return None
+    return next(draw_grid(folder, run, Shard()), None)

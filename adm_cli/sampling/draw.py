@@ -188,7 +188,8 @@ class _Work:
 
     def _paint(self, wanted: Survey) -> Events:
         total = len(wanted.there) + len(wanted.missing)
-        yield Started(self.folder.path, total, len(wanted.there), self.easel.steps)
+        easel = self.easel
+        yield Started(self.folder.path, total, len(wanted.there), easel.steps, easel.what)
         records = self.folder.records()
         for place in wanted.there:
             record = records[self.run.images[place].file]

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from adm_cli.errors import NotFiniteError
-from adm_cli.sampling.events import Ended, Event, ImageDone
+from adm_cli.sampling.events import Ended, Event, ImageDone, Started
 from adm_cli.sampling.folder import BASE, HIDDEN_BASE, RunFolder, Shard
 from adm_cli.sampling.inputs import InputPicture, run_picture
 from adm_cli.sampling.models import Models
@@ -48,6 +48,12 @@ class Easel:
         self._draw_base, self._overwrite = draw_base, overwrite
         self._painters: list[Painter] = []
         self._base: RunFolder | None = None
+
+    @property
+    def what(self) -> str:
+        """What is done with the images, in a word."""
+        later = self.models.apart and len(self.run.stages) > 1
+        return "enlarging" if later or self.run.first.upsampler else "drawing"
 
     @property
     def steps(self) -> int:
@@ -114,5 +120,7 @@ def _of_base(events: Events, folder: RunFolder) -> Events:
     for event in events:
         if isinstance(event, Ended):
             yield replace(event, within=folder.path)
+        elif isinstance(event, Started):
+            yield replace(event, what="small pictures")
         elif not isinstance(event, ImageDone):
             yield event

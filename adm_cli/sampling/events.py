@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar, Union
 
 from torch import Tensor
 
-from adm_cli.events import Count, Note, OnEvent
+from adm_cli.events import Count, Hint, Note, OnEvent
 
 T = TypeVar("T")
 FindingKind = Literal[
@@ -26,6 +26,7 @@ class Started:
     images: int  # asked for, of this process's share
     there: int  # of these, drawn before
     steps: int  # of sampling that a batch takes
+    what: str = "drawing"  # of a stack's stages, which one
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,13 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class Costs:
+    """What was asked about would cost so much."""
+
+    facts: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class PictureRead:
     """So many pictures that are to be enlarged are looked at."""
 
@@ -133,8 +141,8 @@ class SweepEnded:
 
 
 Event = Union[
-    Started, Step, BatchDone, ImageDone, FileMade, Note, Count, Ended, FileChecked, PictureRead,
-    Finding, CellDone, SweepEnded,
+    Started, Step, BatchDone, ImageDone, FileMade, Note, Hint, Count, Ended, FileChecked,
+    PictureRead, Finding, CellDone, SweepEnded, Costs,
 ]  # fmt: skip
 
 

@@ -4,7 +4,7 @@ run.json                  the stages, what computes them, and every image asked 
 .run.json.copy            the same bytes again: one of the two can be damaged
 manifest.jsonl            a line an image, written after the image is safely on disk
 manifest-3-of-8.jsonl     the same of one shard; all manifests of a folder count together
-class0207_seed000000.png  an image
+0207_golden-retriever_seed000000.png    an image, of a class with a name
 base/, .base/             of a stack: the run of the small pictures, kept or in passing
 
 Every line carries a checksum, so a torn or damaged one is passed over and its image drawn again.
@@ -130,6 +130,18 @@ class RunFolder:
         else:
             refuse_existing([self.path / name for name in self._names_taken(run.images)])
 
+    def as_begun(self, run: Run) -> Run:
+        """``run`` as the run that is here, if there is one, goes on.
+
+        With its settings of ``run.chosen``, and its images' names: what an image is called may
+        depend on the version of adm that began the run. Raises as `read`.
+        """
+        if not self.exists():
+            return run
+        old = self.read()
+        kept = {name: getattr(old, name) for name in run.chosen}
+        return replace(run, images=run.images.named_as(old.images), **kept)
+
     def begin(self, run: Run, *, overwrite: bool = False) -> tuple[Run, list[str]]:
         """Begins the run, or goes on with it, and says what the environment has become.
 
@@ -154,13 +166,6 @@ class RunFolder:
             now = environment(run)
             noted = {name: value for name, value in environment(old).items() if name in now}
             return run, differences(noted, now)
-
-    def as_begun(self, run: Run) -> Run:
-        """``run`` with those settings that a run which is here keeps."""
-        if not self.exists():
-            return run
-        old = self.read()
-        return replace(run, **{name: getattr(old, name) for name in run.chosen})
 
     def inner(self, name: str) -> RunFolder:
         """A run within this one; raises OutputError for a link, which may lead to another."""

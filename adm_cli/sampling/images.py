@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple, overload
 
 from adm_cli.errors import ConfigError, UsageError
-from adm_cli.files.names import check_name
+from adm_cli.files.names import check_name, file_label
 
 MAX_IMAGES = 10**7
 MAX_SEED = 2**64 - 1
@@ -47,9 +47,21 @@ class ImageRow(NamedTuple):
     length: int = 1
 
 
-def image_name(class_id: int | None, seed: int, suffix: str, **own: float) -> str:
-    """``class0207_seed000000.png``; ``class0207_scale2.5_seed000000.png`` with its own scale."""
-    label = "" if class_id is None else f"class{class_id:04d}_"
+def class_label(class_id: int | None, name: str = "") -> str:
+    """``0207_golden-retriever_``; ``class0207_`` without a name, and nothing without a class."""
+    if class_id is None:
+        return ""
+    word = file_label(name)
+    if word in ("", f"{class_id}", f"class-{class_id}"):
+        return f"class{class_id:04d}_"
+    return f"{class_id:04d}_{word}_"
+
+
+def image_name(label: str, seed: int, suffix: str, **own: float) -> str:
+    """``0207_golden-retriever_seed000000.png``; with its own scale ``..._scale2.5_seed000000.png``.
+
+    ``label`` is `class_label`'s.
+    """
     parts = "".join(f"{name}{repr(float(v)).removesuffix('.0')}_" for name, v in own.items())
     return f"{label}{parts}seed{seed:06d}{suffix}"
 
@@ -60,10 +72,11 @@ def drawn_row(
     suffix: str,
     scale: float | None = None,
     cfg: float | None = None,
+    class_name: str = "",
 ) -> ImageRow:
     """Images to be sampled, a seed each; ``scale`` and ``cfg`` only where they have their own."""
     own = {name: v for name, v in (("scale", scale), ("cfg", cfg)) if v is not None}
-    name = image_name(class_id, seeds.start, suffix, **own)
+    name = image_name(class_label(class_id, class_name), seeds.start, suffix, **own)
     return ImageRow(Image(name, class_id, seeds.start, scale, cfg), len(seeds))
 
 
@@ -132,6 +145,19 @@ class Images(Sequence[Image]):
         index = self.find(image.file) if isinstance(image, Image) else None
         return index is not None and self[index] == image
 
+    def named_as(self, begun: Images) -> Images:
+        """The same images, called as a run is that was begun, perhaps by another version.
+
+        A class that is new there is called as the others are: with its name, or without any.
+        """
+        labels = {
+            row.first.class_id: label
+            for row in begun.rows
+            if row.first.class_id is not None and (label := _label(row.first)) is not None
+        }
+        plain = all(label == class_label(i) for i, label in labels.items())
+        return Images(_relabelled(row, labels, plain) for row in self.rows) if labels else self
+
     def find(self, file: str) -> int | None:
         """The place of a file's image; None for a file that is none of them."""
         parts = split_name(file)
@@ -174,6 +200,26 @@ def split_name(file: str) -> tuple[str, int, str] | None:
     if len(digits) > 6 and digits[0] == "0":  # not as `image_name` writes it
         return None
     return file[: found.start()], int(digits), file[found.end() :]
+
+
+def _label(image: Image) -> str | None:
+    """What a drawn image's name begins with, for its class; None where it is named otherwise."""
+    parts = split_name(image.file)
+    if parts is None or image.input is not None:
+        return None
+    own = {name: v for name in ("scale", "cfg") if (v := getattr(image, name)) is not None}
+    rest = image_name("", image.seed, parts[2], **own)
+    return image.file.removesuffix(rest) if image.file.endswith(rest) else None
+
+
+def _relabelled(row: ImageRow, labels: Mapping[int, str], plain: bool) -> ImageRow:
+    """``row`` with the label of its class; of a class without one, as ``plain`` says."""
+    image = row.first
+    mine = _label(image)
+    if image.class_id is None or mine is None:
+        return row
+    label = labels.get(image.class_id, class_label(image.class_id) if plain else mine)
+    return row._replace(first=image._replace(file=label + image.file.removeprefix(mine)))
 
 
 def _member(row: ImageRow, offset: int) -> Image:
@@ -232,7 +278,7 @@ def _follows(row: ImageRow, image: Image) -> bool:
 
 
 def row_to_json(row: ImageRow) -> dict[str, Any]:
-    """``{"file": "class0207_seed*.png", "class": 207, "seeds": "0-999"}``."""
+    """``{"file": "0207_golden-retriever_seed*.png", "class": 207, "seeds": "0-999"}``."""
     facts = row.first.facts()
     if row.length == 1:
         return {"file": row.first.file, **facts}

@@ -11,11 +11,13 @@ from typing import Any
 import torch
 
 from adm_cli.errors import UsageError
-from adm_cli.events import Note, OnEvent
+from adm_cli.events import Hint, Note, OnEvent
 from adm_cli.files.disk import check_writable, refuse_existing
 from adm_cli.files.fresh import make_fresh_folder
 from adm_cli.files.links import check_inside
 from adm_cli.files.manifests import Record
+from adm_cli.sampling.beside import add_grid
+from adm_cli.sampling.costs import drawing_costs
 from adm_cli.sampling.draw import draw
 from adm_cli.sampling.events import Event, FileMade, follow
 from adm_cli.sampling.film import may_write_film
@@ -35,10 +37,15 @@ class RunResult:
     folder: Path
     settings: Mapping[str, Any]  # as --dry-run shows them; empty where images were drawn
     files: Sequence[Path] = ()  # made beside the images
+    part: bool = False  # one of several processes' share was drawn
 
     def records(self) -> Iterator[Record]:
         """The manifest's line of each image that is there, in the order asked for."""
         yield from RunFolder(self.folder).kept(self.run.images)
+
+    def add_grid(self) -> FileMade | None:
+        """`beside.add_grid` of the run; None where other processes draw parts of it."""
+        return None if self.part else add_grid(RunFolder(self.folder), self.run)
 
     def paths(self) -> list[Path]:
         """The images that are there, in the order asked for."""
@@ -92,11 +99,13 @@ class SamplingJob:
     notes: Sequence[str] = ()
     keep_base: bool = False
     workers: int = 1
+    hints: Sequence[str] = ()  # at a terminal
 
     def preview(self) -> RunResult:
         """What would be drawn; raises as drawing would, and writes nothing."""
-        run, outputs = self.run, self.outputs
+        outputs = self.outputs
         folder = outputs.folder
+        run = _as_begun(outputs, folder, self.run)
         folder.check(run, overwrite=outputs.overwrite)
         wanted = folder.survey(run.images, outputs.shard)
         missing = len(wanted.missing) + (len(wanted.there) if outputs.overwrite else 0)
@@ -110,6 +119,7 @@ class SamplingJob:
             "shard": str(outputs.shard),
             **({"workers": self.workers} if self.workers > 1 else {}),
             "to_draw": missing,
+            **drawing_costs(folder, run, self.models.sources, missing),
         }
         return RunResult(run, folder.path, facts)
 
@@ -126,9 +136,10 @@ class SamplingJob:
         return replace(follow(self._events(), watch), files=files)
 
     def _events(self) -> Generator[Event, None, RunResult]:
-        outputs, run = self.outputs, self.run
+        outputs = self.outputs
+        yield from map(Hint, self.hints)
         yield from map(Note, self.notes)
-        folder = _prepared(outputs, run)
+        folder, run = _prepared(outputs, self.run)
         try:
             # a process that is alone draws by itself
             how = draw if self.workers == 1 else partial(draw_shared, workers=self.workers)
@@ -139,16 +150,24 @@ class SamplingJob:
         finally:
             if outputs.out is None and not folder.bases():
                 folder.discard_if_empty()
-        return RunResult(run, folder.path, {})
+        return RunResult(run, folder.path, {}, part=outputs.shard.count > 1)
 
 
-def _prepared(outputs: Outputs, run: Run) -> RunFolder:
-    """The run's folder; everything that could go wrong with the output, before any work."""
+def _as_begun(outputs: Outputs, folder: RunFolder, run: Run) -> Run:
+    return run if outputs.overwrite else folder.as_begun(run)
+
+
+def _prepared(outputs: Outputs, run: Run) -> tuple[RunFolder, Run]:
+    """The run's folder, and the run with the names it has there.
+
+    Raises whatever could go wrong with the output, before any work.
+    """
     folder, film = outputs.folder, outputs.beside.film
     if film is not None:
         check_inside(film.parent)  # before a folder is made
     if outputs.out is not None:
         check_writable(outputs.out)
+        run = _as_begun(outputs, folder, run)
         folder.check(run, overwrite=outputs.overwrite)
     if film is not None:
         check_writable(film.parent)
@@ -160,4 +179,4 @@ def _prepared(outputs: Outputs, run: Run) -> RunFolder:
         files.append(film)
     if not outputs.overwrite:
         refuse_existing(files)
-    return folder if outputs.out is not None else RunFolder(make_fresh_folder(FRESH))
+    return (folder if outputs.out is not None else RunFolder(make_fresh_folder(FRESH))), run

@@ -22,12 +22,13 @@ import numpy as np
 from numpy.lib import format as npy
 
 from adm_cli.errors import AdmError, RunError, UsageError
-from adm_cli.events import AnyPath, Count, OnEvent, as_paths, ignore
+from adm_cli.events import AnyPath, Count, Note, OnEvent, as_paths, ignore
 from adm_cli.files.budget import whole_number
 from adm_cli.files.disk import (
     atomic_write,
     check_writable,
     explain_os_error,
+    free_disk,
     read_file,
     refuse_existing,
 )
@@ -39,6 +40,8 @@ from adm_cli.sampling.folder import RunFolder
 from adm_cli.sampling.recipe import run_recipe
 from adm_cli.sampling.run import Run
 
+_BLOCK = 512  # bytes of a tar: a head, and what a file is padded to
+_ZIP_ENTRY = 76  # bytes beside a name, which stands there twice
 _NUMBER = re.compile(r"%0?\d{0,2}d")  # in the name of a tar among several
 OnImage = Callable[[int], None]
 _SUFFIXES = (".npz", ".zip", ".tar")
@@ -50,12 +53,14 @@ def merge(
     shard_size: int | None = None,
     partial: bool = False,
     overwrite: bool = False,
+    dry_run: bool = False,
     *,
     on_event: OnEvent | None = None,
 ) -> list[FileMade]:
     """Gathers runs into an npz as the original's evaluator reads it, a zip, or WebDataset tars.
 
-    As ``adm merge``, whose options these are. Returns the files, each with its number of images.
+    As ``adm merge``, whose options these are. Returns the files, each with its number of images;
+    with ``dry_run`` nothing is written, and about how many bytes each would have is told, too.
     Raises UsageError for a name that cannot be, OutputError where files are there, RunError for
     runs that are damaged, incomplete or do not belong together.
     """
@@ -65,9 +70,13 @@ def merge(
     size = shard_size or len(entries)
     starts = range(0, len(entries), size)
     paths = [out if shard_size is None else tar_path(out, i) for i in range(len(starts))]
-    check_writable(out.parent)
+    if not dry_run:
+        check_writable(out.parent)
     if not overwrite:
         refuse_existing(paths)
+    if dry_run:
+        parts = [entries[start : start + size] for start in starts]
+        return _planned(paths, parts, run, tell)
 
     def on_image(done: int) -> None:
         tell(Count("images", done, len(entries)))
@@ -83,6 +92,23 @@ def merge(
     for file in made:
         tell(file)
     return made
+
+
+def _planned(
+    paths: Sequence[Path], parts: Sequence[Sequence[Entry]], run: Run, tell: OnEvent
+) -> list[FileMade]:
+    """The files to come, and what there is room for."""
+    sizes = [merged_bytes(path.suffix, run, part) for path, part in zip(paths, parts, strict=True)]
+    folder = next(path for path in paths[0].absolute().parents if path.exists())
+    text = (
+        f"about {sum(sizes) / 1e6:,.1f} MB, {free_disk(folder) / 1e6:,.0f} MB are free; no network "
+        f"runs, and memory holds one picture: it takes as long as reading and writing them"
+    )
+    tell(Note(text))
+    return [
+        FileMade(path, {"images": len(part), "bytes": count})
+        for path, part, count in zip(paths, parts, sizes, strict=True)
+    ]
 
 
 def _check_name(output: Path, shard_size: int | None) -> None:
@@ -151,12 +177,29 @@ def open_runs(folders: Sequence[Path], *, partial: bool = False) -> tuple[Run, l
         entries += kept
     if not entries:
         raise RunError(f"{folders[0]} has no images yet")
-    names: set[str] = set()
-    for entry in entries if len(runs) > 1 else ():
-        if entry.path.name in names:
-            raise RunError(f"{entry.path.name} is in two of the runs: an image may be there once")
-        names.add(entry.path.name)
+    if len(runs) > 1:
+        _check_once(entries)
     return runs[0], entries
+
+
+def _check_once(entries: Sequence[Entry]) -> None:
+    """Raises RunError for an image that is there twice, whatever its class is called."""
+    names: set[str] = set()
+    for entry in entries:
+        mine = {entry.path.name, _drawn_as(entry)}
+        if not names.isdisjoint(mine):
+            raise RunError(f"{entry.path.name} is in two of the runs: an image may be there once")
+        names |= mine
+
+
+def _drawn_as(entry: Entry) -> str:
+    """Equal for two images that are the same but for the class's name; of an enlarged one, its
+    file.
+    """
+    if "input" in entry.record:
+        return entry.path.name
+    what = [entry.record.get(name) for name in ("class", "scale", "cfg", "seed")]
+    return f"{what} {entry.path.suffix}"
 
 
 def merge_npz(path: Path, run: Run, entries: Sequence[Entry], on_image: OnImage) -> None:
@@ -265,3 +308,18 @@ def _members(entry: Entry) -> Iterable[tuple[str, bytes]]:
     if entry.record.get("class") is not None:
         yield f"{key}.cls", str(entry.record["class"]).encode()
     yield f"{key}.json", json.dumps(entry.record).encode()
+
+
+def merged_bytes(suffix: str, run: Run, entries: Sequence[Entry]) -> int:
+    """About the size of what `merge` writes of these images."""
+    if suffix == ".npz":
+        height, width = run.size
+        return len(entries) * (height * width * 3 + 2 * 8)
+    lines = [len(json.dumps(entry.record)) for entry in entries]
+    files: list[int] = [entry.record["bytes"] for entry in entries]
+    if suffix == ".zip":
+        names = sum(2 * len(entry.path.name) + _ZIP_ENTRY for entry in entries)
+        return sum(files) + sum(lines) + names
+    labels = [1 for entry in entries if entry.record.get("class") is not None]
+    members = [*files, *lines, *labels]
+    return sum(_BLOCK + -(-size // _BLOCK) * _BLOCK for size in members)

@@ -46,7 +46,12 @@ class Outputs:
 
 
 def choose_outputs(
-    out: Path | None, format: str, grid: bool, animate: Path | None, overwrite: bool, shard: Shard
+    out: Path | None,
+    format: str,
+    grid: bool | None,
+    animate: Path | None,
+    overwrite: bool,
+    shard: Shard,
 ) -> Outputs:
     """The options, checked; raises UsageError."""
     if format not in FORMATS:
@@ -60,7 +65,7 @@ def choose_outputs(
             f"--format npz and --overwrite, then run the same command without --shard, or adm merge"
         )
     suffix = ".webp" if format == "webp" else ".png"
-    return Outputs(out, suffix, Extras(format == "npz", grid, animate), overwrite, shard)
+    return Outputs(out, suffix, Extras(format == "npz", bool(grid), animate), overwrite, shard)
 
 
 def remove_if_empty(folder: Path) -> None:

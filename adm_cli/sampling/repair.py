@@ -12,7 +12,7 @@ from adm_cli.errors import NotFiniteError
 from adm_cli.events import Note
 from adm_cli.files.manifests import Record
 from adm_cli.pictures.images import read_description
-from adm_cli.sampling.beside import draw_grid, write_npz
+from adm_cli.sampling.beside import GRID, draw_grid, write_npz
 from adm_cli.sampling.check import LOST, forget, repair_run
 from adm_cli.sampling.draw import Only, draw, draw_film
 from adm_cli.sampling.events import Event, Finding
@@ -128,7 +128,7 @@ def _make_again(folder: RunFolder, losses: Losses) -> Generator[Event, None, lis
     """
     run = folder.read()
     beside = {name for name in losses.names if run.images.find(name) is None}
-    if "grid.png" in beside:
+    if GRID in beside:
         yield from draw_grid(folder, run, Shard())
     if any(name.endswith(".npz") for name in beside):
         yield from write_npz(folder, run, Shard())

@@ -6,12 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from adm_cli.checkpoints.fetching import fetch_missing
 from adm_cli.checkpoints.sources import Sources, find_sources
 from adm_cli.config import SamplingConfig
 from adm_cli.devices import choose_device
 from adm_cli.diffusion.modifiers import modified
 from adm_cli.errors import UsageError
-from adm_cli.events import AnyPath, OnEvent, as_words
+from adm_cli.events import AnyPath, OnEvent, as_words, ignore
 from adm_cli.sampling.arguments import Classes, Seeds, comma_list, path_or_none
 from adm_cli.sampling.defaults import remarks, taken_from
 from adm_cli.sampling.images import Images
@@ -39,6 +40,7 @@ from adm_cli.sampling.settings import (
     read_interval,
     sampling_config,
 )
+from adm_cli.sampling.start import classes_lines, machine_line
 
 
 def sample(
@@ -84,9 +86,10 @@ def sample(
     workers: int = 1,
     out: AnyPath | None = None,
     format: str = "png",
-    grid: bool = False,
+    grid: bool | None = None,
     animate: AnyPath | None = None,
     overwrite: bool = False,
+    fetch: bool = False,
     dry_run: bool = False,
     *,
     on_event: OnEvent | None = None,
@@ -118,6 +121,8 @@ def sample(
     lines = _class_list(path_or_none(classes_file), classes, texts, total)
     guided = scale != 0 or any(line.scale for line in lines)
     weak = choose_weak(weak_model, [weak_scale])
+    if fetch and not dry_run:
+        fetch_missing(model, classifier, upsampler, guided=guided, on_event=on_event or ignore)
     sources = find_sources(model, classifier, guided=guided, weak=weak)
     outputs = choose_outputs(
         path_or_none(out), format, grid, path_or_none(animate), overwrite, part.shard
@@ -138,6 +143,10 @@ def sample(
     asked = upsampler is not None or keep_base or later != StageOptions(clip=clip)
     _check_used(upsampling, asked, no_upsample)
     job = _job(sources, config, options, images, upsampling, where, outputs, keep_base)
+    hints = [machine_line(job.run, part.device, where)]
+    if classes is None and not lines and sources.classes:
+        hints += classes_lines(images, sources.classes)
+    job = replace(job, hints=hints)
     return job.preview() if dry_run else job.carry_out(on_event)
 
 

@@ -9,7 +9,8 @@ import math
 import random
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,14 +45,12 @@ def select_images(
     """
     wanted = _class_list(classes, sources)
     own_seeds = _seed_lists(seed, seeds, num, total, max(1, len(wanted)))
+    names = sources.classes
     if not wanted:
-        return Images(
-            drawn_row(_random_class(s, sources), range(s, s + 1), suffix)
-            for part in own_seeds[0]
-            for s in part
-        )
+        drawn = ((_random_class(s, names), s) for part in own_seeds[0] for s in part)
+        return Images(drawn_row(i, range(s, s + 1), suffix, class_name=names[i]) for i, s in drawn)
     return Images(
-        drawn_row(class_id, part, suffix)
+        drawn_row(class_id, part, suffix, class_name=_name(class_id, names))
         for class_id, parts in zip(wanted, own_seeds, strict=True)
         for part in parts
     )
@@ -130,9 +129,22 @@ def parse_seeds(text: str) -> list[range]:
     return [range(s, s + 1) for s in dict.fromkeys(itertools.chain(*found))]
 
 
-def _random_class(seed: int, sources: Sources) -> int:
-    """A class that depends on the seed alone, not on the seeds before it."""
-    return random.Random(f"class of seed {seed}").choice(sorted(sources.classes))
+def _random_class(seed: int, known: Mapping[int, str]) -> int:
+    """A class that depends on the seed alone, not on the seeds before it.
+
+    Of K classes each has its turn in K seeds: from a multiple of K on they are all distinct.
+    """
+    turn, place = divmod(seed, len(known))
+    return _shuffled(turn, tuple(sorted(known)))[place]
+
+
+@lru_cache(maxsize=4)
+def _shuffled(turn: int, ids: tuple[int, ...]) -> list[int]:
+    return random.Random(f"classes of turn {turn}").sample(ids, len(ids))
+
+
+def _name(class_id: int | None, known: Mapping[int, str]) -> str:
+    return "" if class_id is None else known.get(class_id, "")
 
 
 class ClassLine(NamedTuple):
@@ -232,6 +244,7 @@ def select_lines(
         raise UsageError(f"--num must be at least 1, got {count}")
     following, total = 0 if seed is None else seed, 0
     rows: list[ImageRow] = []
+    known = sources.classes
     places: dict[str, str] = {}
     for line in lines:
         parts = line.seeds
@@ -241,8 +254,11 @@ def select_lines(
         total += sum(map(len, parts))
         _check_total(total)
         for own_seed in itertools.chain(*parts):
-            class_id = _line_class(line, own_seed, sources)
-            row = drawn_row(class_id, range(own_seed, own_seed + 1), suffix, line.scale, line.cfg)
+            class_id = _line_class(line, own_seed, known)
+            row = drawn_row(
+                class_id, range(own_seed, own_seed + 1), suffix, line.scale, line.cfg,
+                _name(class_id, known),
+            )  # fmt: skip
             if row.first.file in places:
                 raise UsageError(
                     f"{line.place}: class {line.spec} with seed {own_seed} was asked for already "
@@ -253,14 +269,14 @@ def select_lines(
     return Images(rows)
 
 
-def _line_class(line: ClassLine, seed: int, sources: Sources) -> int | None:
+def _line_class(line: ClassLine, seed: int, known: Mapping[int, str]) -> int | None:
     word = line.spec.strip().lower()
-    if word == "random" and sources.classes:
-        return _random_class(seed, sources)
+    if word == "random" and known:
+        return _random_class(seed, known)
     if word in ("none", "random"):
         return None
     try:
-        found = select_classes(line.spec, sources.classes)
+        found = select_classes(line.spec, known)
     except UsageError as error:
         raise UsageError(f"{line.place}: {error}") from None
     if len(found) != 1:

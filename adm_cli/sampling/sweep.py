@@ -46,6 +46,10 @@ from adm_cli.sampling.sweep_folder import SweepFolder, TableRow, shown
 from adm_cli.sampling.sweep_grid import axes_of, varied_axes
 from adm_cli.sampling.sweep_results import draw_curves, draw_sheet, write_rows
 
+_ONCE = {"cfg": [1.0], "eta": [None], "interval": [None]}  # of axes that a sweep may not have
+DEFAULT_SCALES = (0.0, 1.0, 2.0, 4.0, 8.0)  # where nothing is asked for to sweep over
+ONE_POINT = Axes([None], [None], [None], [None], [None], [None])
+
 
 @dataclass(frozen=True)
 class SweepResult:
@@ -67,8 +71,8 @@ def sweep(
     total: int | None = None,
     seed: int | None = None,
     seeds: Seeds | None = None,
-    eta: float | None = None,
-    guide_interval: str | Interval | None = None,
+    eta: Numbers | None = None,
+    guide_interval: str | Interval | Sequence[str | Interval] | None = None,
     entropy_scaling: bool = False,
     cfg_interval: str | Interval | None = None,
     guide_by: str | Sequence[str] | None = None,
@@ -98,9 +102,10 @@ def sweep(
 ) -> SweepResult:
     """Draws the same seeds over a grid of settings: contact sheet, table, curves.
 
-    As ``adm sweep``, whose options these are: ``scale``, ``cfg``, ``steps``, ``sampler`` and what
-    `Modifiers` has also take lists. ``on_event`` sees every `events.Event`. Raises AdmError where
-    the command would print an error: UsageError for arguments that cannot be, before any work.
+    As ``adm sweep``, whose options these are: ``scale``, ``cfg``, ``steps``, ``sampler``, ``eta``,
+    ``guide_interval`` and what `Modifiers` has also take lists. ``on_event`` sees every
+    `events.Event`. Raises AdmError where the command would print an error: UsageError for
+    arguments that cannot be, before any work.
     """
     if rows < 1:
         raise UsageError(f"--rows must be at least 1, got {rows}")
@@ -109,6 +114,7 @@ def sweep(
     axes = Axes(
         _words("sampler", comma_list(sampler)), _words("steps", comma_list(steps)),
         _numbers("scale", comma_list(scale)), _numbers("cfg", comma_list(cfg)),
+        _numbers("eta", comma_list(eta)), _intervals(guide_interval),
         _modifiers(
             guide_by=guide_by, divergence_weight=divergence_weight, guide_every=guide_every,
             weak_scale=weak_scale, spacing=spacing, eps_scale=eps_scale, threshold=threshold,
@@ -116,13 +122,14 @@ def sweep(
         ),
     )  # fmt: skip
     common = StageOptions(
-        eta=eta, clip=clip, guide_interval=read_interval(guide_interval),
-        entropy_scaling=entropy_scaling,
+        clip=clip, entropy_scaling=entropy_scaling,
         cfg_interval=read_interval(cfg_interval, "--cfg-interval"),
     )  # fmt: skip
     guided = any(value is None or value != 0 for value in axes.scales)
     weak = choose_weak(weak_model, axes.modifiers.get("weak_scale", [None]))
     models = _find_models(str(model), classifier, guided=guided, weak=weak)
+    if axes == ONE_POINT and all(sources.classifier is not None for _, sources in models):
+        axes = replace(axes, scales=DEFAULT_SCALES)
     images = select_images(
         models[0][1], as_words(class_), ".png", seed=seed, seeds=comma_list(seeds), num=num,
         total=total,
@@ -187,6 +194,17 @@ def _modifiers(**asked: Numbers | Words | None) -> dict[str, list[Any]]:
     }
 
 
+def _intervals(
+    given: str | Interval | Sequence[str | Interval] | None,
+) -> list[Interval | None]:
+    """One interval or several; one None where nothing was said."""
+    if given is None:
+        return [None]
+    several = not isinstance(given, str) and not any(isinstance(x, (int, float)) for x in given)
+    found = [read_interval(one) for one in (given if several else [given])]  # type: ignore[arg-type]
+    return list(dict.fromkeys(found)) or [None]
+
+
 def _find_models(
     text: str, classifier: AnyPath | None, *, guided: bool, weak: AnyPath | None
 ) -> list[tuple[str, Sources]]:
@@ -248,7 +266,7 @@ class _Sweep:
         now = axes_of([cell.cell for cell in self.cells])
         names = {cell.cell.name for cell in self.cells}
         if not set(old) <= names:
-            changed = ", ".join(differences({"cfg": [1.0], **known_axes}, now))
+            changed = ", ".join(differences({**_ONCE, **known_axes}, {**_ONCE, **now}))
             raise RunError(
                 f"{self.folder.path} holds a sweep with cells that are not asked for now "
                 f"({changed}): ask for them too, choose another --out, or pass --overwrite"
@@ -358,4 +376,5 @@ def _settings_row(cell: CellRun) -> TableRow:
         **modified(stage),
         "num_steps": stage.num_steps,
         "images": len(cell.run.images),
+        **({} if cell.cell.interval is None else {"interval": list(cell.cell.interval)}),
     }

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import math
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ from adm_cli.reports.measure import (
     notes,
 )
 from adm_cli.reports.references import find_reference, metrics_by
+from adm_cli.sampling.defaults import EVERYWHERE
 from adm_cli.sampling.draw import draw
 from adm_cli.sampling.events import Event
 from adm_cli.sampling.folder import RunFolder
@@ -43,6 +44,7 @@ from adm_cli.sampling.images import Images
 from adm_cli.sampling.models import Models
 from adm_cli.sampling.run import Run
 from adm_cli.sampling.settings import (
+    Interval,
     Machine,
     StageOptions,
     check_modifiers,
@@ -64,20 +66,25 @@ class Axes:
     steps: Sequence[str | None]
     scales: Sequence[float | None]
     cfgs: Sequence[float | None]
+    etas: Sequence[float | None] = (None,)
+    intervals: Sequence[Interval | None] = (None,)
     modifiers: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
     def points(self, common: StageOptions) -> Iterator[StageOptions]:
         """Every combination."""
-        names = ("sampler", "steps", "scale", "cfg", *self.modifiers)
-        axes = (self.samplers, self.steps, self.scales, self.cfgs, *self.modifiers.values())
-        for values in itertools.product(*axes):
+        names = ("sampler", "steps", "scale", "cfg", "eta", "guide_interval", *self.modifiers)
+        axes = (
+            self.samplers, self.steps, self.scales, self.cfgs, self.etas, self.intervals,
+            *self.modifiers.values(),
+        )  # fmt: skip
+        for values in product(*axes):
             yield replace(common, **dict(zip(names, values, strict=True)))
 
     def most(self, common: StageOptions) -> StageOptions:
         """With a value along each axis that changes something, if there is one."""
         found = {name: next((v for v in values if v != NEUTRAL[name]), NEUTRAL[name])
                  for name, values in self.modifiers.items()}  # fmt: skip
-        return replace(common, **found)
+        return replace(common, guide_interval=self.intervals[0], **found)
 
 
 @dataclass(frozen=True)
@@ -185,20 +192,29 @@ def prepare_cells(
     configs = []
     sweep, kinds = SweepFolder(folder), distinct_kinds(images)
     for label, sources in models:
-        for options in axes.points(replace(common, eta=None)):
-            config = sampling_config(sources, kinds, options)
-            if common.eta is not None and config.sampler in SAMPLERS_WITH_ETA:
-                config = replace(config, eta=common.eta)
+        for options in axes.points(common):
+            config = sampling_config(sources, kinds, replace(options, eta=None))
+            if options.eta is not None and config.sampler in SAMPLERS_WITH_ETA:
+                config = replace(config, eta=options.eta)
             stage = make_stage(sources, config, where)
             run = make_run([stage], [sources], images, where, "png")
-            beyond = tuple(modified(stage).items())
-            cell = Cell(label, stage.sampler, stage.steps, stage.scale, stage.cfg, beyond)
-            found[cell.name] = CellRun(cell, sources, run, sweep.cell(cell.name))
+            cell = Cell(
+                label, stage.sampler, stage.steps, stage.scale, stage.cfg,
+                stage.eta if len(axes.etas) > 1 else None,
+                (config.guide_interval or EVERYWHERE)
+                if len(axes.intervals) > 1 and config.guided
+                else None,
+                tuple(modified(stage).items()),
+            )  # fmt: skip
+            there = sweep.cell(cell.name)
+            run = run if overwrite else there.as_begun(run)
+            found[cell.name] = CellRun(cell, sources, run, there)
             configs.append(config)
     cells = list(found.values())
-    if common.eta is not None and all(cell.run.first.eta is None for cell in cells):
+    asked = [eta for eta in axes.etas if eta is not None]
+    if asked and all(cell.run.first.eta is None for cell in cells):
         able = " and ".join(SAMPLERS_WITH_ETA)
-        raise UsageError(f"--eta {common.eta:g} has a meaning for {able} only")
+        raise UsageError(f"--eta {asked[0]:g} has a meaning for {able} only")
     check_modifiers(axes.most(common), configs)
     for one in cells:
         one.folder.check(one.run, overwrite=overwrite)

@@ -11,8 +11,9 @@ from typing import Any
 from adm_cli.diffusion.modifiers import NEUTRAL
 from adm_cli.files.tables import Panel
 
-AXES = ("model", "sampler", "steps", "scale", "cfg", *NEUTRAL)
-_OWN = AXES[:5]  # that every cell tells of; the others only where they are not neutral
+AXES = ("model", "sampler", "steps", "scale", "cfg", "eta", "interval", *NEUTRAL)
+_OWN = AXES[:5]  # that every cell tells of
+_RARE = AXES[5:7]  # of which cells know only where they differ in them
 _CURVES_OVER = {
     "scale": "guidance scale",
     "cfg": "classifier-free guidance",
@@ -32,17 +33,23 @@ class Cell:
     steps: str  # as for --steps; "" for every timestep
     scale: float
     cfg: float = 1.0
+    eta: float | None = None
+    interval: tuple[float, float] | None = None  # where the classifier guides
     modified: tuple[tuple[str, Any], ...] = ()  # modifiers that are not neutral
 
     def value(self, axis: str) -> Any:
         """Its place along an axis."""
-        return getattr(self, axis) if axis in _OWN else dict(self.modified).get(axis, NEUTRAL[axis])
+        if axis in NEUTRAL:
+            return dict(self.modified).get(axis, NEUTRAL[axis])
+        return getattr(self, axis)
 
     @property
     def name(self) -> str:
         """Of its folder: ``tiny_ddim_25_scale4``, ``tiny_ddim_25_scale4_cfg2``."""
         parts = [self.model, self.sampler, self.steps or "all", f"scale{number(self.scale)}"]
         parts += [] if self.cfg == 1 else [f"cfg{number(self.cfg)}"]
+        parts += [] if self.eta is None else [f"eta{number(self.eta)}"]
+        parts += [] if self.interval is None else [f"at{shown_interval(self.interval)}"]
         parts += [f"{name}-{_text(value)}".replace("_", "-") for name, value in self.modified]
         return "_".join(re.sub(r"[^\w.-]", "-", part) for part in parts)
 
@@ -54,9 +61,11 @@ class Cell:
             "steps": f"{self.steps or 'all'} steps" if self.steps[:1] != "d" else self.steps,
             "scale": f"scale {number(self.scale)}",
             "cfg": f"cfg {number(self.cfg)}",
+            "eta": "" if self.eta is None else f"eta {number(self.eta)}",
+            "interval": self.interval and f"at {shown_interval(self.interval)}",
             **{name: _named(name, self.value(name)) for name in NEUTRAL},
         }
-        return "\n".join(texts[axis] for axis in varied or ("scale",))
+        return "\n".join(texts[axis] or "" for axis in varied or ("scale",))
 
 
 def number(value: float) -> str:
@@ -64,10 +73,16 @@ def number(value: float) -> str:
     return repr(float(value)).removesuffix(".0")
 
 
+def shown_interval(interval: Sequence[float]) -> str:
+    """``0.2-0.8``."""
+    return "-".join(map(number, interval))
+
+
 def axes_of(cells: Sequence[Cell]) -> dict[str, list[Any]]:
     """The values of each axis, in order."""
     found = {axis: list(dict.fromkeys(cell.value(axis) for cell in cells)) for axis in AXES}
-    return {a: v for a, v in found.items() if a in _OWN or v != [NEUTRAL[a]]}
+    usual = {**dict.fromkeys(_RARE), **NEUTRAL}
+    return {a: v for a, v in found.items() if a in _OWN or v != [usual[a]]}
 
 
 def varied_axes(cells: Sequence[Cell]) -> list[str]:
@@ -83,7 +98,9 @@ def spread(count: int, most: int) -> list[int]:
 
 def _named(axis: str, value: Any) -> str:
     """A value of an axis in a legend, where a bare cfg could be taken for a scale."""
-    if axis == "cfg" or axis in NEUTRAL:
+    if axis == "interval":
+        return f"at {shown_interval(value)}"
+    if axis in ("cfg", "eta") or axis in NEUTRAL:
         return f"{axis.replace('_', ' ')} {_text(value)}"
     return str(value)
 
@@ -102,8 +119,9 @@ def curves(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> list[Pa
     x = next((a for a in _CURVES_OVER if len({row[a] for row in rows}) > 1), None)
     if x is None or not metrics:
         return []
-    others = [a for a in AXES if a != x and not (x == "num_steps" and a == "steps")]
+    others = [a for a in AXES if a not in (x, *_RARE) and not (x == "num_steps" and a == "steps")]
     told = [a for a in others if len({row[a] for row in rows}) > 1]
+    told += [a for a in _RARE if len({str(row[a]) for row in rows if row.get(a) is not None}) > 1]
 
     def panel(title: str, *names: str) -> Panel:
         lines: dict[str, tuple[list[float], list[float]]] = {}
@@ -111,7 +129,8 @@ def curves(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> list[Pa
         for metric in names:
             for row in sorted(rows, key=lambda row: float(row[x])):
                 if row.get(metric) is not None:
-                    name = ", ".join(_named(a, row[a]) for a in told) or metric
+                    name = ", ".join(_named(a, row[a]) for a in told if row.get(a) is not None)
+                    name = name or metric
                     points = lines.setdefault(name, ([], []))
                     points[0].append(row[x])
                     points[1].append(row[metric])

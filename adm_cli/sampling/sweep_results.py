@@ -65,6 +65,8 @@ def mend_sweep(folder: SweepFolder, findings: Sequence[Finding]) -> Generator[Ev
                 row["steps"],
                 row["scale"],
                 row.get("cfg", 1.0),
+                row["eta"] if "eta" in found.axes else None,
+                tuple(row["interval"]) if row.get("interval") else None,
                 tuple(
                     (name, row[name])
                     for name in NEUTRAL

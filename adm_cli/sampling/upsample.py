@@ -33,6 +33,7 @@ from adm_cli.sampling.settings import (
     make_run,
     make_stage,
 )
+from adm_cli.sampling.start import machine_line
 
 
 def upsample(
@@ -58,7 +59,7 @@ def upsample(
     workers: int = 1,
     out: AnyPath | None = None,
     format: str = "png",
-    grid: bool = False,
+    grid: bool | None = None,
     animate: AnyPath | None = None,
     overwrite: bool = False,
     dry_run: bool = False,
@@ -92,7 +93,9 @@ def upsample(
     if pictures.values is not None:
         run = replace(run, value_range=pictures.values[:2])
     models = Models([sources], where.device, made_of, pictures.size, processes=workers)
-    job = SamplingJob(run, models, outputs, _settings(run, len(pictures)), workers=workers)
+    told = machine_line(run, part.device, where)
+    about = _settings(run, len(pictures))
+    job = SamplingJob(run, models, outputs, about, hints=[told], workers=workers)
     if dry_run:
         return job.preview()
     _check_same_inputs(run, outputs)

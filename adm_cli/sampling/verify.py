@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from pathlib import Path
 
+from adm_cli.errors import UsageError
 from adm_cli.events import AnyPath, Note, OnEvent, as_paths
 from adm_cli.sampling.check import check_run
-from adm_cli.sampling.events import Event, Finding, follow
+from adm_cli.sampling.costs import repair_costs
+from adm_cli.sampling.events import Costs, Event, Finding, follow
 from adm_cli.sampling.folder import RunFolder
 from adm_cli.sampling.recorded import Whereabouts
 from adm_cli.sampling.repair import mend
@@ -26,15 +28,19 @@ def verify(
     inputs: AnyPath | Sequence[AnyPath] | None = None,
     device: str | None = None,
     weak_model: AnyPath | None = None,
+    dry_run: bool = False,
     *,
     on_event: OnEvent | None = None,
 ) -> list[Finding]:
     """Checks every file of a run or sweep against its manifest; returns what is wrong at the end.
 
     As ``adm verify``, whose options these are: ``repair`` removes what is damaged and draws it
-    again. ``on_event`` sees every `events.Event`, each `events.Finding` among them. Raises AdmError
-    where nothing can be said of the folder, or weights for a repair are not found.
+    again, with ``dry_run`` it tells what that would cost (`events.Costs`). ``on_event`` sees every
+    `events.Event`, each `events.Finding` among them. Raises AdmError where nothing can be said of
+    the folder, or weights for a repair are not found.
     """
+    if dry_run and not repair:
+        raise UsageError("--dry-run says what --repair would cost: pass it, too")
     now = Whereabouts(
         (model,) if isinstance(model, str) else tuple(model or ()),
         None if classifier is None else str(classifier),
@@ -43,11 +49,13 @@ def verify(
         device,
         None if weak_model is None else str(weak_model),
     )
-    return follow(_verify(Path(folder), now if repair else None), on_event)
+    return follow(_verify(Path(folder), now if repair else None, dry_run=dry_run), on_event)
 
 
-def _verify(folder: Path, now: Whereabouts | None) -> Findings:
+def _verify(folder: Path, now: Whereabouts | None, *, dry_run: bool) -> Findings:
     """Mends where ``now`` says with what."""
+    if dry_run and now is not None:
+        return (yield from _weigh(folder, now))
     sweep = SweepFolder(folder)
     runs = sweep.cells() if sweep.exists() else [RunFolder(folder)]
     left: list[Finding] = []
@@ -62,6 +70,21 @@ def _verify(folder: Path, now: Whereabouts | None) -> Findings:
         yield Note(f"the same command that began the {what} goes on with it")
     elif left and now is None:
         yield Note(f"adm verify {folder} --repair mends it; so does the same command again")
+    return left
+
+
+def _weigh(folder: Path, now: Whereabouts) -> Findings:
+    """What is wrong with each run, and what mending it would cost."""
+    sweep = SweepFolder(folder)
+    runs = sweep.cells() if sweep.exists() else [RunFolder(folder)]
+    left: list[Finding] = []
+    for run in (each for outer in runs for each in (*outer.bases(), outer)):
+        findings = yield from _look(run, inner=run not in runs)
+        if any(finding.kind != "unfinished" for finding in findings):
+            yield Costs(repair_costs(run, findings, now))
+        left += findings
+    if sweep.exists():
+        left += yield from _verify_sweep(sweep, None)
     return left
 
 

@@ -44,7 +44,7 @@ def last_frame(frames: int) -> Any:
 
 
 def sheet(*seeds: int) -> Any:
-    paths = [Path(f"o/class0003_seed{seed:06d}.png") for seed in seeds]
+    paths = [Path(f"o/0003_star_seed{seed:06d}.png") for seed in seeds]
     return make_grid(np.stack([open_picture(path)[0] for path in paths]))
 
 

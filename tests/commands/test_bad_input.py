@@ -228,12 +228,12 @@ def test_disk_full(
         patch.setattr(os, "fsync", fsync)
         done = draw(*wanted)
     assert done.code == 1
-    assert done.out == "o/class0000_seed000000.png\n"
+    assert done.out == "o/0000_circle_seed000000.png\n"
     note, error = done.err.splitlines()
     assert note == "adm: 1 of 3 images are in o; --out o goes on"
     assert error.startswith("adm: error: cannot write o/")
     assert "the disk is full; make room" in error
-    check_whole("o", ["class0000_seed000000.png"])
+    check_whole("o", ["0000_circle_seed000000.png"])
     again = draw(*wanted)  # room was made
     assert (again.code, len(again.out.split())) == (0, 3 + len(extra))
     assert "3 images in" in again.err
@@ -259,9 +259,9 @@ def test_interrupted(draw: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = ("--class", 0, "--num", 3, "-b", 1, "--out", "o", "--grid", "--animate", "o/x.gif")
     done = draw(*wanted)
     assert done.code == 130
-    assert done.out.split() == ["o/class0000_seed000000.png", "o/grid.png", "o/x.gif"]
+    assert done.out.split() == ["o/0000_circle_seed000000.png", "o/grid.png", "o/x.gif"]
     assert done.err == "adm: 1 of 3 images are in o; --out o goes on\nadm: interrupted\n"
-    check_whole("o", ["class0000_seed000000.png", "grid.png", "x.gif"])
+    check_whole("o", ["0000_circle_seed000000.png", "grid.png", "x.gif"])
 
 
 def test_interrupted_npz_goes_on(draw: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -271,7 +271,7 @@ def test_interrupted_npz_goes_on(draw: Run, monkeypatch: pytest.MonkeyPatch) -> 
         interrupt_at(6, patch)
         done = draw(*wanted, "o")
     assert (done.code, done.out) == (130, "")
-    check_whole("o", ["class0000_seed000000.png", "class0000_seed000001.png"])
+    check_whole("o", ["0000_circle_seed000000.png", "0000_circle_seed000001.png"])
     assert draw(*wanted, "o").out == "o/samples_4x8x8x3.npz\n"
     made, whole = (Path(folder, "samples_4x8x8x3.npz").read_bytes() for folder in ("o", "whole"))
     assert made == whole

@@ -214,7 +214,7 @@ def test_images_may_be_added_but_not_left_out(draw: Run) -> None:
     assert contents("o").items() > before.items()
     fewer = draw("--class", "0", "--seeds", "0-2", "--out", "o")
     assert fewer.code == 1
-    assert "3 images of o are not among those asked for now, e.g. class0003_" in fewer.err
+    assert "3 images of o are not among those asked for now, e.g. 0003_star_" in fewer.err
 
 
 def test_grid_and_film_of_a_resumed_run(draw: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -290,8 +290,8 @@ def test_a_list_from_a_pipe(draw: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     done = draw("--classes-file", "-", "--num", 2, "--seed", 10, "--out", "o")
     assert done.code == 0
     assert [name[:20] for name in pictures("o")] == [
-        *(f"class0000_seed{s:06d}" for s in (10, 11, 12, 13)),
-        *(f"class0003_seed{s:06d}" for s in (14, 15)),
+        *(f"0000_circle_seed{s:06d}" for s in (10, 11, 12, 13)),
+        *(f"0003_star_seed{s:06d}" for s in (14, 15)),
     ]
 
 

@@ -116,7 +116,7 @@ def test_a_weight_for_each_line_of_a_list(draw: Run) -> None:
         (None, 4, 0.0, 1.0), (0, 1, 0.0, 40.0), (3, 2, 0.0, 1.0), (1, 3, None, None),
         (0, 1, 2.0, 40.0),
     }  # fmt: skip
-    assert "class0000_scale2_cfg40_seed000001.png" in pictures("o")
+    assert "0000_circle_scale2_cfg40_seed000001.png" in pictures("o")
     for row in rows:
         made = recipe(row["path"])
         assert made.get("cfg", 1.0) == row.get("cfg", 30.0)
@@ -149,7 +149,7 @@ def test_a_stack_guides_its_base_alone(draw: Run, adm: Run, toys: Toys, null_toy
     assert draw(*options, "--batch-size", 2, "--out", "small").code == 0
     model = ("--model", toys.upsampler, "--steps", 2, "--batch-size", 2, "--device", "cpu")
     assert adm("upsample", "small", *model, "--out", "two").code == 0
-    name = "class0003_seed000003.png"
+    name = "0003_star_seed000003.png"
     assert Path("one", name).read_bytes() == Path("two", name).read_bytes()
     made = recipe(f"one/{name}")
     assert "cfg" not in made
@@ -178,7 +178,7 @@ def test_a_sweep_over_both_kinds_of_guidance(
     assert [row["cell"] for row in rows] == [row["cell"] for row in dry] == cells
     assert [row["cfg"] for row in rows] == [1.0, 40.0, 1.0, 40.0]
     assert dry[1]["gflop"] >= dry[0]["gflop"]
-    name = "class0003_seed000000.png"
+    name = "0003_star_seed000000.png"
     assert len({values(f"s/{cell}/{name}") for cell in cells}) == 4
     assert values(draw(*ONE, "--scale", 2, "--cfg", FAR, "-b", 1).out.strip()) == values(
         f"s/{cells[3]}/{name}"

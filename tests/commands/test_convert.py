@@ -108,7 +108,7 @@ def test_dry_run(adm: Run, toys: Toys) -> None:
     wanted = {"kind": "diffusion", "size": "8x8", "classes": 5, "parameters": 355_462}
     assert told.items() >= (wanted | {"output": "toy.safetensors", "file_bytes": 1_421_848}).items()
     shown = adm("convert", "toy.pt", "--flags", DIFFUSION_FLAGS, "--dry-run").out
-    assert "file           0.001 GB" in shown
+    assert "file           1.42 MB" in shown
     assert not Path("toy.safetensors").exists()
 
 

@@ -56,6 +56,19 @@ def test_a_reference_then_samples_against_it(run: Run) -> None:
     assert direct == found
 
 
+def test_what_it_would_cost(run: Run, toys: Toys) -> None:
+    costs = facts(run("evaluate", "samples", "--ref", "photos", "--dry-run", "--json"))
+    assert (costs["samples"], costs["reference_pictures"], costs["feature_passes"]) == (24, 24, 48)
+    assert (costs["evaluations"], costs["output_bytes"]) == (0, 0)
+    assert costs["memory_bytes"] > 10**6
+    assert costs["seconds"] >= 0
+    drawn = run("evaluate", "--model", toys.model, "--classifier", toys.classifier, "--num", 24,
+                "--steps", 3, "--ref", "photos", "--out", "new/x.csv", "--dry-run")  # fmt: skip
+    assert drawn.code == 0, drawn.err
+    assert "evaluations    72" in drawn.out
+    assert not Path("new").exists()
+
+
 def test_the_table_names_numbers_images_and_features(run: Run) -> None:
     shown = run("evaluate", "photos", "--ref", "photos", "--metrics", "fid,pr")
     assert shown.code == 0

@@ -32,6 +32,7 @@ from adm_cli.commands import console
 from adm_cli.commands import models as models_command
 from adm_cli.commands.progress import Progress
 from adm_cli.events import Note, Transfer
+from tests.commands.conftest import terminal
 from tests.conftest import DEEP_CLASSIFIER as TOY_CLASSIFIER
 from tests.conftest import DEEP_UNET as TOY_UNET
 from tests.conftest import TOY_DIFFUSION, Result, randomise
@@ -140,6 +141,53 @@ def refused(done: Result, code: int, *words: str) -> None:
 
 
 # ---------------------------------------------------------------- the way it should be
+
+
+def test_sample_fetches_what_is_missing(
+    adm: Run, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = ("sample", "--model", "toy-preset", "--class", "0", "--num", 1, "--out", "o")
+    refused(adm(*asked, "--fetch", "--dry-run"), 1, "adm fetch toy-preset")
+    monkeypatch.setenv("ADM_OFFLINE", "1")
+    refused(adm(*asked, "--fetch"), 1, "ADM_OFFLINE is set, and toy.pt, toy_guide.pt")
+    assert site.models == []
+    monkeypatch.delenv("ADM_OFFLINE")
+    done = adm(*asked, "--fetch")
+    assert done.code == 0, done.err
+    assert site.models == ["toy.safetensors", "toy_guide.safetensors"]
+    assert done.out.splitlines() == ["o/class0000_seed000000.png"]
+    asked_for = len(site.server.requests)
+    assert adm(*asked, "--fetch").code == 0  # nothing is fetched again
+    assert len(site.server.requests) == asked_for
+
+
+def test_a_classifier_that_guides_nothing_is_not_fetched(adm: Run, site: Site) -> None:
+    done = adm(
+        "sample", "--model", "toy-preset", "--class", "0", "--num", 1, "--scale", 0, "--fetch"
+    )
+    assert done.code == 0, done.err
+    assert site.models == ["toy.safetensors"]
+
+
+@pytest.mark.parametrize(("answer", "code"), [("y\n", 0), ("\n", 1), ("", 1)])
+def test_a_person_is_asked(
+    adm: Run, site: Site, monkeypatch: pytest.MonkeyPatch, answer: str, code: int
+) -> None:
+    class Keyboard(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    asked = ("sample", "--model", "toy", "--class", "0", "--num", 1, "--steps", "2", "--out", "o")
+    monkeypatch.setattr("sys.stdin", Keyboard("y\n"))
+    assert adm(*asked).code == 1  # nobody is asked in a pipe
+    monkeypatch.setattr(console, "on_terminal", lambda: True)
+    monkeypatch.setattr(console, "err", terminal())
+    monkeypatch.setattr("sys.stdin", Keyboard(answer))
+    assert adm(*asked, "--quiet").code == 1
+    done = adm(*asked)
+    assert done.code == code, done.err
+    assert "fetch them now, and go on? [y/N]" in done.err
+    assert site.models == ([] if code else ["toy.safetensors", "toy_guide.safetensors"])
 
 
 def test_from_nothing_to_samples(adm: Run, site: Site) -> None:

@@ -16,6 +16,7 @@ import adm_cli.reports.pictures
 from adm_cli.commands.main import program
 from adm_cli.commands.panels import GROUPS, PANELS, USUAL
 from adm_cli.evaluation.copies import COPY_RATIO
+from adm_cli.sampling.sweep import DEFAULT_SCALES
 from tests.conftest import Result
 
 Adm = Callable[..., Result]
@@ -73,6 +74,7 @@ DEFAULTS: list[tuple[str, str, str, Any]] = [
         (command, name, "Default: {},", vars(adm_cli.checkpoints.sources)["DEFAULT_PASSES"])
         for command, name in (("sample", "upsample_project"), ("upsample", "project"))
     ),
+    ("sweep", "scale", "Default: {},", ",".join(f"{scale:g}" for scale in DEFAULT_SCALES)),
 ]
 # Zero by nature, or said by the constant itself (an f-string in the command).
 NEEDLESS = {

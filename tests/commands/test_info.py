@@ -75,21 +75,21 @@ def test_what_was_asked_comes_first(draw: Run, adm: Run, toys: Toys, tmp_path: P
     size = ("--upsampler", toys.plain_upsampler, "--upsample-steps", 1, "--keep-base")
     path = draw("--class", 3, "--seeds", 7, "--scale", 0.5, "--grid", "--out", "o", *size)
     assert path.code == 0, path.err
-    lines = adm("info", "o/class0003_seed000007.png").out.splitlines()
+    lines = adm("info", "o/0003_star_seed000007.png").out.splitlines()
     names = [line[:22].strip() for line in lines]
     assert names[:5] == ["model", "classifier", "class", "class_name", "scale"]
     second = names.index("upsampler model")
     hashes = [i for i, name in enumerate(names) if name.endswith("sha256")]
     assert names.index("seed") < names.index("again") < second < min(hashes)
     shown = {line[:22].strip(): line[23:] for line in lines}
-    assert shown["again"] == "adm repro o/class0003_seed000007.png"
+    assert shown["again"] == "adm repro o/0003_star_seed000007.png"
     words = shlex.split(shown["more like it"])[1:]
     words[words.index("toy")] = str(toys.model)
     words[words.index("toy_classifier")] = str(toys.classifier)
     again = adm(*words, "--device", "cpu", "--out", "again")
     assert again.code == 0, again.err
-    made = open_picture(Path("again/class0003_seed000007.png"))[0]
-    assert np.array_equal(made, open_picture(Path("o/base/class0003_seed000007.png"))[0])
+    made = open_picture(Path("again/0003_star_seed000007.png"))[0]
+    assert np.array_equal(made, open_picture(Path("o/base/0003_star_seed000007.png"))[0])
     grid = facts(adm("info", "o/grid.png"))
     assert (grid["kind"], grid["images"]) == ("sheet of a run of adm sample", "1")
 

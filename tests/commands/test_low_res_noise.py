@@ -21,7 +21,7 @@ from tests.conftest import TOY_UPSAMPLER, Result, Toys, save_toy
 from tests.training.conftest import draw_pictures
 
 Run = Callable[..., Result]
-NAME = "class0003_seed000001.png"
+NAME = "0003_star_seed000001.png"
 
 
 @pytest.fixture

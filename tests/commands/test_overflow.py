@@ -7,19 +7,21 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from torch import Tensor
 
 import adm_cli.sampling.pipeline as pipeline_module
 from adm_cli.diffusion.steps import SampleStep
 from adm_cli.pictures.images import open_picture
+from adm_cli.pictures.sheets import class_sheet
 from tests.conftest import TOY_UNET, TOY_UPSAMPLER, Result, Toys, pictures
 from tests.overflow import overflowing
 
 Adm = Callable[..., Result]
 CHEAP = ("--device", "cpu", "--class", "0,3,1", "--seeds", 5, "--steps", 1, "--out", "o")
-GOOD = ["class0000_seed000005.png", "class0001_seed000005.png"]
-LOST = "class0003_seed000005.png"
+GOOD = ["0000_circle_seed000005.png", "0001_square_seed000005.png"]
+LOST = "0003_star_seed000005.png"
 
 
 @pytest.fixture
@@ -59,7 +61,9 @@ def test_sample_keeps_the_others_and_tries_again(adm: Adm, bad: Path) -> None:
     lost(done)
     assert [Path(line).name for line in done.out.splitlines()] == [*GOOD, "grid.png"]
     assert pictures("o") == [*GOOD, "grid.png"]
-    assert open_picture(Path("o/grid.png"))[0].shape[1] < 3 * 8 + 4  # of two
+    two = [open_picture(Path("o", name))[0] for name in GOOD]
+    shown = class_sheet(two, ["circle", "square"], ["5", "5"])
+    assert np.array_equal(open_picture(Path("o/grid.png"))[0], shown)
     assert not Path("film.webp").exists()  # its batch is not whole
     before = {path: path.read_bytes() for path in Path("o").glob("*.png")}
     lost(adm(*command, "-b", 3))

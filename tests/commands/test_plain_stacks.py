@@ -17,11 +17,12 @@ from adm_cli.pictures.images import open_picture, save_image
 from adm_cli.sampling.folder import RunFolder
 from adm_cli.sampling.inputs import pixels_sha256
 from adm_cli.sampling.run import Filter
+from tests.commands.conftest import plain_grid
 from tests.commands.test_stacks import contents, fail_at, recipe
 from tests.conftest import Result, Toys, pictures
 
 Run = Callable[..., Result]
-NAME = "class0003_seed000001.png"
+NAME = "0003_star_seed000001.png"
 
 
 @pytest.fixture
@@ -149,8 +150,9 @@ def test_batches_halved_for_memory(plain: Run, mend: Run, monkeypatch: pytest.Mo
 
 def test_the_film_ends_with_the_pictures(plain: Run) -> None:
     assert plain("--grid", "--animate", "f.webp", "--batch-size", 2).code == 0
-    grid, _ = open_picture(Path("o/grid.png"))
+    grid = plain_grid("o")
     assert grid.shape == (2 + 16 + 2, 2 + 2 * 18, 3)
+    assert Path("o/grid.png").is_file()
     with Image.open("f.webp") as film:
         assert getattr(film, "n_frames", 1) == 2
         film.seek(1)
@@ -179,7 +181,7 @@ def test_made_again(plain: Run, adm: Run, toys: Toys) -> None:
 def test_enlarged_further_it_keeps_its_seed(plain: Run, adm: Run, toys: Toys) -> None:
     """Of the picture that was sampled: the enlargement has none."""
     assert plain("--seed", 5).code == 0
-    Path("o/class0003_seed000006.png").rename("loose.png")
+    Path("o/0003_star_seed000006.png").rename("loose.png")
     options = ("--model", toys.upsampler, "--steps", 1, "--device", "cpu", "--resize")
     made = recipe(adm("upsample", "loose.png", *options).out.strip())
     assert (made["class"], made["seed"], made["base"]["model"]) == (3, 6, "bicubic")

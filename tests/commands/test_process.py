@@ -110,7 +110,9 @@ def test_a_read_only_package(tmp_path: Path) -> None:
     finally:
         for path in (site, *filter(Path.is_dir, before)):
             path.chmod(0o755)
-    assert (done.returncode, done.stdout) == (0, "o/class0207_seed000000.png\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, "o/0207_golden-retriever_seed000000.png\n"), (
+        done.stderr
+    )
     assert sorted(site.rglob("*")) == before
 
 

@@ -22,11 +22,12 @@ from adm_cli.pictures.images import open_picture
 from adm_cli.sampling.folder import RunFolder
 from adm_cli.sampling.pipeline import enlarge, generate, load_pipeline
 from adm_cli.sampling.run import Stage
+from tests.commands.conftest import plain_grid
 from tests.commands.test_stacks import contents, recipe
 from tests.conftest import TOY_CLASSES, TOY_DIFFUSION, TOY_UPSAMPLER, Result, Toys, randomise
 
 Run = Callable[..., Result]
-NAME = "class0003_seed000001.png"
+NAME = "0003_star_seed000001.png"
 
 
 @pytest.fixture
@@ -108,8 +109,7 @@ def test_a_run_keeps_its_setting(stack: Run, adm: Run, toys: Toys, trained: Path
     assert adm("repro", f"o/{NAME}", *models).out == "identical\n"
     with Image.open("f.webp") as film:
         film.seek(3)
-        grid = open_picture(Path("o/grid.png"))[0]
-        assert np.array_equal(np.asarray(film.convert("RGB")), grid)
+        assert np.array_equal(np.asarray(film.convert("RGB")), plain_grid("o"))
     shown = json.loads(stack("--dry-run", "--json").out)
     assert shown["upsampler_project"] == 8
 

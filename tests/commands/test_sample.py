@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,11 +14,17 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
 import adm_cli.checkpoints.loading as loading_module
+from adm_cli.commands import console, loading
+from adm_cli.commands.main import app
 from adm_cli.files.disk import weights_folder
 from adm_cli.pictures.images import make_grid, open_picture
-from tests.conftest import Result, Toys, pictures
+from adm_cli.pictures.sheets import class_sheet
+from adm_cli.sampling.folder import RunFolder
+from tests.commands.conftest import terminal
+from tests.conftest import TOY_CLASSES, Result, Toys, pictures
 
 Run = Callable[..., Result]
 
@@ -43,7 +51,9 @@ def sha256(path: Path | str) -> str:
 
 def test_a_file_for_every_class_and_seed(draw: Run) -> None:
     done = draw("--class", "0,3", "--num", 2, "--seed", 5, "--out", "new/o")
-    names = [f"class{c:04d}_seed{s:06d}.png" for c, s in [(0, 5), (0, 6), (3, 7), (3, 8)]]
+    names = [
+        f"{c:04d}_{TOY_CLASSES[c]}_seed{s:06d}.png" for c, s in [(0, 5), (0, 6), (3, 7), (3, 8)]
+    ]
     assert done.code == 0
     assert done.out.splitlines() == [f"new/o/{name}" for name in names]
     assert pictures("new/o") == names
@@ -100,6 +110,38 @@ def test_random_classes_depend_on_the_seed_alone(draw: Run) -> None:
     assert len(set(many.values())) > 1
     few = classes("b", "--seed", 4, "--num", 2)  # random is the default
     assert few == {seed: many[seed] for seed in (4, 5)}
+    for first in (0, 3, 6):  # of three classes each has its turn
+        assert {many[first + i] for i in range(3)} == {0, 1, 3}
+
+
+def test_a_terminal_is_told_where_and_what(draw: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console, "err", terminal())
+    told = draw("--seeds", "0-4", "--out", "o").err
+    assert "adm: toy on cpu (as asked), float32, 5 at once" in told
+    drawn = {record["class"] for record in RunFolder(Path("o")).records().values()}
+    assert all(f"{i} {TOY_CLASSES[i]}" in told for i in drawn)
+    assert "--seed 5 draws others" in told
+    assert "draws others" not in draw("--class", 3, "--num", 1, "--out", "p").err
+    assert "images/s" in told
+
+
+def test_all_commands_but_one_say_that_torch_is_loaded() -> None:
+    silent = [c.name for c in app.registered_commands if not hasattr(c.callback, "__wrapped__")]
+    assert silent == ["classes"]
+
+
+@pytest.mark.parametrize(("options", "seen"), [({}, 1), ({"quiet": True}, 0), ({"json": True}, 0)])
+def test_loading_torch_is_told(
+    monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], seen: int
+) -> None:
+    told: list[str] = []
+    stream = io.StringIO()
+    monkeypatch.setattr(console, "err", Console(file=stream, force_terminal=True, width=80))
+    monkeypatch.delitem(sys.modules, "torch")
+    monkeypatch.setattr(loading, "_load", lambda: told.append("loaded"))
+    loading.loads_torch(lambda **given: told.append(str(given)))(**options)
+    assert told == ["loaded"] * seen + [str(options)]
+    assert ("loading torch" in stream.getvalue()) == bool(seen)
 
 
 def test_formats_hold_the_same_pixels(draw: Run) -> None:
@@ -119,13 +161,51 @@ def test_formats_hold_the_same_pixels(draw: Run) -> None:
         assert arrays["arr_1"].tolist() == [0, 0, 3, 3]
         assert arrays["seeds"].tolist() == [0, 1, 2, 3]
     assert pictures("npz") == [*pictures("png"), "samples_4x8x8x3.npz"]
-    assert sha256("npz/class0003_seed000003.png") == sha256("png/class0003_seed000003.png")
+    assert sha256("npz/0003_star_seed000003.png") == sha256("png/0003_star_seed000003.png")
 
 
 def test_grid_shows_every_image(draw: Run) -> None:
-    *paths, sheet = draw("--num", 3, "--batch-size", 2, "--out", "o", "--grid").out.split()
-    images = np.stack([open_picture(Path(path))[0] for path in paths])
-    assert np.array_equal(open_picture(Path(sheet))[0], make_grid(images))
+    done = draw("--class", "0,3", "--num", 2, "--batch-size", 2, "--out", "o", "--grid")
+    *paths, sheet = done.out.split()
+    images = [open_picture(Path(path))[0] for path in paths]
+    shown = class_sheet(images, ["circle", "circle", "star", "star"], list("0123"))
+    assert np.array_equal(open_picture(Path(sheet))[0], shown)
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stdout is a terminal."""
+    monkeypatch.setattr(console, "on_terminal", lambda: True)
+
+
+def test_a_run_ends_with_its_grid_on_a_terminal(draw: Run, adm: Run, seen: None) -> None:
+    done = draw("--class", "0,3", "--seeds", "0-6", "--out", "o")
+    *paths, more, sheet = done.out.splitlines()
+    assert (len(paths), more, sheet) == (10, "... and 4 more in o", "o/grid.png")
+    looking, made = done.err.splitlines()[-2:]
+    assert looking == "adm: look at them in a browser: adm gallery o -o o.html"
+    assert made == "adm: what they were made with: adm info o"
+    assert adm("verify", "o").code == 0
+    grid = Path("o/grid.png").read_bytes()
+    assert draw("--class", "0,3", "--seeds", "0-6", "--out", "o").code == 0
+    assert Path("o/grid.png").read_bytes() == grid
+
+
+@pytest.mark.parametrize(
+    "options", [["--num", 2, "--no-grid"], ["--num", 2, "--json"], ["--num", 1]]
+)
+def test_no_grid_where_none_is_wanted(draw: Run, options: list[Any], seen: None) -> None:
+    done = draw("--class", 3, *options, "--out", "o")
+    assert done.code == 0, done.err
+    assert not Path("o/grid.png").exists()
+    assert ("adm gallery" in done.err) == ("--no-grid" in options)
+
+
+def test_a_picture_of_somebody_else_is_no_grid(draw: Run, seen: None) -> None:
+    Path("o").mkdir()
+    Path("o/grid.png").write_bytes(b"mine")
+    assert draw("--num", 2, "--out", "o").code == 0
+    assert Path("o/grid.png").read_bytes() == b"mine"
 
 
 @pytest.mark.parametrize("suffix", [".gif", ".webp", ".GIF"])
@@ -168,8 +248,8 @@ def test_quiet_leaves_stderr_empty(draw: Run) -> None:
 @pytest.mark.parametrize(
     ("options", "taken"),
     [
-        ([], "o/class0000_seed000001.png"),
-        (["--format", "webp"], "o/class0000_seed000001.webp"),
+        ([], "o/0000_circle_seed000001.png"),
+        (["--format", "webp"], "o/0000_circle_seed000001.webp"),
         (["--format", "npz"], "o/samples_2x8x8x3.npz"),
         (["--grid"], "o/grid.png"),
         (["--animate", "films/x.gif"], "films/x.gif"),

@@ -21,7 +21,7 @@ from adm_cli.sampling.batch import ImageBatch
 from adm_cli.sampling.pipeline import draw_batches
 from adm_cli.sampling.sweep_grid import spread
 from tests.commands.test_bad_input import refused
-from tests.conftest import TOY_UNET, Result, Toys, save_toy
+from tests.conftest import TOY_CLASSES, TOY_UNET, Result, Toys, save_toy
 
 Adm = Callable[..., Result]
 GRID = ("--class", "circle,star", "--num", 4, "--scale", "0,2.5", "--steps", "2,3")
@@ -98,14 +98,15 @@ def test_sheet_shows_the_same_seed_along_a_row(sweep: Adm) -> None:
     assert sweep(*GRID, "--rows", 5, "--out", "grid", "-q").code == 0
     sheet, _ = open_picture(Path("grid/sheet.png"))
     names = [
-        f"class{c:04d}_seed{s:06d}.png" for c, s in zip([0] * 4 + [3] * 4, range(8), strict=True)
+        f"{c:04d}_{TOY_CLASSES[c]}_seed{s:06d}.png"
+        for c, s in zip([0] * 4 + [3] * 4, range(8), strict=True)
     ]
     picked = [names[i] for i in spread(8, 5)]
     folders = [Path("grid", row["cell"]) for row in cells("grid")]
     images = [[open_picture(folder / name)[0] for folder in folders] for name in picked]
     columns = [f"{s} steps\nscale {c}" for s in (2, 3) for c in ("0", "2.5")]
     rows = [
-        f"{'circle' if '0000_' in name else 'star'}\nseed {int(name[14:20])}" for name in picked
+        f"{'circle' if '0000_' in name else 'star'}\nseed {int(name[-10:-4])}" for name in picked
     ]
     wanted = contact_sheet(images, rows, columns)
     assert np.array_equal(sheet, wanted.pixels)
@@ -245,7 +246,7 @@ def test_overwrite_starts_anew(
     old, new = pictures_of(str(sample_grid)), pictures_of("grid")
     assert len(new) == len(old)
     assert new["sheet.png"] != old["sheet.png"]
-    assert "toy_ddpm_2_scale0/class0000_seed000000.png" not in new
+    assert "toy_ddpm_2_scale0/0000_circle_seed000000.png" not in new
 
 
 def test_more_images_make_old_scores_void(judged: Adm, sweep: Adm) -> None:
@@ -287,6 +288,38 @@ def test_samplers_models_and_eta(sweep: Adm, toys: Toys, tmp_path: Path) -> None
     ]  # fmt: skip
     pictures = [data for name, data in pictures_of("grid").items() if "seed" in name]
     assert len(set(pictures)) == 4
+
+
+def test_scales_where_nothing_is_asked_for(sweep: Adm) -> None:
+    def scales(*options: object) -> list[float]:
+        plan = sweep("--class", "0", "--num", 1, "--dry-run", "--json", *options)
+        assert plan.code == 0, plan.err
+        names = [json.loads(line)["cell"] for line in plan.out.splitlines()]
+        return [float(name.rpartition("scale")[2]) for name in names]
+
+    assert scales() == [0, 1, 2, 4, 8]
+    assert len(scales("--steps", "2,3")) == 2
+
+
+def test_eta_and_interval_are_axes(sweep: Adm, adm: Adm) -> None:
+    asked = ("--sampler", "ddim", "--steps", 2, "--scale", "0,1", "--class", "0", "--num", 1,
+             "--out", "grid", "-q", "--guide-interval", "0,1")  # fmt: skip
+    done = sweep(*asked, "--eta", "0,1", "--guide-interval", "0.5,0.8")
+    assert done.code == 0, done.err
+    found = {row["cell"]: (row["eta"], row.get("interval")) for row in cells("grid")}
+    assert [v for name, v in found.items() if "scale0" in name] == [(0, None), (1, None)]
+    assert [v for name, v in found.items() if "scale1" in name] == [
+        (eta, interval) for eta in (0, 1) for interval in ([0, 1], [0.5, 0.8])
+    ]
+    assert done.out.splitlines()[0].split()[:3] == ["scale", "eta", "interval"]
+    assert len({data for name, data in pictures_of("grid").items() if "seed" in name}) >= 4
+    sheet = Path("grid/sheet.png").read_bytes()
+    Path("grid/sheet.png").unlink()
+    assert adm("verify", "grid", "--repair", "-q").code == 0
+    assert Path("grid/sheet.png").read_bytes() == sheet
+    fewer = sweep(*asked)
+    assert fewer.code == 1
+    assert "cells that are not asked for now (eta" in fewer.err
 
 
 def test_no_out_makes_a_folder_of_its_own(sweep: Adm) -> None:

@@ -63,7 +63,7 @@ def test_pictures_to_guided_samples(
     pair = ("--model", diffusion["model"], "--classifier", classifier["model"])
     made = adm("sample", *pair, "--class", "square", "--scale", 1, "--steps", 3, "--num", 1)
     assert made.code == 0, made.err
-    assert "class0001" in made.out
+    assert "0001_square" in made.out
     fast = adm("sample", *pair, "--class", "square", "--num", 1)
     assert "dpm++2m, 20 steps: what model recommends" in fast.err
     alone = adm("sample", *pair, "--class", "none", "--steps", 3, "--num", 1)

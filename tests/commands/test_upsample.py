@@ -13,9 +13,19 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 import adm_cli.sampling.pipeline as pipeline_module
+from adm_cli.commands import console
 from adm_cli.pictures.images import open_picture, save_image
+from adm_cli.pictures.sheets import class_sheet
 from adm_cli.sampling.inputs import pixels_sha256
-from tests.conftest import TOY_CLASSIFIER, TOY_UPSAMPLER, Result, Toys, pictures, save_toy
+from tests.conftest import (
+    TOY_CLASSES,
+    TOY_CLASSIFIER,
+    TOY_UPSAMPLER,
+    Result,
+    Toys,
+    pictures,
+    save_toy,
+)
 
 Run = Callable[..., Result]
 
@@ -52,11 +62,22 @@ def pixels(result: Result) -> list[Any]:
     return [open_picture(Path(line))[0] for line in result.out.splitlines()]
 
 
+def test_a_grid_on_a_terminal(draw: Run, enlarge: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw("--class", "3,0", "--seeds", "7", "--out", "base")
+    monkeypatch.setattr(console, "on_terminal", lambda: True)
+    done = enlarge("base", "--out", "big")
+    *large, grid = pixels(done)
+    assert np.array_equal(grid, class_sheet(large, ["star", "circle"], ["7", "7"]))
+    assert done.err.splitlines()[-1] == "adm: what they were made with: adm info big"
+
+
 def test_a_run_brings_classes_and_seeds_along(draw: Run, enlarge: Run) -> None:
     """In the order in which they were asked for, not in that of the names."""
     draw("--class", "3,0", "--seeds", "7,2", "--out", "base", "--grid")
     done = rows(enlarge("base", "--out", "big", "--json"))
-    names = [f"class{c:04d}_seed{s:06d}.png" for c, s in [(3, 7), (3, 2), (0, 7), (0, 2)]]
+    names = [
+        f"{c:04d}_{TOY_CLASSES[c]}_seed{s:06d}.png" for c, s in [(3, 7), (3, 2), (0, 7), (0, 2)]
+    ]
     assert [Path(row["path"]).name for row in done] == names
     assert [(row["class"], row["seed"]) for row in done] == [(3, 7), (3, 2), (0, 7), (0, 2)]
     assert [row["input"] for row in done] == [f"base/{name}" for name in names]
@@ -73,7 +94,7 @@ def test_a_run_brings_classes_and_seeds_along(draw: Run, enlarge: Run) -> None:
 
 def test_an_unfinished_run_gives_what_it_has(draw: Run, enlarge: Run) -> None:
     draw("--class", "0", "--num", 3, "--out", "base")
-    Path("base/class0000_seed000001.png").unlink()
+    Path("base/0000_circle_seed000001.png").unlink()
     assert len(enlarge("base", "--quiet").out.splitlines()) == 2
 
 
@@ -164,7 +185,7 @@ def test_going_on(draw: Run, enlarge: Run, monkeypatch: pytest.MonkeyPatch) -> N
     draw("--class", "0", "--num", 4, "--out", "base")
     options = ("base", "--out", "o", "--batch-size", 2)
     first = {p.name: p.read_bytes() for p in map(Path, enlarge(*options).out.splitlines())}
-    Path("o/class0000_seed000002.png").unlink()
+    Path("o/0000_circle_seed000002.png").unlink()
     again = rows(enlarge(*options, "--json"))
     assert [row["new"] for row in again].count(True) == 1
     assert {name: Path("o", name).read_bytes() for name in pictures("o")} == first
@@ -281,13 +302,13 @@ def test_wrong_use_leaves_nothing(enlarge: Run, arguments: list[str], message: s
 
 def test_damaged_inputs_are_found_before_any_work(draw: Run, enlarge: Run) -> None:
     draw("--class", "0", "--num", 3, "--out", "base")
-    last = Path("base/class0000_seed000002.png")
+    last = Path("base/0000_circle_seed000002.png")
     data = bytearray(last.read_bytes())
     data[len(data) // 2] ^= 1
     last.write_bytes(data)
     done = enlarge("base")
     assert (done.code, done.out) == (1, "")
-    assert "class0000_seed000002.png is damaged" in done.err
+    assert "0000_circle_seed000002.png is damaged" in done.err
     assert not Path("out").exists()
 
 

@@ -70,7 +70,7 @@ def test_a_stack_with_scales_of_their_own(draw: Run, mend: Run, toys: Toys) -> N
     options = ("--classes-file", "list", "--scale", 1, *upsampling, "-b", 2)
     assert draw(*options, "--out", "o").code == 0
     before = contents("o")
-    for name in [name for name in before if name.startswith("class")]:
+    for name in [name for name in before if "_seed" in name]:
         Path("o", name).unlink()
     assert mend("o").code == 0
     assert contents("o") == before
@@ -84,7 +84,7 @@ def test_a_stack(
     """Whether or not both models fit into memory now."""
     assert stack("--out", "o", *options).code == 0
     before = contents("o")
-    first, second, *_ = sorted(name for name in before if name.startswith("class"))
+    first, second, *_ = sorted(name for name in before if "_seed" in name)
     damage(Path("o", first))
     Path("o", second).unlink()
     monkeypatch.setattr(memory_module, "free_bytes", lambda _device: memory)
@@ -93,10 +93,36 @@ def test_a_stack(
     assert contents("o") == before
 
 
+def test_what_mending_would_cost(stack: Run, adm: Run, mend: Run) -> None:
+    assert stack("--out", "o", "--keep-base", "--grid").code == 0
+    first = "0000_circle_seed000000.png"
+    for name in (f"o/base/{first}", f"o/{first}", "o/grid.png"):
+        Path(name).unlink()
+    before = contents("o")
+    done = mend("o", "--dry-run", "--json")
+    assert done.code == 1, done.err
+    assert contents("o") == before
+    costs = [row for row in map(json.loads, done.out.splitlines()) if "evaluations" in row]
+    base, whole = sorted(costs, key=lambda row: -len(row["folder"]))
+    assert [(row["images"], row["made_of_images"]) for row in (base, whole)] == [(1, 0), (1, 1)]
+    steps = [sum(s.num_steps for s in RunFolder(Path(p)).read().stages) for p in ("o/base", "o")]
+    assert [row["evaluations"] for row in (base, whole)] == steps
+    assert whole["memory_bytes"] > base["memory_bytes"] > 0
+    assert whole["seconds"] is None or whole["seconds"] > 0
+    assert 0 < whole["output_bytes"] < 10_000
+    said = mend("o", "--dry-run").out
+    assert "evaluations" in said
+    assert "memory" in said
+    alone = adm("verify", "o", "--dry-run")
+    assert (alone.code, "--repair" in alone.err) == (2, True)
+    assert adm("verify", "o", "--repair", "--dry-run").code == 2  # where are the weights?
+    assert mend("o").code == 0
+
+
 def test_the_small_pictures_are_verified_too(stack: Run, adm: Run, mend: Run) -> None:
     assert stack("--out", "o", "--keep-base").code == 0
     before = contents("o")
-    name = "class0000_seed000001.png"
+    name = "0000_circle_seed000001.png"
     damage(Path("o/base", name))
     damage(Path("o", name))
     found = adm("verify", "o")
@@ -113,7 +139,7 @@ def test_the_small_pictures_are_verified_too(stack: Run, adm: Run, mend: Run) ->
 
 def test_a_stack_needs_its_upsampler(stack: Run, adm: Run, toys: Toys) -> None:
     assert stack("--out", "o").code == 0
-    damage("o/class0000_seed000000.png")
+    damage("o/0000_circle_seed000000.png")
     before = contents("o")
     models = ("--model", toys.model, "--classifier", toys.classifier)
     done = adm("verify", "o", "--repair", *models)
@@ -152,11 +178,11 @@ def test_enlarged_from_a_run(draw: Run, enlarge: Run, mend_large: Run) -> None:
     draw(*WANTED, "--out", "s")
     assert enlarge("s", "--out", "o").code == 0
     before = contents("o")
-    for name in ("class0000_seed000001.png", "class0003_seed000002.png"):
+    for name in ("0000_circle_seed000001.png", "0003_star_seed000002.png"):
         damage(Path("o", name))
     assert mend_large("o").code == 0
     assert contents("o") == before
-    made = open_picture(Path("o/class0000_seed000001.png"))[1]
+    made = open_picture(Path("o/0000_circle_seed000001.png"))[1]
     assert made is not None
     assert made["base"]["model"] == "toy"
 
@@ -259,7 +285,7 @@ def test_the_batch_size_that_it_had(
     with monkeypatch.context() as patch:
         run_out_of_memory(patch, 1)
         assert draw(*WANTED, "--out", "o").code == 0
-    before, name = contents("o"), "class0000_seed000001.png"
+    before, name = contents("o"), "0000_circle_seed000001.png"
     if known == "line":
         path = Path("o/manifest.jsonl")
         records = read_manifest(path).records
@@ -278,7 +304,7 @@ def test_both_batch_sizes_of_a_stack(
     with monkeypatch.context() as patch:
         run_out_of_memory(patch, 1)  # the base model; the upsampler has as many as that makes
         assert stack("--out", "o", "--animate", "o/x.gif").code == 0
-    before, name = contents("o"), "class0003_seed000003.png"
+    before, name = contents("o"), "0003_star_seed000003.png"
     lose_line("o", name)
     damage("o/x.gif")
     done = mend("o")
@@ -385,12 +411,12 @@ def test_films_of_others(draw: Run, adm: Run) -> None:
 
 def test_bytes_that_differ_are_told(draw: Run, mend: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert draw(*WANTED, "--out", "o").code == 0
-    damage("o/class0000_seed000001.png")
+    damage("o/0000_circle_seed000001.png")
     monkeypatch.setattr(settings_module, "__version__", "9")
     done = mend("o")
     assert done.code == 0
-    assert "class0000_seed000001.png is not byte for byte what it was" in done.err
-    damage("o/class0000_seed000001.png")
+    assert "0000_circle_seed000001.png is not byte for byte what it was" in done.err
+    damage("o/0000_circle_seed000001.png")
     assert "byte for byte" not in mend("o").err
 
 
@@ -400,12 +426,12 @@ def test_a_repair_that_is_stopped_forgets_nothing(
     assert stack(*FILM).code == 0
     before = contents("o")
     damage("o/x.gif")
-    damage("o/class0000_seed000000.png")
+    damage("o/0000_circle_seed000000.png")
     with monkeypatch.context() as patch:
         patch.setattr(pipeline_module, "load_model", raising(KeyboardInterrupt()))
         assert mend("o").code == 130
-    assert set(before) - set(contents("o")) == {"x.gif", "class0000_seed000000.png"}
-    assert {"x.gif", "class0000_seed000000.png"} < set(RunFolder(Path("o")).records())
+    assert set(before) - set(contents("o")) == {"x.gif", "0000_circle_seed000000.png"}
+    assert {"x.gif", "0000_circle_seed000000.png"} < set(RunFolder(Path("o")).records())
     assert mend("o").code == 0
     assert contents("o") == before
 
@@ -458,7 +484,7 @@ def test_cells_are_mended_and_the_sheet_stays(sweep: Run, adm: Run, mend: Run) -
     assert sweep().code == 0
     before = contents("o")
     for cell in ("toy_ddpm_2_scale0", "toy_ddpm_2_scale1"):
-        damage(Path("o", cell, "class0000_seed000003.png"))
+        damage(Path("o", cell, "0000_circle_seed000003.png"))
     damage("o/sheet.png")
     found = adm("verify", "o")
     assert (found.code, len(found.out.splitlines())) == (1, 3)

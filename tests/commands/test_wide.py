@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from adm_cli.pictures.images import open_picture
+from adm_cli.pictures.sheets import class_sheet
 from tests.conftest import TOY_CLASSIFIER, TOY_UNET, TOY_UPSAMPLER, Result, Toys, save_toy
 
 Run = Callable[..., Result]
@@ -44,9 +46,11 @@ def draw(adm: Run, wide: Toys) -> Run:
 def test_drawn_kept_and_made_again(adm: Run, draw: Run, wide: Toys) -> None:
     done = draw("--class", "0,3", "--num", 2, "--grid", "--animate", "f.gif", "--out", "o")
     assert done.code == 0, done.err
-    made = sorted(Path("o").glob("class*.png"))
+    made = sorted(Path("o").glob("[0-9]*.png"))
     assert [pixels(path) for path in made] == [(16, 8)] * 4
-    assert pixels("o/grid.png") == (2 * (16 + 2) + 2, 2 * (8 + 2) + 2)
+    images = [open_picture(path)[0] for path in made]
+    sheet = class_sheet(images, ["circle", "circle", "star", "star"], list("0123"))
+    assert np.array_equal(open_picture(Path("o/grid.png"))[0], sheet)
     assert pixels("f.gif") == (2 * (16 + 2) + 2, 2 * (8 + 2) + 2)
     assert adm("verify", "o").code == 0
     again = adm("repro", made[0], "--model", wide.model, "--classifier", wide.classifier)
@@ -68,11 +72,11 @@ def test_gathered_and_enlarged(adm: Run, draw: Run, wide: Toys) -> None:
         "--keep-base", "--out", "stack",
     )  # fmt: skip
     assert stack.code == 0, stack.err
-    assert pixels(next(Path("stack").glob("class*.png"))) == (32, 16)
-    assert pixels(next(Path("stack/base").glob("class*.png"))) == (16, 8)
+    assert pixels(next(Path("stack").glob("[0-9]*.png"))) == (32, 16)
+    assert pixels(next(Path("stack/base").glob("[0-9]*.png"))) == (16, 8)
     plain = draw("--class", 1, "--num", 1, "--upsampler", "bicubic", "--out", "plain")
     assert plain.code == 0, plain.err
-    assert pixels(next(Path("plain").glob("class*.png"))) == (32, 16)
+    assert pixels(next(Path("plain").glob("[0-9]*.png"))) == (32, 16)
 
 
 def test_a_square_picture_is_not_taken_for_one(adm: Run, wide: Toys) -> None:
@@ -89,6 +93,6 @@ def test_swept(adm: Run, wide: Toys) -> None:
         "--seeds", "0-1", "--scale", "0,1", "--steps", 2, "--device", "cpu", "--out", "s",
     )  # fmt: skip
     assert done.code == 0, done.err
-    cells = list(Path("s").glob("*/class*.png"))
+    cells = list(Path("s").glob("*/[0-9]*.png"))
     assert len(cells) == 4
     assert {pixels(path) for path in cells} == {(16, 8)}

@@ -87,7 +87,7 @@ def test_the_tables_name_what_there_is() -> None:
         ("fetch --retries 1.5 inception", "--retries '1.5': expected a whole number"),
         ("sample --scale", "--scale needs a value, such as --scale 2.5"),
         ("sample --class", "--class needs a value, such as --class 207"),
-        ("sample --grid=3", "--grid=3: write --grid alone"),
+        ("sample --grid=3", "--grid=3: write --grid or --no-grid alone"),
         ("sample --clip=no", "--clip=no: write --clip or --no-clip alone"),
         ("merge x", "adm merge needs --output"),
     ],

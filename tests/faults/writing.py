@@ -187,7 +187,7 @@ def commands(toys: Toys, original: bytes) -> dict[str, Command]:
             before=both(one, file("o.tar", b"an older tar")),
         ),
         "repro": result(
-            "repro", "o/class0000_seed000000.png", "--model", toys.model, "-o", "again/x.png",
+            "repro", "o/0000_circle_seed000000.png", "--model", toys.model, "-o", "again/x.png",
             before=one,
         ),
         "convert": Command(

@@ -20,7 +20,7 @@ STAGE = Stage(
 )  # fmt: skip
 
 
-def image(class_id: int | None, seed: int, suffix: str = ".png", **own: float) -> Image:
+def image(class_id: int | None, seed: int, suffix: str = ".png", **own: Any) -> Image:
     """An image of a run."""
     return drawn_row(class_id, range(seed, seed + 1), suffix, **own).first
 

@@ -14,7 +14,8 @@ import pytest
 from adm_cli.errors import RunError
 from adm_cli.pictures.images import Pixels
 from adm_cli.sampling.folder import RunFolder
-from adm_cli.sampling.images import Image
+from adm_cli.sampling.images import Image, Images, drawn_row
+from adm_cli.sampling.merge import merge as gather
 from adm_cli.sampling.merge import merge_npz, merge_tars, merge_zip, open_runs
 from adm_cli.sampling.recipe import run_recipe
 from adm_cli.sampling.run import Stage
@@ -98,6 +99,31 @@ def test_runs_that_do_not_belong_together(tmp_path: Path) -> None:
     second = make_run(tmp_path / "b", items[2:], noise(2), other)
     with pytest.raises(RunError, match="do not belong together: model_sha256 is bbbbbbbbbbbb"):
         open_runs([first, second])
+
+
+def test_an_image_is_gathered_once_whatever_its_class_is_called(tmp_path: Path) -> None:
+    named = drawn_row(1, range(2), ".png", class_name="one")
+    first = make_run(tmp_path / "a", [image(1, s) for s in range(2)], noise(2))
+    second = make_run(tmp_path / "b", list(Images([named])), noise(2))
+    with pytest.raises(RunError, match=r"0001_one_seed000000.png is in two of the runs"):
+        open_runs([first, second])
+    own = make_run(tmp_path / "c", [image(1, s, scale=3.0) for s in range(2)], noise(2))
+    assert len(open_runs([second, own])[1]) == 4
+
+
+@pytest.mark.parametrize("name", ["x.npz", "x.zip", "x.tar", "x-%02d.tar"])
+def test_a_plan_says_files_and_bytes(tmp_path: Path, name: str) -> None:
+    items = [image(1, s) for s in range(5)]
+    run, out = make_run(tmp_path / "r", items, noise(5)), tmp_path / "new" / name
+    size = 2 if "%" in name else None
+    planned = gather(run, out, size, dry_run=True)
+    assert not out.parent.exists()
+    made = gather(run, out, size)
+    assert [f.path for f in planned] == [f.path for f in made]
+    assert [f.about["images"] for f in planned] == [f.about["images"] for f in made]
+    for file in planned:
+        least = 4000 if out.suffix == ".npz" else 11_000  # heads, and a tar's end
+        assert abs(file.about["bytes"] - file.path.stat().st_size) < least
 
 
 def test_incomplete_runs(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import adm_cli
 from adm_cli.checkpoints.sources import find_sources
 from adm_cli.commands.main import app
 from adm_cli.errors import RunError, UsageError
-from adm_cli.events import Note
+from adm_cli.events import Hint, Note
 from adm_cli.pictures.images import open_picture
 from adm_cli.sampling.draw import draw
 from adm_cli.sampling.events import (
@@ -62,7 +62,7 @@ def test_a_run_from_start_to_end(options: dict[str, Any], toys: Toys) -> None:
     assert done.files == [Path("run/grid.png")]
     assert [record["seed"] for record in done.records()] == [0, 1, 0, 1]
     kinds = [type(event) for event in told]
-    assert (kinds[0], kinds[-1], kinds.count(ImageDone)) == (Started, Ended, 4)
+    assert (kinds[:2], kinds[-1], kinds.count(ImageDone)) == ([Hint, Started], Ended, 4)
     assert kinds.count(Step) == 4
     assert kinds.count(FileMade) == 1
     steps = [event for event in told if isinstance(event, Step)]

@@ -26,6 +26,19 @@ def test_names_are_plain_and_differ() -> None:
     assert Cell("a b/ü*", "ddim", "ddim25", 1e-7).name == "a-b-ü-_ddim_ddim25_scale1e-07"
 
 
+def test_rare_axes_are_those_of_sweeps_that_have_them() -> None:
+    cells = [Cell("tiny", "ddim", "25", 4.0, 1.0, eta, (0.0, 0.85)) for eta in (0.0, 0.5)]
+    assert [cell.name[-14:] for cell in cells] == ["_eta0_at0-0.85", "ta0.5_at0-0.85"]
+    assert varied_axes(cells) == ["eta"]
+    assert (axes_of(cells)["eta"], "eta" in axes_of([A, B])) == ([0.0, 0.5], False)
+    assert cells[1].label(["eta", "interval"]) == "eta 0.5\nat 0-0.85"
+    rows = [
+        {**row(s, fid=s), "eta": eta, "interval": (0.0, 0.85)} for eta in (0, 1) for s in (0, 1)
+    ]
+    (panel,) = curves(rows, ["fid"])
+    assert panel.lines == {f"eta {eta}": ([0, 1], [0, 1]) for eta in (0, 1)}
+
+
 def test_numbers_are_never_rounded() -> None:
     assert [number(v) for v in (4.0, 0.1, 1 / 3, -2)] == ["4", "0.1", "0.3333333333333333", "-2"]
 

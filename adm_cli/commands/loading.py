@@ -1,0 +1,28 @@
+"""Something to see while torch is loaded, which takes seconds."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from adm_cli.commands import console
+
+
+def loads_torch(command: Callable[..., None]) -> Callable[..., None]:
+    """A command that needs torch: on a terminal it says so at once, unless it is quiet."""
+
+    @functools.wraps(command)
+    def run(**options: Any) -> None:
+        silent = options.get("quiet") or options.get("json")
+        if not silent and console.err.is_terminal and "torch" not in sys.modules:
+            with console.err.status("adm: loading torch"):
+                _load()
+        command(**options)
+
+    return run
+
+
+def _load() -> None:
+    import torch  # noqa: F401

@@ -1,0 +1,93 @@
+"""What an evaluation will cost, before it begins: counted, and its speed measured on one batch."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from adm_cli.devices import peak_bytes
+from adm_cli.pictures.pixels import holds_statistics, open_pixels
+from adm_cli.reports.drawn import Drawn
+from adm_cli.reports.measure import Extractor
+
+_PATIENCE = 3.0  # seconds: a first pass that takes longer is taken for all
+
+
+class Counted(Protocol):
+    """Samples, stored or to be drawn."""
+
+    @property
+    def size(self) -> tuple[int, int]: ...
+
+    @property
+    def count(self) -> int: ...
+
+
+def evaluation_costs(
+    samples: Counted, extractor: Extractor | None, ref: Path | None, device: torch.device
+) -> dict[str, Any]:
+    """Pictures, passes of networks, seconds and bytes of memory.
+
+    The seconds are a guess by one batch: of features, and where samples are drawn of one
+    evaluation of their model and its guidance. Copies and neighbours are searched beside that.
+    """
+    reference = _reference_pictures(ref)
+    pictures = samples.count + reference
+    seconds = 0.0
+    if extractor is not None:
+        batch = min(extractor.batch_size, pictures)
+        images = torch.zeros(batch, *(extractor.size or samples.size), 3, dtype=torch.uint8)
+        once = _seconds(lambda: extractor.network(images.to(extractor.device)), device)
+        seconds += once * math.ceil(pictures / batch)
+    evaluations = 0
+    if isinstance(samples, Drawn):
+        evaluations = samples.count * samples.run.first.num_steps
+        seconds += _drawing_seconds(samples) * evaluations
+    return {
+        "samples": samples.count,
+        "reference_pictures": reference,
+        "feature_passes": 0 if extractor is None else pictures,
+        "evaluations": evaluations,
+        "seconds": round(seconds, 1),
+        "memory_bytes": peak_bytes(device),  # of this process after a batch of each
+        "output_bytes": 0,
+        "device": str(device),
+    }
+
+
+def _reference_pictures(ref: Path | None) -> int:
+    """Whose features must be computed: none of a file of adm reference, or of the original's."""
+    if ref is None or ref.suffix == ".safetensors" or holds_statistics(ref):
+        return 0
+    return len(open_pixels(ref))
+
+
+def _drawing_seconds(samples: Drawn) -> float:
+    """Of one evaluation for one image, by one batch; guidance counts as much again, twice."""
+    pipeline = samples.pipeline
+    config = pipeline.model.config
+    batch = min(16, samples.count)
+    x = torch.zeros(batch, config.in_channels, *config.image_size, device=pipeline.device)
+    t = torch.zeros(batch, dtype=torch.int64, device=pipeline.device)
+    labels = None if config.num_classes is None else t
+    once = _seconds(lambda: pipeline.model(x, t, labels), pipeline.device)
+    return once / batch * (3 if samples.run.first.classifier else 1)
+
+
+def _seconds(act: Any, device: torch.device) -> float:
+    """Of doing something: the second time, unless the first took long."""
+    taken = 0.0
+    for _ in range(2):
+        started = time.perf_counter()
+        with torch.no_grad():
+            act()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        taken = time.perf_counter() - started
+        if taken > _PATIENCE:
+            break
+    return taken

@@ -1,0 +1,91 @@
+"""What mending a run would cost: known, or guessed from what is there."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+import torch
+
+from adm_cli.checkpoints.sources import Sources
+from adm_cli.devices import choose_device
+from adm_cli.sampling.check import LOST
+from adm_cli.sampling.events import Finding
+from adm_cli.sampling.folder import RunFolder
+from adm_cli.sampling.memory import image_costs, weight_bytes
+from adm_cli.sampling.recorded import Whereabouts, run_sources
+from adm_cli.sampling.run import Run, Stage
+from adm_cli.sampling.settings import uses_cfg
+
+
+def repair_costs(
+    folder: RunFolder, findings: Sequence[Finding], now: Whereabouts
+) -> dict[str, Any]:
+    """Images to draw, evaluations, seconds, bytes on disk and of memory.
+
+    The seconds are guessed from when the images that are there were written; None without any.
+    Raises UsageError or RunError where the weights are not found, as mending does.
+    """
+    run, records = folder.read(), folder.records()
+    lost = {finding.file for finding in findings if finding.kind in LOST}
+    images = [name for name in lost if run.images.find(name) is not None]
+    pace = seconds_per_image(folder, run)
+    known = [records[name]["bytes"] for name in images if name in records]
+    mean = sum(known) / len(known) if known else 3 * run.size[0] * run.size[1]
+    return {
+        "folder": str(folder.path),
+        "images": len(images),
+        "made_of_images": len(lost) - len(images),  # grids, films, archives
+        "evaluations": len(images) * sum(stage.num_steps for stage in run.stages),
+        "seconds": None if pace is None else round(pace * len(images), 3),
+        "output_bytes": round(mean * len(images)),
+        "memory_bytes": memory_bytes(run, run_sources(run, folder, now)) if images else 0,
+        "device": str(choose_device(now.device or run.device)),
+    }
+
+
+def drawing_costs(
+    folder: RunFolder, run: Run, sources: Sequence[Sources], count: int
+) -> dict[str, Any]:
+    """Of drawing ``count`` images of a run, as `repair_costs`; the disk's bytes are at most."""
+    pace = seconds_per_image(folder, run)
+    return {
+        "evaluations": count * sum(stage.num_steps for stage in run.stages),
+        "seconds": None if pace is None else round(pace * count, 3),
+        "output_bytes": 3 * run.size[0] * run.size[1] * count,
+        "memory_bytes": memory_bytes(run, sources),
+    }
+
+
+def memory_bytes(run: Run, sources: Sequence[Sources]) -> int:
+    """Weights, and the activations of a batch, about."""
+    weights, costs = 0, []
+    for stage, source in zip(
+        (stage for stage in run.stages if isinstance(stage, Stage)), sources, strict=True
+    ):
+        guided = stage.classifier is not None
+        weights += weight_bytes(source, getattr(torch, stage.dtype), guided=guided)
+        free = uses_cfg(stage, run.images)
+        costs += image_costs(source, guided=guided, classifier_free=free)
+    return weights + run.batch_size * max(costs)
+
+
+def seconds_per_image(folder: RunFolder, run: Run) -> float | None:
+    """By when the files were written, a batch at a time; None where there is but one.
+
+    Of several batches the longest wait is left out, which may be an interruption.
+    """
+    times = []
+    for record in folder.kept(run.images):
+        with suppress(OSError):
+            times.append(os.stat(folder.path / record["file"]).st_mtime)
+    times.sort()
+    waits = sorted(after - before for before, after in itertools.pairwise(times))
+    images = len(times) - run.batch_size  # the first batch's beginning is not known
+    if images > 2 * run.batch_size:
+        waits.pop()
+        images -= run.batch_size
+    return sum(waits) / images or None if images > 0 else None
