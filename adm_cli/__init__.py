@@ -45,6 +45,7 @@ _HOMES = {
     "kernel_distance": "evaluation.metrics",
     "precision_recall": "evaluation.neighbours",
     "convert": "checkpoints.converting",
+    "export": "checkpoints.exporting",
     "fetch": "checkpoints.fetching",
     "reference": "reports.references",
     "nll": "reports.nll",
@@ -96,6 +97,7 @@ __all__ = [
     "enlarge",
     "evaluate",
     "evaluate_classifier",
+    "export",
     "fetch",
     "find_upsampler",
     "frechet_distance",
@@ -125,6 +127,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from adm_cli.checkpoints.converting import convert
+    from adm_cli.checkpoints.exporting import export
     from adm_cli.checkpoints.fetching import fetch
     from adm_cli.checkpoints.loading import load_model
     from adm_cli.checkpoints.sources import find_upsampler

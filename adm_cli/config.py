@@ -29,6 +29,7 @@ Anneal = Literal["none", "linear", "cosine"]
 TimestepSamplerName = Literal["uniform", "stratified", "loss-second-moment"]
 TrainingDtype = Literal["float32", "bfloat16", "float16"]
 
+DEFAULT_MODEL = "tiny"
 DEFAULT_NUM = 4  # images of each class, where nobody says how many
 DEFAULT_ROWS = 10  # images of each cell on a sweep's contact sheet
 NORM_GROUPS = 32  # of every group norm in ADM

@@ -18,6 +18,7 @@ from adm_cli.checkpoints.format import ModelInfo, save_model
 from adm_cli.checkpoints.loading import build_model
 from adm_cli.commands.main import run
 from adm_cli.config import ClassifierConfig, DiffusionConfig, UNetConfig
+from tests.outputs import check_output
 
 torch.set_num_threads(1)  # toy tensors are too small to be worth sharing out
 
@@ -199,7 +200,7 @@ def shorten_training(patch: pytest.MonkeyPatch) -> None:
 def adm(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Result]:
-    """Runs a command line in an empty folder, in this process."""
+    """Runs a command line in an empty folder, in this process; checks what it prints as JSON."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ADM_HOME", str(tmp_path / "home"))
     for name in ("ADM_MODEL", "ADM_DEBUG"):
@@ -209,6 +210,8 @@ def adm(
         capsys.readouterr()
         code = run([str(argument) for argument in arguments])
         captured = capsys.readouterr()
+        if "--json" in arguments:
+            check_output(str(arguments[0]), captured.out)
         return Result(code, captured.out, captured.err)
 
     return call

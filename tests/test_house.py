@@ -37,8 +37,8 @@ LAYERS = {
     "checkpoints": 2,
     "pictures": 3,
     "training": 4,
+    "html": 4,
     "sampling": 5,
-    "html": 6,
     "doctor": 6,
     "reports": 6,
     # A sweep is also measured, and verified as runs are.
@@ -129,7 +129,9 @@ def test_public_functions_are_documented() -> None:
                 assert short or ast.get_docstring(node), f"{path}: {node.name}"
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["classes", "retriever"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], ["classes", "retriever"], ["help", "--json"]]
+)
 def test_quick_commands_do_not_load_torch(arguments: list[str]) -> None:
     code = (
         "import sys\nfrom adm_cli.commands.main import run\n"
@@ -229,6 +231,7 @@ COMMANDS_IMPORT = {
     ("sample", "asking"),
     ("sample", "ending"),
     ("upsample", "ending"),
+    ("help", "schemas"),
     ("train", "training_options"),
     ("train", "training_display"),
     ("train", "training_end"),

@@ -28,7 +28,7 @@ from tests.conftest import DEEP_UNET, TOY_CLASSIFIER, TOY_UNET, Toys, save_toy
 from tests.training.conftest import draw_pictures
 
 VERBS = (
-    *("convert", "evaluate", "evaluate_classifier", "fetch", "nll", "reference"),
+    *("convert", "evaluate", "evaluate_classifier", "export", "fetch", "nll", "reference"),
     *("train_classifier", "train_diffusion", "train_upsampler"),
 )  # those that draw: tests/sampling/test_python.py
 # Options that are about what a person sees, and options of the caller alone.

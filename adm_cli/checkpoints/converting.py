@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from adm_cli.checkpoints.class_names import read_classes
+from adm_cli.checkpoints.diffusers import read_folder
 from adm_cli.checkpoints.format import (
     ModelFile,
     ModelInfo,
@@ -27,11 +28,10 @@ from adm_cli.checkpoints.loading import (
 )
 from adm_cli.checkpoints.originals import Weights, read_weights
 from adm_cli.checkpoints.presets import CHECKPOINTS, Checkpoint, find_checkpoint
-from adm_cli.classes.imagenet import imagenet_names, select_classes
+from adm_cli.classes.imagenet import imagenet_names
 from adm_cli.config import ClassifierConfig, DiffusionConfig, UNetConfig
 from adm_cli.errors import CheckpointError, ConfigError, OutputError, UsageError
 from adm_cli.events import AnyPath, Note, OnEvent, ignore
-from adm_cli.files.disk import read_text
 from adm_cli.flags.given import Family, Kind
 from adm_cli.flags.model import read_flags
 
@@ -53,6 +53,8 @@ def convert(
     on_event: OnEvent = ignore,
 ) -> ModelFile:
     """Turns an original `.pt` (or bare safetensors) into a weights file that describes itself.
+
+    Also a folder that diffusers wrote with a `UNet2DModel` of ADM, which says itself what it is.
 
     The architecture is that of ``preset`` (a published checkpoint's name), of ``flags`` (the
     original's, with ``kind``, ``flags_of``, ``strict_flags`` and ``command`` as `read_flags` takes
@@ -129,6 +131,10 @@ def plan_conversion(
         raise UsageError(f"{alone[0]} says how to read --flags: pass it with --flags")
     if isinstance(classes, str):
         classes = read_classes(classes)
+    if path.is_dir():
+        if preset or flags or weights or null_class:
+            raise UsageError(f"{path} is a folder of diffusers, which says itself what it holds")
+        return _plan_folder(path, classes, output, overwrite=overwrite)
     row = find_checkpoint(preset) if preset is not None else None
     found = read_weights(path, weights)
     shapes = {name: tuple(tensor.shape) for name, tensor in found.tensors.items()}
@@ -145,14 +151,39 @@ def plan_conversion(
     if place.resolve() == path.resolve():
         raise UsageError(f"{place} is the input itself: pass another --output")
     expected = _check_fit(path, config, shapes, flags)
-    if place.is_dir():
-        raise OutputError(f"{place} is a folder, expected a file name for --output")
-    if place.exists() and not overwrite:
-        raise OutputError(f"{place} exists already: pass --overwrite, or another --output")
+    _check_place(place, overwrite=overwrite)
     names = _classes(config, classes, imagenet=chosen.imagenet)
     info = ModelInfo(config=config, diffusion=chosen.diffusion, classes=names, source={})
     tensors = {name: found.tensors[name] for name in expected}
     return Conversion(path, place, info, tensors, (*found.notes, *chosen.notes))
+
+
+def _plan_folder(
+    path: Path,
+    classes: Mapping[int, str] | None,
+    output: AnyPath | None,
+    *,
+    overwrite: bool,
+) -> Conversion:
+    """Of a UNet that diffusers wrote, or `adm export`."""
+    found = read_folder(path)
+    place = Path(f"{path.resolve()}.safetensors") if output is None else Path(output)
+    shapes = {name: tuple(tensor.shape) for name, tensor in found.tensors.items()}
+    _check_fit(found.weights, found.config, shapes, None)
+    _check_place(place, overwrite=overwrite)
+    known = found.classes if classes is None and found.config.num_classes else classes
+    names = _classes(found.config, known, imagenet=False)
+    info = ModelInfo(config=found.config, diffusion=found.diffusion, classes=names, source={})
+    unnamed = names and known is None
+    notes = ("its classes are unnamed: pass --classes",) if unnamed else ()
+    return Conversion(found.weights, place, info, found.tensors, notes)
+
+
+def _check_place(place: Path, *, overwrite: bool) -> None:
+    if place.is_dir():
+        raise OutputError(f"{place} is a folder, expected a file name for --output")
+    if place.exists() and not overwrite:
+        raise OutputError(f"{place} exists already: pass --overwrite, or another --output")
 
 
 @dataclass(frozen=True)
@@ -318,7 +349,7 @@ def _fits_as(kind: Kind, flags: str | None, shapes: Shapes) -> bool:
 
 # Tensors by which networks of others are told.
 _STRANGERS = (
-    ("down_blocks.", "a UNet of diffusers"),
+    ("down_blocks.", "a UNet of diffusers (convert takes its folder)"),
     ("double_blocks.", "a FLUX transformer"),
     ("blocks.0.adaLN_modulation", "a DiT transformer"),
     ("enc.", "an EDM network"),
@@ -357,29 +388,3 @@ def _classes(
     return (
         imagenet_names() if imagenet and count == 1000 else {i: f"class {i}" for i in range(count)}
     )
-
-
-def read_classes(spec: str) -> dict[int, str]:
-    """Ids and names of ImageNet's classes as ``--class`` selects them, or what ``@FILE`` lists.
-
-    The file has an id and a name a line. Raises UsageError.
-    """
-    if not spec.startswith("@"):
-        names = imagenet_names()
-        return {i: names[i] for i in select_classes(spec, names)}
-    path = Path(spec[1:])
-    try:
-        pairs = [_id_and_name(line) for line in read_text(path).split("\n") if line.strip()]
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror or error}") from None
-    except ValueError:
-        raise UsageError(f"{path}: expected an id and a name on every line") from None
-    if len(dict(pairs)) != len(pairs):
-        raise UsageError(f"{path}: an id is there more than once")
-    return dict(pairs)
-
-
-def _id_and_name(line: str) -> tuple[int, str]:
-    """The parts of a line, with white space, a tab, a comma or a semicolon between them."""
-    class_id, name = re.split(r"\s*[;,\t]\s*|\s+", line.strip(), maxsplit=1)
-    return int(class_id), name.strip().strip('"')

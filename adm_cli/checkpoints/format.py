@@ -277,6 +277,11 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     return digest.hexdigest()
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """What safetensors of anyone say of themselves; raises CheckpointError."""
+    return dict(_read_header(path).get("__metadata__") or {})
+
+
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors and metadata that `write_tensors` wrote, hash checked.
 
@@ -284,12 +289,12 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """
     from safetensors.torch import load_file
 
-    metadata = _read_header(path).get("__metadata__") or {}
+    metadata = read_metadata(path)
     try:
         digest = _hash_blanked(path, str(metadata.get("content_sha256", "")))
         if digest != metadata.get("content_sha256"):
             raise CheckpointError(f"{path} is damaged: its content hash is not what it records")
-        return load_file(path), dict(metadata)
+        return load_file(path), metadata
     except (OSError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"cannot read {path}: {error}") from None
 

@@ -21,6 +21,7 @@ def complete_word(*names: str) -> Callable[[str], list[str]]:
     def complete(incomplete: str) -> list[str]:
         return [name for name in names if name.startswith(incomplete)]
 
+    complete.words = names  # type: ignore[attr-defined]  # for `adm help --json`
     return complete
 
 
@@ -32,6 +33,7 @@ def complete_list(*names: str) -> Callable[[str], list[str]]:
         left = [name for name in names if name not in before.split(",")]
         return [f"{before}{comma}{name}" for name in left if name.startswith(last)]
 
+    complete.words = names  # type: ignore[attr-defined]
     return complete
 
 

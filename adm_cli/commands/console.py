@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import signal
 import sys
@@ -33,8 +34,17 @@ def note(text: str) -> None:
     err.print(f"adm: {one_line(text)}", markup=False)
 
 
-def print_json(value: Mapping[str, Any] | list[Any], *, indent: int | None = None) -> None:
-    print(json.dumps(value, indent=indent), flush=True)
+def print_json(value: Mapping[str, Any]) -> None:
+    """One object on one line; null for NaN and infinities, which JSON has not."""
+    print(json.dumps(_finite(value), allow_nan=False), flush=True)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _finite(one) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def print_table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

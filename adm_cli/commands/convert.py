@@ -10,13 +10,17 @@ import typer
 from adm_cli.commands import completing, console, options
 from adm_cli.commands.numbers import show_costs
 from adm_cli.commands.progress import Progress
+from adm_cli.files.disk import free_disk
 
 if TYPE_CHECKING:
     from adm_cli.checkpoints.converting import Conversion
 
 
 def convert(
-    file: Annotated[Path, typer.Argument(help="An original .pt (or bare safetensors).")],
+    file: Annotated[
+        Path,
+        typer.Argument(help="An original .pt (or bare safetensors), or a folder of diffusers."),
+    ],
     preset: Annotated[
         Optional[str],
         typer.Option(
@@ -71,7 +75,7 @@ def convert(
     ] = False,
     json: options.Json = False,
 ) -> None:
-    """Turn an original checkpoint into a safetensors file that describes itself.
+    """Turn an original checkpoint, or a UNet of diffusers, into a file that describes itself.
 
     Without --preset and --flags, the published model whose tensors fit is taken.
     """
@@ -121,8 +125,6 @@ def convert(
 
 
 def _show_plan(plan: Conversion, *, json: bool) -> None:
-    from adm_cli.files.disk import free_disk
-
     for text in plan.notes:
         console.note(text)
     facts = {

@@ -22,8 +22,10 @@ from adm_cli.commands import (
     doctor,
     evaluate,
     evaluate_classifier,
+    export,
     fetch,
     gallery,
+    help,
     info,
     merge,
     models,
@@ -71,9 +73,11 @@ app.command("verify")(loads_torch(verify.verify))
 app.command("merge")(loads_torch(merge.merge))
 app.command("gallery")(loads_torch(gallery.gallery))
 app.command("convert")(loads_torch(convert.convert))
+app.command("export")(loads_torch(export.export))
 app.command("bench")(loads_torch(bench.bench))
 app.command("cache")(loads_torch(cache.cache))
 app.command("doctor")(loads_torch(doctor.doctor))
+app.command("help")(help.help_)
 
 
 def _version(show: bool) -> None:

@@ -295,6 +295,9 @@ Animate = Annotated[
     Optional[Path],
     typer.Option("--animate", help="Also write the first batch's denoising as GIF or WebP."),
 ]
+Gallery = Annotated[
+    bool, typer.Option("--gallery", help="Also write gallery.html, a page of the run's images.")
+]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Show the resolved settings and draw nothing.")
 ]
@@ -311,7 +314,8 @@ WeightsFile = Annotated[Path, typer.Argument(help="A file.", show_default=False)
 
 def asked(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """The options of a command that its Python function takes: all but how it speaks."""
-    return {name: value for name, value in arguments.items() if name not in ("json", "quiet")}
+    how = ("json", "quiet", "context")
+    return {name: value for name, value in arguments.items() if name not in how}
 
 
 def speaks() -> bool:

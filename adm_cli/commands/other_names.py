@@ -156,5 +156,6 @@ OTHER_COMMANDS: Mapping[str, str] = {
     **dict.fromkeys(("check", "validate", "repair"), "verify"),
     **dict.fromkeys(("grid", "ablate"), "sweep"),
     "import": "convert",
+    "save": "export",
     "version": "--version",
 }

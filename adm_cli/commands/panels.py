@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 USUAL = "Options"  # the panel that comes first
-_IMAGES = "seed seeds total classes_file"
+_IMAGES = "seed seeds total classes_file like"
 _GUIDANCE = (
     "classifier guide_interval entropy_scaling guide_by divergence_weight "
     "guide_every cfg cfg_interval weak_model weak_scale"
 )
 _SAMPLER = "sampler steps spacing eta clip eps_scale threshold temperature"
 _MACHINE = "batch_size device dtype plain workers shard"
-_OUTPUT = "format grid animate overwrite dry_run json quiet"
+_OUTPUT = "format grid gallery animate overwrite dry_run json quiet"
 
 # By command: its usual options, in this order, then panels. What is named nowhere keeps its own
 # panel (`training_options`), or is in "More".
@@ -85,9 +85,9 @@ GROUPS = {  # of commands, in this order
     "Draw": "sample upsample sweep",
     "Train": "train-diffusion train-classifier train-upsampler",
     "Measure": "evaluate reference nll evaluate-classifier",
-    "Weights": "models classes fetch convert cache",
+    "Weights": "models classes fetch convert export cache",
     "Runs and results": "gallery info repro verify merge",
-    "This machine": "doctor bench",
+    "This program": "doctor bench help",
 }
 
 

@@ -70,6 +70,9 @@ def _report(found: Reproduction, *, json: bool) -> None:
         console.print_json(found.facts())
         return
     differing = "; ".join(found.inputs_that_differ)
+    verified = "; ".join(f"{what} {digest[:12]}" for what, digest in found.verified.items())
+    if verified:
+        console.note(f"SHA-256 as recorded: {verified}")
     if found.identical:
         print("identical")
         if differing:

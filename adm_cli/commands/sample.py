@@ -9,12 +9,23 @@ import typer
 
 from adm_cli.commands import asking, completing, ending, options
 from adm_cli.commands import show as showing
-from adm_cli.config import DEFAULT_NUM
+from adm_cli.config import DEFAULT_MODEL, DEFAULT_NUM
 from adm_cli.errors import MissingWeightsError
 
 
 def sample(
-    model: options.Model = "tiny",
+    context: typer.Context,
+    model: Annotated[
+        Optional[str],
+        typer.Option(
+            "--model",
+            "-m",
+            envvar="ADM_MODEL",
+            autocompletion=options.complete_model,
+            help="Preset, checkpoint name or weights file (adm models lists presets). "
+            f"Default: {DEFAULT_MODEL}.",
+        ),
+    ] = None,
     classifier: options.Classifier = None,
     class_: Annotated[
         Optional[list[str]],
@@ -89,11 +100,23 @@ def sample(
             "--seeds", help="Exact seeds, such as 0-63,100; every class gets each of them."
         ),
     ] = None,
+    like: Annotated[
+        Optional[Path],
+        typer.Option(
+            "--like",
+            help="A picture that adm sample drew: all settings of its recipe but those asked for.",
+        ),
+    ] = None,
     batch_size: options.Batch = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
     plain: options.Plain = False,
-    clip: options.Clip = True,
+    clip: Annotated[
+        Optional[bool],
+        typer.Option(
+            "--clip/--no-clip", help="Clamp each predicted x_0 to [-1, 1]. Default: clamp."
+        ),
+    ] = None,
     upsampler: Annotated[
         Optional[str],
         typer.Option(
@@ -134,6 +157,7 @@ def sample(
     format: options.Format = "png",
     grid: options.Grid = None,
     animate: options.Animate = None,
+    gallery: options.Gallery = False,
     overwrite: options.Overwrite = False,
     fetch: options.Fetch = False,
     dry_run: options.DryRun = False,
@@ -145,7 +169,11 @@ def sample(
     adm sample --class 207 --scale 4
 
     adm sample --class "golden retriever" --class goldfish --num 8 --grid
+
+    adm sample --like out/0001/class0207_seed000000.png --seeds 8-15
     """
+    if like is not None and str(context.get_parameter_source("model")).endswith("ENVIRONMENT"):
+        model = None  # the picture's comes before the usual one
     asked = options.asked(locals())
     from adm_cli.sampling.sample import sample as draw_images
 

@@ -83,6 +83,7 @@ def upsample(
     format: options.Format = "png",
     grid: options.Grid = None,
     animate: options.Animate = None,
+    gallery: options.Gallery = False,
     overwrite: options.Overwrite = False,
     dry_run: options.DryRun = False,
     json: options.Json = False,

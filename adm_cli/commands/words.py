@@ -24,18 +24,18 @@ _LISTS = ("--seeds", "--at", "--metrics", "--scale", "--cfg", "--sampler")  # wh
 
 
 def prepare(group: Any, arguments: Sequence[str]) -> list[str]:
-    """The arguments as the program takes them: ``help``, and --output for --out or the reverse.
+    """The arguments as the program takes them: --output for --out or the reverse.
 
     Raises UsageError for a command that is none.
     """
     words = list(arguments)
-    if words[:1] == ["help"]:
-        words = [*words[1:2], "--help"] if words[1:2] != ["help"] else ["--help"]
     if not words or words[0].startswith("-"):
         return words
-    command = group.commands.get(words[0])
-    if command is None:
-        raise UsageError(_no_command(group, words[0]))
+    names = [word for word in words if not word.startswith("-")]  # adm help COMMAND
+    for name in names if words[0] == "help" else words[:1]:
+        if name not in group.commands:
+            raise UsageError(_no_command(group, name))
+    command = group.commands[words[0]]
     own = _options(command)
     for asked, documented in (("--out", "--output"), ("--output", "--out")):
         if documented in own and asked not in own:
@@ -153,6 +153,8 @@ def _extra(
     if slip := _slip(group, command, arguments):
         return slip
     start = f"{command} does not take {extra!r:.80} without an option"
+    if extra == "help":
+        return f"{start}: write {command} --help"
     if extra.lower() in ("true", "false", "yes", "no", "on", "off"):
         return f"{start}: what is on or off has no value; leave it out"
     if several := _several(group, command, extra, arguments):

@@ -42,7 +42,7 @@ _DIFFUSION = frozenset(
 )
 # What a computation is like, not what a model is.
 _INCIDENTAL = frozenset("use_checkpoint use_fp16 classifier_use_fp16 dropout".split())
-_CHANNEL_MULT = {64: "1,2,3,4", 128: "1,1,2,3,4", 256: "1,1,2,2,4,4", 512: "0.5,1,1,2,2,4,4"}
+CHANNEL_MULT = {64: "1,2,3,4", 128: "1,1,2,3,4", 256: "1,1,2,2,4,4", 512: "0.5,1,1,2,2,4,4"}
 _UPSAMPLER_CHANNEL_MULT = {64: "1,2,3,4", 256: "1,1,2,2,4,4", 512: "1,1,2,2,4,4"}
 _IMPROVED_CHANNEL_MULT = {32: "1,2,2,2", 64: "1,2,3,4", 256: "1,1,2,2,4,4"}
 
@@ -218,7 +218,7 @@ def _unet(flags: dict[str, Any], kind: Kind, family: Family) -> UNetConfig:
     upsampler = kind == "upsampler"
     size = flags["large_size" if upsampler else "image_size"]
     low = flags["small_size"] if upsampler else None
-    table = _UPSAMPLER_CHANNEL_MULT if upsampler else _CHANNEL_MULT
+    table = _UPSAMPLER_CHANNEL_MULT if upsampler else CHANNEL_MULT
     if family == "improved-diffusion":
         table = _IMPROVED_CHANNEL_MULT
     return UNetConfig(
@@ -253,7 +253,7 @@ def _classifier(flags: dict[str, Any]) -> ClassifierConfig:
         image_size=(size, size),
         model_channels=flags["classifier_width"],
         num_res_blocks=flags["classifier_depth"],
-        channel_mult=_channel_mult(flags, "classifier_channel_mult", size, _CHANNEL_MULT),
+        channel_mult=_channel_mult(flags, "classifier_channel_mult", size, CHANNEL_MULT),
         attention_factors=_attention_factors(flags, "classifier_attention_resolutions", size),
         num_heads=1,
         scale_shift_norm=flags["classifier_use_scale_shift_norm"],

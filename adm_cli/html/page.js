@@ -39,15 +39,16 @@ function groups(pictures, name) {
 
 let heads = [], tiles = [], shown = new Map(), open = -1, height = 0, rest = "";
 
+let lines; // what is searched, made when something is first looked for
 function wanted() {
   const words = $("find").value.toLowerCase().split(/\s+/).filter(Boolean);
   const all = data.pictures.map((_, picture) => picture);
   if (!words.length) return all;
-  return all.filter((picture) => {
+  lines ||= all.map((picture) => {
     const row = [data.pictures[picture].file, ...data.names.map((name) => `${name}=${text(fact(picture, name))}`)];
-    const line = row.join(" ").toLowerCase();
-    return words.every((word) => line.includes(word));
+    return row.join(" ").toLowerCase();
   });
+  return all.filter((picture) => words.every((word) => lines[picture].includes(word)));
 }
 
 // Under each other what is equal but for the columns' fact: the same class and seed, say.

@@ -29,6 +29,7 @@ from adm_cli.files.disk import atomic_write, open_file
 Recipe = Mapping[str, Any]
 Pixels = npt.NDArray[np.uint8]
 
+MOST_STAGES = 8  # of a recipe within a recipe
 MOST_PIXELS = 2**28 // 3  # from here on Pillow warns of a trap
 BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 _DESCRIPTION = 0x010E  # EXIF ImageDescription

@@ -13,11 +13,9 @@ import numpy.typing as npt
 from adm_cli.errors import UsageError
 from adm_cli.files.manifests import Manifests
 from adm_cli.pictures.datasets import ImageSet, match_classes, open_images
-from adm_cli.pictures.images import Recipe, recipe_in
+from adm_cli.pictures.images import MOST_STAGES, Recipe, recipe_in
 from adm_cli.pictures.npz import read_image_arrays
 from adm_cli.pictures.pixels import NpzPixels, PicturePixels, PixelSet, open_pixels
-
-_MOST_STAGES = 8  # of a recipe within a recipe
 
 
 @dataclass(frozen=True)
@@ -98,7 +96,7 @@ def _of_pictures(
 
 def _stages(recipe: Recipe | None) -> Iterable[Recipe]:
     """A recipe, and those of the small pictures it was made from."""
-    for _ in range(_MOST_STAGES):
+    for _ in range(MOST_STAGES):
         if not isinstance(recipe, Mapping):
             return
         yield recipe

@@ -1,4 +1,4 @@
-"""What is made of a run's images once they are safe: a contact sheet, an npz."""
+"""What is made of a run's images once they are safe: a contact sheet, an npz, a page."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from adm_cli.events import Note
+from adm_cli.html.build import gallery
 from adm_cli.pictures.images import open_picture, save_image
 from adm_cli.pictures.sheets import class_sheet
 from adm_cli.sampling.events import FileMade
 from adm_cli.sampling.folder import RunFolder, Shard
 from adm_cli.sampling.merge import merge_npz, open_runs
+from adm_cli.sampling.outputs import PAGE
 from adm_cli.sampling.run import Run
 from adm_cli.sampling.writer import record_file
 
@@ -66,3 +69,18 @@ def add_grid(folder: RunFolder, run: Run) -> FileMade | None:
     if (folder.path / GRID).exists() and GRID not in folder.records():
         return None
     return next(draw_grid(folder, run, Shard()), None)
+
+
+def draw_gallery(folder: RunFolder, run: Run, shard: Shard) -> Iterator[Note | FileMade]:
+    """``gallery.html``, a page with the images that are there, as ``adm gallery`` makes it."""
+    if not folder.drawn_any(run.images):
+        return
+    notes: list[Note] = []
+    path = folder.path / PAGE
+    made = gallery(
+        folder.path, path, folder.path.resolve().name, overwrite=True,
+        on_event=lambda event: notes.append(event) if isinstance(event, Note) else None,
+    )  # fmt: skip
+    yield from notes
+    record_file(folder, shard, path.name, {"images": made.pictures})
+    yield FileMade(path, {"images": made.pictures})

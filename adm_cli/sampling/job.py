@@ -23,7 +23,7 @@ from adm_cli.sampling.events import Event, FileMade, follow
 from adm_cli.sampling.film import may_write_film
 from adm_cli.sampling.folder import RunFolder, Shard
 from adm_cli.sampling.models import Models
-from adm_cli.sampling.outputs import FRESH, Outputs
+from adm_cli.sampling.outputs import FRESH, PAGE, Outputs
 from adm_cli.sampling.run import Run
 from adm_cli.sampling.workers import draw_shared
 from adm_cli.training.distributed import find_world
@@ -174,6 +174,7 @@ def _prepared(outputs: Outputs, run: Run) -> tuple[RunFolder, Run]:
     files = []
     if not folder.exists():
         files += [folder.path / "grid.png"] if outputs.beside.grid else []
+        files += [folder.path / PAGE] if outputs.beside.gallery else []
         files += sorted(folder.path.glob("samples_*.npz")) if outputs.beside.npz else []
     if film is not None and not may_write_film(folder, run, film):
         files.append(film)

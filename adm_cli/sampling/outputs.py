@@ -12,6 +12,7 @@ from adm_cli.files.links import remove_folder
 from adm_cli.sampling.folder import RunFolder, Shard
 
 FORMATS = ("png", "webp", "npz")
+PAGE = "gallery.html"  # in a run's folder, of --gallery
 FRESH = Path("out")  # holds the folders of runs without --out
 
 
@@ -22,6 +23,7 @@ class Extras:
     npz: bool = False
     grid: bool = False
     film: Path | None = None
+    gallery: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,26 +48,25 @@ class Outputs:
 
 
 def choose_outputs(
-    out: Path | None,
-    format: str,
-    grid: bool | None,
-    animate: Path | None,
-    overwrite: bool,
-    shard: Shard,
-) -> Outputs:
+    out: Path | None, format: str, grid: bool | None, animate: Path | None, gallery: bool,
+    overwrite: bool, shard: Shard,
+) -> Outputs:  # fmt: skip
     """The options, checked; raises UsageError."""
     if format not in FORMATS:
         hint = did_you_mean(format, FORMATS)
         raise UsageError(f"unknown --format {format!r}{hint} (there are {', '.join(FORMATS)})")
     if animate is not None and animate.suffix.lower() not in (".gif", ".webp"):
         raise UsageError(f"--animate {animate}: expected a name that ends in .gif or .webp")
-    if shard.count > 1 and (overwrite or grid or animate is not None or format == "npz"):
+    whole = grid or gallery or animate is not None or format == "npz"
+    if shard.count > 1 and (overwrite or whole):
         raise UsageError(
-            f"shard {shard} sees a part of the run: draw every shard without --grid, --animate, "
-            f"--format npz and --overwrite, then run the same command without --shard, or adm merge"
+            f"shard {shard} sees a part of the run: draw every shard without --grid, --gallery, "
+            f"--animate, --format npz and --overwrite, then run the same command without "
+            f"--shard, or adm merge"
         )
     suffix = ".webp" if format == "webp" else ".png"
-    return Outputs(out, suffix, Extras(format == "npz", bool(grid), animate), overwrite, shard)
+    beside = Extras(format == "npz", bool(grid), animate, gallery)
+    return Outputs(out, suffix, beside, overwrite, shard)
 
 
 def remove_if_empty(folder: Path) -> None:

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from adm_cli.checkpoints.presets import ENLARGEMENT_FACTOR, ENLARGEMENTS
 from adm_cli.config import SamplingConfig, read_config
 from adm_cli.diffusion.modifiers import NEUTRAL, OF_GUIDANCE, modifiers
 from adm_cli.errors import AdmError, ConfigError
+from adm_cli.pictures.images import MOST_STAGES, open_picture
 from adm_cli.sampling.defaults import EVERYWHERE
 from adm_cli.sampling.images import Image, Images
 from adm_cli.sampling.run import Filter, Run, Stage
-
-MOST_STAGES = 8  # of a recipe within a recipe
 
 # What may differ between two machines, or two times, and what to call it.
 _INPUTS = {
@@ -45,6 +45,8 @@ _UNSAID: dict[str, Any] = {
     "weak_model_sha256": None,
     **NEUTRAL,
 }
+# What names the weights, whose hashes are compared, or follows from other settings.
+_FOLLOWING = ("model", "classifier", "weak_model", "num_steps", "size", "dtype")
 _GUIDANCE = ("guide_interval", "entropy_scaling", *OF_GUIDANCE)  # have no meaning at scale 0
 _CLASSIFIER_FREE = ("cfg", "cfg_interval")  # nor these where cfg is 1
 _STAGE = [field.name for field in dataclasses.fields(Stage) if field.name != "upsampler"]
@@ -209,6 +211,15 @@ def check_recipe(recipe: Mapping[str, Any]) -> None:
         raise AdmError(f"the picture's recipe is damaged: {error}") from None
 
 
+def open_recipe(path: Path) -> dict[str, Any]:
+    """The recipe of a picture; raises AdmError where it has none, or a damaged one."""
+    recipe = open_picture(path)[1]
+    if recipe is None:
+        raise AdmError(f"{path} carries no recipe: it was not made by adm, or was re-saved")
+    check_recipe(recipe)
+    return dict(recipe)
+
+
 def _check_types(recipe: Mapping[str, Any], expected: Mapping[str, tuple[type, ...]]) -> None:
     for name, types in expected.items():
         if type(recipe[name]) not in types:
@@ -316,6 +327,29 @@ def differing_inputs(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str
     ]
 
 
+def differing_settings(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """In words, which settings of two recipes of one stage differ, the seed apart."""
+    found = []
+    for name in (*_RECIPE_ORDER, "class"):
+        mine, other = old.get(name, _UNSAID.get(name)), new.get(name, _UNSAID.get(name))
+        if name not in (*_INPUTS, *_FOLLOWING) and mine != other:
+            found.append(f"{name} ({_short(mine)}, now {_short(other)})")
+    return found
+
+
+def agreeing_hashes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:
+    """The SHA-256 that two recipes have in common, by what they are of."""
+    found = {
+        what: str(old[key])
+        for key, what in _INPUTS.items()
+        if key.endswith("_sha256") and old.get(key) is not None and old[key] == new.get(key)
+    }
+    if old.get("base") and new.get("base"):
+        inner = agreeing_hashes(old["base"], new["base"])
+        found |= {f"of the small picture, {what}": digest for what, digest in inner.items()}
+    return found
+
+
 def _short(value: object) -> str:
-    text = str(value)
+    text = f"{value:.12g}" if isinstance(value, float) else str(value)
     return text[:12] if len(text) == 64 else text

@@ -18,6 +18,9 @@ from adm_cli.sampling.inputs import InputPicture, find_inputs
 from adm_cli.sampling.run import Filter, Run, Stage
 from adm_cli.sampling.settings import low_res_size
 
+_USUAL_BATCH, _MOST_BATCH = 16, 64  # images computed at once: by default, and to make one again
+_MOST_PIXELS = 2**20  # of a batch above the usual one
+
 
 @dataclass(frozen=True)
 class Whereabouts:
@@ -67,6 +70,15 @@ def stage_sources(stage: Stage, now: Whereabouts, made: Path, option: str = "--m
         guided=guided,
         weak=None if weak is None else recorded_weights("--weak-model", now.weak_model, weak, made),
     )
+
+
+def remaking_batch(run: Run) -> int:
+    """How many images to compute at once to draw as a run was drawn, at most.
+
+    Rounding depends on it; but what a picture says may be more than this machine can.
+    """
+    most = max(_USUAL_BATCH, min(_MOST_BATCH, _MOST_PIXELS // (run.size[0] * run.size[1])))
+    return min(run.batch_size, most)
 
 
 def _one_of(names: Sequence[str], digest: str) -> str | None:

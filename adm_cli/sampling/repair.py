@@ -12,13 +12,14 @@ from adm_cli.errors import NotFiniteError
 from adm_cli.events import Note
 from adm_cli.files.manifests import Record
 from adm_cli.pictures.images import read_description
-from adm_cli.sampling.beside import GRID, draw_grid, write_npz
+from adm_cli.sampling.beside import GRID, draw_gallery, draw_grid, write_npz
 from adm_cli.sampling.check import LOST, forget, repair_run
 from adm_cli.sampling.draw import Only, draw, draw_film
 from adm_cli.sampling.events import Event, Finding
 from adm_cli.sampling.film import film_facts, film_in, of_run
 from adm_cli.sampling.folder import BASE, RunFolder, Shard
 from adm_cli.sampling.models import Models
+from adm_cli.sampling.outputs import PAGE
 from adm_cli.sampling.recipe import batch_sizes
 from adm_cli.sampling.recorded import Whereabouts, recorded_pictures, run_sources
 from adm_cli.sampling.run import Run
@@ -132,6 +133,8 @@ def _make_again(folder: RunFolder, losses: Losses) -> Generator[Event, None, lis
         yield from draw_grid(folder, run, Shard())
     if any(name.endswith(".npz") for name in beside):
         yield from write_npz(folder, run, Shard())
+    if PAGE in beside:
+        yield from draw_gallery(folder, run, Shard())
     gone = {name for name in beside if not folder.has(name)}
     found = []
     for name in sorted(gone):

@@ -16,7 +16,7 @@ from adm_cli.errors import AdmError, NotFiniteError, RunError, UsageError
 from adm_cli.events import AnyPath, Note, OnEvent
 from adm_cli.files.disk import check_writable
 from adm_cli.pictures.decode import fit_picture
-from adm_cli.pictures.images import Pixels, Recipe, open_picture, save_image
+from adm_cli.pictures.images import MOST_STAGES, Pixels, Recipe, open_picture, save_image
 from adm_cli.sampling.arguments import path_or_none
 from adm_cli.sampling.batch import OVERFLOW_ADVICE
 from adm_cli.sampling.events import BatchDone, Ended, Event, Started, follow
@@ -32,21 +32,19 @@ from adm_cli.sampling.paint import (
     paint_enlarged,
 )
 from adm_cli.sampling.recipe import (
-    MOST_STAGES,
+    agreeing_hashes,
     check_recipe,
     differing_inputs,
     is_enlarged,
     is_plain,
+    open_recipe,
     recorded_filter,
     recorded_run,
 )
-from adm_cli.sampling.recorded import Whereabouts, stage_sources
+from adm_cli.sampling.recorded import Whereabouts, remaking_batch, stage_sources
 from adm_cli.sampling.run import Filter, Run
 from adm_cli.sampling.settings import current_versions, low_res_size
 from adm_cli.sampling.writer import Finished
-
-_USUAL_BATCH, _MOST_BATCH = 16, 64  # images computed at once: by default, and to make one again
-_MOST_PIXELS = 2**20  # of a batch above the usual one
 
 Remade = Generator[Event, None, Finished]
 
@@ -62,6 +60,7 @@ class Reproduction:
     threads_known: bool  # the number of CPU threads, on which rounding depends
     pixels: Pixels  # uint8 [H, W, 3], as made now
     recipe: Recipe
+    verified: Mapping[str, str]  # SHA-256 that are as recorded, by what they are of
 
     @property
     def identical(self) -> bool:
@@ -71,7 +70,7 @@ class Reproduction:
     def facts(self) -> dict[str, Any]:
         """As ``--json`` says it."""
         names = ("identical", "values_that_differ", "largest_difference", "inputs_that_differ")
-        return {name: getattr(self, name) for name in names}
+        return {**{name: getattr(self, name) for name in names}, "verified": dict(self.verified)}
 
 
 def repro(
@@ -92,10 +91,8 @@ def repro(
     Raises AdmError where a recipe is missing or damaged, or its weights are not found.
     """
     path, made = Path(picture), path_or_none(output)
-    pixels, recipe = open_picture(path)
-    if recipe is None:
-        raise AdmError(f"{path} carries no recipe: it was not made by adm, or was re-saved")
-    check_recipe(recipe)  # raises if it is damaged, before anything is written or loaded
+    recipe = open_recipe(path)  # raises if it is damaged, before anything is written or loaded
+    pixels = open_picture(path)[0]
     if made is not None:
         _check_output(made)
     now = Whereabouts(
@@ -118,9 +115,12 @@ def repro(
         save_image(made, new.pixels, new.recipe)
     gap = np.abs(new.pixels.astype(int) - pixels.astype(int))
     differing += differing_inputs(recipe, new.recipe)
+    verified = agreeing_hashes(recipe, new.recipe)
+    if not gap.any():
+        verified["the picture's values"] = pixels_sha256(new.pixels)
     return Reproduction(
         int((gap > 0).sum()), int(gap.max()), differing, gap.size, threads is not None,
-        new.pixels, new.recipe,
+        new.pixels, new.recipe, verified,
     )  # fmt: skip
 
 
@@ -139,7 +139,7 @@ def _remake(recipe: Mapping[str, Any], picture: Path, now: Whereabouts, depth: i
         small = yield from _small_picture(recipe, picture, now, depth, resize)
     device = choose_device(now.device or run.device)
     models, run = Models([sources], device), _made_now(run, sources, device)
-    most = max(_USUAL_BATCH, min(_MOST_BATCH, _MOST_PIXELS // (run.size[0] * run.size[1])))
+    most = remaking_batch(run)
     if run.batch_size > most:  # one image is wanted, and the others are padding
         text = f"computed {run.batch_size} at once when it was made, {most} now"
         yield Note(f"{text}: rounding may differ")

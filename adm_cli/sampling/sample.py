@@ -8,15 +8,16 @@ from typing import Any
 
 from adm_cli.checkpoints.fetching import fetch_missing
 from adm_cli.checkpoints.sources import Sources, find_sources
-from adm_cli.config import SamplingConfig
+from adm_cli.config import DEFAULT_MODEL, SamplingConfig
 from adm_cli.devices import choose_device
 from adm_cli.diffusion.modifiers import modified
 from adm_cli.errors import UsageError
-from adm_cli.events import AnyPath, OnEvent, as_words, ignore
+from adm_cli.events import AnyPath, Note, OnEvent, as_words, ignore
 from adm_cli.sampling.arguments import Classes, Seeds, comma_list, path_or_none
 from adm_cli.sampling.defaults import remarks, taken_from
 from adm_cli.sampling.images import Images
 from adm_cli.sampling.job import RunResult, SamplingJob, check_workers, find_part
+from adm_cli.sampling.like import read_likeness
 from adm_cli.sampling.models import Models
 from adm_cli.sampling.outputs import Outputs, choose_outputs
 from adm_cli.sampling.run import Filter, Run, Stage
@@ -44,7 +45,7 @@ from adm_cli.sampling.start import classes_lines, machine_line
 
 
 def sample(
-    model: AnyPath = "tiny",
+    model: AnyPath | None = None,
     classifier: AnyPath | None = None,
     class_: Classes | None = None,
     scale: float | None = None,
@@ -69,11 +70,12 @@ def sample(
     temperature: float | None = None,
     seed: int | None = None,
     seeds: Seeds | None = None,
+    like: AnyPath | None = None,
     batch_size: int | None = None,
     device: str = "auto",
     dtype: str = "auto",
     plain: bool = False,
-    clip: bool = True,
+    clip: bool | None = None,
     upsampler: AnyPath | None = None,
     no_upsample: bool = False,
     keep_base: bool = False,
@@ -88,6 +90,7 @@ def sample(
     format: str = "png",
     grid: bool | None = None,
     animate: AnyPath | None = None,
+    gallery: bool = False,
     overwrite: bool = False,
     fetch: bool = False,
     dry_run: bool = False,
@@ -97,9 +100,14 @@ def sample(
     """Draws images of a class into a folder, guided by a classifier; goes on with a run there.
 
     As ``adm sample``, whose options these are: ``class_`` also takes ids, ``seeds`` numbers.
-    ``on_event`` sees every `events.Event`. Raises AdmError where the command would print an error:
-    UsageError for arguments that cannot be, before any work.
+    ``like`` is a picture whose recipe says what nothing else does. ``on_event`` sees every
+    `events.Event`. Raises AdmError where the command would print an error: UsageError for
+    arguments that cannot be, before any work.
     """
+    if like is not None:
+        asked = {n: v for n, v in locals().items() if n not in ("like", "dry_run", "on_event")}
+        return _sample_like(like, asked, dry_run, on_event)
+    model, clip = DEFAULT_MODEL if model is None else model, clip is not False
     part = find_part(shard, device, path_or_none(out))
     changes: dict[str, Any] = {
         "guide_by": guide_by, "divergence_weight": divergence_weight,
@@ -125,7 +133,7 @@ def sample(
         fetch_missing(model, classifier, upsampler, guided=guided, on_event=on_event or ignore)
     sources = find_sources(model, classifier, guided=guided, weak=weak)
     outputs = choose_outputs(
-        path_or_none(out), format, grid, path_or_none(animate), overwrite, part.shard
+        path_or_none(out), format, grid, path_or_none(animate), gallery, overwrite, part.shard
     )
     if lines:
         images = select_lines(sources, lines, outputs.suffix, seed=seed, num=num)
@@ -140,14 +148,31 @@ def sample(
     upsampling = None
     if not no_upsample:
         upsampling = find_upsampling(sources, distinct_kinds(images), upsampler, later, where)
-    asked = upsampler is not None or keep_base or later != StageOptions(clip=clip)
-    _check_used(upsampling, asked, no_upsample)
+    used = upsampler is not None or keep_base or later != StageOptions(clip=clip)
+    _check_used(upsampling, used, no_upsample)
     job = _job(sources, config, options, images, upsampling, where, outputs, keep_base)
     hints = [machine_line(job.run, part.device, where)]
     if classes is None and not lines and sources.classes:
         hints += classes_lines(images, sources.classes)
     job = replace(job, hints=hints)
     return job.preview() if dry_run else job.carry_out(on_event)
+
+
+def _sample_like(
+    picture: AnyPath, asked: dict[str, Any], dry_run: bool, on_event: OnEvent | None
+) -> RunResult:
+    """With the settings of a picture for what was not asked, and what differs told first."""
+    likeness = read_likeness(picture)
+    filled = likeness.fill(asked)
+    planned = sample(**filled, dry_run=True)
+    differing = likeness.differences(planned.run)
+    if dry_run:
+        more = {"like": str(likeness.picture), "differs": differing}
+        return replace(planned, settings={**planned.settings, **more})
+    if on_event is not None:
+        but = "; ".join(differing) or "nothing but seeds"
+        on_event(Note(f"as {likeness.picture}; otherwise than there: {but}"))
+    return sample(**filled, on_event=on_event)
 
 
 def _class_list(

@@ -61,6 +61,7 @@ def upsample(
     format: str = "png",
     grid: bool | None = None,
     animate: AnyPath | None = None,
+    gallery: bool = False,
     overwrite: bool = False,
     dry_run: bool = False,
     *,
@@ -78,7 +79,7 @@ def upsample(
     sources = sources or _upsampler_for(pictures)
     _check_sizes(pictures, sources)
     outputs = choose_outputs(
-        path_or_none(out), format, grid, path_or_none(animate), overwrite, part.shard
+        path_or_none(out), format, grid, path_or_none(animate), gallery, overwrite, part.shard
     )
     images, made_of = select_enlarged(
         pictures, sources, comma_list(class_), seed, comma_list(seeds), outputs.suffix

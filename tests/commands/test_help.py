@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from typing import Any
@@ -13,8 +14,10 @@ import adm_cli.reports.drawn
 import adm_cli.reports.judging
 import adm_cli.reports.measure
 import adm_cli.reports.pictures
+from adm_cli.commands.completing import DTYPE_NAMES
 from adm_cli.commands.main import program
 from adm_cli.commands.panels import GROUPS, PANELS, USUAL
+from adm_cli.commands.schemas import JSON_VERSION, json_schema
 from adm_cli.evaluation.copies import COPY_RATIO
 from adm_cli.sampling.sweep import DEFAULT_SCALES
 from tests.conftest import Result
@@ -97,3 +100,44 @@ def test_no_default_is_said_that_is_not_compared() -> None:
             text = getattr(param, "help", None) or ""
             if re.search(r"(Default: |at most )\d", text):
                 assert (name, param.name) in compared, text
+
+
+def test_help_as_json_is_what_the_program_takes(adm: Adm) -> None:
+    """Every command and parameter, with the types, defaults and words that it has."""
+    found = json.loads(adm("help", "--json").out)
+    assert found["json_version"] == JSON_VERSION
+    rows = {row["name"]: row for row in found["commands"]}
+    assert set(rows) == set(program().commands)
+    for name, command in program().commands.items():
+        params = [*rows[name]["arguments"], *rows[name]["options"]]
+        assert {row["name"] for row in params} == {param.name for param in command.params}
+    options = {row["name"]: row for row in rows["sample"]["options"]}
+    wanted: dict[str, dict[str, Any]] = {
+        "class_": {"flags": ["--class", "-c"], "type": "str", "repeat": True, "default": None},
+        "model": {"default": None, "variable": "ADM_MODEL", "repeat": False},
+        "clip": {"type": "bool", "off": ["--no-clip"], "default": None},
+        "out": {"type": "path", "flags": ["--out", "-o"]},
+        "scale": {"type": "float"},
+        "dtype": {"words": list(DTYPE_NAMES), "default": "auto"},
+        "format": {"words": ["png", "webp", "npz"], "default": "png"},
+    }
+    assert {name: {key: options[name][key] for key in wanted[name]} for name in wanted} == wanted
+    (action, names), json_ = rows["cache"]["arguments"], rows["cache"]["options"][0]
+    assert (action["type"], action["words"], action["default"]) == (
+        "choice", ["ls", "rm", "verify"], "ls",
+    )  # fmt: skip
+    assert (names["repeat"], names["required"], json_["name"]) == (True, False, "json")
+
+
+def test_help_of_a_command_as_json_has_its_output(adm: Adm) -> None:
+    found = json.loads(adm("help", "--json", "sample").out)
+    assert found["command"]["summary"].startswith("Draw images of a class")
+    assert found["output"] == json_schema("sample")
+
+
+def test_who_asks_for_help_otherwise_is_told(adm: Adm) -> None:
+    assert adm("help", "help") == adm("help", "--help")
+    done = adm("sample", "help")
+    assert (done.code, done.out) == (2, "")
+    assert "write adm sample --help" in done.err
+    assert "no command 'smaple'; did you mean sample" in adm("help", "smaple", "--json").err

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from adm_cli.pictures.images import open_picture, save_image
+from adm_cli.sampling.inputs import pixels_sha256
 from tests.conftest import TOY_CLASSIFIER, TOY_UNET, Result, Toys, save_toy
 
 Run = Callable[..., Result]
@@ -52,7 +53,10 @@ def test_identical(draw: Run, again: Run, options: tuple[object, ...]) -> None:
     picture = draw("--class", 3, "--num", 1, "--seed", 5, *options).out.split()[-1]
     done = again(picture, "--output", "sub/again.png")
     assert (done.code, done.out) == (0, "identical\n")
-    assert done.err in ("", "adm: scale -1 is negative: images are repelled from their class\n")
+    *notes, verified = done.err.splitlines()
+    assert notes in ([], ["adm: scale -1 is negative: images are repelled from their class"])
+    assert verified.startswith("adm: SHA-256 as recorded: the model's weights ")
+    assert "; the picture's values " in verified
     (old, recipe), (new, new_recipe) = (
         open_picture(Path(picture)),
         open_picture(Path("sub/again.png")),
@@ -67,11 +71,22 @@ def test_a_preset_is_found_by_its_name(adm: Run) -> None:
     made = adm("sample", "--class", 1, "--num", 1, "--steps", 2, "--device", "cpu")
     done = adm("repro", made.out.strip(), "--json")
     assert done.code == 0, done.err
-    assert json.loads(done.out) == {
+    found = json.loads(done.out)
+    verified = found.pop("verified")
+    assert found == {
         "identical": True,
         "values_that_differ": 0,
         "largest_difference": 0,
         "inputs_that_differ": [],
+    }
+    pixels, recipe = open_picture(Path(made.out.strip()))
+    assert recipe is not None
+    small = recipe["base"]  # enlarged by a filter, which has no weights
+    assert verified == {
+        "the small picture": recipe["small_sha256"],
+        "of the small picture, the model's weights": small["model_sha256"],
+        "of the small picture, the classifier's weights": small["classifier_sha256"],
+        "the picture's values": pixels_sha256(pixels),
     }
 
 
@@ -84,7 +99,10 @@ def test_other_weights_are_named(draw: Run, again: Run) -> None:
     assert done.out.startswith("different: ")
     assert done.out.endswith(" of 255\n")
     assert "inputs that differ: the model's weights (" in done.err
-    assert "classifier" not in done.err
+    recorded, differing = done.err.splitlines()
+    assert "classifier" not in differing
+    assert recorded.startswith("adm: SHA-256 as recorded: the classifier's weights ")
+    assert "values" not in recorded
     done = again(picture, "--classifier", guide, "--json")
     assert done.code == 1
     told = json.loads(done.out)

@@ -177,6 +177,8 @@ class Points:
             json.loads(data)
         elif suffix == ".csv":
             assert data.endswith(b"\n"), (what, name)
+        elif suffix == ".html":
+            assert data.rstrip().endswith(b"</html>"), (what, name)
         elif data != b"a plot":
             Image.open(io.BytesIO(data)).load()
 

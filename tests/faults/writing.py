@@ -115,7 +115,7 @@ def file(name: str, data: bytes) -> Action:
     return run
 
 
-def result(*arguments: object, before: Action) -> Command:
+def result(*arguments: object, before: Action | None = None) -> Command:
     """A command whose result is never replaced unasked."""
     run = partial(adm, *arguments)
     return Command(run, before, anew=partial(run, "--overwrite"))
@@ -153,7 +153,8 @@ def commands(toys: Toys, original: bytes) -> dict[str, Command]:
             run, before=both(one, leave("manifest-"), leave(), torn), staying=("o/.adm-*.tmp",)
         ),
         "sample webp, grid": Command(
-            sample(toys, "--format", "webp", "--grid"), passing=("o/grid.png",)
+            sample(toys, "--format", "webp", "--grid", "--gallery"),
+            passing=("o/grid.png", "o/gallery.html"),
         ),
         "sample npz": Command(sample(toys, "--format", "npz")),
         "sample animate": Command(sample(toys, "--animate", "o/x.gif")),
@@ -194,6 +195,8 @@ def commands(toys: Toys, original: bytes) -> dict[str, Command]:
             partial(adm, "convert", "m.pt", "--flags", FLAGS, "-o", "m.safetensors", "--overwrite"),
             before=weights(original),
         ),
+        "export to the original": result("export", toys.model, "x.pt", "--to", "original"),
+        "export to diffusers": result("export", toys.model, "new/f", "--to", "diffusers"),
         "fetch": Command(
             partial(adm, "fetch", PUBLISHED),
             halfway={f"home/downloads/{PUBLISHED}.pt": original},
@@ -238,6 +241,7 @@ READING = {  # commands that write nothing, and how to see that
     "classes": ("classes", "golden"),
     "info": ("info", "m.safetensors"),
     "doctor": ("doctor",),
+    "help": ("help", "--json"),
     "bench": (
         "bench",
         "--model",

@@ -295,7 +295,7 @@ WRITERS: dict[str, str] = {
     "checkpoints/downloads.py one_at_a_time": "test_where_the_program_keeps_its_own",
     "checkpoints/fetched.py scratch_folder": "test_functions",
     "checkpoints/fetched.py clean_up": "test_functions",
-    "training/loop.py Run.__init__": "test_inside_a_training_run",
+    "training/loop.py TrainingRun.__init__": "test_inside_a_training_run",
 }
 CHANGES = {
     "unlink", "rmdir", "rmtree", "rename", "mkdir", "makedirs", "symlink_to", "mkdtemp",

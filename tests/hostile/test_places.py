@@ -277,6 +277,7 @@ READERS: dict[str, str] = {
     "pictures/archives.py TarSource.read": "test_pictures",
     "pictures/depth.py stored_values": "test_pictures",
     "pictures/labels.py _by_file": "test_pictures, test_places",
+    "checkpoints/diffusers.py _settings": "test_diffusers",
     "checkpoints/fetched.py read_pin": "test_homes",
     "checkpoints/fetched.py copy_file": "test_homes",  # of a file whose hash is known
     "checkpoints/fetched.py zip_is_intact": "test_homes",  # likewise
@@ -290,7 +291,7 @@ READERS: dict[str, str] = {
     "files/disk.py peek_classes": "test_places",
     "pictures/images.py _description": "test_pictures",
     "pictures/images.py read_description": "test_places",
-    "pictures/images.py decode_picture": "test_pictures",
+    "pictures/images.py decode_own": "test_pictures",
     "sampling/inputs.py _read_file": "test_pictures, test_places",
     "files/manifests.py read_lines": "test_runs, test_places",
     "files/disk.py open_to_append": "test_links",
@@ -306,11 +307,11 @@ READERS: dict[str, str] = {
     "pictures/references.py is_reference": "test_references, test_places",
     "files/sealed.py is_whole": "test_runs, test_places",
     "sampling/sweep_folder.py _read": "test_references",
-    "training/runs.py RunFolder.load_settings": "test_runs, test_places",
+    "training/runs.py TrainingFolder.load_settings": "test_runs, test_places",
     "checkpoints/tensors.py stream_tensors": "test_weights, test_overwritten",
     "training/runs.py _read_rows": "test_places",
     "sampling/select.py read_class_list": "test_places",
-    "checkpoints/converting.py read_classes": "test_runs, test_places",
+    "checkpoints/class_names.py read_classes": "test_runs, test_places",
 }
 # What the system says of the machine, the program's own table, opening itself, and other "load"s.
 OTHERS = {
@@ -319,6 +320,7 @@ OTHERS = {
     "sampling/easel.py Easel.painter", "sampling/worker.py serve", "sampling/repro.py _remake",
     "sampling/workers.py Crew._listen", "commands/console.py prepare_streams",
     "training/runs.py MetricsFile.sync", "training/trainer.py Trainer.load_state",
+    "commands/schemas.py read_outputs",
 }  # fmt: skip
 OPENERS = {
     "open", "open_file", "open_to_change", "read_file", "read_text", "read_bytes", "ZipFile",
@@ -330,7 +332,12 @@ OPENERS = {
 # `zips.ForeignZip` and `lists.read_rows` read the same within bounds.
 PARSERS: dict[str, set[str]] = {
     # of what it just wrote, and of lines that were read before
-    "json.loads": {"files/budget.py", "training/setup.py", "files/manifests.py"},
+    "json.loads": {
+        "files/budget.py",
+        "training/setup.py",
+        "training/resuming.py",
+        "files/manifests.py",
+    },
     "json.load": set(),
     "zipfile.ZipFile": {"files/zips.py", "sampling/merge.py"},  # which writes
     "tarfile.open": {"pictures/archives.py", "sampling/merge.py"},

@@ -32,7 +32,7 @@ from adm_cli.sampling.models import Models
 from tests.conftest import Toys, pictures
 
 VERBS = ("sample", "upsample", "sweep", "verify", "merge", "repro", "gallery")
-SPOKEN = {"json", "quiet"}  # options of how a command speaks
+SPOKEN = {"json", "quiet", "context"}  # of how a command speaks, and Typer's own
 
 
 @pytest.mark.parametrize("name", VERBS)

@@ -1,0 +1,151 @@
+"""From weights files of ours to what other programs read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from adm_cli.checkpoints.diffusers import (
+    WEIGHTS,
+    metadata,
+    misfits,
+    scheduler_settings,
+    unet_settings,
+)
+from adm_cli.checkpoints.diffusers_names import to_diffusers
+from adm_cli.checkpoints.format import ModelFile, check_finite, write_tensors
+from adm_cli.checkpoints.loading import describe_mismatch, expected_shapes, find_weights
+from adm_cli.checkpoints.tensors import stream_tensors
+from adm_cli.config import UNetConfig
+from adm_cli.errors import CheckpointError, OutputError, UsageError
+from adm_cli.events import AnyPath, Note, OnEvent, ignore
+from adm_cli.files.disk import atomic_write, check_writable
+from adm_cli.files.tables import write_json
+from adm_cli.flags.written import edits, lacks, write_flags
+
+Target = Literal["original", "diffusers"]
+
+
+@dataclass(frozen=True)
+class Export:
+    """What was written, and how it is loaded there."""
+
+    path: Path
+    to: Target
+    kind: str
+    parameters: int
+    flags: str | None  # of the original, that build the model
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it."""
+        return {**vars(self), "path": str(self.path)}
+
+
+def export(
+    model: AnyPath,
+    output: AnyPath,
+    *,
+    to: Target,
+    overwrite: bool = False,
+    on_event: OnEvent = ignore,
+) -> Export:
+    """Writes a model for another program; ``model`` is a preset, checkpoint name or file.
+
+    "original": ``output`` is a .pt, a state dict that the original (openai/guided-diffusion) loads
+    strictly into what `Export.flags` build; `convert` makes the same tensors of it again.
+    "diffusers": ``output`` is a folder with a `UNet2DModel` in ``unet/`` and a `DDPMScheduler` in
+    ``scheduler/``; of an unconditional model it is a whole `DDPMPipeline`. ``on_event`` takes a
+    `Note` of each thing a person should know.
+
+    Raises UsageError for a model that the other program's code cannot be, with what it lacks;
+    OutputError where ``output`` cannot be written, or is there and ``overwrite`` is not set;
+    and as `find_weights`.
+    """
+    if to not in get_args(Target):
+        raise UsageError(f"--to {to}: expected {' or '.join(get_args(Target))}")
+    file, path = find_weights(model), Path(output)
+    if to == "original":
+        return _to_original(file, path, overwrite=overwrite, on_event=on_event)
+    return _to_diffusers(file, path, overwrite=overwrite)
+
+
+def _to_original(
+    file: ModelFile, path: Path, *, overwrite: bool, on_event: OnEvent
+) -> Export:  # fmt: skip
+    config, diffusion = file.info.config, file.info.diffusion
+    _refuse(file, "a model of the original", lacks(config, diffusion))
+    if path.suffix not in (".pt", ".pth"):
+        raise UsageError(f"{path}: expected a name that ends in .pt")
+    _check_output(path, [path], overwrite=overwrite)
+    for text in edits(config, diffusion):
+        on_event(Note(f"the original's script_util.py needs an edit: {text}"))
+    if isinstance(config, UNetConfig) and config.null_class:
+        on_event(Note("its last label means no class: adm convert takes it with --null-class"))
+    tensors = _tensors(file)
+    with atomic_write(path) as opened:
+        _save(tensors, opened)
+    flags = write_flags(config, diffusion)
+    return Export(path, "original", file.info.kind, file.parameters, flags)
+
+
+def _to_diffusers(file: ModelFile, path: Path, *, overwrite: bool) -> Export:
+    config, diffusion = file.info.config, file.info.diffusion
+    if not isinstance(config, UNetConfig):
+        raise UsageError(f"{file.name} is a classifier, for which diffusers has no model")
+    _refuse(file, "a UNet2DModel of diffusers", misfits(config, diffusion))
+    unet, noise = path / "unet", path / "scheduler"
+    if path.is_file():
+        raise OutputError(f"{path} is a file, expected a folder for diffusers")
+    files = {
+        noise / "scheduler_config.json": scheduler_settings(diffusion),
+        unet / "config.json": unet_settings(config),
+    }
+    if config.num_classes is None:
+        files[path / "model_index.json"] = {
+            "_class_name": "DDPMPipeline",
+            "scheduler": ["diffusers", "DDPMScheduler"],
+            "unet": ["diffusers", "UNet2DModel"],
+        }
+    _check_output(path, [unet / WEIGHTS[0], *files], overwrite=overwrite)
+    tensors = to_diffusers(_tensors(file), config)
+    write_tensors(unet / WEIGHTS[0], tensors, metadata(file.info))
+    for place, settings in files.items():  # what makes it a model comes after the weights
+        write_json(place, settings)
+    return Export(path, "diffusers", file.info.kind, file.parameters, None)
+
+
+def _save(tensors: Mapping[str, Tensor], opened: IO[bytes]) -> None:
+    try:
+        torch.save(tensors, opened)
+    except RuntimeError as error:  # of the archive that it cannot end, instead of the disk's
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
+
+
+def _refuse(file: ModelFile, what: str, reasons: list[str]) -> None:
+    if reasons:
+        raise UsageError(f"{file.name} cannot be {what}: {'; '.join(reasons)}")
+
+
+def _check_output(path: Path, files: list[Path], *, overwrite: bool) -> None:
+    for place in files:
+        if place.exists() and not overwrite:
+            raise OutputError(f"{place} exists already: pass --overwrite, or another name")
+    check_writable(path.parent)
+
+
+def _tensors(file: ModelFile) -> Mapping[str, Tensor]:
+    """As they are stored, in the order of the modules; hash, shapes and values checked."""
+    expected = expected_shapes(file.info.config)
+    if dict(file.shapes) != expected:
+        raise CheckpointError(f"{file.path}: {describe_mismatch(expected, file.shapes)}")
+    found = dict(stream_tensors(file))
+    for name, tensor in found.items():
+        check_finite(file.path, name, tensor)
+    return {name: found[name] for name in expected}

@@ -1,0 +1,58 @@
+"""``adm export``: weights for the original's code, and for diffusers."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from adm_cli.commands import completing, console, options
+from adm_cli.commands.progress import Progress
+
+
+class Target(str, Enum):
+    """For which program."""
+
+    original = "original"
+    diffusers = "diffusers"
+
+
+def export(
+    model: Annotated[
+        str,
+        typer.Argument(
+            autocompletion=completing.complete_model,
+            help="Preset, checkpoint name or weights file.",
+            show_default=False,
+        ),
+    ],
+    output: Annotated[Path, typer.Argument(help="A .pt for the original, a folder for diffusers.")],
+    to: Annotated[
+        Target,
+        typer.Option("--to", help="original (openai/guided-diffusion) or diffusers."),
+    ],
+    overwrite: options.Overwrite = False,
+    json: options.Json = False,
+) -> None:
+    """Write a model for another program; refused, with the reason, where its code cannot be it.
+
+    For the original also the line of flags is printed that builds the model.
+
+    adm export imagenet64 --to original 64x64.pt
+
+    adm export my.safetensors --to diffusers my-unet
+    """
+    from adm_cli.checkpoints.exporting import export as write
+
+    with console.err.status(f"exporting {console.one_line(model)}"):
+        done = write(
+            model, output, to=to.value, overwrite=overwrite, on_event=Progress(quiet=False)
+        )
+    if json:
+        console.print_json(done.to_json())
+        return
+    print(done.path)
+    if done.flags is not None:
+        print(done.flags)

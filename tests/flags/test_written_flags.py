@@ -1,0 +1,84 @@
+"""Flags that are written are read back as the same model; what the original lacks is named."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from adm_cli.checkpoints.presets import CHECKPOINTS, Checkpoint
+from adm_cli.config import ClassifierConfig, DiffusionConfig, UNetConfig
+from adm_cli.flags.model import openai_flags
+from adm_cli.flags.written import edits, lacks, write_flags
+from tests.conftest import DEEP_CLASSIFIER, DEEP_UNET, TOY_DIFFUSION, TOY_UPSAMPLER
+
+PUBLISHED = [row for row in CHECKPOINTS if not row.embedded]
+
+
+@pytest.mark.parametrize("row", PUBLISHED, ids=lambda row: row.name)
+def test_every_published_model(row: Checkpoint) -> None:
+    """All of them by the original's own flags, without an edit."""
+    text = write_flags(row.config, row.diffusion)
+    kind: Any = row.kind
+    assert openai_flags(text, kind) == (row.config, row.diffusion)
+    assert lacks(row.config, row.diffusion) == edits(row.config, row.diffusion) == []
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        replace(DEEP_UNET, qkv_order="new", dropout=0.25, num_heads_upsample=2, use_fp16=True),
+        replace(DEEP_UNET, num_classes=None, scale_shift_norm=False, resblock_updown=False),
+        replace(TOY_UPSAMPLER, attention_factors=(1,)),
+        replace(
+            DEEP_CLASSIFIER, num_heads=1, num_head_channels=64, model_channels=64, pool="spatial"
+        ),
+    ],
+    ids=["unet", "unconditional", "upsampler", "classifier"],
+)  # fmt: skip
+@pytest.mark.parametrize(
+    "diffusion",
+    [
+        TOY_DIFFUSION,
+        DiffusionConfig(noise_schedule="cosine", loss="rescaled_kl", rescale_timesteps=True),
+        DiffusionConfig(prediction="x_start", loss="rescaled_mse", num_timesteps=4000),
+    ],
+    ids=["linear", "cosine", "x_start"],
+)
+def test_any_other(config: UNetConfig | ClassifierConfig, diffusion: DiffusionConfig) -> None:
+    kind: Any = "classifier" if isinstance(config, ClassifierConfig) else "diffusion"
+    kind = "upsampler" if getattr(config, "low_res_size", None) else kind
+    assert lacks(config, diffusion) == []
+    assert openai_flags(write_flags(config, diffusion), kind) == (config, diffusion)
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"patch": 2, "image_size": (16, 16)}, "patches of 2x2 pixels"),
+        ({"image_size": (8, 16)}, "not square"),
+        ({"attention_window": 4}, "windows"),
+        ({"rescale_residual": True}, "residual"),
+        ({"middle_attention": False}, "a middle without attention"),
+        ({"conv_resample": False, "resblock_updown": False}, "resampling without convolutions"),
+        ({"out_channels": 3}, "variance"),
+    ],
+)
+def test_what_the_original_has_not(changes: dict[str, Any], word: str) -> None:
+    (reason,) = lacks(replace(DEEP_UNET, **changes), TOY_DIFFUSION)
+    assert word in reason
+
+
+def test_what_has_to_be_edited_there() -> None:
+    assert lacks(DEEP_UNET, replace(TOY_DIFFUSION, prediction="v")) == ["v-prediction"]
+    narrow = replace(DEEP_CLASSIFIER, num_head_channels=16, qkv_order="new")
+    assert len(lacks(narrow, TOY_DIFFUSION)) == 2
+    told = edits(replace(DEEP_UNET, channel_mult=(1, 1.0)), TOY_DIFFUSION)
+    assert told == ["NUM_CLASSES = 5 for --num_classes"]
+    halves = replace(DEEP_UNET, model_channels=64, channel_mult=(0.5, 1), num_classes=None)
+    (text,) = edits(halves, TOY_DIFFUSION)
+    assert text.startswith("float instead of int")
+    small = replace(TOY_DIFFUSION, variance="fixed_small")
+    assert any("sigma_small" in text for text in edits(DEEP_UNET, small))
+    assert any("create_classifier" in text for text in edits(DEEP_CLASSIFIER, TOY_DIFFUSION))
