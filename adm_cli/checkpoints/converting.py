@@ -364,7 +364,7 @@ _STRANGERS = (
 
 def _stranger(shapes: Shapes) -> str:
     for start, what in _STRANGERS:
-        if any(name.startswith(start) for name in shapes):
+        if any(f".{start}" in f".{name}" for name in shapes):
             return f"; by its names it is {what}, which has another architecture than ADM"
     return ""
 

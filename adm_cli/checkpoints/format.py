@@ -21,7 +21,7 @@ import safetensors
 import torch
 from torch import Tensor
 
-from adm_cli.checkpoints.pickles import load_pickle
+from adm_cli.checkpoints.pickles import load_pickle, zip_of_others
 from adm_cli.config import (
     ClassifierConfig,
     DiffusionConfig,
@@ -167,12 +167,14 @@ def _read_header(path: Path) -> dict[str, Any]:
             length = struct.unpack_from("<Q", start)[0] if len(start) >= 8 else 0
             if not 2 <= length <= min(_MAX_HEADER, size - 8):
                 if _is_pytorch(start):
+                    if start[:2] == b"PK" and (foreign := zip_of_others(path)):
+                        raise CheckpointError(f"{path} {foreign}")
                     raise CheckpointError(
                         f"{path} is a PyTorch file, expected safetensors: "
                         f"adm convert {path.name} makes one of it"
                     )
                 foreign = describe_foreign(start, path.name)
-                if foreign is None or not start:
+                if foreign is None:
                     foreign = f"is not a safetensors file, or is cut short{_AGAIN}"
                 raise CheckpointError(f"{path} {foreign}")
             file.seek(8)

@@ -54,13 +54,23 @@ def read_weights(path: Path, wanted: str | None = None) -> Weights:
     if not found:
         if wanted is not None:
             raise UsageError(f"--weights {wanted}: {path.name} holds no named weights")
-        return Weights(check_state(path, state))
+        nameless = next((name for name in entries if _is_list(entries[name])), None)
+        if nameless is not None:
+            where = f" under {nameless}" if nameless else ""
+            raise CheckpointError(
+                f"{path} holds a list of tensors without names{where}: give the file that holds "
+                f"the model beside them, or save the averaged model's state_dict()"
+            )
+        tensors = {name: value for name, value in entries.items() if isinstance(value, Tensor)}
+        return Weights(check_state(path, tensors or state))
     _add_dotless(entries, found)
+    unfit = _add_nameless(entries, found)
     chosen, notes = _chosen(path, found, wanted)
     inside = {n.removeprefix(chosen): v for n, v in entries.items() if _owner(n, found) == chosen}
     tensors = {name: value for name, value in inside.items() if not _is_extra(name, value)}
     extras = [f"{chosen}{name}" for name in inside if name not in tensors]
     strangers = [_apart(name, chosen) for name in entries if _owner(name, found) is None]
+    notes += [f"{name} is an average without names that does not fit the model" for name in unfit]
     if left := list(dict.fromkeys([*extras, *strangers])):
         more = f" and {len(left) - _SHOWN} more" if len(left) > _SHOWN else ""
         notes.append(f"left out, no weights of it: {', '.join(left[:_SHOWN])}{more}")
@@ -100,6 +110,39 @@ def _add_dotless(entries: dict[str, Any], found: list[str]) -> None:
                 renamed = f"{head}model_ema.{name.removeprefix(prefix)}"
                 entries[renamed] = entries.pop(dotless)
             found.append(f"{head}model_ema.")
+
+
+def _is_list(value: object) -> bool:
+    return (
+        isinstance(value, (list, tuple))
+        and bool(value)
+        and all(isinstance(item, Tensor) for item in value)
+    )
+
+
+def _add_nameless(entries: dict[str, Any], found: list[str]) -> list[str]:
+    """Averages that are lists in the order of the parameters, as torch-ema saves them, named.
+
+    Only where the shapes are those of weights beside them, one after the other; returns the
+    names of the other lists.
+    """
+    left = []
+    for place in [name for name in entries if _AVERAGE.search(name) and _is_list(entries[name])]:
+        values = entries[place]
+        for prefix in list(found):
+            model = {
+                name.removeprefix(prefix): value
+                for name, value in entries.items()
+                if _owner(name, found) == prefix and not _is_extra(name, value)
+            }
+            if [v.shape for v in values] == [v.shape for v in model.values()]:
+                del entries[place]
+                entries |= {f"{place}.{n}": v for n, v in zip(model, values, strict=True)}
+                found.append(f"{place}.")
+                break
+        else:
+            left.append(place)
+    return left
 
 
 def _ends(name: str) -> bool:

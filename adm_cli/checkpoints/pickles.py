@@ -13,6 +13,7 @@ import pickle
 import pickletools
 import re
 import warnings
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -90,10 +91,21 @@ def open_zip(path: Path) -> ForeignZip:
     return file
 
 
+def zip_of_others(path: Path) -> str | None:
+    """What a zip is that torch.save did not write (`describe_zip`); None for one that it wrote.
+
+    Also None for one whose list cannot be read, which is told when it is opened.
+    """
+    try:
+        with ForeignZip(path, 2 * MOST_ENTRIES) as file:
+            return describe_zip(file.namelist())
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile):
+        return None
+
+
 def _check_zip(path: Path) -> None:
-    with ForeignZip(path, 2 * MOST_ENTRIES) as file:
-        if foreign := describe_zip(file.namelist()):
-            raise CheckpointError(f"{path} {foreign}")
+    if foreign := zip_of_others(path):
+        raise CheckpointError(f"{path} {foreign}")
     with open_zip(path) as file:
         for entry in file.infolist():
             if entry.filename.endswith("data.pkl"):

@@ -9,6 +9,7 @@ import typer
 
 from adm_cli.commands import console, options
 from adm_cli.errors import AdmError, UsageError
+from adm_cli.files.disk import size_text
 
 if TYPE_CHECKING:
     from adm_cli.checkpoints.cache import Kept
@@ -80,5 +81,5 @@ def _show(file: Kept, state: str, *, json: bool) -> None:
         facts = {"name": file.name, "kind": file.kind, "path": str(file.path)}
         console.print_json({**facts, "bytes": file.bytes, "state": state})
         return
-    text = f"{file.name:28} {file.bytes / 1e6:9,.1f} MB  {state}"
+    text = f"{file.name:28} {size_text(file.bytes):>12}  {state}"
     console.out.print(console.one_line(text), markup=False)

@@ -313,6 +313,14 @@ def file_digest(path: Path) -> tuple[int, str]:
     return size, digest.hexdigest()
 
 
+def size_text(count: int) -> str:
+    """So many bytes as a person says them: ``"1.2 GB"``, ``"35.0 MB"``, ``"4.1 kB"``."""
+    for unit, word in ((1e9, "GB"), (1e6, "MB")):
+        if count >= unit:
+            return f"{count / unit:,.1f} {word}"
+    return f"{count / 1e3:.1f} kB"
+
+
 def free_disk(folder: Path) -> int:
     """Bytes that may still be written at ``folder``, which need not be there yet."""
     return shutil.disk_usage(_nearest(folder)).free

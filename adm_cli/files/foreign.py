@@ -41,7 +41,8 @@ _STARTS: tuple[tuple[bytes, str, str], ...] = (
     (b"SQLite format 3", "an SQLite database", "expected weights"),
     (b"\x7fELF", "a program", "expected weights"),
 )  # fmt: skip
-_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
+_JPEG2000 = b"\0\0\0\x0cjP  \r\n\x87\n"
 _RECORDS = {"run.json": "run", "settings.json": "training run", "sweep.json": "sweep"}
 
 
@@ -59,6 +60,8 @@ def describe_foreign(start: bytes, name: str) -> str | None:
             return f"is {what}: {mend}"
     if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
         return "is a picture (WebP): adm info shows what made it"
+    if start.startswith(_JPEG2000):
+        return "is a picture (JPEG 2000): expected weights"
     if start[4:8] == b"ftyp":
         return "is a picture or film (HEIC, AVIF, MP4): expected weights"
     if start[:1] == b"\x08" and b"pytorch" in start[:24]:
@@ -84,10 +87,14 @@ def describe_foreign(start: bytes, name: str) -> str | None:
 
 def is_picture(start: bytes) -> bool:
     """Whether a file begins as a picture does."""
-    marks = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF8", b"II*\0", b"MM\0*", b"BM")
+    marks = (
+        *(b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF8", b"II*\0", b"MM\0*", b"BM"),
+        *(_JPEG2000, b"\xff\x4f\xff\x51"),
+    )
     webp = start[:4] == b"RIFF" and start[8:12] == b"WEBP"
     ppm = start[:2] in (b"P5", b"P6") and start[2:3].isspace()
-    return start[8:9] != b"{" and (start.startswith(marks) or webp or ppm)
+    avif = start[4:12] in (b"ftypavif", b"ftypavis")
+    return start[8:9] != b"{" and (start.startswith(marks) or webp or ppm or avif)
 
 
 def read_start(path: Path) -> bytes:

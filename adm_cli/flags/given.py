@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from adm_cli.errors import ConfigError, did_you_mean
 from adm_cli.flags.pasted_commands import PastedCommand, read_pasted, spelt, unknowns
-from adm_cli.flags.pasted_settings import NotPlain, read_settings
+from adm_cli.flags.pasted_settings import CONSTRUCTOR, NotPlain, read_settings
 
 Kind = Literal["diffusion", "classifier", "upsampler"]
 Family = Literal["guided-diffusion", "improved-diffusion"]
@@ -69,6 +70,12 @@ OTHER: dict[str, Any] = {
     **dict.fromkeys("anneal_lr clip_denoised noised use_ddim".split(), False),
 }
 KNOWN: dict[str, Any] = {**DEFAULTS, **OTHER}
+_WORD = re.compile(r"\"[^\"\n]*\"|'[^'\n]*'")
+_WORD_LIST = re.compile(
+    r"(?:[\w.]{1,60}\(\s*)?@?[\[(]\s*(?:W)(?:\s*,\s*(?:W))+\s*,?\s*[\])]".replace(
+        "W", _WORD.pattern
+    )
+)
 _NOT_SCRIPTS = frozenset("torch accelerate mpi4py deepspeed debugpy pdb cProfile coverage".split())
 _PROCESSES = re.compile(r"(?:-n|-np|--n|--np|--nproc[_-]per[_-]node|--num_processes|--ntasks)")
 
@@ -82,6 +89,18 @@ SCRIPTS: dict[str, tuple[Kind, ...]] = {
     "image_nll.py": ("diffusion",),
     "super_res_sample.py": ("upsampler",),
     "super_res_train.py": ("upsampler",),
+    "EncoderUNetModel": ("classifier",),  # classes, whose arguments are given
+    "UNetModel": ("diffusion", "upsampler"),
+}
+_OF_CLASSIFIER = {  # arguments of that class whose flags have other names
+    "num_res_blocks": "classifier_depth",
+    "channel_mult": "classifier_channel_mult",
+    **{
+        name: f"classifier_{name}"
+        for name in (
+            "use_fp16 attention_resolutions use_scale_shift_norm resblock_updown pool".split()
+        )
+    },
 }
 ANY_KIND: tuple[Kind, ...] = ("diffusion", "classifier", "upsampler")
 
@@ -125,7 +144,7 @@ def read_given(text: str) -> list[Given]:
     settings = read_settings(text, KNOWN)
     if settings:
         return [_from_settings(row.values, row.where) for row in settings]
-    pasted = read_pasted(text)
+    pasted = read_pasted(_without_lists(text))
     found: list[Given] = []
     for one in pasted.commands:
         given = _from_command(one)
@@ -149,6 +168,19 @@ def read_given(text: str) -> list[Given]:
         other = f" (only {foreign})" if foreign else ""
         raise ConfigError(f"no --flags found in {text!r:.60}{other}")
     return [given]
+
+
+def _without_lists(text: str) -> str:
+    """Lists of words (``["--image_size", "64"]``, in JSON, Python, Docker, YAML) as a shell's."""
+
+    def joined(match: re.Match[str]) -> str:
+        words = [word[1:-1] for word in _WORD.findall(match[0])]
+        if not any(word.startswith("--") for word in words):
+            return match[0]
+        return f"{shlex.join(words)}\n"  # what follows is no more of it
+
+    text = re.sub(r"^([ \t]*\w+:[ \t]*\n)?([ \t]*)- (?=[\"']?--)", r"\2", text, flags=re.M)
+    return _WORD_LIST.sub(joined, text)
 
 
 def _stray_line(before: Given, one: PastedCommand) -> None:
@@ -185,8 +217,8 @@ def _title(given: Given) -> str:
 
 def _from_settings(values: Mapping[str, Any], where: str) -> Given:
     given = Given(where=where)
-    if "model_channels" in values:
-        values = _from_constructor(values)
+    if CONSTRUCTOR in values:
+        values = _from_constructor(values, given)
     for name, value in values.items():
         if name not in KNOWN:
             given.foreign.append(name)
@@ -194,26 +226,34 @@ def _from_settings(values: Mapping[str, Any], where: str) -> Given:
             given.flags[name] = ",".join(map(str, value))
         elif isinstance(value, NotPlain):
             given.flags[name] = value
-        else:
+        elif value is not None or isinstance(KNOWN[name], str):
             given.flags[name] = "" if value is None else str(value)
     return given
 
 
-def _from_constructor(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of the original's UNet class as flags: factors become image sizes."""
+def _from_constructor(values: Mapping[str, Any], given: Given) -> dict[str, Any]:
+    """Arguments of the original's network classes as flags: factors become image sizes."""
     flags = {name: value for name, value in values.items() if name not in ("in_channels", "dtype")}
-    flags["num_channels"] = flags.pop("model_channels")
-    out, into = flags.pop("out_channels", 3), values.get("in_channels", 3)
-    flags["learn_sigma"] = out == 2 * into if isinstance(out, int) else out
-    classes = flags.pop("num_classes", None)
-    flags["class_cond"] = classes is not None
-    if classes is not None:
-        flags["num_classes"] = classes
+    width, out = flags.pop(CONSTRUCTOR), flags.pop("out_channels", 3)
+    into, classes = values.get("in_channels", 3), flags.pop("num_classes", None)
+    if isinstance(into, int) and into not in (3, 6):
+        given.complain(f"in_channels is {into}: adm draws RGB, expected 3 (6 for upsamplers)")
     size, factors = values.get("image_size"), values.get("attention_resolutions")
     if isinstance(size, int) and isinstance(factors, (list, tuple, set)):
         flags["attention_resolutions"] = [
             size // f for f in sorted(f for f in factors if isinstance(f, int) and f > 0)
         ]
+    if "pool" in flags:
+        given.script = "EncoderUNetModel"
+        renamed = {_OF_CLASSIFIER.get(name, name): value for name, value in flags.items()}
+        return {**renamed, "classifier_width": width, "num_classes": out}
+    if not {"large_size", "small_size"} & set(flags):
+        given.script = "UNetModel"
+    flags["num_channels"] = width
+    flags["learn_sigma"] = out == 2 * into if isinstance(out, int) else out
+    flags["class_cond"] = classes is not None
+    if classes is not None:
+        flags["num_classes"] = classes
     return flags
 
 
@@ -297,6 +337,8 @@ def _flag(name: str, value: str, given: Given) -> str:
 
 def _misspelt(name: str, known: str) -> bool:
     """Whether two letters at most were lost, added, changed or swapped; digits tell apart."""
+    if name == known.replace("_", ""):
+        return True
     if name.count("_") != known.count("_") or re.findall(r"\d", name) != re.findall(r"\d", known):
         return False
     most = 2 if len(known) > 8 else 1

@@ -135,12 +135,13 @@ def _infer_kind(given: Given) -> Kind:
     script, names = given.script, set(given.flags)
     if "super_res" in script or "upsampl" in script or {"large_size", "small_size"} & names:
         return "upsampler"
-    if "classifier" in script and "train" in script:
-        return "classifier"
     describes_unet = {"num_channels", "num_res_blocks", "attention_resolutions"} & names
     describes_classifier = any(
         name.startswith("classifier_") for name in names if name not in OTHER
     )
+    trains_one = "classifier" in script and "train" in script
+    if trains_one and (describes_classifier or not describes_unet):
+        return "classifier"
     return "classifier" if describes_classifier and not describes_unet else "diffusion"
 
 
@@ -292,7 +293,8 @@ def _channel_mult(
     if text is None:
         raise ConfigError(
             f"no channel multipliers are known for size {size} "
-            f"(only {', '.join(map(str, table))}): give --{name}, e.g. --{name} 1,2,4"
+            f"(only {', '.join(map(str, table))}): give --{name}, e.g. --{name} "
+            f"{_IMPROVED_CHANNEL_MULT.get(size, '1,2,4')}"
         )
     try:
         return tuple(float(part) for part in text.split(","))

@@ -19,6 +19,7 @@ _OPEN, _CLOSE = "\ue000", "\ue001"  # around the name of what is not known
 _UNKNOWN = re.compile(f"{_OPEN}([^{_CLOSE}]*){_CLOSE}")
 _ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)(\+?)=(.*)", re.ASCII | re.DOTALL)
 _NAME = re.compile(r"[A-Za-z_]\w*|[0-9@*#?$!-]", re.ASCII)
+_SPLAT = re.compile(r"[A-Za-z_][\w./-]*", re.ASCII)  # @FLAGS of PowerShell, @FILE of argparse
 _BRACED = re.compile(r"([A-Za-z_]\w*|[0-9]+|[@*])(\[[@*]\])?(?:(:?[-=+])(.*))?", re.ASCII | re.S)
 _PLACEHOLDER = re.compile(r"<\w(?:[^<>\n]*[^<>\s])?>(?![\w])")  # <path to model>: no redirection
 _REDIRECTION = re.compile(r"&?>{1,2}[&|]?|<{1,3}-?")
@@ -82,6 +83,7 @@ def _plain(text: str) -> str:
 def _from_batch(text: str) -> str:
     """A Windows batch file as a shell would write it."""
     text = re.sub(r"\^[ \t]*\n", " ", text)
+    text = re.sub(r"(?<![>&])&&?", "\n", text)
     lines = []
     for line in text.split("\n"):
         line = re.sub(r"%([A-Za-z_]\w*)%", r"${\1}", line.strip().removeprefix("@"))
@@ -196,6 +198,9 @@ class _Reader:
             value = self._variable()
             whole = words.now is not None and "=" in words.now and _ASSIGNMENT.match(words.now)
             words.add(value) if whole else words.add_split(value)
+        elif char == "@" and words.now is None and (name := _SPLAT.match(self.text, self.at)):
+            self.at = name.end()
+            words.add_split(self._value(name[0], None, None))
         elif char == "`":
             self._inner(self._until("`"))
             words.add(f"{_OPEN}(...){_CLOSE}")
@@ -360,4 +365,8 @@ def _within(words: list[str]) -> str:
     for i, word in enumerate(words[:-1]):
         if word in ("-c", "-lc") and i and words[i - 1].rsplit("/", 1)[-1] in ("bash", "sh", "zsh"):
             return words[i + 1]
-    return next((w.removeprefix("--wrap=") for w in words if w.startswith("--wrap=")), "")
+    if wrapped := next((w for w in words if w.startswith("--wrap=")), ""):
+        return wrapped.removeprefix("--wrap=")
+    if any(word.endswith(".py") for word in words):
+        return ""
+    return next((w for w in words if re.search(r"\.py\s.*--\w", w, re.S)), "")  # ssh, tmux

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from adm_cli.files.budget import parse_json
+from adm_cli.flags.plain_yaml import parse_yaml
 
 _MOST_TEXT = 200_000  # characters
 _MOST_ALTERNATIVES = 64
-_YAML_LINE = re.compile(r"\s*(?:-\s+)?[\"']?(\w+)[\"']?\s*:(?:\s+(.*?))?\s*(?:#.*)?")
+CONSTRUCTOR = "model_channels"  # an argument of every network's class, and no flag
 
 
 _Groups = dict[str, dict[str, Any]]
@@ -72,7 +73,22 @@ def _dictionaries(
 
 
 def _combined(groups: list[tuple[str, dict[str, Any]]]) -> list[PastedSettings]:
-    """Dictionaries that speak of different things, together; those that do not, apart."""
+    """Dictionaries that speak of different things, together; those that do not, apart.
+
+    Arguments of a network's class (`CONSTRUCTOR`) are one alternative for each network, with what
+    the others say beside it.
+    """
+    networks = [(where, values) for where, values in groups if CONSTRUCTOR in values]
+    others = [values for _, values in groups if CONSTRUCTOR not in values]
+    if networks:
+        found = []
+        for where, values in networks[:_MOST_ALTERNATIVES]:
+            merged = values
+            for other in others:
+                if all(merged.get(name, value) == value for name, value in other.items()):
+                    merged = {**other, **merged}
+            found.append(PastedSettings(merged, where))
+        return found
     together: dict[str, Any] = {}
     for _, values in groups:
         if any(together.get(name, value) != value for name, value in values.items()):
@@ -82,17 +98,12 @@ def _combined(groups: list[tuple[str, dict[str, Any]]]) -> list[PastedSettings]:
 
 
 def _from_yaml(text: str, known: Collection[str]) -> list[PastedSettings]:
-    """Lines of ``name: value``, whatever their indentation; later ones win."""
-    values: dict[str, Any] = {}
-    for line in text.split("\n"):
-        match = _YAML_LINE.fullmatch(line)
-        if match is None:
-            if line.strip() and not line.lstrip().startswith(("#", "-")):
-                return []
-        elif match[1] in known and match[2] is not None:
-            value = match[2].strip("\"'")
-            values[match[1]] = "" if value in ("null", "~", "None") else value.strip("[]")
-    return [PastedSettings(values, "")] if values else []
+    try:
+        value = parse_yaml(text)
+    except ValueError:
+        return []
+    found = _combined([*_dictionaries(value, "", known)])
+    return [row for row in found if any(row.values.get(name) is not None for name in known)]
 
 
 def _from_python(text: str, known: Collection[str]) -> list[PastedSettings]:

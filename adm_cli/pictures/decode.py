@@ -19,8 +19,11 @@ from adm_cli.pictures.depth import (
     GREY_MODES,
     ValueRange,
     Values,
+    bands,
+    in_parts,
     is_deep_colour,
     stored_values,
+    strips,
     to_eight_bits,
 )
 from adm_cli.pictures.images import BOMBS, MOST_PIXELS, Pixels
@@ -99,10 +102,10 @@ def peak_value(data: bytes) -> float | None:
             _check_size(image.size)
             if image.mode not in GREY_MODES and not is_deep_colour(image):
                 return None
+            if image.mode in GREY_MODES:
+                return float(max(part.max() for part in bands(image)))
         stored = stored_values(data, _FORMATS)
-        if stored is None:
-            return None
-        return float((stored[..., :3] if stored.ndim == 3 else stored).max())
+        return None if stored is None else float(stored[..., :3].max())
     except Exception:  # told when it is its turn
         return None
 
@@ -124,19 +127,32 @@ def _upright(image: Image.Image, original: Image.Image) -> Image.Image:
 
 
 def _to_rgb(image: Image.Image, stored: Values | None, values: ValueRange | None) -> Image.Image:
-    if image.mode in GREY_MODES:
-        stored = np.asarray(image).astype(np.int64)
-    if image.mode == "F":
-        if values is None:
-            raise ValueError("floating-point pixels have no known range: pass --value-range")
-        stored = np.asarray(image)
+    if image.mode == "F" and values is None:
+        raise ValueError("floating-point pixels have no known range: pass --value-range")
     if stored is not None:
-        image = to_eight_bits(stored, values)
+        image = to_eight_bits(in_parts(stored), values)
+    elif image.mode in (*GREY_MODES, "F"):
+        image = to_eight_bits(bands(image), values)
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-        image = Image.alpha_composite(white, rgba)
+        image = _on_white(image)
     return image if image.mode == "RGB" else image.convert("RGB")  # which copies any
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """What is transparent laid on white, some rows at a time: each is held four times."""
+    laid = Image.new("RGB", image.size)
+    for top, part in strips(image):
+        white = Image.new("RGBA", part.size, (255, 255, 255, 255))
+        laid.paste(Image.alpha_composite(white, part.convert("RGBA")).convert("RGB"), (0, top))
+    return laid
+
+
+def pixels_of(image: Image.Image) -> Pixels:
+    """uint8 [H, W, 3] of an RGB picture, as numpy.asarray, which takes twice the memory for it."""
+    pixels = np.empty((image.height, image.width, 3), dtype=np.uint8)
+    for top, part in strips(image):
+        pixels[top : top + part.height] = np.asarray(part)
+    return pixels
 
 
 def center_crop(image: Image.Image, size: tuple[int, int]) -> Pixels:

@@ -6,6 +6,7 @@ import io
 import math
 import re
 import sys
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +19,9 @@ from adm_cli.errors import UsageError
 GREY_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 FULL = 65535
 _USUAL = (255, 1023, 4095, 16383)  # the highest values of 8, 10, 12 and 14 bits
+_AT_ONCE = 2**22  # values in floating point
+_MOST_DEEP = 2**24  # pixels of 16 bits a colour, each of which is held four times
+_GREY_ALPHA = "LA;16B"  # which Pillow opens as RGBA of 8 bits
 _OTHER_ORDER = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
 
 Values = npt.NDArray[Any]
@@ -51,26 +55,73 @@ def guess_range(peak: float) -> ValueRange | None:
 
 def is_deep_colour(image: Image.Image) -> bool:
     """Whether a picture that was opened, but not loaded, has 16 bits for each of its colours."""
-    return image.mode in ("RGB", "RGBA") and any(map(_swapped, getattr(image, "tile", ())))
+    tiles = getattr(image, "tile", ())
+    return image.mode in ("RGB", "RGBA") and (
+        any(map(_swapped, tiles)) or _mode(tiles) == _GREY_ALPHA or _ppm_most(tiles) > 255
+    )
+
+
+def _mode(tiles: Any) -> str:
+    args = tiles[0][3] if tiles else ""
+    return str(args if isinstance(args, str) else args[0] if args else "")
+
+
+def _ppm_most(tiles: Any) -> int:
+    """The highest value of a binary PPM, 0 of anything else."""
+    args = tiles[0][3] if tiles and tiles[0][0] == "ppm" else ()
+    return args[1] if isinstance(args, tuple) and len(args) == 2 and args[0] == "RGB" else 0
+
+
+def bands(image: Image.Image) -> Iterator[Values]:
+    """The values of a picture, so many rows at a time that memory stays small."""
+    return (np.asarray(part) for _, part in strips(image))
+
+
+def strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    """Rows of a picture, so many at a time, each part with its first row; a small one whole."""
+    width, height = image.size
+    rows = max(1, _AT_ONCE // width)
+    for top in range(0, height, rows):
+        part = image if rows >= height else image.crop((0, top, width, min(height, top + rows)))
+        yield top, part
 
 
 def stored_values(data: bytes, formats: tuple[str, ...]) -> Values | None:
-    """[H, W] or [H, W, 3 or 4] as the file has them; None where 8 bits a channel are all.
+    """[H, W, 3 or 4], uint16, as the file has them; None where 8 bits a colour are all.
 
-    Raises what Pillow raises.
+    Raises what Pillow raises, and ValueError for more pixels than memory can be taken for.
     """
     with Image.open(io.BytesIO(data), formats=formats) as image:
-        if image.mode in (*GREY_MODES, "F"):
-            return np.asarray(image)
         if not is_deep_colour(image):
             return None
-        high = np.asarray(image).astype(np.int64)
+        if image.width * image.height > _MOST_DEEP:
+            raise ValueError(
+                f"{image.width}x{image.height} pixels of 16 bits a colour are too many: save it "
+                f"with 8 bits"
+            )
+        if most := _ppm_most(image.tile):
+            found = np.frombuffer(data, ">u2", 3 * image.width * image.height, image.tile[0][2])
+            full = ((np.arange(FULL + 1) * FULL + most // 2) // most).clip(0, FULL)
+            scaled: Values = full.astype(np.uint16)[found]
+            return scaled.reshape(image.height, image.width, 3)
+        if _mode(image.tile) == _GREY_ALPHA:  # two bytes each: what four of 8 bits are, too
+            both: Any = image
+            both.tile = [(codec, box, at, "RGBA") for codec, box, at, _ in both.tile]
+            parts = np.asarray(image)
+            grey, alpha = (_of_bytes(parts[..., i], parts[..., i + 1]) for i in (0, 2))
+            return np.stack([grey, grey, grey, alpha], axis=-1)
+        high = np.asarray(image)
     with Image.open(io.BytesIO(data), formats=formats) as image:
         # the bytes in the other order: so Pillow takes the low ones for the high ones
         opened: Any = image
         opened.tile = [_swapped(tile) or tile for tile in opened.tile]
-        low = np.asarray(image)
-    values: Values = 256 * high + low
+        return _of_bytes(high, np.asarray(image))
+
+
+def _of_bytes(high: Values, low: Values) -> Values:
+    values: Values = high.astype(np.uint16)
+    values <<= 8
+    values |= low
     return values
 
 
@@ -85,21 +136,36 @@ def _swapped(tile: Any) -> tuple[Any, ...] | None:
     return codec, extents, offset, other if isinstance(args, str) else (other, *args[1:])
 
 
-def to_eight_bits(values: Values, within: ValueRange | None) -> Image.Image:
+def to_eight_bits(parts: Iterable[Values], within: ValueRange | None) -> Image.Image:
     """A picture of stored values, all of 16 bits or those ``within`` becoming 0 to 255.
 
-    What is outside is cut off if the range was given; raises ValueError if it was a guess.
+    ``parts`` are its rows, some at a time: [H, W] or [H, W, 3 or 4]. What is outside is cut off if
+    the range was given; raises ValueError if it was a guess.
     """
+    return Image.fromarray(np.concatenate([_eight_bits(part, within) for part in parts]))
+
+
+def in_parts(values: Values) -> Iterator[Values]:
+    """The rows of a picture, some at a time."""
+    rows = max(1, _AT_ONCE // values[0].size)
+    return (values[top : top + rows] for top in range(0, len(values), rows))
+
+
+def _eight_bits(values: Values, within: ValueRange | None) -> Values:
     if values.ndim == 3 and values.shape[2] == 4:  # alpha has all 16 bits whatever the colours have
-        colours = to_eight_bits(values[..., :3], within)
-        colours.putalpha(to_eight_bits(values[..., 3], None))
-        return colours
+        colours, alpha = _eight_bits(values[..., :3], within), _eight_bits(values[..., 3:], None)
+        return np.concatenate([colours, alpha], axis=-1)
     if not np.isfinite(values).all():
         raise ValueError("its values are NaN or infinite")
     low, high, given = within or (0, FULL, True)
+    if values.min() < 0 and (within is None or not given):
+        raise ValueError(
+            f"values from {values.min():g} to {values.max():g}: what of these is black and what "
+            f"white? pass --value-range={values.min():g},{values.max():g}"
+        )
     if not given and values.max() > high:
         raise ValueError(
             f"values up to {values.max():g}, others end at {high:g}: pass --value-range {FULL}"
         )
-    scaled = (values.clip(low, high) - low) * (255 / (high - low))
-    return Image.fromarray(scaled.round().astype(np.uint8))
+    scaled = (values.astype(np.float64).clip(low, high) - low) * (255 / (high - low))
+    return scaled.round().astype(np.uint8)

@@ -15,6 +15,7 @@ from typing import Any
 from adm_cli.errors import UsageError
 from adm_cli.files.budget import MOST_FILES, MOST_TABLE, counted, parse_json
 from adm_cli.files.lists import decode_text, read_rows, text_lines
+from adm_cli.flags.plain_yaml import parse_yaml
 from adm_cli.pictures.decode import EXTENSIONS
 
 FILE_COLUMNS = (
@@ -27,6 +28,7 @@ LABEL_COLUMNS = (
 ).split()
 
 _BINARY = {b"PAR1": "Parquet", b"PK\3\4": "a spreadsheet or archive", b"ARROW1": "Arrow"}
+_KINDS = dict.fromkeys((".json", ".jsonl", ".ndjson"), "JSON") | {".yaml": "YAML", ".yml": "YAML"}
 _COLUMNS = frozenset((*FILE_COLUMNS, *LABEL_COLUMNS))
 _ENDING = re.compile(r"\.[A-Za-z][A-Za-z0-9]{1,4}$")
 _WHOLE_FLOAT = re.compile(r"(-?\d{1,18})\.0+")
@@ -124,6 +126,8 @@ def parse_labels(data: bytes, name: str, where: str) -> LabelTable | None:
         if ending == ".json":
             text = decode_text(data)
             return _from_json(parse_json(text, most=MOST_TABLE, entries=3 * MOST_FILES), where)
+        if ending in (".yaml", ".yml"):
+            return _from_json(parse_yaml(decode_text(data), 2 * MOST_FILES), where)
         if ending in (".jsonl", ".ndjson"):
             objects = map(parse_json, counted(text_lines(data), "lines", MOST_FILES))
             return _from_objects([_needed(item, i) for i, item in enumerate(objects)], where)
@@ -131,7 +135,7 @@ def parse_labels(data: bytes, name: str, where: str) -> LabelTable | None:
     except UsageError:
         raise
     except ValueError as error:
-        kind = "JSON" if ending in (".json", ".jsonl", ".ndjson") else "CSV"
+        kind = _KINDS.get(ending, "CSV")
         raise UsageError(f"cannot read {where} as {kind}: {error}") from None
 
 
@@ -144,6 +148,8 @@ def _needed(item: Any, number: int) -> Any:
 
 def _from_json(value: Any, where: str) -> LabelTable | None:
     """A mapping or a list of pairs or objects, perhaps as the "labels" of an object."""
+    if isinstance(value, dict) and {"images", "annotations"} <= set(value):
+        return _from_coco(value, where)
     if isinstance(value, dict) and "labels" in value:
         value = value["labels"]
         if value is None:
@@ -165,6 +171,25 @@ def _from_json(value: Any, where: str) -> LabelTable | None:
     if all(label is None for _, label in value):
         return None
     return LabelTable([(key, _word(label, where)) for key, label in value], where)
+
+
+def _from_coco(value: dict[str, Any], where: str) -> LabelTable:
+    """COCO's boxes and masks as labels of whole pictures, where each has those of one category."""
+    try:
+        names = {row["id"]: str(row["name"]) for row in value.get("categories") or ()}
+        files = {row["id"]: str(row["file_name"]) for row in value["images"]}
+        found: dict[Any, Any] = {}
+        for row in value["annotations"]:
+            image, category = row["image_id"], row["category_id"]
+            if found.setdefault(image, category) != category:
+                raise UsageError(
+                    f"{where}: {files.get(image)!a:.60} shows several categories, expected one a "
+                    f"picture: write a CSV file of names and labels"
+                )
+    except (KeyError, TypeError, AttributeError):
+        raise NotLabelsError(f"{where}: COCO without categories of its pictures") from None
+    pairs = [(files[i], names.get(c, str(c))) for i, c in found.items() if i in files]
+    return LabelTable(pairs, where)
 
 
 def _are_files(names: Any) -> bool:

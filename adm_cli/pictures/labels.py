@@ -293,7 +293,9 @@ def _by_neighbours(
             texts_beside.add((number, _key(name)))
             stem, _, ending = stem.rpartition(".")
         if ending.lower() in _BESIDE and name.rpartition("/")[2].lower() not in _LISTS:
-            whole[number, stem] = name
+            if ending.lower() != "json":  # which may be of anything else, too
+                whole[number, stem] = name
+            whole.setdefault((number, stem), name)
             by_key.setdefault((number, _key(name)), []).append(name)
     places = [
         whole.get((p.source, p.name.rpartition(".")[0]))
@@ -357,4 +359,6 @@ def _json_label(text: str) -> str:
         label = next(value[key] for key in LABEL_COLUMNS if key in value)
     except (ValueError, TypeError, KeyError, StopIteration):
         return ""
+    if type(label) is float and label.is_integer():
+        label = int(label)
     return str(label) if type(label) in (int, str) else ""

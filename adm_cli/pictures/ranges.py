@@ -10,7 +10,7 @@ from adm_cli.pictures.decode import peak_value
 from adm_cli.pictures.depth import ValueRange, guess_range, parse_value_range
 
 _LOOKED_AT = 16  # pictures, spread over the set
-_DEEP_ENDINGS = (".png", ".tif", ".tiff", ".jp2", ".j2k")
+_DEEP_ENDINGS = (".png", ".tif", ".tiff", ".jp2", ".j2k", ".pgm", ".ppm", ".pnm")
 
 
 def with_value_range(images: ImageSet, asked: str | None) -> ImageSet:

@@ -47,8 +47,14 @@ def find_splits(names: Sequence[str]) -> list[Part]:
     for depth in (above, above + 1):
         roles = [split_role(parts[depth]) if len(parts) > depth + 1 else None for parts in split]
         if None not in roles and len(set(roles)) > 1:
+            cut = depth + 1
+            while all(  # the same once more, as seg_train/seg_train/cat/1.jpg
+                len(parts) > cut + 1 and split_role(parts[cut]) == role
+                for role, parts in zip(roles, split, strict=True)
+            ):
+                cut += 1
             return [
-                Part(role, parts[depth], "/".join(parts[:depth] + parts[depth + 1 :]))
+                Part(role, parts[depth], "/".join(parts[:depth] + parts[cut:]))
                 for role, parts in zip(roles, split, strict=True)
             ]
     return [Part(None, "", name) for name in names]

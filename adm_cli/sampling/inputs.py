@@ -26,6 +26,7 @@ from adm_cli.pictures.decode import (
     SOME_ENDINGS,
     decode_picture,
     fit_picture,
+    pixels_of,
 )
 from adm_cli.pictures.depth import ValueRange, parse_value_range
 from adm_cli.pictures.images import Pixels, recipe_in
@@ -215,7 +216,7 @@ def _files(folder: Path) -> list[Path]:
 
 def _picture(path: Path, resize: Size | None, values: ValueRange | None) -> InputPicture:
     data = _read_file(path)
-    pixels = np.asarray(decode_picture(data, str(path), values))
+    pixels = pixels_of(decode_picture(data, str(path), values))
     return InputPicture(
         path.stem,
         str(path),
@@ -231,7 +232,7 @@ def _picture(path: Path, resize: Size | None, values: ValueRange | None) -> Inpu
 def _entry_picture(entry: Entry, resize: Size | None) -> InputPicture:
     """An image of a run, with the class and seed of its line in the manifest."""
     data = entry.read()
-    pixels = np.asarray(decode_picture(data, str(entry.path)))
+    pixels = pixels_of(decode_picture(data, str(entry.path)))
     label, seed = entry.record.get("class"), entry.record.get("seed")
     return InputPicture(
         entry.path.stem,
@@ -246,7 +247,7 @@ def _entry_picture(entry: Entry, resize: Size | None) -> InputPicture:
 
 
 def _read_picture(path: Path, values: ValueRange | None = None) -> Pixels:
-    return np.asarray(decode_picture(_read_file(path), str(path), values))
+    return pixels_of(decode_picture(_read_file(path), str(path), values))
 
 
 def _read_file(path: Path) -> bytes:

@@ -111,6 +111,7 @@ class NetworkPainter:
                 small_sha256=small.items[place].pixels_sha256,
                 base=whole_recipe(small.items[place].recipe),
                 resized=small.resized(place),
+                value_range=self.run.value_range,
             )
         return Finished(image, batch.picture(i), recipe)
 
@@ -149,7 +150,11 @@ class FilterPainter:
 
     def _enlarged(self, image: Image, small: Pixels, base: Mapping[str, Any] | None) -> Finished:
         recipe = plain_recipe(
-            self.stage, self.run.versions, small_sha256=pixels_sha256(small), base=base
+            self.stage,
+            self.run.versions,
+            small_sha256=pixels_sha256(small),
+            base=base,
+            value_range=self.run.value_range,
         )
         return Finished(image, enlarge_picture(small, self.stage.model), recipe)
 

@@ -14,6 +14,7 @@ from adm_cli.checkpoints.presets import ENLARGEMENT_FACTOR, ENLARGEMENTS
 from adm_cli.config import SamplingConfig, read_config
 from adm_cli.diffusion.modifiers import NEUTRAL, OF_GUIDANCE, modifiers
 from adm_cli.errors import AdmError, ConfigError
+from adm_cli.files.budget import finite_number
 from adm_cli.pictures.images import MOST_STAGES, open_picture
 from adm_cli.sampling.defaults import EVERYWHERE
 from adm_cli.sampling.images import Image, Images
@@ -126,11 +127,13 @@ def enlarged_recipe(
     small_sha256: str,
     base: Mapping[str, Any] | None,
     resized: bool = False,
+    value_range: tuple[float, float] | None = None,
 ) -> dict[str, Any]:
     """The recipe of an enlarged picture: an `image_recipe`, and where the small one came from.
 
     ``small_sha256`` is the hash of the small picture's values, ``base`` its own recipe where that
-    is known, ``resized`` whether it was fitted to the upsampler first.
+    is known, ``resized`` whether it was fitted to the upsampler first, ``value_range`` what of its
+    16 bits was black and white.
     """
     name = (base or {}).get("class_name")
     if recipe["class_name"] is None and isinstance(name, str):  # an unconditional upsampler
@@ -139,8 +142,28 @@ def enlarged_recipe(
         **recipe,
         "small_sha256": small_sha256,
         "resized": resized,
+        **_ranged(value_range),
         "base": None if base is None else dict(base),
     }
+
+
+def _ranged(value_range: tuple[float, float] | None) -> dict[str, Any]:
+    return {} if value_range is None else {"value_range": list(value_range)}
+
+
+def value_range_text(recipe: Mapping[str, Any]) -> str | None:
+    """The range of the small picture's values as ``--value-range`` takes it, if it had one.
+
+    Raises AdmError for a damaged recipe.
+    """
+    found = recipe.get("value_range")
+    if found is None:
+        return None
+    try:
+        low, high = map(finite_number, found)
+    except (TypeError, ValueError) as error:
+        raise AdmError(f"the picture's recipe is damaged: value_range is {error}") from None
+    return f"{low!r},{high!r}"
 
 
 def plain_recipe(
@@ -149,6 +172,7 @@ def plain_recipe(
     *,
     small_sha256: str,
     base: Mapping[str, Any] | None,
+    value_range: tuple[float, float] | None = None,
 ) -> dict[str, Any]:
     """The recipe of a picture enlarged without weights; the rest as in `enlarged_recipe`.
 
@@ -163,6 +187,7 @@ def plain_recipe(
         **{name: None if base is None else base.get(name) for name in names},
         "small_sha256": small_sha256,
         "resized": False,
+        **_ranged(value_range),
         "base": None if base is None else dict(base),
     }
 

@@ -40,6 +40,7 @@ from adm_cli.sampling.recipe import (
     open_recipe,
     recorded_filter,
     recorded_run,
+    value_range_text,
 )
 from adm_cli.sampling.recorded import Whereabouts, remaking_batch, stage_sources
 from adm_cli.sampling.run import Filter, Run
@@ -215,7 +216,7 @@ def _small_picture(
 ) -> Generator[Event, None, InputPicture]:
     """What was enlarged: given, or made again; with its recipe, where that is known."""
     if now.inputs and depth == 0:
-        pictures = open_inputs(now.inputs, resize=resize)
+        pictures = open_inputs(now.inputs, resize=resize, values=value_range_text(recipe))
         digest = recipe["small_sha256"]
         same = [item for item in pictures.items if item.pixels_sha256 == digest]
         if not same and len(pictures) > 1:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from adm_cli.errors import OutputError
-from adm_cli.files.disk import explain_os_error, file_digest, free_disk, write_files
+from adm_cli.files.disk import explain_os_error, file_digest, free_disk, size_text, write_files
 from adm_cli.files.links import remove
 from adm_cli.files.manifests import ManifestWriter, Record
 from adm_cli.pictures.images import Pixels, Recipe, encode_image
@@ -154,10 +154,6 @@ def check_room(folder: Path, needed: int) -> None:
         raise OutputError(explain_os_error(f"cannot write to {folder}", error)) from error
     if free < needed + _SPARE_BYTES:
         raise OutputError(
-            f"cannot write to {folder}: {_megabytes(needed)} are needed and {_megabytes(free)} "
+            f"cannot write to {folder}: {size_text(needed)} are needed and {size_text(free)} "
             f"free: the disk is full; make room and run the same command again"
         )
-
-
-def _megabytes(count: int) -> str:
-    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"

@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from adm_cli.checkpoints.converting import convert
 from adm_cli.checkpoints.format import read_model_file
 from adm_cli.checkpoints.originals import read_weights
 from adm_cli.errors import CheckpointError, UsageError
@@ -101,6 +102,29 @@ def test_which_weights(tmp_path: Path, content: object, value: float, note: str)
     taken, told = read(tmp_path, content)
     assert taken == value
     assert told == note
+
+
+def shadow(state: dict[str, Tensor]) -> dict[str, object]:
+    """As torch-ema saves an average: a list in the order of the parameters."""
+    return {"decay": 0.9, "num_updates": 5, "shadow_params": list(state.values())}
+
+
+def test_an_average_without_names(tmp_path: Path) -> None:
+    model = {**under("module.", NET), "module.betas": torch.ones(9)}
+    taken, told = read(tmp_path, {"model": model, "ema": shadow(AVERAGE), "step": 1})
+    assert taken == 2
+    assert "took ema.shadow_params (an average); --weights for model.module;" in told
+    assert read(tmp_path, {"model": NET, "ema": shadow(AVERAGE)}, "model")[0] == 1
+    turned = dict(reversed(AVERAGE.items()))
+    taken, told = read(tmp_path, {"model": NET, "ema": shadow(turned)})
+    assert taken == 1
+    assert "ema.shadow_params is an average without names that does not fit the model" in told
+
+
+@pytest.mark.parametrize("content", [shadow(AVERAGE), list(NET.values())])
+def test_an_average_alone_has_no_names(tmp_path: Path, content: object) -> None:
+    with pytest.raises(CheckpointError, match=r"without names.*: give the file that holds"):
+        read(tmp_path, content)
 
 
 def test_others_by_name(tmp_path: Path) -> None:
@@ -198,3 +222,10 @@ def test_pickles_of_more_than_weights(tmp_path: Path, content: object, words: st
     torch.save(content, tmp_path / "m.pt")
     with pytest.raises(CheckpointError, match=f"holds more than tensors .* refused.*{words}"):
         read_weights(tmp_path / "m.pt")
+
+
+def test_networks_of_others_within_whatever_was_saved_around_them(tmp_path: Path) -> None:
+    others = {"unet": {"down_blocks.0.conv.weight": torch.zeros(2, 2)}, "step": 3}
+    torch.save(others, tmp_path / "m.pt")
+    with pytest.raises(CheckpointError, match="by its names it is a UNet of diffusers"):
+        convert(tmp_path / "m.pt", flags="--image_size 64")

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from adm_cli.pictures.decode import EXTENSIONS
 from adm_cli.pictures.images import open_picture, save_animation, save_image
 from tests.conftest import TOY_CLASSES, Result, Toys
 
@@ -136,12 +137,28 @@ def test_pictures_of_any_kind(draw: Run, adm: Run) -> None:
     path = Path(draw("--class", 3, "--seeds", 7, "--scale", 0).out.strip())
     path.rename("renamed.jpg")
     assert facts(adm("info", "renamed.jpg"))["seed"] == "7"
-    for name, kind in (("a.jpg", "JPEG"), ("a.bmp", "BMP"), ("a.tif", "TIFF"), ("a.gif", "GIF")):
+    kinds = [("a.jpg", "JPEG"), ("a.bmp", "BMP"), ("a.tif", "TIFF"), ("a.gif", "GIF")]
+    kinds += [(f"a{e}", k) for e, k in ((".avif", "AVIF"), (".jp2", "JPEG2000")) if e in EXTENSIONS]
+    for name, kind in kinds:
         Image.fromarray(PIXELS).save(name)
         done = adm("info", name)
         assert done.code == 1
         assert f"{name} carries no recipe" in done.err
         assert f"({kind}, 4x4 pixels)" in done.err
+
+
+def test_archives_of_others_are_not_sent_to_convert(adm: Run) -> None:
+    """What `adm convert` would refuse is not advised."""
+    np.savez("arrays.npz", arr_0=PIXELS)
+    Path("arrays.npz").rename("arrays.pt")
+    for name, words in (
+        ("arrays.pt", "is npz, arrays of NumPy"),
+        ("empty.pt", "is empty: "),
+    ):
+        Path("empty.pt").write_bytes(b"")
+        for done in (adm("info", name), adm("sample", "--model", name)):
+            assert done.code == 1
+            assert words in done.err
 
 
 def test_films(adm: Run) -> None:

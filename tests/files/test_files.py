@@ -24,6 +24,7 @@ from adm_cli.files.disk import (
     make_folder,
     open_to_append,
     read_file,
+    size_text,
     write_files,
 )
 
@@ -298,3 +299,11 @@ def test_a_file_with_two_names_is_added_to_under_one(tmp_path: Path) -> None:
         with open_to_append(first) as file:
             file.write(b", two")
     assert (first.read_bytes(), other.read_bytes()) == (b"one, two, two", b"one")
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0.0 kB"), (41_200, "41.2 kB"), (2_500_000, "2.5 MB"), (1_230_000_000_000, "1,230.0 GB")],
+)
+def test_sizes_as_a_person_says_them(count: int, text: str) -> None:
+    assert size_text(count) == text

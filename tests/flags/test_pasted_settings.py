@@ -28,7 +28,7 @@ KNOWN = ("size", "width", "steps")
         ("size=64,\nwidth=3,", {"size": 64, "width": 3}),
         ("!pip install x\n%cd y\nm = {'size': 1}", {"size": 1}),
         ("size: 64\nwidth: '1,2'  # a comment\nnested:\n  - x\n  steps: null",
-         {"size": "64", "width": "1,2", "steps": ""}),
+         {"size": 64, "width": "1,2", "nested": ["x"], "steps": None}),
     ],
 )  # fmt: skip
 def test_one_reading(text: str, expected: dict[str, Any]) -> None:

@@ -269,6 +269,7 @@ READERS: dict[str, str] = {
     "checkpoints/pickles.py _check_bare": "test_pickles",
     "checkpoints/pickles.py open_zip": "test_pickles",
     "checkpoints/pickles.py _check_zip": "test_pickles, test_references",
+    "checkpoints/pickles.py zip_of_others": "test_pickles",
     "files/zips.py ForeignZip.__init__": "test_pictures, test_arrays, test_pickles",
     "pictures/archives.py FolderSource.read": "test_pictures",
     "pictures/archives.py ZipSource._open": "test_pictures, test_places",

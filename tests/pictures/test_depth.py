@@ -14,7 +14,13 @@ from PIL import Image
 
 from adm_cli.errors import AdmError, UsageError
 from adm_cli.pictures.datasets import ImageSet, open_images
-from adm_cli.pictures.decode import EXTENSIONS, BadPictureError, decode_picture, peak_value
+from adm_cli.pictures.decode import (
+    EXTENSIONS,
+    BadPictureError,
+    decode_picture,
+    peak_value,
+    pixels_of,
+)
 from adm_cli.pictures.depth import ValueRange, parse_value_range
 from adm_cli.pictures.ranges import with_value_range
 
@@ -22,14 +28,14 @@ Values = npt.NDArray[np.uint16]
 
 
 def png16(values: Values) -> bytes:
-    """A PNG of 16 bits a channel: [H, W] or [H, W, 3 or 4]."""
+    """A PNG of 16 bits a channel: [H, W] or [H, W, 2 to 4]."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         check = struct.pack(">I", zlib.crc32(kind + data))
         return struct.pack(">I", len(data)) + kind + data + check
 
     height, width = values.shape[:2]
-    colour = {2: 0, 3: 2, 4: 6}[values.ndim if values.ndim == 2 else values.shape[2]]
+    colour = {1: 0, 2: 4, 3: 2, 4: 6}[1 if values.ndim == 2 else values.shape[2]]
     head = struct.pack(">IIBBBBB", width, height, 16, colour, 0, 0, 0)
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
     body = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
@@ -62,6 +68,16 @@ def tiff(values: npt.NDArray[np.generic]) -> bytes:
     return file.getvalue()
 
 
+def ppm16(values: Values) -> bytes:
+    """A binary PGM or PPM: [H, W] or [H, W, 3]."""
+    head = f"P{5 if values.ndim == 2 else 6}\n{values.shape[1]} {values.shape[0]}\n65535\n"
+    return head.encode() + values.astype(">u2").tobytes()
+
+
+def with_alpha(grey: Values) -> Values:
+    return np.stack([grey, np.full_like(grey, 65535)], axis=-1)
+
+
 def ramp(high: int, *shape: int) -> Values:
     return np.linspace(0, high, int(np.prod(shape))).round().astype(np.uint16).reshape(shape)
 
@@ -75,6 +91,9 @@ def set_of(path: Path, *files: bytes, ending: str = "png") -> ImageSet:
 MAKERS = {
     "grey png": lambda high: png16(ramp(high, 4, 4)),
     "rgb png": lambda high: png16(ramp(high, 4, 4, 3)),
+    "grey and alpha png": lambda high: png16(with_alpha(ramp(high, 4, 4))),
+    "grey pgm": lambda high: ppm16(ramp(high, 4, 4)),
+    "rgb ppm": lambda high: ppm16(ramp(high, 4, 4, 3)),
     "grey tiff": lambda high: tiff(ramp(high, 4, 4)),
     "little rgb tiff": lambda high: tiff16(ramp(high, 4, 4, 3), "<"),
     "big rgb tiff": lambda high: tiff16(ramp(high, 4, 4, 3), ">"),
@@ -85,7 +104,7 @@ MAKERS = {
 @pytest.mark.parametrize("high", [1023, 4095, 16383])
 def test_fewer_bits_in_files_of_sixteen(tmp_path: Path, kind: str, high: int) -> None:
     data = MAKERS[kind](high)
-    ending = "tif" if "tiff" in kind else "png"
+    ending = kind.rsplit(maxsplit=1)[-1].replace("tiff", "tif")
     assert peak_value(data) == high
     images = with_value_range(set_of(tmp_path, data, data, ending=ending), None)
     (note,) = images.notes
@@ -168,3 +187,43 @@ def test_other_endings(tmp_path: Path, ending: str) -> None:
     assert images.decode(0).size == (16, 16)
     with pytest.raises(AdmError):
         decode_picture(file.getvalue()[:20], "x")
+
+
+@pytest.mark.parametrize("high", [3000, 30000])
+def test_values_below_zero_need_a_range(tmp_path: Path, high: int) -> None:
+    """As scans have them: cut off at 0, half of what they show would be gone without a word."""
+    values = np.linspace(-1000, high, 16).astype(np.int32).reshape(4, 4)
+    images = with_value_range(set_of(tmp_path, tiff(values), ending="tif"), None)
+    with pytest.raises(BadPictureError, match=rf"pass --value-range=-1000,{high}"):
+        images.decode(0)
+    given = with_value_range(images, f"-1000,{high}")
+    grey = np.asarray(given.decode(0))[..., 0].ravel()
+    assert (grey[0], grey[-1]) == (0, 255)
+
+
+def test_a_ppm_of_twelve_bits_says_so_itself() -> None:
+    data = ppm16(ramp(4095, 4, 4, 3)).replace(b"65535", b"4095", 1)
+    assert peak_value(data) == 65535
+
+
+@pytest.mark.parametrize("kind", ["rgba", "la", "palette", "deep grey", "deep colour"])
+def test_parts_make_the_same_picture(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """Large pictures are read some rows at a time; small ones here, one row."""
+    generator = np.random.default_rng(0)
+    if kind.startswith("deep"):
+        shape = (7, 5) if kind == "deep grey" else (7, 5, 4)
+        data = png16(generator.integers(0, 4096, shape).astype(np.uint16))
+    else:
+        rgba = Image.fromarray(generator.integers(0, 256, (7, 5, 4), dtype=np.uint8))
+        file = io.BytesIO()
+        image = rgba.convert("LA") if kind == "la" else rgba
+        image = rgba.convert("P") if kind == "palette" else image
+        image.save(file, "PNG", **({"transparency": 3} if kind == "palette" else {}))
+        data = file.getvalue()
+    within = ValueRange(0, 4095, given=True)
+    whole = np.asarray(decode_picture(data, "x", within))
+    monkeypatch.setattr("adm_cli.pictures.depth._AT_ONCE", 1)
+    parts = decode_picture(data, "x", within)
+    assert np.array_equal(pixels_of(parts), whole)
+    if kind.startswith("deep"):
+        assert (peak_value(data) or 0) > 3000

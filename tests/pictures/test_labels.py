@@ -356,3 +356,74 @@ def test_names_of_a_folder_that_are_no_utf8(tmp_path: Path) -> None:
     assert says(
         open_images([tmp_path]), "1 name is not in UTF-8 and may be garbled, e.g. caf\\udce9"
     )
+
+
+def test_labels_beside_pictures_in_two_files(tmp_path: Path) -> None:
+    """A .cls is a label and nothing else; JSON may be of anything, and numbers may have a point."""
+    for i in range(2):
+        (tmp_path / f"{i}.jpg").write_bytes(b"")
+        (tmp_path / f"{i}.json").write_text('{"label": 7.0}')
+    assert open_images([tmp_path]).labels().tolist() == [7, 7]
+    for i in range(2):
+        (tmp_path / f"{i}.cls").write_text(f"{i}")
+    assert open_images([tmp_path]).labels().tolist() == [0, 1]
+
+
+def test_splits_that_are_there_twice(tmp_path: Path) -> None:
+    for name in ("seg_train", "seg_test"):
+        for label in ("forest", "sea"):
+            folder = tmp_path / name / name / label
+            folder.mkdir(parents=True)
+            (folder / "1.jpg").write_bytes(b"")
+    found = list_pictures([tmp_path])
+    assert set(found.splits) == {"train", "test"}
+    assert label_pictures(found, role="train").classes == {0: "forest", 1: "sea"}
+
+
+COCO = {
+    "images": [{"id": 5, "file_name": "a.jpg"}, {"id": 6, "file_name": "b.jpg"}],
+    "annotations": [
+        {"image_id": 5, "category_id": 1}, {"image_id": 5, "category_id": 1},
+        {"image_id": 6, "category_id": 2},
+    ],
+    "categories": [{"id": 1, "name": "sea"}, {"id": 2, "name": "forest"}],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("coco.json", json.dumps(COCO)),
+        ("labels.yaml", "a.jpg: sea\nb.jpg: forest  # said twice\n"),
+        ("labels.yml", "sea:\n  - a.jpg\nforest: [b.jpg]\n"),
+        ("pairs.yaml", "labels:\n- file: a.jpg\n  label: sea\n- file: b.jpg\n  label: forest\n"),
+    ],
+)
+def test_labels_of_coco_and_yaml(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / "set").mkdir()
+    for picture in ("a.jpg", "b.jpg"):
+        (tmp_path / "set" / picture).write_bytes(b"")
+    (tmp_path / name).write_text(text)
+    images = open_images([tmp_path / "set"], labels=str(tmp_path / name))
+    assert [images.classes[i] for i in images.labels().tolist()] == ["sea", "forest"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.json", json.dumps({**COCO, "annotations": [
+            {"image_id": 5, "category_id": 1}, {"image_id": 5, "category_id": 2}]}),
+         r"'a\.jpg' shows several categories, expected one a picture: write a CSV"),
+        ("a.json", json.dumps({**COCO, "annotations": [{"image_id": 5, "caption": "x"}]}),
+         "COCO without categories"),
+        ("a.yaml", "train: images/train\nnames: [cat, dog]\n", "expected|no label"),
+        ("a.yaml", "&x a: 1", "as YAML: the line .* is no plain YAML"),
+    ],
+)  # fmt: skip
+def test_coco_and_yaml_of_something_else(
+    tmp_path: Path, name: str, text: str, message: str
+) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"")
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UsageError, match=message):
+        open_images([tmp_path], labels=str(tmp_path / name))

@@ -47,6 +47,8 @@ def test_pictures_of_twelve_bits(adm: Callable[..., Result], toys: Toys) -> None
     assert told.code == 0
     assert "4095 is white" in adm(*large, "--out", "other", "--device", "cpu").err
     (picture,) = Path("run").glob("*.png")
+    same = adm("repro", picture, "--input", "deep.png", "--upsampler", toys.plain_upsampler)
+    assert (same.code, "identical" in same.out + same.err) == (0, True), same.err
     before = picture.read_bytes()
     picture.unlink()
     assert adm("verify", "run", "--repair", "--model", toys.plain_upsampler).code == 0
