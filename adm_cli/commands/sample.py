@@ -170,7 +170,7 @@ def sample(
 
     adm sample --class "golden retriever" --class goldfish --num 8 --grid
 
-    adm sample --like out/0001/class0207_seed000000.png --seeds 8-15
+    adm sample --like out/0001/0207_golden-retriever_seed000000.png --seeds 8-15
     """
     if like is not None and str(context.get_parameter_source("model")).endswith("ENVIRONMENT"):
         model = None  # the picture's comes before the usual one

@@ -83,7 +83,7 @@ def test_what_is_not_finite_is_null(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_lines_of_commands_about_a_run(adm: Adm, toys: Toys) -> None:
     toy = ("--model", toys.model, "--scale", 0, "--class", 0, "--steps", 1, "--device", "cpu")
-    one = "o/class0000_seed000000.png"
+    one = "o/0000_circle_seed000000.png"
     lines = [
         ("sample", *toy, "--num", 1, "--out", "o", "--grid"),
         ("sample", *toy, "--num", 1, "--out", "o", "--dry-run"),

@@ -63,7 +63,9 @@ def test_the_file_decides(own: Sources) -> None:
 
 def test_what_is_asked_for_wins(own: Sources) -> None:
     recommended = Recommended(sampler="dpm++2m", steps="7", scale=3.0, guide_interval=(0.1, 0.6))
-    asked = ask(sampler="ddim", steps="4", scale=-1.0, guide_interval=(0.0, 1.0), cfg=1.0)
+    asked = ask(
+        sampler="ddim", steps="4", scale=-1.0, guide_interval=(0.0, 1.0), cfg=1.0, temperature=1.0
+    )  # fmt: skip
     assert resolve(saying(own, recommended), asked) == asked
     assert resolve(own, asked) == asked
 
