@@ -289,7 +289,7 @@ def public_name(node: ast.stmt) -> str | None:
     return None if name is None or name.startswith("_") else name
 
 
-LONG_FILES = {"config", "reports/measure"}
+LONG_FILES = {"config"}
 LONG_FUNCTIONS: set[tuple[str, str]] = set()
 # Beside functions that take the options of a command, and samplers, which all take the same.
 MANY_PARAMETERS = {

@@ -37,11 +37,11 @@ from adm_cli.reports.measure import (
     LEAST_IMAGES,
     Extractor,
     OnImages,
-    OnStep,
     check_features,
     load_extractor,
     run_network,
 )
+from adm_cli.reports.scores import OnStep
 
 RESIZING = "centre crop as in training: halved by a box filter, then bicubic"
 _UNLIKE = 0.1  # of the pictures are of other classes there than here: worth a note

@@ -25,7 +25,8 @@ from adm_cli.reports.agreement import (
 )
 from adm_cli.reports.copies import find_copies
 from adm_cli.reports.findings import Evaluation, value_and_error
-from adm_cli.reports.measure import Extractor, OnStep
+from adm_cli.reports.measure import Extractor
+from adm_cli.reports.scores import OnStep
 
 SPACES = ("features", "pixels")
 

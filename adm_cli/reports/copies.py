@@ -18,7 +18,8 @@ from adm_cli.evaluation.metrics import Estimate
 from adm_cli.pictures.images import Pixels
 from adm_cli.pictures.labelled import picture_name
 from adm_cli.pictures.pixels import PixelSet, crop_batch, open_pixels
-from adm_cli.reports.measure import Extractor, OnStep, check_features, run_network
+from adm_cli.reports.measure import Extractor, check_features, run_network
+from adm_cli.reports.scores import OnStep
 
 WORST = 5  # pairs that are told
 _PIXEL_BATCH = 512  # training pictures compared at once

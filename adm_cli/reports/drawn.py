@@ -11,7 +11,8 @@ from adm_cli.checkpoints.sources import find_sources
 from adm_cli.devices import choose_device
 from adm_cli.events import Count, Note, OnEvent
 from adm_cli.pictures.images import Pixels
-from adm_cli.reports.measure import Extractor, Measured, features_needed, measure
+from adm_cli.reports.measure import Extractor, Measured, measure
+from adm_cli.reports.scores import features_needed
 from adm_cli.sampling.batch import class_and_seed, refuse_overflow
 from adm_cli.sampling.defaults import remarks
 from adm_cli.sampling.events import Step

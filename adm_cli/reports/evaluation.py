@@ -20,19 +20,10 @@ from adm_cli.reports.checks import Checks, as_counts, open_judging
 from adm_cli.reports.drawn import Drawing, open_drawn
 from adm_cli.reports.evaluation_costs import evaluation_costs
 from adm_cli.reports.findings import Evaluation, check_table, score_facts, write_findings
-from adm_cli.reports.measure import (
-    Extractor,
-    Measured,
-    check_count,
-    choose_metrics,
-    compute_scores,
-    features_needed,
-    load_extractor,
-    measure,
-    notes,
-)
+from adm_cli.reports.measure import Extractor, Measured, check_count, load_extractor, measure
 from adm_cli.reports.pictures import read_size
 from adm_cli.reports.references import find_reference, metrics_by
+from adm_cli.reports.scores import choose_metrics, compute_scores, features_needed, notes
 
 
 class Samples(Protocol):

@@ -12,7 +12,8 @@ from adm_cli.errors import OutputError, UsageError
 from adm_cli.files.disk import check_writable
 from adm_cli.files.tables import write_csv, write_json
 from adm_cli.pictures.references import Reference
-from adm_cli.reports.measure import Measured, Score
+from adm_cli.reports.measure import Measured
+from adm_cli.reports.scores import Score
 
 AGREEMENT = {  # numbers that samples and real pictures have, and how they are called
     "among_asked": "class agreement among {asked}",

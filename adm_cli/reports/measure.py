@@ -1,17 +1,14 @@
-"""Images to numbers: a network's features, their statistics, and what a reference makes of them.
+"""Images to features and their statistics, and to references made of them.
 
 extractor = load_extractor("inception")
 samples = measure(images.batches(extractor.batch_size), extractor, count=len(images))
-scores = compute_scores(samples, reference, ("fid", "pr"))
 """
 
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,42 +16,28 @@ import torch
 from torch import Tensor
 
 from adm_cli.checkpoints.loading import find_weights, hasten_on_cpu, load_inception, load_model
-from adm_cli.checkpoints.presets import INCEPTION
 from adm_cli.config import ClassifierConfig
 from adm_cli.devices import choose_device, out_of_memory, reproducible_kernels
-from adm_cli.errors import AdmError, DeviceError, UsageError, did_you_mean
+from adm_cli.errors import AdmError, DeviceError, UsageError
 from adm_cli.evaluation.inception import POOL_DIM, SPATIAL_DIM, Features, InceptionV3
 from adm_cli.evaluation.metrics import (
-    Estimate,
-    Gaussian,
     InceptionScore,
     Moments,
-    OnPart,
-    frechet_estimate,
-    kernel_distance,
 )
 from adm_cli.evaluation.neighbours import (
     DC_NEIGHBOURS,
-    PR_NEIGHBOURS,
-    density_coverage,
-    precision_recall,
 )
 from adm_cli.models.classifier import NoisyClassifier
 from adm_cli.pictures.images import Pixels, to_model_range
 from adm_cli.pictures.pixels import PixelSet, read_npz_statistics
 from adm_cli.pictures.references import MOST_FEATURES, Reference, read_reference
 
-METRICS = ("fid", "sfid", "is", "kid", "pr", "dc")
-LEAST_FID, FEW_IMAGES = 2048, 10_000  # below: no FID; below: a warning
 LEAST_IMAGES = DC_NEIGHBOURS + 1
 EMBEDDED_CLASSIFIER = "tiny_classifier"
 
-_NEED_FEATURES = ("kid", "pr", "dc")
-_BOTH = {"pr": "precision and recall", "dc": "density and coverage"}
 _BATCH = 64  # the original evaluator's
 
 OnImages = Callable[[int], None]  # images done
-OnStep = Callable[[str, int, int], None]  # what is being computed, parts done, parts in all
 
 
 @dataclass(frozen=True)
@@ -89,15 +72,6 @@ class Measured:
     @property
     def count(self) -> int:
         return self.pool.count
-
-
-@dataclass(frozen=True)
-class Score:
-    """One number of an evaluation; ``error`` is its standard error, NaN where there is none."""
-
-    name: str
-    value: float
-    error: float
 
 
 def load_extractor(
@@ -225,9 +199,9 @@ def run_network(extractor: Extractor, images: Tensor) -> Features:
 
 def _check_size(extractor: Extractor, first: tuple[int, int], size: tuple[int, int]) -> None:
     if size != first:
-        fit = _text(extractor.size or first)
+        fit = size_words(extractor.size or first)
         raise AdmError(
-            f"images of {_text(size)} among images of {_text(first)}: pass --resize {fit}"
+            f"images of {size_words(size)} among images of {size_words(first)}: pass --resize {fit}"
         )
     check_size(extractor, size)
 
@@ -235,9 +209,10 @@ def _check_size(extractor: Extractor, first: tuple[int, int], size: tuple[int, i
 def check_size(extractor: Extractor, size: tuple[int, int]) -> None:
     """Raises UsageError for images of a size that a network does not take."""
     if extractor.size is not None and size != extractor.size:
+        able = size_words(extractor.size)
         raise UsageError(
-            f"{extractor.weights} takes images of {_text(extractor.size)}, these are {_text(size)}:"
-            f" pass --resize {_text(extractor.size)}, or another network to --features"
+            f"{extractor.weights} takes images of {able}, these are {size_words(size)}:"
+            f" pass --resize {able}, or another network to --features"
         )
 
 
@@ -338,144 +313,6 @@ def open_reference(path: Path, extractor: Extractor) -> Reference:
     return reference
 
 
-def choose_metrics(text: str | None, extractor: Extractor) -> tuple[str, ...]:
-    """ "fid,pr" to names; None is all that the network's features allow. Raises UsageError."""
-    able = tuple(m for m in METRICS if m != "sfid" or extractor.name == "inception")
-    if text is None:
-        return able
-    wanted = tuple(dict.fromkeys(part.strip().lower() for part in text.split(",")))
-    for name in wanted:
-        if name not in METRICS:
-            hint = did_you_mean(name, METRICS)
-            raise UsageError(f"unknown metric {name!r}{hint} (there are {', '.join(METRICS)})")
-        if name not in able:
-            raise UsageError(f"sfid needs Inception's spatial features, not {extractor.name}'s")
-    return wanted
-
-
-def features_needed(metrics: Sequence[str]) -> int | None:
-    """What to pass to `measure` as ``keep`` for samples: none, or all."""
-    return None if set(metrics) & set(_NEED_FEATURES) else 0
-
-
-def compute_scores(
-    samples: Measured, reference: Reference, metrics: Sequence[str], *, half: bool = False,
-    on_step: OnStep | None = None,
-) -> list[Score]:  # fmt: skip
-    """The ``metrics`` (of `METRICS`) of samples against a reference, each with its error.
-
-    Names say what a number is: with fewer than 2,048 images on either side a Fréchet distance is
-    fd_inception, not fid; with a classifier's features it is fd_adm. ``half`` computes precision
-    and recall in float16, as the published values were. Raises UsageError where the reference is
-    of images of another size, or lacks what a metric needs.
-    """
-    check_sizes(samples.size, reference.source, reference.size)
-    _check_dims(samples, reference)
-    names = metric_names(samples.extractor.name, _fewest(samples, reference))
-    device = samples.extractor.device if samples.extractor.device.type == "cuda" else "cpu"
-    kept = [features.to(device) for features in (samples.kept, reference.kept)]
-    scores: list[Score] = []
-    for metric in metrics:
-        name = names.get(metric, _BOTH.get(metric, metric))
-        part = None if on_step is None else partial(on_step, name)
-        if part is not None:
-            part(0, 1)
-        if metric in _NEED_FEATURES:
-            _need_features(reference, metric)
-        if metric == "fid":
-            against = Gaussian(reference.mu, reference.sigma)
-            found = {name: frechet_estimate(samples.pool, against, part)}
-        elif metric == "sfid":
-            found = {name: _spatial_distance(samples, reference, part)}
-        elif metric == "is":
-            found = {name: samples.score.estimate()}
-        elif metric == "kid":
-            found = {name: kernel_distance(*kept)}
-        elif metric == "pr":
-            found = precision_recall(*kept, half=half, on_block=part)._asdict()
-        else:
-            found = density_coverage(*kept, on_block=part)._asdict()
-        scores += [Score(key, estimate.value, estimate.error) for key, estimate in found.items()]
-    for score in scores:
-        if not math.isfinite(score.value):
-            raise AdmError(f"{score.name} is {score.value}: features or statistics are no numbers")
-    return scores
-
-
-def check_sizes(size: tuple[int, int], source: str, expected: tuple[int, int]) -> None:
-    """Raises UsageError for samples of another size than those of the reference ``source``."""
-    if size != expected:
-        raise UsageError(
-            f"the samples are {_text(size)}, the images of the reference {source} "
-            f"{_text(expected)}: pass --resize {_text(expected)}"
-        )
-
-
-def _check_dims(samples: Measured, reference: Reference) -> None:
-    """Raises AdmError for a reference of other features, whatever network it says made them."""
-    spatial = None if samples.spatial is None else samples.spatial.shift
-    for stored, mine in ((reference.mu, samples.pool.shift), (reference.mu_s, spatial)):
-        if stored is not None and mine is not None and len(stored) != len(mine):
-            raise AdmError(
-                f"the reference {reference.source} has {len(stored)} features, "
-                f"{samples.extractor.label} has {len(mine)}: make another with adm reference"
-            )
-
-
-def metric_names(features: str, fewest: int) -> dict[str, str]:
-    """What to call a distance: FID is Inception's, and of at least 2,048 images."""
-    if features != "inception":
-        return {"fid": "fd_adm", "is": "is_adm", "kid": "kd_adm"}
-    if fewest < LEAST_FID:
-        return {"fid": "fd_inception", "sfid": "sfd_inception", "is": "is", "kid": "kid"}
-    return {"fid": "fid", "sfid": "sfid", "is": "is", "kid": "kid"}
-
-
-def _fewest(samples: Measured, reference: Reference) -> int:
-    return samples.count if reference.images is None else min(samples.count, reference.images)
-
-
-def _spatial_distance(samples: Measured, reference: Reference, on_group: OnPart | None) -> Estimate:
-    if samples.spatial is None or reference.mu_s is None or reference.sigma_s is None:
-        raise UsageError(f"{reference.source} has no spatial statistics: leave out sfid")
-    return frechet_estimate(samples.spatial, Gaussian(reference.mu_s, reference.sigma_s), on_group)
-
-
-def _need_features(reference: Reference, metric: str) -> None:
-    least = {"kid": 2, "pr": PR_NEIGHBOURS + 1, "dc": DC_NEIGHBOURS + 1}[metric]
-    if len(reference.kept) < least:
-        raise UsageError(
-            f"{reference.source} has the features of {len(reference.kept)} images, {metric} needs "
-            f"{least}: leave out {metric}"
-        )
-
-
-def notes(samples: Measured, reference: Reference) -> list[str]:
-    """What whoever reads the numbers should know."""
-    found = []
-    few, dim = _fewest(samples, reference), len(reference.mu)
-    if few < LEAST_FID and samples.extractor.name == "inception":
-        found.append(
-            f"{few:,} images are too few for a number called FID ({LEAST_FID:,} at least): "
-            f"fd_inception compares only with itself at as many images"
-        )
-    elif few < FEW_IMAGES:
-        found.append(
-            f"{few:,} images: Fréchet distances are biased upwards; compare only equal numbers of "
-            f"images (published values have 50,000)"
-        )
-    extractor = samples.extractor
-    if extractor.name == "inception" and extractor.sha256 != INCEPTION.sha256:
-        found.append(
-            f"{extractor.weights} is not the published file of Inception's weights (SHA-256 "
-            f"{INCEPTION.sha256[:8]}...): compare with nothing published"
-        )
-    if few <= dim:
-        found.append(f"fewer images than features ({few:,} of {dim:,}): covariances are singular")
-    if math.isclose(float(samples.pool.gaussian().covariance.trace()), 0.0, abs_tol=1e-12):
-        found.append("all samples look the same to the network: are they blank?")
-    return found
-
-
-def _text(size: tuple[int, int]) -> str:
+def size_words(size: tuple[int, int]) -> str:
+    """Height and width."""
     return f"{size[0]}x{size[1]}"

@@ -14,14 +14,13 @@ from adm_cli.pictures.references import Reference, describe_reference, save_refe
 from adm_cli.reports.measure import (
     Extractor,
     check_size,
-    check_sizes,
-    features_needed,
     load_extractor,
     open_reference,
     published_reference,
     reference_from_images,
 )
 from adm_cli.reports.pictures import read_size
+from adm_cli.reports.scores import check_sizes, features_needed
 
 
 @dataclass(frozen=True)

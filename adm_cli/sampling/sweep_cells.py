@@ -25,17 +25,9 @@ from adm_cli.events import Note, OnEvent, ignore
 from adm_cli.models.cost import forward_gflops
 from adm_cli.pictures.images import Pixels, open_picture
 from adm_cli.pictures.references import Reference
-from adm_cli.reports.measure import (
-    Extractor,
-    check_count,
-    choose_metrics,
-    compute_scores,
-    features_needed,
-    load_extractor,
-    measure,
-    notes,
-)
+from adm_cli.reports.measure import Extractor, check_count, load_extractor, measure
 from adm_cli.reports.references import find_reference, metrics_by
+from adm_cli.reports.scores import choose_metrics, compute_scores, features_needed, notes
 from adm_cli.sampling.defaults import EVERYWHERE
 from adm_cli.sampling.draw import draw
 from adm_cli.sampling.events import Event

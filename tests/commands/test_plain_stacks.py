@@ -205,19 +205,20 @@ def test_what_it_does_not_take(plain: Run, draw: Run) -> None:
 
 
 def test_the_embedded_preset(adm: Run) -> None:
-    """Bicubic by default; its upsampler is still there for whoever asks."""
+    """Enlarged by its upsampler at a low temperature; a filter is there for whoever asks."""
     shown = [
         json.loads(adm("sample", *options, "--dry-run", "--json").out)
-        for options in ((), ("--upsampler", "tiny_upsampler"), ("--model", "tiny-stack"))
+        for options in ((), ("--upsampler", "tiny_upsampler"), ("--upsampler", "bicubic"))
     ]
-    assert (shown[0]["upsampler"], shown[0]["size"]) == ("bicubic", [64, 64])
-    for row in shown[1:]:
+    for row in shown[:2]:
         assert (row["upsampler"], row["size"]) == ("tiny_upsampler", [64, 64])
-        assert (row["upsampler_sampler"], row["upsampler_steps"]) == ("ddim", "ddim10")
+        assert (row["upsampler_sampler"], row["upsampler_steps"]) == ("ddim", "10")
+        assert row["upsampler_temperature"] == 0.8
+    assert (shown[2]["upsampler"], shown[2]["size"]) == ("bicubic", [64, 64])
     done = adm("upsample", "x.png", "--model", "bicubic")
     assert (done.code, "no upsampler but a filter" in done.err) == (2, True)
     done = adm("upsample", "x.png", "--model", "tiny")
     assert (done.code, "expected an upsampler" in done.err) == (2, True)
     rows = {row["name"]: row for row in map(json.loads, adm("models", "--json").out.splitlines())}
-    assert (rows["tiny"]["size"], rows["tiny"]["upsampler"]) == ("64x64", "bicubic")
-    assert rows["tiny"]["upsampler_steps"] is None
+    assert (rows["tiny"]["size"], rows["tiny"]["upsampler"]) == ("64x64", "tiny_upsampler")
+    assert rows["tiny"]["upsampler_temperature"] == 0.8

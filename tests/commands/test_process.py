@@ -198,7 +198,7 @@ def test_models_that_draw_are_offered_as_such() -> None:
 def test_shells_know_the_names_that_there_are() -> None:
     from adm_cli.commands import completing
     from adm_cli.devices import DTYPES
-    from adm_cli.reports.measure import METRICS
+    from adm_cli.reports.scores import METRICS
     from adm_cli.sampling.outputs import FORMATS
 
     assert completing.FORMAT_NAMES == FORMATS

@@ -21,19 +21,21 @@ from adm_cli.pictures.references import save_reference
 from adm_cli.reports.measure import (
     Extractor,
     Measured,
-    choose_metrics,
-    compute_scores,
-    features_needed,
     load_extractor,
     make_reference,
     measure,
-    metric_names,
-    notes,
     open_reference,
     published_reference,
     reference_from_images,
 )
 from adm_cli.reports.references import find_reference, metrics_by
+from adm_cli.reports.scores import (
+    choose_metrics,
+    compute_scores,
+    features_needed,
+    metric_names,
+    notes,
+)
 from tests.conftest import Toys
 from tests.evaluation.rule import rule_weights
 
