@@ -161,7 +161,7 @@ def flipped_bit(data: bytes) -> bytes:
         (lambda data: data[:-100], ["damaged safetensors"]),
         (lambda data: data[:500], ["not a safetensors file, or is cut short"]),
         (lambda data: data[:5], ["not a safetensors file, or is cut short"]),
-        (lambda data: b"", ["not a safetensors file, or is cut short"]),
+        (lambda data: b"", ["is empty", "get it again"]),
         (lambda data: data[:8] + b"?" + data[9:], ["damaged safetensors"]),
         (lambda data: struct.pack("<Q", 2**62) + data[8:], ["cut short"]),
         (renamed(b"time_embed.0.bias"), ["duplicate key 'time_embed.0.bias'"]),

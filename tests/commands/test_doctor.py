@@ -159,7 +159,7 @@ def test_a_device_that_fails(report: Callable[..., Any], monkeypatch: pytest.Mon
     def fail(*_args: object) -> NoReturn:
         raise RuntimeError("no kernel image\nis available")
 
-    monkeypatch.setattr(selftest, "draw", fail)
+    monkeypatch.setattr(selftest, "sample_picture", fail)
     found = report(1)
     assert found["self_tests"] == [{"device": "cpu", "passed": False}]
     assert "the self-test on cpu failed: no kernel image | --device cpu" in findings(found)
