@@ -1,22 +1,16 @@
 """Settings as frozen dataclasses, checked when they are made.
 
-A model's settings travel as JSON inside its weights file, so ``config_to_json`` and
-``config_from_json`` are strict: an unknown key, a missing key or a wrong type is an error.
+A model's settings travel as JSON inside its weights file: `files.strict` writes and reads it.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import math
-import types
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Literal
 
 from adm_cli.diffusion.modifiers import Modifiers
 from adm_cli.errors import ConfigError
-from adm_cli.files.budget import parse_json
 from adm_cli.flags.spellings import spell_sampling
 
 QkvOrder = Literal["legacy", "new"]
@@ -399,73 +393,6 @@ class TrainingConfig:
         for rate in (*self.ema_rates, *self.betas):
             if not 0 <= rate < 1:
                 raise ConfigError(f"EMA rates and betas must be in [0, 1), got {rate}")
-
-
-C = TypeVar("C", UNetConfig, ClassifierConfig, DiffusionConfig, TrainingConfig, Recommended)
-D = TypeVar("D")
-
-
-def config_to_json(
-    config: UNetConfig | ClassifierConfig | DiffusionConfig | TrainingConfig | Recommended,
-) -> str:
-    return json.dumps(dataclasses.asdict(config), sort_keys=True)
-
-
-def config_from_json(cls: type[C], text: str) -> C:
-    """The inverse of `config_to_json`; raises ConfigError on anything it would not have written."""
-    try:
-        data = parse_json(text)
-    except ValueError as error:
-        raise ConfigError(f"{cls.__name__}: not JSON ({error})") from None
-    if not isinstance(data, dict):
-        raise ConfigError(f"{cls.__name__}: expected a JSON object")
-    return read_config(cls, data)
-
-
-def with_settings(config: C, settings: Mapping[str, Any]) -> C:
-    """A copy with some fields replaced; raises ConfigError for an unknown field or wrong type."""
-    merged = {**dataclasses.asdict(config), **settings}
-    return config_from_json(type(config), json.dumps(merged))
-
-
-def read_config(cls: type[D], data: Mapping[str, Any]) -> D:
-    """A frozen dataclass of its fields as JSON has them; raises ConfigError as `config_from_json`.
-
-    ``cls`` holds numbers, texts, None and tuples of them.
-    """
-    fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    hints = get_type_hints(cls)
-    unknown = sorted(set(data) - set(fields))
-    required = {n for n, f in fields.items() if f.default is dataclasses.MISSING}
-    missing = sorted(required - set(data))
-    if unknown or missing:
-        raise ConfigError(f"{cls.__name__}: unknown settings {unknown}, missing settings {missing}")
-    values = {name: tuple(v) if isinstance(v, list) else v for name, v in data.items()}
-    for name, value in values.items():
-        if not _matches(value, hints[name]):
-            choices = get_args(hints[name]) if get_origin(hints[name]) is Literal else ()
-            expected = f", expected {', '.join(choices)}" if choices else ""
-            raise ConfigError(
-                f"{cls.__name__}: {name} has an unexpected value {value!r:.60}{expected}"
-            )
-    return cls(**values)  # checked one by one above
-
-
-def _matches(value: object, hint: Any) -> bool:
-    origin, args = get_origin(hint), get_args(hint)
-    if origin in (Union, types.UnionType):
-        return any(_matches(value, arg) for arg in args)
-    if origin is Literal:
-        return value in args
-    if origin is tuple:
-        if not isinstance(value, tuple):
-            return False
-        if args[-1] is Ellipsis:
-            return all(_matches(item, args[0]) for item in value)
-        return len(value) == len(args) and all(map(_matches, value, args))
-    if hint is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
-    return type(value) is hint
 
 
 def _check_interval(name: str, interval: tuple[float, float] | None) -> None:

@@ -10,15 +10,9 @@ import pytest
 
 from adm_cli.checkpoints.architectures import ABLATIONS
 from adm_cli.checkpoints.presets import CHECKPOINTS
-from adm_cli.config import (
-    ClassifierConfig,
-    DiffusionConfig,
-    SamplingConfig,
-    UNetConfig,
-    config_from_json,
-    config_to_json,
-)
+from adm_cli.config import ClassifierConfig, DiffusionConfig, SamplingConfig, UNetConfig
 from adm_cli.errors import ConfigError
+from adm_cli.files.strict import config_from_json, config_to_json
 from tests.conftest import DEEP_CLASSIFIER as TOY_CLASSIFIER
 from tests.conftest import DEEP_UNET as TOY_UNET
 

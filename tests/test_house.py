@@ -28,6 +28,7 @@ LAYERS = {
     "classes": 0,
     "checkpoints.presets": 0,
     "files.budget": 0,  # what reading may cost
+    "files.strict": 0,  # how settings are read
     "diffusion.modifiers": 0,  # settings
     "devices": 1,
     "models": 1,

@@ -18,17 +18,11 @@ from torch import Tensor
 
 from adm_cli.checkpoints.diffusers_names import from_diffusers, to_diffusers
 from adm_cli.checkpoints.format import ModelInfo, check_state, load_original, read_metadata
-from adm_cli.config import (
-    DiffusionConfig,
-    Prediction,
-    UNetConfig,
-    config_from_json,
-    config_to_json,
-    read_config,
-)
+from adm_cli.config import DiffusionConfig, Prediction, UNetConfig
 from adm_cli.errors import CheckpointError, ConfigError, UsageError
 from adm_cli.files.budget import parse_json
 from adm_cli.files.disk import read_file
+from adm_cli.files.strict import config_from_json, config_to_json, read_config
 
 WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 _MOST_JSON = 2**20

@@ -22,18 +22,12 @@ import torch
 from torch import Tensor
 
 from adm_cli.checkpoints.pickles import load_pickle, zip_of_others
-from adm_cli.config import (
-    ClassifierConfig,
-    DiffusionConfig,
-    Recommended,
-    UNetConfig,
-    config_from_json,
-    config_to_json,
-)
+from adm_cli.config import ClassifierConfig, DiffusionConfig, Recommended, UNetConfig
 from adm_cli.errors import CheckpointError
 from adm_cli.files.budget import parse_json
 from adm_cli.files.disk import atomic_write, file_digest, open_file
 from adm_cli.files.foreign import START, describe_foreign
+from adm_cli.files.strict import config_from_json, config_to_json
 
 FORMAT_VERSION = "1"
 KINDS = ("diffusion", "upsampler", "classifier")

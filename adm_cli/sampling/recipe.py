@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from adm_cli.checkpoints.presets import ENLARGEMENT_FACTOR, ENLARGEMENTS
-from adm_cli.config import SamplingConfig, read_config
+from adm_cli.config import SamplingConfig
 from adm_cli.diffusion.modifiers import NEUTRAL, OF_GUIDANCE, modifiers
 from adm_cli.errors import AdmError, ConfigError
 from adm_cli.files.budget import finite_number
+from adm_cli.files.strict import read_config
 from adm_cli.pictures.images import MOST_STAGES, open_picture
 from adm_cli.sampling.defaults import EVERYWHERE
 from adm_cli.sampling.images import Image, Images

@@ -11,12 +11,12 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from adm_cli.checkpoints.presets import ENLARGEMENTS
-from adm_cli.config import read_config
 from adm_cli.diffusion.modifiers import NEUTRAL, Modifiers
 from adm_cli.errors import ConfigError, RunError, UsageError
 from adm_cli.files.budget import finite_number, parse_json
 from adm_cli.files.disk import explain_os_error, read_file
 from adm_cli.files.sealed import as_written, seal
+from adm_cli.files.strict import read_config
 from adm_cli.sampling.images import Images, row_from_json, row_to_json
 
 FORMAT = 2

@@ -33,14 +33,12 @@ from adm_cli.config import (
     SamplingConfig,
     TrainingConfig,
     UNetConfig,
-    config_from_json,
-    config_to_json,
-    with_settings,
 )
 from adm_cli.diffusion.schedule import space_timesteps
 from adm_cli.errors import AdmError
 from adm_cli.files.manifests import parse_line, read_manifest, render_line
 from adm_cli.files.sealed import seal
+from adm_cli.files.strict import config_from_json, config_to_json, with_settings
 from adm_cli.flags.given import DEFAULTS
 from adm_cli.flags.model import openai_flags
 from adm_cli.pictures.images import encode_image, open_picture, parameters_text, recipe_in
@@ -155,7 +153,7 @@ def test_configurations(data: st.DataObject) -> None:
 def test_configurations_of_anything(text: str) -> None:
     for cls in (UNetConfig, ClassifierConfig, DiffusionConfig, TrainingConfig, SamplingConfig):
         with contextlib.suppress(AdmError):
-            config_from_json(cls, text)  # type: ignore[type-var]
+            config_from_json(cls, text)
 
 
 RECIPE: dict[str, Any] = {

@@ -12,7 +12,7 @@ import torch
 
 from adm_cli.checkpoints.format import ModelInfo
 from adm_cli.checkpoints.loading import build_model
-from adm_cli.config import config_to_json
+from adm_cli.files.strict import config_to_json
 from tests.conftest import TOY_CLASSES, TOY_CLASSIFIER, TOY_DIFFUSION, TOY_UNET, Toys, randomise
 from tests.hostile.files import entry, safetensors, weights
 from tests.hostile.sandbox import Arguments, harmless, in_groups, refused, slug

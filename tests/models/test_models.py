@@ -12,8 +12,9 @@ import torch.nn.functional as F
 
 from adm_cli.checkpoints.loading import Model, build_model
 from adm_cli.checkpoints.presets import find_checkpoint
-from adm_cli.config import ClassifierConfig, UNetConfig, config_from_json, config_to_json
+from adm_cli.config import ClassifierConfig, UNetConfig
 from adm_cli.errors import ConfigError
+from adm_cli.files.strict import config_from_json, config_to_json
 from adm_cli.models.cost import activation_bytes, forward_gflops
 from adm_cli.models.layers import (
     AttentionBlock,

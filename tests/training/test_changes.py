@@ -8,13 +8,9 @@ from typing import Any, get_type_hints
 import pytest
 
 from adm_cli.checkpoints.presets import CHECKPOINTS
-from adm_cli.config import (
-    ClassifierConfig,
-    TrainingConfig,
-    UNetConfig,
-    with_settings,
-)
+from adm_cli.config import ClassifierConfig, TrainingConfig, UNetConfig
 from adm_cli.errors import ConfigError, UsageError
+from adm_cli.files.strict import with_settings
 from adm_cli.training.changes import parse_value, read_changes
 from tests.training.conftest import DIFFUSION
 
@@ -83,11 +79,20 @@ def test_settings_that_are_right_only_together() -> None:
     [
         ("dropout", "expected NAME=VALUE"),
         ("chanels=3", "no such setting"),
-        ("dropout=high", "dropout has an unexpected value"),
-        ("use_fp16=maybe", "use_fp16 has an unexpected value"),
-        ("channel_mult=1,x,2", "channel_mult has an unexpected value"),
-        ("image_size=64", "image_size has an unexpected value"),
-        ("num_res_blocks=None", "num_res_blocks has an unexpected value"),
+        ("dropout=high", "dropout has an unexpected value .* expected a number"),
+        ("use_fp16=maybe", "use_fp16 has an unexpected value .* expected true or false"),
+        (
+            "channel_mult=1,x,2",
+            "channel_mult has an unexpected value .* expected a list of numbers",
+        ),
+        (
+            "image_size=64",
+            "image_size has an unexpected value .* expected a list of 2 whole numbers",
+        ),
+        (
+            "num_res_blocks=None",
+            "num_res_blocks has an unexpected value .* expected a whole number",
+        ),
         ("num_res_blocks=1.5", "num_res_blocks has an unexpected value"),
         ("qkv_order=none", "qkv_order has an unexpected value .* expected legacy, new"),
     ],
