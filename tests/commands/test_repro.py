@@ -81,8 +81,9 @@ def test_a_preset_is_found_by_its_name(adm: Run) -> None:
     }
     pixels, recipe = open_picture(Path(made.out.strip()))
     assert recipe is not None
-    small = recipe["base"]  # enlarged by a filter, which has no weights
+    small = recipe["base"]
     assert verified == {
+        "the model's weights": recipe["model_sha256"],
         "the small picture": recipe["small_sha256"],
         "of the small picture, the model's weights": small["model_sha256"],
         "of the small picture, the classifier's weights": small["classifier_sha256"],
