@@ -9,7 +9,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +33,7 @@ _NO_PICTURES = frozenset(  # whose files belong to a set and are none of its pic
 _NO_PICTURE_NAMES = frozenset("readme license licence copying makefile authors changelog".split())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there may be a million
 class Picture:
     """A picture by name: ``source`` indexes the set's sources, ``label`` its class id."""
 
@@ -146,9 +146,11 @@ def _unread(names: Sequence[str], most: int = 4) -> str:
     """Numbers of files by ending, but of pictures and of what usually comes with them."""
     counts: Counter[str] = Counter()
     for name in names:
-        path = PurePosixPath(name.lower())
-        ending = path.suffix.removeprefix(".")
-        if ending in _NO_PICTURES or path.stem in _NO_PICTURE_NAMES or f".{ending}" in EXTENSIONS:
+        file = name.rpartition("/")[2].lower()
+        stem, _, ending = file.rpartition(".")
+        if not stem or not ending:  # no dot, or one that begins or ends the name
+            stem, ending = file, ""
+        if ending in _NO_PICTURES or stem in _NO_PICTURE_NAMES or f".{ending}" in EXTENSIONS:
             continue
         counts[f".{ending}" if ending else "without ending"] += 1
     shown = [f"{count} {ending}" for ending, count in counts.most_common(most)]

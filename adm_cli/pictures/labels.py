@@ -90,8 +90,7 @@ def find_labels(
             return beside
         notes = () if beside is None else beside.notes
     cut = _common_folders([picture.bare for picture in pictures], guessed=guessed)
-    split = [picture.bare.split("/")[cut:] for picture in pictures]
-    tops = [parts[0] if len(parts) > 1 else None for parts in split]
+    tops = [_top(picture.bare, cut) for picture in pictures]
     if labels == "folders" or (guessed and any(tops)):
         found = _by_folders(pictures, tops, guessed=guessed)
     else:
@@ -180,9 +179,16 @@ def _stored_by_number(pictures: Sequence[Named], words: Sequence[str]) -> bool:
     )
 
 
+def _top(name: str, cut: int) -> str | None:
+    """The folder below the first ``cut``; None where the file lies there."""
+    parts = name.split("/", cut + 1)
+    return parts[cut] if len(parts) > cut + 1 else None
+
+
 def _common_folders(names: Sequence[str], *, guessed: bool) -> int:
     """Leading folders that hold everything and so name no class, as in ``train/cat/1.jpg``."""
-    split = [name.split("/") for name in names]
+    folders = {name.rpartition("/")[0] for name in names}
+    split = [[*folder.split("/"), ""] if folder else [""] for folder in folders]
     shortest = min(len(parts) for parts in split)
     cut = 0
     while shortest - cut > 1:

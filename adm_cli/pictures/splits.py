@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 ROLES = ("train", "validation", "test")
@@ -28,6 +29,7 @@ class Part(NamedTuple):
     name: str
 
 
+@lru_cache(maxsize=2**14)
 def split_role(folder: str) -> str | None:
     """ "train", "validation" or "test" by a name such as ``Training`` or ``val2017``."""
     folder = re.sub("(?<=[a-z])_?[AB]$", "", folder)  # trainA, testB: two domains
@@ -42,29 +44,32 @@ def find_splits(names: Sequence[str]) -> list[Part]:
     The folders of the splits are at the same depth: above the classes, as in ``train/cat/1.jpg``,
     or below them, as in ``cat/train/1.jpg``; there must be at least two different ones.
     """
-    split = [name.split("/") for name in names]
-    above = _common(split)
+    folders = _folders(names)  # by which all is decided: they are few where names are many
+    above = _common(list(folders.values()))
     for depth in (above, above + 1):
-        roles = [split_role(parts[depth]) if len(parts) > depth + 1 else None for parts in split]
-        if None not in roles and len(set(roles)) > 1:
+        roles = {name: split_role(parts[depth]) if len(parts) > depth else None
+                 for name, parts in folders.items()}  # fmt: skip
+        if None not in roles.values() and len(set(roles.values())) > 1:
             cut = depth + 1
             while all(  # the same once more, as seg_train/seg_train/cat/1.jpg
-                len(parts) > cut + 1 and split_role(parts[cut]) == role
-                for role, parts in zip(roles, split, strict=True)
+                len(parts) > cut and split_role(parts[cut]) == roles[name]
+                for name, parts in folders.items()
             ):
                 cut += 1
-            return [
-                Part(role, parts[depth], "/".join(parts[:depth] + parts[cut:]))
-                for role, parts in zip(roles, split, strict=True)
-            ]
+            bare = {name: "/".join((*parts[:depth], *parts[cut:], ""))
+                    for name, parts in folders.items()}  # fmt: skip
+            found = []
+            for folder, _, file in (name.rpartition("/") for name in names):
+                found.append(Part(roles[folder], folders[folder][depth], bare[folder] + file))
+            return found
     return [Part(None, "", name) for name in names]
 
 
 def half_splits(names: Sequence[str]) -> list[str]:
     """Folders on top that look like splits although others beside them do not."""
-    split = [name.split("/") for name in names]
-    depth = _common(split)
-    tops = {parts[depth] for parts in split if len(parts) > depth + 1}
+    folders = _folders(names).values()
+    depth = _common(list(folders))
+    tops = {parts[depth] for parts in folders if len(parts) > depth}
     found = {top: role for top in sorted(tops) if (role := split_role(top)) is not None}
     return list(found) if len(found) < len(tops) else []
 
@@ -74,11 +79,17 @@ def describe_splits(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{folder} ({count})" for folder, count in counts.items())
 
 
-def _common(split: Sequence[Sequence[str]]) -> int:
-    """Leading folders that all names share."""
+def _folders(names: Sequence[str]) -> dict[str, list[str]]:
+    """The folders that the files are in, each with its parts; none are those of no folder."""
+    return {folder: folder.split("/") if folder else []
+            for folder in {name.rpartition("/")[0] for name in names}}  # fmt: skip
+
+
+def _common(folders: Sequence[Sequence[str]]) -> int:
+    """Leading parts that all share."""
     depth = 0
-    while split and all(
-        len(parts) > depth + 1 and parts[depth] == split[0][depth] for parts in split
+    while folders and all(
+        len(parts) > depth and parts[depth] == folders[0][depth] for parts in folders
     ):
         depth += 1
     return depth
