@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import get_args
+
+from adm_cli.diffusion.modifiers import GuideBy, Spacing
 
 SAMPLER_NAMES = ("ddpm", "ddim", "dpm++2m", "dpm++3m", "unipc", "heun")
-GUIDE_BY_NAMES = ("log-p", "rkl", "fkl", "js")
-SPACING_NAMES = ("uniform", "trailing", "quadratic", "log-snr", "lsun")
+GUIDE_BY_NAMES: tuple[str, ...] = get_args(GuideBy)
+SPACING_NAMES: tuple[str, ...] = get_args(Spacing)
 DEVICE_NAMES = ("auto", "cpu", "cuda", "mps")
 DTYPE_NAMES = ("auto", "float32", "bfloat16", "float16", "float64")
 FORMAT_NAMES = ("png", "webp", "npz")

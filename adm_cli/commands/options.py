@@ -11,8 +11,8 @@ import typer
 from adm_cli.commands import completing
 
 SAMPLERS = "ddpm, ddim, dpm++2m, dpm++3m, unipc or heun"
-SPACINGS = "uniform, trailing, quadratic, log-snr or lsun"
-GUIDE_BY = "log-p, rkl, fkl or js"
+SPACINGS = f"{', '.join(completing.SPACING_NAMES[:-1])} or {completing.SPACING_NAMES[-1]}"
+GUIDE_BY = f"{', '.join(completing.GUIDE_BY_NAMES[:-1])} or {completing.GUIDE_BY_NAMES[-1]}"
 LOW_RES_NOISE_HELP = (
     "Noise on what is enlarged, from 0 to the most the upsampler was trained with. Default: a "
     "tenth of that."
