@@ -43,7 +43,7 @@ _DIFFUSION = frozenset(
 # What a computation is like, not what a model is.
 _INCIDENTAL = frozenset("use_checkpoint use_fp16 classifier_use_fp16 dropout".split())
 CHANNEL_MULT = {64: "1,2,3,4", 128: "1,1,2,3,4", 256: "1,1,2,2,4,4", 512: "0.5,1,1,2,2,4,4"}
-_UPSAMPLER_CHANNEL_MULT = {64: "1,2,3,4", 256: "1,1,2,2,4,4", 512: "1,1,2,2,4,4"}
+UPSAMPLER_CHANNEL_MULT = {64: "1,2,3,4", 256: "1,1,2,2,4,4", 512: "1,1,2,2,4,4"}
 _IMPROVED_CHANNEL_MULT = {32: "1,2,2,2", 64: "1,2,3,4", 256: "1,1,2,2,4,4"}
 
 
@@ -219,7 +219,7 @@ def _unet(flags: dict[str, Any], kind: Kind, family: Family) -> UNetConfig:
     upsampler = kind == "upsampler"
     size = flags["large_size" if upsampler else "image_size"]
     low = flags["small_size"] if upsampler else None
-    table = _UPSAMPLER_CHANNEL_MULT if upsampler else CHANNEL_MULT
+    table = UPSAMPLER_CHANNEL_MULT if upsampler else CHANNEL_MULT
     if family == "improved-diffusion":
         table = _IMPROVED_CHANNEL_MULT
     return UNetConfig(

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from adm_cli.config import ClassifierConfig, DiffusionConfig, EncoderConfig, UNetConfig
-from adm_cli.flags.model import CHANNEL_MULT
+from adm_cli.flags.model import CHANNEL_MULT, UPSAMPLER_CHANNEL_MULT
 
 _LABELS = 1000  # the original's NUM_CLASSES
 _HEAD_CHANNELS = 64  # of every classifier of the original
@@ -33,7 +33,8 @@ def _unet(config: UNetConfig) -> Iterator[tuple[str, Any]]:
     yield "num_heads", config.num_heads
     yield "num_head_channels", _or_less(config.num_head_channels)
     yield "num_heads_upsample", _or_less(config.num_heads_upsample)
-    yield "use_new_attention_order", config.qkv_order == "new"
+    if config.low_res_size is None or config.qkv_order == "new":  # no flag of upsamplers
+        yield "use_new_attention_order", config.qkv_order == "new"
     yield "use_scale_shift_norm", config.scale_shift_norm
     yield "resblock_updown", config.resblock_updown
     yield "dropout", f"{config.dropout:g}"
@@ -75,8 +76,12 @@ def _process(diffusion: DiffusionConfig) -> dict[str, Any]:
 
 def _is_default(config: EncoderConfig) -> bool:
     """Whether the original multiplies channels so for that size, without being told."""
-    upsampler = isinstance(config, UNetConfig) and config.low_res_size is not None
-    return not upsampler and CHANNEL_MULT.get(config.image_size[0]) == _joined(config.channel_mult)
+    table = UPSAMPLER_CHANNEL_MULT if _is_upsampler(config) else CHANNEL_MULT
+    return table.get(config.image_size[0]) == _joined(config.channel_mult)
+
+
+def _is_upsampler(config: EncoderConfig) -> bool:
+    return isinstance(config, UNetConfig) and config.low_res_size is not None
 
 
 def _joined(numbers: tuple[float, ...]) -> str:
@@ -137,19 +142,21 @@ def lacks(config: UNetConfig | ClassifierConfig, diffusion: DiffusionConfig) -> 
 
 
 def edits(config: UNetConfig | ClassifierConfig, diffusion: DiffusionConfig) -> list[str]:
-    """What has to be changed in the original's ``script_util.py`` for flags that it has not."""
+    """What has to be changed in the original's ``script_util.py``, for flags that it has not."""
     classifier = isinstance(config, ClassifierConfig)
     labels = config.num_classes if isinstance(config, ClassifierConfig) else config.num_labels
+    builder = "create_classifier" if classifier else "sr_create_model"
+    mult = "classifier_channel_mult" if classifier else "channel_mult"
     found = []
     if labels not in (None, 0, _LABELS):
-        found.append(f"NUM_CLASSES = {labels} for --num_classes")
-    if classifier and not _is_default(config):
-        found.append(
-            f"channel_mult = ({_joined(config.channel_mult)},) in create_classifier for "
-            f"--classifier_channel_mult"
-        )
-    elif not _is_default(config) and any(mult != int(mult) for mult in config.channel_mult):
+        found.append(f"NUM_CLASSES = {labels}, and no --num_classes")
+    if (classifier or _is_upsampler(config)) and not _is_default(config):
+        values = _joined(config.channel_mult)
+        found.append(f"channel_mult = ({values},) in {builder}, and no --{mult}")
+    elif not _is_default(config) and any(m != int(m) for m in config.channel_mult):
         found.append("float instead of int where create_model reads --channel_mult")
+    if _is_upsampler(config) and config.qkv_order == "new":
+        found.append(f"use_new_attention_order=True in {builder}, and no --use_new_attention_order")
     if diffusion.variance == "fixed_small":
-        found.append("sigma_small=True for --sigma_small")
+        found.append("sigma_small=True in create_gaussian_diffusion's call, and no --sigma_small")
     return found

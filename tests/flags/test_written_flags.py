@@ -23,6 +23,9 @@ def test_every_published_model(row: Checkpoint) -> None:
     kind: Any = row.kind
     assert openai_flags(text, kind) == (row.config, row.diffusion)
     assert lacks(row.config, row.diffusion) == edits(row.config, row.diffusion) == []
+    assert row.kind != "upsampler" or not {"--channel_mult", "--use_new_attention_order"} & set(
+        text.split()
+    )  # which super_res_sample.py has not
 
 
 @pytest.mark.parametrize(
@@ -31,11 +34,12 @@ def test_every_published_model(row: Checkpoint) -> None:
         replace(DEEP_UNET, qkv_order="new", dropout=0.25, num_heads_upsample=2, use_fp16=True),
         replace(DEEP_UNET, num_classes=None, scale_shift_norm=False, resblock_updown=False),
         replace(TOY_UPSAMPLER, attention_factors=(1,)),
+        replace(TOY_UPSAMPLER, attention_factors=(1,), qkv_order="new"),
         replace(
             DEEP_CLASSIFIER, num_heads=1, num_head_channels=64, model_channels=64, pool="spatial"
         ),
     ],
-    ids=["unet", "unconditional", "upsampler", "classifier"],
+    ids=["unet", "unconditional", "upsampler", "upsampler of the new order", "classifier"],
 )  # fmt: skip
 @pytest.mark.parametrize(
     "diffusion",
@@ -75,10 +79,12 @@ def test_what_has_to_be_edited_there() -> None:
     narrow = replace(DEEP_CLASSIFIER, num_head_channels=16, qkv_order="new")
     assert len(lacks(narrow, TOY_DIFFUSION)) == 2
     told = edits(replace(DEEP_UNET, channel_mult=(1, 1.0)), TOY_DIFFUSION)
-    assert told == ["NUM_CLASSES = 5 for --num_classes"]
+    assert told == ["NUM_CLASSES = 5, and no --num_classes"]
     halves = replace(DEEP_UNET, model_channels=64, channel_mult=(0.5, 1), num_classes=None)
     (text,) = edits(halves, TOY_DIFFUSION)
     assert text.startswith("float instead of int")
     small = replace(TOY_DIFFUSION, variance="fixed_small")
     assert any("sigma_small" in text for text in edits(DEEP_UNET, small))
     assert any("create_classifier" in text for text in edits(DEEP_CLASSIFIER, TOY_DIFFUSION))
+    told = edits(replace(TOY_UPSAMPLER, qkv_order="new", num_classes=None), TOY_DIFFUSION)
+    assert [text.split(" in ")[1].split(",")[0] for text in told] == ["sr_create_model"] * 2
