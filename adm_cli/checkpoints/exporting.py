@@ -20,6 +20,7 @@ from adm_cli.checkpoints.diffusers import (
 from adm_cli.checkpoints.diffusers_names import to_diffusers
 from adm_cli.checkpoints.format import ModelFile, check_finite, write_tensors
 from adm_cli.checkpoints.loading import describe_mismatch, expected_shapes, find_weights
+from adm_cli.checkpoints.onnx import write_onnx
 from adm_cli.checkpoints.tensors import stream_tensors
 from adm_cli.config import UNetConfig
 from adm_cli.errors import CheckpointError, OutputError, UsageError
@@ -28,7 +29,7 @@ from adm_cli.files.disk import atomic_write, check_writable
 from adm_cli.files.tables import write_json
 from adm_cli.flags.written import edits, lacks, write_flags
 
-Target = Literal["original", "diffusers"]
+Target = Literal["original", "diffusers", "onnx"]
 
 
 @dataclass(frozen=True)
@@ -59,18 +60,21 @@ def export(
     "original": ``output`` is a .pt, a state dict that the original (openai/guided-diffusion) loads
     strictly into what `Export.flags` build; `convert` makes the same tensors of it again.
     "diffusers": ``output`` is a folder with a `UNet2DModel` in ``unet/`` and a `DDPMScheduler` in
-    ``scheduler/``; of an unconditional model it is a whole `DDPMPipeline`. ``on_event`` takes a
-    `Note` of each thing a person should know.
+    ``scheduler/``; of an unconditional model it is a whole `DDPMPipeline`. "onnx": ``output`` is an
+    .onnx, the network in float32 (`checkpoints.onnx`). ``on_event`` takes a `Note` of each thing a
+    person should know.
 
     Raises UsageError for a model that the other program's code cannot be, with what it lacks;
     OutputError where ``output`` cannot be written, or is there and ``overwrite`` is not set;
     and as `find_weights`.
     """
     if to not in get_args(Target):
-        raise UsageError(f"--to {to}: expected {' or '.join(get_args(Target))}")
+        raise UsageError(f"--to {to}: expected {', '.join(get_args(Target))}")
     file, path = find_weights(model), Path(output)
     if to == "original":
         return _to_original(file, path, overwrite=overwrite, on_event=on_event)
+    if to == "onnx":
+        return _to_onnx(file, path, overwrite=overwrite)
     return _to_diffusers(file, path, overwrite=overwrite)
 
 
@@ -91,6 +95,14 @@ def _to_original(
         _save(tensors, opened)
     flags = write_flags(config, diffusion)
     return Export(path, "original", file.info.kind, file.parameters, flags)
+
+
+def _to_onnx(file: ModelFile, path: Path, *, overwrite: bool) -> Export:
+    if path.suffix != ".onnx":
+        raise UsageError(f"{path}: expected a name that ends in .onnx")
+    _check_output(path, [path], overwrite=overwrite)
+    write_onnx(file, path)
+    return Export(path, "onnx", file.info.kind, file.parameters, None)
 
 
 def _to_diffusers(file: ModelFile, path: Path, *, overwrite: bool) -> Export:

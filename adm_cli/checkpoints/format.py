@@ -240,7 +240,7 @@ def save_model(path: Path, tensors: Mapping[str, Tensor], info: ModelInfo) -> st
 
     Raises OutputError if it cannot be written; the old file, if any, is then untouched.
     """
-    return write_tensors(path, tensors, _metadata(info))
+    return write_tensors(path, tensors, info_metadata(info))
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
@@ -295,7 +295,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise CheckpointError(f"cannot read {path}: {error}") from None
 
 
-def _metadata(info: ModelInfo) -> dict[str, str]:
+def info_metadata(info: ModelInfo) -> dict[str, str]:
+    """What a file says of itself, by the names of its metadata."""
     recommended = info.recommended
     return {
         "format": "adm",

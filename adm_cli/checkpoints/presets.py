@@ -25,6 +25,10 @@ TERMS = (
     "OpenAI's checkpoints are for research only, not for commercial use (model card: "
     "https://github.com/openai/guided-diffusion/blob/main/model-card.md)"
 )
+EMBEDDED_TERMS = (
+    "trained on pictures of ImageNet: for research, not for commercial use "
+    "(LicenseRef-ImageNet-research-only)"
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""``adm export``: weights for the original's code, and for diffusers."""
+"""``adm export``: weights for the original's code, for diffusers, and as a graph of ONNX."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ class Target(str, Enum):
 
     original = "original"
     diffusers = "diffusers"
+    onnx = "onnx"
 
 
 def export(
@@ -28,10 +29,12 @@ def export(
             show_default=False,
         ),
     ],
-    output: Annotated[Path, typer.Argument(help="A .pt for the original, a folder for diffusers.")],
+    output: Annotated[
+        Path, typer.Argument(help="A .pt for the original, a folder for diffusers, an .onnx.")
+    ],
     to: Annotated[
         Target,
-        typer.Option("--to", help="original (openai/guided-diffusion) or diffusers."),
+        typer.Option("--to", help="original (openai/guided-diffusion), diffusers or onnx."),
     ],
     overwrite: options.Overwrite = False,
     json: options.Json = False,
@@ -43,6 +46,8 @@ def export(
     adm export imagenet64 --to original 64x64.pt
 
     adm export my.safetensors --to diffusers my-unet
+
+    adm export my.safetensors --to onnx my.onnx
     """
     from adm_cli.checkpoints.exporting import export as write
 

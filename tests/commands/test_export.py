@@ -228,8 +228,8 @@ def test_nothing_is_replaced_unasked(adm: Adm, toys: Toys) -> None:
         assert adm("export", toys.model, output, "--to", to, "--overwrite").code == 0
     assert "ends in .pt" in adm("export", toys.model, "x.bin", "--to", "original").err
     assert "x.pt is a file" in adm("export", toys.model, "x.pt", "--to", "diffusers").err
-    with pytest.raises(adm_cli.AdmError, match="--to onnx: expected original or diffusers"):
-        adm_cli.export(toys.model, "x", to="onnx")  # type: ignore[arg-type]
+    with pytest.raises(adm_cli.AdmError, match="--to gguf: expected original, diffusers, onnx"):
+        adm_cli.export(toys.model, "x", to="gguf")  # type: ignore[arg-type]
 
 
 def test_their_settings_are_plain(adm: Adm) -> None:
