@@ -163,12 +163,17 @@ function show(picture) {
     return row;
   });
   $("facts").replaceChildren(...rows);
-  const words = ["adm repro", "adm info"].map((verb) => `${verb} ${quoted(entry.file)}`);
+  const words = ["adm repro", "adm sample --like", "adm info"].map((verb) => `${verb} ${quoted(entry.file)}`);
   $("commands").replaceChildren(...words.map((command) => {
     const item = document.createElement("li"), copy = document.createElement("button");
+    const code = Object.assign(document.createElement("code"), { textContent: command });
     copy.textContent = "Copy";
-    copy.addEventListener("click", () => navigator.clipboard.writeText(command).then(() => { copy.textContent = "Copied"; }));
-    item.append(copy, Object.assign(document.createElement("code"), { textContent: command }));
+    copy.ariaLabel = `Copy: ${command}`;
+    copy.addEventListener("click", () => navigator.clipboard.writeText(command).then(
+      () => { copy.textContent = "Copied"; },
+      () => getSelection().selectAllChildren(code), // not allowed: Ctrl-C then does it
+    ));
+    item.append(copy, code);
     return item;
   }));
   $("recipe").textContent = "";
@@ -191,6 +196,31 @@ function go(by) {
   if (next !== undefined) show(next);
 }
 
+// The tile that an arrow key leads to: the next or last one, or the nearest in the row below or above.
+function neighbour(from, key) {
+  const nth = tiles.indexOf(from);
+  if (key === "ArrowLeft") return tiles[nth - 1];
+  if (key === "ArrowRight") return tiles[nth + 1];
+  const down = key === "ArrowDown", beyond = (box) => (down ? box.y > from.y : box.y < from.y);
+  const away = (box) => Math.abs(box.y - from.y) * 1e6 + Math.abs(box.x - from.x);
+  let best;
+  for (const box of tiles) if (beyond(box) && (!best || away(box) < away(best))) best = box;
+  return best;
+}
+
+function move(event) {
+  const from = [...shown].find(([, element]) => element === document.activeElement);
+  const to = from && from[0].side && neighbour(from[0], event.key);
+  if (!from || !from[0].side) return;
+  event.preventDefault();
+  if (!to) return;
+  const wall = $("wall");
+  if (to.y < wall.scrollTop) wall.scrollTop = to.y - HEAD;
+  if (to.y + to.side > wall.scrollTop + wall.clientHeight) wall.scrollTop = to.y + to.side - wall.clientHeight + GAP;
+  draw();
+  shown.get(to).focus({ preventScroll: true });
+}
+
 choices($("rows"), "all together");
 choices($("columns"), "no");
 if (data.names.includes("class")) $("rows").value = "class";
@@ -211,7 +241,7 @@ addEventListener("keydown", (event) => {
   } else if (event.key === "/" && document.activeElement !== $("find")) {
     event.preventDefault();
     $("find").focus();
-  }
+  } else if (/^Arrow(Left|Right|Up|Down)$/.test(event.key)) move(event);
 });
 layout();
 const asked = /(?:^#|&)show=(\d+)/.exec(location.hash);
