@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from adm_cli.checkpoints.class_names import read_classes
-from adm_cli.checkpoints.diffusers import read_folder
+from adm_cli.checkpoints.folders import read_model_folder
 from adm_cli.checkpoints.format import (
     ModelFile,
     ModelInfo,
@@ -25,6 +25,7 @@ from adm_cli.checkpoints.loading import (
     describe_mismatch,
     expected_shapes,
     explain_mismatch,
+    kind_of_tensors,
 )
 from adm_cli.checkpoints.originals import Weights, read_weights
 from adm_cli.checkpoints.presets import CHECKPOINTS, Checkpoint, find_checkpoint
@@ -54,7 +55,8 @@ def convert(
 ) -> ModelFile:
     """Turns an original `.pt` (or bare safetensors) into a weights file that describes itself.
 
-    Also a folder that diffusers wrote with a `UNet2DModel` of ADM, which says itself what it is.
+    Also a folder of another program with ADM's UNet or classifier (`read_model_folder`), which
+    says itself what it is.
 
     The architecture is that of ``preset`` (a published checkpoint's name), of ``flags`` (the
     original's, with ``kind``, ``flags_of``, ``strict_flags`` and ``command`` as `read_flags` takes
@@ -133,7 +135,7 @@ def plan_conversion(
         classes = read_classes(classes)
     if path.is_dir():
         if preset or flags or weights or null_class:
-            raise UsageError(f"{path} is a folder of diffusers, which says itself what it holds")
+            raise UsageError(f"{path} is a folder of a model, which says itself what it holds")
         return _plan_folder(path, classes, output, overwrite=overwrite)
     row = find_checkpoint(preset) if preset is not None else None
     found = read_weights(path, weights)
@@ -165,18 +167,20 @@ def _plan_folder(
     *,
     overwrite: bool,
 ) -> Conversion:
-    """Of a UNet that diffusers wrote, or `adm export`."""
-    found = read_folder(path)
+    """Of a UNet or classifier that another program wrote, or `adm export`."""
+    found = read_model_folder(path)
     place = Path(f"{path.resolve()}.safetensors") if output is None else Path(output)
     shapes = {name: tuple(tensor.shape) for name, tensor in found.tensors.items()}
-    _check_fit(found.weights, found.config, shapes, None)
+    _check_channels(found.weights, shapes)
+    expected = _check_fit(found.weights, found.config, shapes, None)
     _check_place(place, overwrite=overwrite)
     known = found.classes if classes is None and found.config.num_classes else classes
-    names = _classes(found.config, known, imagenet=False)
+    names = _classes(found.config, known, imagenet=found.imagenet)
     info = ModelInfo(config=found.config, diffusion=found.diffusion, classes=names, source={})
-    unnamed = names and known is None
+    unnamed = names and known is None and names != imagenet_names()
     notes = ("its classes are unnamed: pass --classes",) if unnamed else ()
-    return Conversion(found.weights, place, info, found.tensors, notes)
+    tensors = {name: found.tensors[name] for name in expected}
+    return Conversion(found.weights, place, info, tensors, (*found.notes, *notes))
 
 
 def _check_place(place: Path, *, overwrite: bool) -> None:
@@ -325,16 +329,6 @@ def _kind(config: UNetConfig | ClassifierConfig) -> Kind:
     if isinstance(config, ClassifierConfig):
         return "classifier"
     return "diffusion" if config.low_res_size is None else "upsampler"
-
-
-def kind_of_tensors(shapes: Shapes) -> Kind | None:
-    """What kind of model has such tensors; None for none of ours."""
-    if "time_embed.0.weight" not in shapes:
-        return None
-    if not any(name.startswith("output_blocks.") for name in shapes):
-        return "classifier"
-    upsampler = axis_length(shapes, "input_blocks.0.0.weight", 1) == 6
-    return "upsampler" if upsampler else "diffusion"
 
 
 def _fits_as(kind: Kind, flags: str | None, shapes: Shapes) -> bool:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from adm_cli.checkpoints.diffusers_names import from_diffusers, to_diffusers
 from adm_cli.checkpoints.format import ModelInfo, check_state, load_original, read_metadata
-from adm_cli.config import DiffusionConfig, Prediction, UNetConfig
+from adm_cli.config import ClassifierConfig, DiffusionConfig, Prediction, UNetConfig
 from adm_cli.errors import CheckpointError, ConfigError, UsageError
 from adm_cli.files.budget import parse_json
 from adm_cli.files.disk import read_file
@@ -160,13 +160,15 @@ def metadata(info: ModelInfo) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class FoundModel:
-    """What a folder of diffusers holds, in our terms."""
+    """What a folder holds, in our terms."""
 
     weights: Path
-    config: UNetConfig
+    config: UNetConfig | ClassifierConfig
     diffusion: DiffusionConfig
     tensors: Mapping[str, Tensor]
     classes: Mapping[int, str] | None  # that the folder names
+    notes: tuple[str, ...] = ()
+    imagenet: bool = False  # 1,000 classes without names are those
 
 
 def read_folder(path: Path) -> FoundModel:
@@ -188,8 +190,8 @@ def read_folder(path: Path) -> FoundModel:
     said = read_metadata(weights[0]) if weights[0].suffix == ".safetensors" else {}
     try:
         ours = dict(parse_json(said["adm"])) if "adm" in said else {}
-        config = _read_unet(_settings(unet / "config.json"), ours)
-        diffusion = _read_scheduler(_settings(noise[0]), config)
+        config = _read_unet(folder_settings(unet / "config.json"), ours)
+        diffusion = read_scheduler(folder_settings(noise[0]), learned=config.learned_variance)
         if "diffusion" in ours:
             diffusion = config_from_json(DiffusionConfig, ours["diffusion"])
         named = ours.get("classes")
@@ -207,7 +209,8 @@ def read_folder(path: Path) -> FoundModel:
     return FoundModel(weights[0], config, diffusion, found, classes)
 
 
-def _settings(path: Path) -> dict[str, Any]:
+def folder_settings(path: Path) -> dict[str, Any]:
+    """One of a folder's files of settings; raises ValueError or TypeError for what is none."""
     found = parse_json(read_file(path, _MOST_JSON))
     if not isinstance(found, dict):
         raise TypeError(f"{path.name} holds no object")
@@ -288,7 +291,7 @@ def _expect(said: Mapping[str, Any], name: str, value: Any) -> None:
         raise ValueError(f"{name} is {found!r:.80}, expected {value!r:.80}")
 
 
-def _read_scheduler(said: Mapping[str, Any], config: UNetConfig) -> DiffusionConfig:
+def read_scheduler(said: Mapping[str, Any], *, learned: bool) -> DiffusionConfig:
     """``scheduler_config.json`` as a process; raises ValueError for what ADM has not."""
     timesteps, kind = said["num_train_timesteps"], said.get("beta_schedule")
     if type(timesteps) is not int or timesteps < 1:
@@ -311,9 +314,5 @@ def _read_scheduler(said: Mapping[str, Any], config: UNetConfig) -> DiffusionCon
         noise_schedule="linear" if kind == "linear" else "cosine",
         num_timesteps=timesteps,
         prediction=_PREDICTIONS[prediction],
-        variance="learned_range"
-        if config.learned_variance
-        else "fixed_small"
-        if small
-        else "fixed_large",
+        variance="learned_range" if learned else "fixed_small" if small else "fixed_large",
     )

@@ -37,6 +37,7 @@ from adm_cli.errors import (
 )
 from adm_cli.evaluation.inception import InceptionV3
 from adm_cli.files.disk import inception_path, models_folder, weights_folder
+from adm_cli.flags.given import Kind
 from adm_cli.models.classifier import NoisyClassifier
 from adm_cli.models.fast import can_pack, hasten
 from adm_cli.models.unet import SuperResUNet, UNet
@@ -320,3 +321,13 @@ def axis_length(found: Shapes, name: str, axis: int) -> int | None:
     """A side of the tensor of that name, if there is one."""
     shape = found.get(name)
     return shape[axis] if shape is not None and len(shape) > axis else None
+
+
+def kind_of_tensors(shapes: Shapes) -> Kind | None:
+    """What kind of model has such tensors; None for none of ours."""
+    if "time_embed.0.weight" not in shapes:
+        return None
+    if not any(name.startswith("output_blocks.") for name in shapes):
+        return "classifier"
+    upsampler = axis_length(shapes, "input_blocks.0.0.weight", 1) == 6
+    return "upsampler" if upsampler else "diffusion"

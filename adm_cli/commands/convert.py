@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 def convert(
     file: Annotated[
         Path,
-        typer.Argument(help="An original .pt (or bare safetensors), or a folder of diffusers."),
+        typer.Argument(
+            help="An original .pt (or bare safetensors), or a folder with a config.json."
+        ),
     ],
     preset: Annotated[
         Optional[str],
@@ -75,7 +77,7 @@ def convert(
     ] = False,
     json: options.Json = False,
 ) -> None:
-    """Turn an original checkpoint, or a UNet of diffusers, into a file that describes itself.
+    """Turn an original checkpoint, or a folder of diffusers, into a file that describes itself.
 
     Without --preset and --flags, the published model whose tensors fit is taken.
     """

@@ -278,7 +278,7 @@ READERS: dict[str, str] = {
     "pictures/archives.py TarSource.read": "test_pictures",
     "pictures/depth.py stored_values": "test_pictures",
     "pictures/labels.py _by_file": "test_pictures, test_places",
-    "checkpoints/diffusers.py _settings": "test_diffusers",
+    "checkpoints/diffusers.py folder_settings": "test_diffusers",
     "checkpoints/fetched.py read_pin": "test_homes",
     "checkpoints/fetched.py copy_file": "test_homes",  # of a file whose hash is known
     "checkpoints/fetched.py zip_is_intact": "test_homes",  # likewise
