@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -94,7 +95,15 @@ def parameters_text(recipe: Recipe) -> str:
     subject = "unconditional"
     if recipe["class"] is not None:
         subject = f"{recipe['class_name']} (class {recipe['class']})"
-    return f"{subject}\n" + ", ".join(f"{name}: {value}" for name, value in fields.items())
+    return f"{subject}\n" + ", ".join(
+        f"{name}: {_in_list(value)}" for name, value in fields.items()
+    )
+
+
+def _in_list(value: object) -> str:
+    """A value between commas; those tools quote what holds one itself, or a colon."""
+    text = str(value)
+    return json.dumps(text, ensure_ascii=False) if re.search(r"[,:\n\"]", text) else text
 
 
 def open_picture(path: Path) -> tuple[Pixels, dict[str, Any] | None]:

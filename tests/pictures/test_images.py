@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
 import zlib
 from pathlib import Path
@@ -106,6 +107,16 @@ def test_parameters_text(tmp_path: Path) -> None:
         assert json.loads(image.text["adm"]) == RECIPE
     free = {**RECIPE, "class": None, "class_name": None}
     assert parameters_text(free).startswith("unconditional\nSteps: 25,")
+
+
+def test_parameters_are_read_as_other_tools_read_them() -> None:
+    """A list of names and values between commas, of which some are quoted."""
+    name = 'my, "own": model'
+    last = parameters_text({**RECIPE, "model": name}).splitlines()[-1]
+    pair = re.compile(r"\s*(\w[\w \-/]+):\s*(\"(?:\\.|[^\\\"])+\"|[^,]*)(?:,|$)")
+    found = dict(pair.findall(last))
+    assert json.loads(found["Model"]) == name
+    assert (found["Seed"], found["Version"]) == (str(RECIPE["seed"]), "adm 1.2.3")
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "3", "null", "[" * 100_000, '{"a": ' * 50_000, "\x00"])
