@@ -30,8 +30,12 @@ class Look:
         self.asked: list[str] = []
         page.on("console", lambda message: self.said.append(message.text))
         page.on("pageerror", lambda error: self.said.append(str(error)))
-        page.on("dialog", lambda dialog: (self.said.append("dialog"), dialog.dismiss()))
+        page.on("dialog", self._dialog)
         page.on("request", lambda request: self.asked.append(request.url))
+
+    def _dialog(self, dialog: Any) -> None:
+        self.said.append("a dialog")
+        dialog.dismiss()
 
     def open(self, html: str, where: str = "") -> Any:
         file = self.folder / "gallery.html"
