@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -108,7 +109,8 @@ class Show:
         elif self.images:
             self._paths += 1
             if not self._brief or self._paths <= _MOST_PATHS:
-                print(event.path, flush=True)
+                # those that were there come all at once
+                print(os.path.join(event.folder, event.record["file"]), flush=event.new)
 
     def _file(self, event: Any) -> None:
         self.result(event.facts())

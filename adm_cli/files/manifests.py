@@ -57,7 +57,7 @@ def parse_line(line: bytes) -> Record | None:
     if line.endswith(b"\r\n"):  # as a tool for texts leaves them
         line = line[:-2] + b"\n"
     body, mark, _ = line.rpartition(_MARK)
-    if not mark or line != body + _seal(body):
+    if not mark or line[len(body) :] != _seal(body):
         return None
     try:
         record: Record = parse_json(body + b"}")
@@ -109,11 +109,12 @@ def read_manifest(path: Path) -> Manifest:
 class Records(Mapping[str, Record]):
     """What the manifests of a folder say of each file, by its name.
 
-    Of a file a line is held, not an object: a million of them take 0.4 GB.
+    Of a file a line is held, not an object: a million of them take 0.5 GB.
     """
 
     def __init__(self) -> None:
         self._lines: dict[str, bytes] = {}
+        self._bytes: dict[str, int] = {}
         self._again: dict[str, int] = {}  # of those that were made again
 
     def __getitem__(self, name: str) -> Record:
@@ -130,17 +131,22 @@ class Records(Mapping[str, Record]):
     def __len__(self) -> int:
         return len(self._lines)
 
+    def bytes_of(self, name: str) -> int:
+        """The size of a file, as its line says."""
+        return self._bytes[name]
+
     def add(self, record: Record, line: bytes) -> None:
         """Takes a line in, unless a later one of that file is there: it has a higher "again"."""
         name, again = record["file"], record.get("again", 0)
         if again >= self._again.get(name, 0 if name in self._lines else again):
-            self._lines[name] = line
+            self._lines[name], self._bytes[name] = line, record["bytes"]
             if again:
                 self._again[name] = again
 
     def remove_all(self) -> None:
         """Forgets everything."""
         self._lines.clear()
+        self._bytes.clear()
         self._again.clear()
 
 

@@ -8,6 +8,7 @@ import unicodedata
 from adm_cli.errors import UsageError
 
 _MOST_LABEL = 40
+_REFUSED = frozenset('/\\:*?"<>|')
 
 
 def check_name(name: object) -> str:
@@ -18,7 +19,7 @@ def check_name(name: object) -> str:
         or len(name.encode(errors="surrogateescape")) > 240
         or name.startswith(".")
         or not name.isprintable()
-        or any(c in name for c in '/\\:*?"<>|')
+        or not _REFUSED.isdisjoint(name)
     ):
         raise UsageError(f"{name!r:.80} cannot be the name of an image in a run")
     return name

@@ -74,9 +74,7 @@ def draw(
     film, late = beside.film, False
     if film is not None and not overwrite:
         late = film_due(folder, run, film)
-    wanted = folder.survey(run.images, shard, only)
-    if overwrite:
-        wanted = Survey(wanted.there[:0], np.union1d(wanted.there, wanted.missing))
+    wanted = folder.survey(run.images, shard, only, overwrite=overwrite)
     busy = len(wanted.missing) > 0 or late
     if busy:
         yield from models.prepare(run, keep_base=keep_base)
@@ -121,6 +119,13 @@ def draw_share(
     easel = Easel(run, folder, models, shard, draw)
     work = _Work(run, folder, easel, shard, only, NOTHING)
     yield from work.draw(folder.survey(run.images, shard, only))
+
+
+def those_there(folder: RunFolder, wanted: Survey) -> Iterator[ImageDone]:
+    """Tells of the images that were drawn before."""
+    records = folder.records()
+    for file in wanted.there:
+        yield ImageDone(folder.path, records[file], new=False)
 
 
 def image_tasks(
@@ -190,10 +195,7 @@ class _Work:
         total = len(wanted.there) + len(wanted.missing)
         easel = self.easel
         yield Started(self.folder.path, total, len(wanted.there), easel.steps, easel.what)
-        records = self.folder.records()
-        for place in wanted.there:
-            record = records[self.run.images[place].file]
-            yield ImageDone(self.folder.path, record, new=False)
+        yield from those_there(self.folder, wanted)
         for tasks in self.chunks(wanted.missing):
             for found in self.easel.paint(tasks):
                 if isinstance(found, list):

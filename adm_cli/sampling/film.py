@@ -156,8 +156,8 @@ def film_due(folder: RunFolder, run: Run, path: Path) -> bool:
     """
     if not folder.drawn_any(run.images):
         return False
-    record = folder.records().get(path.name) if _is_within(folder, path) else None
-    whole = record is None or folder.fits(record)
+    recorded = _is_within(folder, path) and path.name in folder.records()
+    whole = not recorded or folder.has(path.name)
     return not whole or _film_at(path, run) is None
 
 

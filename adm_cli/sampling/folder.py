@@ -48,10 +48,10 @@ _T = TypeVar("_T")
 
 
 class Survey(NamedTuple):
-    """Places of a run's images."""
+    """What is to be drawn of a run."""
 
-    there: npt.NDArray[np.int64]  # on disk, as their lines say
-    missing: npt.NDArray[np.int64]
+    there: Sequence[str]  # files that are on disk, as their lines say
+    missing: npt.NDArray[np.int64]  # places of the images to draw
 
 
 @dataclass(frozen=True)
@@ -189,11 +189,16 @@ class RunFolder:
         return self._manifests.records(lambda name: images.find(name) is not None)
 
     def survey(
-        self, images: Images, shard: Shard | None = None, only: Iterable[str] | None = None
+        self,
+        images: Images,
+        shard: Shard | None = None,
+        only: Iterable[str] | None = None,
+        *,
+        overwrite: bool = False,
     ) -> Survey:
         """Which of the images of a shard are there, and which are to be drawn.
 
-        If ``only`` is given, of those files, whichever shard they belong to.
+        If ``only`` is given, of those files, whichever shard they belong to; to ``overwrite``, all.
         """
         shard = shard or Shard()
         wanted = np.zeros(len(images), dtype=bool)
@@ -201,32 +206,35 @@ class RunFolder:
             wanted[shard.index - 1 :: shard.count] = True
         else:
             wanted[[place for name in only if (place := images.find(name)) is not None]] = True
-        there = np.array([place for place, _ in self._there(images) if wanted[place]], np.int64)
-        wanted[there] = False
+        there = []
+        for place, name in () if overwrite else self._there(images):
+            if wanted[place]:
+                there.append(name)
+                wanted[place] = False
         return Survey(there, np.flatnonzero(wanted))
 
-    def _there(self, images: Images) -> Iterator[tuple[int, Record]]:
-        """The places of images that are there, and their records, in order."""
+    def _there(self, images: Images) -> Iterator[tuple[int, str]]:
+        """The places of images that are there, and their files, in order."""
         records = self.records()
         found = ((images.find(name), name) for name in records)
         for place, name in sorted((place, name) for place, name in found if place is not None):
-            record = records[name]
-            if self.fits(record):
-                yield place, record
+            if self._holds(name, records):
+                yield place, name
 
     def kept(self, images: Images) -> Iterator[Record]:
         """The records of those images that are there, in their order."""
-        return (record for _, record in self._there(images))
+        records = self.records()
+        return (records[name] for _, name in self._there(images))
 
     def has(self, name: str) -> bool:
         """Whether a file is there as its line says."""
         records = self.records()
-        return name in records and self.fits(records[name])
+        return name in records and self._holds(name, records)
 
     def drawn_any(self, images: Images) -> bool:
         """Whether at least one of the images is there."""
         records = self.records()
-        return any(images.find(name) is not None and self.has(name) for name in records)
+        return any(images.find(name) is not None and self._holds(name, records) for name in records)
 
     def manifest(self, shard: Shard) -> Path:
         return self.path / f"{shard.name}.jsonl"
@@ -256,13 +264,12 @@ class RunFolder:
         with hold(self.path / f".{name}.lock", busy, seconds=seconds) as alone:
             yield alone
 
-    def fits(self, record: Record) -> bool:
-        """Whether the file is there with the recorded size."""
+    def _holds(self, name: str, records: Records) -> bool:
+        """Whether a file of ``records`` is there with the recorded size."""
         try:
-            size = os.stat(os.path.join(self.path, record["file"])).st_size
+            return os.stat(os.path.join(self.path, name)).st_size == records.bytes_of(name)
         except OSError:
             return False
-        return bool(size == record["bytes"])
 
     def _names_taken(self, images: Images) -> list[str]:
         """Files of the folder that bear the name of an image."""

@@ -107,8 +107,8 @@ class SamplingJob:
         folder = outputs.folder
         run = _as_begun(outputs, folder, self.run)
         folder.check(run, overwrite=outputs.overwrite)
-        wanted = folder.survey(run.images, outputs.shard)
-        missing = len(wanted.missing) + (len(wanted.there) if outputs.overwrite else 0)
+        wanted = folder.survey(run.images, outputs.shard, overwrite=outputs.overwrite)
+        missing = len(wanted.missing)
         facts = {
             **self.settings,
             "batch_size": run.batch_size,

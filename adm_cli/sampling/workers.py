@@ -25,7 +25,7 @@ import numpy.typing as npt
 from adm_cli.errors import AdmError
 from adm_cli.events import Note
 from adm_cli.sampling.beside import draw_grid, write_npz
-from adm_cli.sampling.draw import NOTHING, WHOLE, Only, draw, drop_base, image_tasks
+from adm_cli.sampling.draw import NOTHING, WHOLE, Only, draw, drop_base, image_tasks, those_there
 from adm_cli.sampling.easel import Events
 from adm_cli.sampling.events import BatchDone, Ended, Event, ImageDone, Started, Step
 from adm_cli.sampling.folder import RunFolder, Shard, Survey
@@ -58,9 +58,7 @@ def draw_shared(
     Where one of them fails or dies the others go on to the end, and then its error is raised.
     """
     folder.check(run, overwrite=overwrite)
-    wanted = folder.survey(run.images, shard)
-    if overwrite:
-        wanted = Survey(wanted.there[:0], np.union1d(wanted.there, wanted.missing))
+    wanted = folder.survey(run.images, shard, overwrite=overwrite)
     begun = run if overwrite else folder.as_begun(run)
     count = min(workers, sum(1 for _ in _batches(begun, folder, wanted.missing)))
     if count < 2:
@@ -162,10 +160,7 @@ class _SharedWork:
             return
         there = len(wanted.there)
         yield replace(event, images=there + len(wanted.missing), there=there)
-        records = self.folder.records()
-        for place in wanted.there:
-            record = records[self.run.images[place].file]
-            yield ImageDone(self.folder.path, record, new=False)
+        yield from those_there(self.folder, wanted)
 
     def _rest(self, wanted: Survey) -> Events:
         """Stops the workers, and tells what they have finished by then."""

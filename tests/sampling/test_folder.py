@@ -264,9 +264,9 @@ def test_a_run_is_begun_once_and_gone_on_with(tmp_path: Path) -> None:
     assert run.read() == RUN  # the first environment stays
     assert names(run.kept(RUN.images)) == [ITEMS[0].file]  # the other one is drawn again
     wanted = run.survey(RUN.images)
-    assert (wanted.there.tolist(), wanted.missing.tolist()) == ([0], [1, 2, 3, 4, 5, 6, 7])
+    assert (wanted.there, wanted.missing.tolist()) == ([ITEMS[0].file], [1, 2, 3, 4, 5, 6, 7])
     part = run.survey(RUN.images, Shard(1, 2), [ITEMS[0].file, ITEMS[1].file, ITEMS[2].file])
-    assert (part.there.tolist(), part.missing.tolist()) == ([0], [1, 2])  # of any shard
+    assert (part.there, part.missing.tolist()) == ([ITEMS[0].file], [1, 2])  # of any shard
 
 
 def test_what_a_folder_knows_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
