@@ -19,9 +19,6 @@ ScheduleName = Literal["linear", "cosine"]
 Prediction = Literal["eps", "x_start", "v"]
 Variance = Literal["learned_range", "fixed_large", "fixed_small"]
 Loss = Literal["mse", "rescaled_mse", "kl", "rescaled_kl"]
-Anneal = Literal["none", "linear", "cosine"]
-TimestepSamplerName = Literal["uniform", "stratified", "loss-second-moment"]
-TrainingDtype = Literal["float32", "bfloat16", "float16"]
 
 DEFAULT_MODEL = "tiny"
 DEFAULT_NUM = 4  # images of each class, where nobody says how many
@@ -334,65 +331,6 @@ class SamplingConfig(Modifiers):
     def classifier_free(self) -> bool:
         """Whether any image takes the model's outputs with and without its class."""
         return any(cfg != 1 for cfg in self.image_cfgs)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingConfig:
-    """How a model is trained. Defaults are the diffusion model's of arXiv 2105.05233, table 11."""
-
-    steps: int
-    batch_size: int  # over all processes
-    microbatch: int | None = None  # images a forward pass and process; None: all of its share
-    lr: float = 1e-4
-    warmup: int = 0  # steps over which the rate rises from 0
-    anneal: Anneal = "none"  # to 0 at `steps`
-    weight_decay: float = 0.0
-    betas: tuple[float, float] = (0.9, 0.999)
-    clip_norm: float | None = None  # largest norm of the whole gradient
-    ema_rates: tuple[float, ...] = (0.9999,)  # the first makes the model that is kept
-    ema_warmup: bool = True  # rates at most (1 + step) / (10 + step): short runs average too
-    seed: int = 0
-    dtype: TrainingDtype = "float32"  # of the torso's computation; weights stay float32
-    channels_last: bool = False
-    compile: bool = False
-    random_crop: bool = False
-    least_crop: float = LEAST_CROP  # smallest side of a random crop, of the shorter side
-    crop: int | None = None  # an upsampler learns from random squares of this side; None: from all
-    vary_kernel: bool = False  # its small pictures are made by one of several filters
-    flip: bool = True
-    timestep_sampler: TimestepSamplerName = "uniform"
-    label_dropout: float = 0.0  # fraction of labels replaced by "no class"
-    noised: bool = True  # a classifier sees noisy images; False: clean ones only
-    label_smoothing: float = 0.0  # share of a classifier's target that all classes divide
-    log_every: int = 50  # these in steps
-    eval_every: int = 1000
-    save_every: int = 1000
-    sample_every: int = 1000  # 0: no pictures
-
-    def __post_init__(self) -> None:
-        _in_range("steps", self.steps, 1, 10**9)
-        _in_range("the batch size", self.batch_size, 1, 10**6)
-        if self.microbatch is not None:
-            _in_range("the microbatch", self.microbatch, 1, self.batch_size)
-        _in_range("warmup", self.warmup, 0, 10**9)
-        _in_range("the seed", self.seed, 0, 2**64 - 1)
-        if self.crop is not None:
-            _in_range("crop", self.crop, 1, _MAX_SIDE)
-        for name in ("log_every", "eval_every", "save_every"):
-            _in_range(name, getattr(self, name), 1, 10**9)
-        _in_range("sample_every", self.sample_every, 0, 10**9)
-        _in_interval("the learning rate", self.lr, 0, 10)
-        _in_interval("weight_decay", self.weight_decay, 0, 10)
-        _in_interval("label_dropout", self.label_dropout, 0, 1)
-        _in_interval("label_smoothing", self.label_smoothing, 0, 0.9)
-        _in_interval("least_crop", self.least_crop, 0.05, 1)
-        if self.clip_norm is not None and not self.clip_norm > 0:
-            raise ConfigError(f"clip_norm must be above 0, got {self.clip_norm}")
-        if not self.ema_rates:
-            raise ConfigError("ema_rates needs at least one rate (0 is no averaging)")
-        for rate in (*self.ema_rates, *self.betas):
-            if not 0 <= rate < 1:
-                raise ConfigError(f"EMA rates and betas must be in [0, 1), got {rate}")
 
 
 def _check_interval(name: str, interval: tuple[float, float] | None) -> None:

@@ -23,12 +23,19 @@ class Hint:
 
 
 @dataclass(frozen=True)
+class Doing:
+    """Something begins of which nobody knows how long it takes."""
+
+    what: str
+
+
+@dataclass(frozen=True)
 class Count:
     """``done`` of ``total`` things; in between where half a thing is done."""
 
     what: str
     done: float
-    total: int
+    total: int | None  # None: nobody knows
 
 
 @dataclass(frozen=True)

@@ -26,9 +26,10 @@ from PIL import Image
 
 from adm_cli.checkpoints.architectures import starter_unet
 from adm_cli.checkpoints.presets import find_checkpoint
-from adm_cli.config import ClassifierConfig, DiffusionConfig, TrainingConfig, UNetConfig
+from adm_cli.config import ClassifierConfig, DiffusionConfig, UNetConfig
 from adm_cli.devices import choose_device, peak_bytes
 from adm_cli.pictures.datasets import open_images
+from adm_cli.training.config import TrainingConfig
 from adm_cli.training.feed import Batch, CachedFeed, FeedOptions, make_feed
 from adm_cli.training.setup import parse_size
 from adm_cli.training.tasks import make_task

@@ -15,8 +15,9 @@ import time
 import torch
 
 from adm_cli.checkpoints.presets import find_checkpoint
-from adm_cli.config import DiffusionConfig, TrainingConfig
+from adm_cli.config import DiffusionConfig
 from adm_cli.training import trainer as trainer_module
+from adm_cli.training.config import TrainingConfig
 from adm_cli.training.feed import Batch
 from adm_cli.training.tasks import make_task
 from adm_cli.training.trainer import Trainer

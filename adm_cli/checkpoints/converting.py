@@ -32,7 +32,7 @@ from adm_cli.checkpoints.presets import CHECKPOINTS, Checkpoint, find_checkpoint
 from adm_cli.classes.imagenet import imagenet_names
 from adm_cli.config import ClassifierConfig, DiffusionConfig, UNetConfig
 from adm_cli.errors import CheckpointError, ConfigError, OutputError, UsageError
-from adm_cli.events import AnyPath, Note, OnEvent, ignore
+from adm_cli.events import AnyPath, Doing, Note, OnEvent, ignore
 from adm_cli.flags.given import Family, Kind
 from adm_cli.flags.model import read_flags
 
@@ -73,6 +73,7 @@ def convert(
     bad preset or flags; OutputError if the result cannot be written, or is there already and
     ``overwrite`` is not set.
     """
+    on_event(Doing(f"converting {Path(file).name}"))
     plan = plan_conversion(
         file, preset=preset, flags=flags, kind=kind, flags_of=flags_of, strict_flags=strict_flags,
         command=command, weights=weights, null_class=null_class, classes=classes, output=output,

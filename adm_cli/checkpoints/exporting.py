@@ -24,7 +24,7 @@ from adm_cli.checkpoints.onnx import write_onnx
 from adm_cli.checkpoints.tensors import stream_tensors
 from adm_cli.config import UNetConfig
 from adm_cli.errors import CheckpointError, OutputError, UsageError
-from adm_cli.events import AnyPath, Note, OnEvent, ignore
+from adm_cli.events import AnyPath, Doing, Note, OnEvent, ignore
 from adm_cli.files.disk import atomic_write, check_writable
 from adm_cli.files.tables import write_json
 from adm_cli.flags.written import edits, lacks, write_flags
@@ -70,6 +70,7 @@ def export(
     """
     if to not in get_args(Target):
         raise UsageError(f"--to {to}: expected {', '.join(get_args(Target))}")
+    on_event(Doing(f"exporting {model}"))
     file, path = find_weights(model), Path(output)
     if to == "original":
         return _to_original(file, path, overwrite=overwrite, on_event=on_event)

@@ -8,9 +8,7 @@ import math
 import os
 import signal
 import sys
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -20,7 +18,6 @@ out = Console(highlight=False, soft_wrap=True, emoji=False)
 
 INTERRUPTED = 128 + signal.SIGINT  # exit code
 
-PLAIN_SECONDS = 10.0  # between progress lines where stderr is not a terminal
 _LONGEST = 2000  # of an error, in characters
 
 
@@ -76,123 +73,6 @@ def one_line(text: str) -> str:
 
 def debugging() -> bool:
     return os.environ.get("ADM_DEBUG", "0") not in ("", "0")
-
-
-class SamplingProgress:
-    """Counts images and steps; draws a bar on a terminal, lines elsewhere, nothing if quiet."""
-
-    def __init__(self, images: int, steps: int, *, quiet: bool, what: str = "drawing") -> None:
-        self.images, self.steps, self.quiet, self.what = images, steps, quiet, what
-        self.done_images = 0
-        self.step = 0  # the latest
-        self._batches: dict[int, tuple[int, int]] = {}  # images and step, of each worker's batch
-        self.started = self.printed = time.monotonic()
-        self._bar: Any = None
-        self._task: Any = None
-
-    @contextmanager
-    def show(self) -> Iterator[None]:
-        if self.quiet or not err.is_terminal:
-            yield
-            return
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (
-            TextColumn("{task.description} {task.fields[images]}/{task.fields[total_images]}"),
-            BarColumn(16),
-            TextColumn("step {task.fields[step]}/{task.fields[steps]}"),
-            TextColumn("{task.fields[rate]}"),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=err, transient=True) as self._bar:
-            self._task = self._bar.add_task(
-                self.what,
-                total=self.images * self.steps,
-                images=0,
-                total_images=self.images,
-                step=0,
-                steps=self.steps,
-                rate="",
-            )
-            yield
-        self._bar = None
-
-    def elapsed(self) -> float:
-        return time.monotonic() - self.started
-
-    def advance(self, batch: int, left: int, worker: int = 0) -> None:
-        """A sampling step of a batch (padding included) is done, and ``left`` are to come."""
-        # not a count: a batch that ran out of memory starts over
-        self._batches[worker] = (batch, self.steps - left)
-        self.step = self.steps - left
-        self._update()
-
-    def finish_batch(self, images: int, worker: int = 0) -> None:
-        self.done_images += images
-        self._batches.pop(worker, None)
-        self.step = 0
-        self._update()
-
-    def _done(self) -> float:
-        """Images, those under way in part."""
-        under_way = sum(images * step / self.steps for images, step in self._batches.values())
-        return self.done_images + min(under_way, self.images - self.done_images)
-
-    def _update(self) -> None:
-        if self._bar is not None:
-            done = self._done()
-            rate = f"{done / max(self.elapsed(), 1e-9):.3g} images/s"
-            self._bar.update(
-                self._task, completed=done * self.steps, images=self.done_images, step=self.step,
-                rate=rate,
-            )  # fmt: skip
-        elif not self.quiet and time.monotonic() - self.printed >= PLAIN_SECONDS:
-            self.printed = time.monotonic()
-            fraction = self._done() / self.images
-            left = (self.printed - self.started) * (1 / fraction - 1)
-            note(
-                f"{self.done_images}/{self.images} images, step {self.step}/{self.steps}, "
-                f"about {left:.0f} s left"
-            )
-
-
-class Counter:
-    """Counts things done: a bar on a terminal, lines elsewhere, nothing if quiet."""
-
-    def __init__(self, what: str, total: int, *, quiet: bool) -> None:
-        self.what, self.total, self.quiet = what, total, quiet
-        self.started = self.printed = time.monotonic()
-        self._bar: Any = None
-        self._task: Any = None
-
-    @contextmanager
-    def show(self) -> Iterator[None]:
-        self.started = self.printed = time.monotonic()
-        if self.quiet or not err.is_terminal:
-            yield
-            return
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
-        columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=err, transient=True) as self._bar:
-            self._task = self._bar.add_task(self.what, total=self.total)
-            yield
-        self._bar = None
-
-    def restart(self, what: str, total: int) -> None:
-        """Counts something else from here on."""
-        self.what, self.total, self.started = what, total, time.monotonic()
-        if self._bar is not None:
-            self._bar.reset(self._task, description=what, total=total)
-
-    def update(self, done: int) -> None:
-        now = time.monotonic()
-        if self._bar is not None:
-            self._bar.update(self._task, completed=done)
-        elif done and not self.quiet and now - self.printed >= PLAIN_SECONDS:
-            self.printed = now
-            left = (now - self.started) * (self.total / done - 1)
-            note(f"{done}/{self.total} {self.what}, about {left:.0f} s left")
 
 
 class _Patient(io.FileIO):

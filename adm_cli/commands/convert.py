@@ -92,7 +92,7 @@ def convert(
         )  # fmt: skip
         _show_plan(plan, json=json)
         return
-    with console.err.status(f"converting {file.name}"):
+    with Progress(quiet=False) as progress:
         result = converting.convert(
             file,
             preset=preset,
@@ -106,7 +106,7 @@ def convert(
             classes=classes,
             output=output,
             overwrite=overwrite,
-            on_event=Progress(quiet=False),
+            on_event=progress,
         )
     if json:
         console.print_json(

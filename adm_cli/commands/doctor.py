@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from adm_cli.commands import console, options
+from adm_cli.commands.progress import Progress
 
 if TYPE_CHECKING:
     from adm_cli.doctor.examine import Report
@@ -21,8 +22,8 @@ def doctor(json: options.Json = False) -> None:
     """
     from adm_cli.doctor.examine import examine
 
-    with console.err.status("looking around") as status:
-        report = examine(lambda what: status.update(f"looking at {what}"))
+    with Progress(quiet=False) as progress:
+        report = examine(on_event=progress)
     if json:
         console.print_json(
             {

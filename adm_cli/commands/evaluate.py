@@ -156,7 +156,7 @@ def evaluate(
     from adm_cli.reports.evaluation import evaluate as measure
 
     progress = Progress(quiet=quiet)
-    with progress.show():
+    with progress:
         found = measure(
             samples, ref=ref, metrics=metrics, features=features, judge=judge, real=real,
             per_class=per_class, copies_of=copies_of, copies_in=copies_in, copy_ratio=copy_ratio,

@@ -64,7 +64,7 @@ def evaluate_classifier(
     progress = Progress(quiet=quiet)
     found = None
     try:
-        with progress.show():
+        with progress:
             found = judge(
                 data, classifier=classifier, num=num, timesteps=timesteps, at=at, labels=labels,
                 value_range=value_range, class_=class_, seed=seed, batch_size=batch_size,
@@ -72,7 +72,7 @@ def evaluate_classifier(
                 overwrite=overwrite, on_event=progress,
             )  # fmt: skip
     finally:  # also when interrupted: what was computed is shown, and called a part
-        found = found or progress.result
+        found = found or progress.so_far
         if found is not None:
             _show(found.report, found.summary, json=json)
             if not quiet:

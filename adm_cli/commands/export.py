@@ -51,10 +51,8 @@ def export(
     """
     from adm_cli.checkpoints.exporting import export as write
 
-    with console.err.status(f"exporting {console.one_line(model)}"):
-        done = write(
-            model, output, to=to.value, overwrite=overwrite, on_event=Progress(quiet=False)
-        )
+    with Progress(quiet=False) as progress:
+        done = write(model, output, to=to.value, overwrite=overwrite, on_event=progress)
     if json:
         console.print_json(done.to_json())
         return

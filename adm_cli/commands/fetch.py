@@ -8,7 +8,6 @@ import typer
 
 from adm_cli.commands import completing, console, options
 from adm_cli.commands.progress import Progress
-from adm_cli.events import Transfer
 
 if TYPE_CHECKING:
     from adm_cli.checkpoints.fetched import How
@@ -81,15 +80,14 @@ def fetch(
             progress(event)
 
     try:
-        with progress.show():
+        with progress:
             fetching.fetch(
                 names, source=source, keep_original=keep_original, accept_changed=accept_changed,
                 overwrite=overwrite, retries=retries, timeout=timeout, offline=offline,
                 on_event=on_event,
             )  # fmt: skip
     except KeyboardInterrupt:
-        if isinstance(progress.last, Transfer) and progress.last.here:
-            last = progress.last
+        if (last := progress.transfer) is not None and last.here:
             console.note(
                 f"{last.here:,} bytes of {last.name} are kept: the same command goes on there"
             )

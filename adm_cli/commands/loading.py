@@ -8,6 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 from adm_cli.commands import console
+from adm_cli.commands.progress import Progress
+from adm_cli.events import Doing
 
 
 def loads_torch(command: Callable[..., None]) -> Callable[..., None]:
@@ -17,7 +19,8 @@ def loads_torch(command: Callable[..., None]) -> Callable[..., None]:
     def run(**options: Any) -> None:
         silent = options.get("quiet") or options.get("json")
         if not silent and console.err.is_terminal and "torch" not in sys.modules:
-            with console.err.status("adm: loading torch"):
+            with Progress(quiet=False) as progress:
+                progress(Doing("adm: loading torch"))
                 _load()
         command(**options)
 

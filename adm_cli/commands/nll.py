@@ -76,7 +76,7 @@ def nll(
         return
     found = None
     try:
-        with progress.show():
+        with progress:
             found = measure(
                 data, model=model, num=num, steps=steps, labels=labels, value_range=value_range,
                 class_=class_, seed=seed, batch_size=batch_size, skip_bad=skip_bad, clip=clip,
@@ -84,7 +84,7 @@ def nll(
                 on_event=progress,
             )  # fmt: skip
     finally:  # also when interrupted: what was computed is shown, and called a part
-        found = found or progress.result
+        found = found or progress.so_far
         if found is not None:
             _show(found, json=json)
             if not quiet:

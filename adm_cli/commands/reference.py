@@ -39,7 +39,7 @@ def reference(
     from adm_cli.reports.references import reference as measure
 
     progress = Progress(quiet=quiet)
-    with progress.show():
+    with progress:
         made = measure(
             data, out=out, features=features, inception=inception, resize=resize,
             value_range=value_range, batch_size=batch_size, device=device, overwrite=overwrite,

@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from adm_cli.commands import console, signals
+from adm_cli.commands import console
 from adm_cli.commands.numbers import show_costs
 from adm_cli.commands.progress import Progress
+from adm_cli.sampling import events
 
-if TYPE_CHECKING:
-    from adm_cli.sampling.events import Ended, Event, Started
-
-_SECONDS = 2.0  # between lines about files that are checked
 _COSTS = ("evaluations", "seconds", "output_bytes", "memory_bytes")  # of a dry run
 _MOST_PATHS = 10  # of images, on a terminal
 
 
-class Show:
-    """Shows events, one after the other: call it with each, within its context."""
+class Show(Progress):
+    """Shows what is made, too."""
 
     def __init__(
         self, *, json: bool, quiet: bool, images: bool = True, goes_on: str | None = None
@@ -31,52 +25,22 @@ class Show:
 
         ``goes_on``: how a run that was stopped goes on, if not by its folder as ``--out``.
         """
-        from adm_cli.events import Count, Hint, Note, Transfer
-        from adm_cli.sampling import events
-
-        self.json, self.quiet, self.images, self.goes_on = json, quiet, images, goes_on
+        super().__init__(quiet=quiet)
+        self.json, self.images, self.goes_on = json, images, goes_on
         self._brief = console.on_terminal() and not json
         self._paths = 0
-        self._progress: console.SamplingProgress | None = None
-        self._bar = ExitStack()
-        self._reading: Any = None
-        self._told = time.monotonic()
-        self._counter: console.Counter | None = None
-        self._transfers: Progress | None = None
-        self._show: Mapping[type, Callable[[Any], None]] = {
-            events.Started: self._start,
-            events.Step: self._step,
-            events.BatchDone: self._batch,
+        self._results: Mapping[type, Callable[[Any], None]] = {
             events.ImageDone: self._image,
-            events.FileMade: self._file,
-            Note: lambda event: self.note(event.text),
-            Hint: lambda event: self.note(event.text) if console.err.is_terminal else None,
+            events.FileMade: lambda event: self.result(event.facts()),
             events.Ended: self._end,
-            events.PictureRead: lambda event: self._read(event.done),
-            events.FileChecked: self._checked,
             events.Finding: self._finding,
             events.Costs: lambda event: show_costs(event.facts, json=self.json),
-            Count: self._count,
-            Transfer: self._transferred,
         }
 
-    def __enter__(self) -> Show:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:  # fmt: skip
-        self._bar.close()
-
-    def __call__(self, event: Event) -> None:
-        if type(event) in self._show:
-            self._show[type(event)](event)
-
-    def note(self, text: str) -> None:
-        """One line for a person."""
-        if not self.quiet:
-            console.note(text)
+    def __call__(self, event: object) -> None:
+        super().__call__(event)
+        if type(event) in self._results:
+            self._results[type(event)](event)
 
     def result(self, record: Mapping[str, Any]) -> None:
         """A file that was made, or was there: its path, or with ``json`` all about it."""
@@ -84,24 +48,6 @@ class Show:
             console.print_json(record)
         else:
             print(record["path"], flush=True)
-
-    def _start(self, event: Started) -> None:
-        self._bar.close()
-        missing = event.images - event.there
-        self._progress = console.SamplingProgress(
-            missing, event.steps, quiet=self.quiet, what=event.what
-        )
-        if missing:
-            self._bar.enter_context(self._progress.show())
-
-    def _step(self, event: Any) -> None:
-        signals.check()
-        if self._progress is not None:
-            self._progress.advance(event.images, event.left, event.worker)
-
-    def _batch(self, event: Any) -> None:
-        if self._progress is not None:
-            self._progress.finish_batch(event.images, event.worker)
 
     def _image(self, event: Any) -> None:
         if self.images and self.json:
@@ -112,11 +58,7 @@ class Show:
                 # those that were there come all at once
                 print(os.path.join(event.folder, event.record["file"]), flush=event.new)
 
-    def _file(self, event: Any) -> None:
-        self.result(event.facts())
-
-    def _end(self, event: Ended) -> None:
-        self._bar.close()
+    def _end(self, event: events.Ended) -> None:
         if event.folder is None:
             return
         if self._brief and event.within is None and self._paths > _MOST_PATHS:
@@ -134,51 +76,20 @@ class Show:
             seconds = f"{event.seconds:.1f} s in {event.folder}"
             self.note(f"{_images(total)} in {seconds}{there}")
 
-    def _count(self, event: Any) -> None:
-        signals.check()
-        if self._counter is None or self._counter.total != event.total:
-            self._counter = console.Counter(event.what, event.total, quiet=self.quiet)
-            self._bar.enter_context(self._counter.show())
-        self._counter.update(event.done)
-
-    def _transferred(self, event: Any) -> None:
-        signals.check()
-        if self._transfers is None:
-            self._transfers = Progress(quiet=self.quiet)
-            self._bar.enter_context(self._transfers.show())
-        self._transfers(event)
-
-    def _checked(self, event: Any) -> None:
-        signals.check()
-        if time.monotonic() - self._told >= _SECONDS:
-            self._told = time.monotonic()
-            self.note(f"{event.done:,} of {event.total:,} files")
-
     def _finding(self, event: Any) -> None:
         if self.json:
             console.print_json({"kind": event.kind, "file": event.file, "text": event.text})
         else:
             print(console.one_line(event.text), flush=True)
 
-    def _read(self, count: int) -> None:
-        """How many pictures are read, where a person would wonder what is going on."""
-        if self.quiet or not console.err.is_terminal:
-            return
-        if self._reading is None:
-            self._reading = self._bar.enter_context(console.err.status("reading pictures"))
-        self._reading.update(f"reading pictures: {count:,}")
-
 
 class ShowSweep(Show):
     """Also the table of a sweep."""
 
     def __init__(self, **how: Any) -> None:
-        from adm_cli.sampling import events
-
         super().__init__(**how)
-        self._show = {
-            **self._show, events.CellDone: self._cell, events.SweepEnded: self._table
-        }  # fmt: skip
+        own = {events.CellDone: self._cell, events.SweepEnded: self._table}
+        self._results = {**self._results, **own}
 
     def _cell(self, event: Any) -> None:
         if self.json:

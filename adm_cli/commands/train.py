@@ -70,9 +70,9 @@ def _train(kind: Kind, options: CommonOptions, shown: Shown) -> None:
     def on_event(event: object) -> None:
         if isinstance(event, Begun):
             stopping.catch()
-        display.update(event)
+        display(event)
 
-    with stopping, display.show():
+    with stopping, display:
         done = functions[kind](**vars(options), on_event=on_event, should_stop=stopping.asked)
     writes = find_world().writes
     if writes:

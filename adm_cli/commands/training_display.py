@@ -1,21 +1,16 @@
-"""Training as a person sees it: a live table on a terminal, a line a report elsewhere."""
+"""Training as a person sees it: a bar and a live table on a terminal, a line a report elsewhere."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from adm_cli.commands import console
-from adm_cli.commands.progress import Progress, duration
-from adm_cli.events import Count, Note
+from adm_cli.commands.progress import Progress, Sight, duration
+from adm_cli.training.loop import Begun, Busy, Sampled, Saved, Validated
+from adm_cli.training.loop import Progress as Stepped
 
 if TYPE_CHECKING:
-    from adm_cli.training.loop import Begun
-    from adm_cli.training.loop import Progress as Stepped
-
-_SILENCE = 30.0  # seconds without a line, where there is no table
+    from rich.console import RenderableType
 
 _NAMES = {
     "loss": "loss",
@@ -29,38 +24,22 @@ _NAMES = {
 }
 
 
-class TrainingDisplay:
+class TrainingDisplay(Progress):
     """Takes the events of a run as they come."""
 
     def __init__(self, *, quiet: bool) -> None:
-        self.quiet = quiet
-        self.step = self.steps = self.batch_size = 0
-        self.pictures = 1
+        super().__init__(quiet=quiet)
+        self.run: Begun | None = None
         self.training: dict[str, float] = {}
         self.validation: dict[str, float] = {}
-        self.rate = self.left = 0.0
         self.saved = ""
         self.busy, self.since = "first step", time.monotonic()  # between steps, since when
-        self._reading = Progress(quiet=quiet)
-        self._live: Any = None
-        self._stack = ExitStack()
-        self._printed = time.monotonic()
 
-    @contextmanager
-    def show(self) -> Iterator[None]:
-        with self._stack:
-            self._stack.enter_context(self._reading.show())
-            yield
-        self._live = None
-
-    def update(self, event: object) -> None:
-        from adm_cli.training.loop import Begun, Busy, Sampled, Saved, Validated
-        from adm_cli.training.loop import Progress as Stepped
-
-        if isinstance(event, (Note, Count)):
-            self._reading(event)
-        elif isinstance(event, Begun):
-            self._begin(event)
+    def __call__(self, event: object) -> None:
+        super().__call__(event)
+        if isinstance(event, Begun):
+            self.run, self.below, self.since = event, self._table, time.monotonic()
+            self.see(self._sight(event.step))
         elif isinstance(event, Busy):
             self.busy, self.since = event.what, time.monotonic()
         elif isinstance(event, Stepped):
@@ -68,47 +47,32 @@ class TrainingDisplay:
         elif isinstance(event, Validated):
             self.validation = event.metrics
             best = ", the best so far" if event.best else ""
-            self._line(f"step {event.step}: validation {_numbers(event.metrics)}{best}")
+            self.say(f"step {event.step}: validation {_numbers(event.metrics)}{best}")
         elif isinstance(event, Saved):
             self.saved = f"step {event.step}"
         elif isinstance(event, Sampled):
-            self._line(f"step {event.step}: pictures in {event.path}")
-
-    def _begin(self, event: Begun) -> None:
-        self.step, self.steps = event.step, event.steps
-        self.batch_size, self.pictures = event.batch_size, max(1, event.pictures)
-        self.since = time.monotonic()
-        if self.quiet or not console.err.is_terminal:
-            return
-        from rich.live import Live
-
-        self._stack.close()  # the bar of what is read
-        live = Live(
-            get_renderable=self._table, console=console.err, refresh_per_second=4, transient=True
-        )
-        self._live = self._stack.enter_context(live)
+            self.say(f"step {event.step}: pictures in {event.path}")
 
     def _stepped(self, event: Stepped) -> None:
-        self.step, self.rate, self.left = event.step, event.images_per_second, event.seconds_left
         self.busy = ""
-        if event.row is not None:
-            self.training = event.row
-        if event.row is None and time.monotonic() - self._printed < _SILENCE:
-            return
-        numbers = f"loss {event.loss:.4g}" if event.row is None else _numbers(event.row)
-        self._line(
-            f"step {event.step}/{self.steps}: {numbers}, "
-            f"{event.images_per_second:.0f} images/s, {duration(event.seconds_left)} left"
-        )
+        self.training = self.training if event.row is None else event.row
+        loss = f"loss {event.loss:.4g}" if event.row is None else _numbers(event.row)
+        self.see(self._sight(event.step, event), line=loss, due=event.row is not None)
 
-    def _line(self, text: str) -> None:
-        self._printed = time.monotonic()
-        if self._live is None and not self.quiet:
-            console.note(text)
+    def _sight(self, step: int, event: Stepped | None = None) -> Sight:
+        assert self.run is not None
+        epochs = [
+            s * self.run.batch_size / max(1, self.run.pictures) for s in (step, self.run.steps)
+        ]
+        words = ["epoch {:,.1f} of {:,.0f}".format(*epochs)]
+        words += [] if event is None else [f"{event.images_per_second:.1f} images/s"]
+        return Sight(
+            self.run, f"step {step:,}/{self.run.steps:,}", step, self.run.steps,
+            more=", ".join(words), left=None if event is None else event.seconds_left,
+        )  # fmt: skip
 
-    def _table(self) -> Any:
+    def _table(self) -> RenderableType:
         from rich.console import Group
-        from rich.progress_bar import ProgressBar
         from rich.table import Table
 
         table = Table(box=None, pad_edge=False)
@@ -123,25 +87,13 @@ class TrainingDisplay:
             if name in self.training:
                 label = f"top-1, noise {25 * q}-{25 * (q + 1)} %"
                 table.add_row(label, _cell(self.training, name), _cell(self.validation, name))
-        head = Table.grid(padding=(0, 2))
-        head.add_row(
-            ProgressBar(total=max(1, self.steps), completed=self.step, width=24),
-            f"step {self.step:,}/{self.steps:,}",
-            f"epoch {self._epochs(self.step):,.1f} of {self._epochs(self.steps):,.0f}",
-        )
-        return Group(head, *([table] if table.row_count else []), self._caption())
-
-    def _epochs(self, step: int) -> float:
-        return step * self.batch_size / self.pictures
+        return Group(*([table] if table.row_count else []), self._caption())
 
     def _caption(self) -> str:
-        doing = ""
-        if self.busy:
-            doing = f"{self.busy} for {duration(time.monotonic() - self.since)} | "
+        doing = f"{self.busy} for {duration(time.monotonic() - self.since)} | " if self.busy else ""
         memory = self.training.get("memory_gb", 0.0)
-        speed = f"{self.rate:.1f} images/s, {duration(self.left)} left" if self.rate else "..."
-        held = f", {memory:.1f} GB" if memory else ""
-        return f"{doing}{speed}{held}, saved: {self.saved or 'not yet'}"
+        held = f"{memory:.1f} GB, " if memory else ""
+        return f"{doing}{held}saved: {self.saved or 'not yet'}"
 
 
 def _numbers(row: dict[str, float]) -> str:

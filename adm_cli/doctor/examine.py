@@ -13,12 +13,12 @@ import platform
 import re
 import shlex
 import sys
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from adm_cli import __version__
+from adm_cli.events import Doing, OnEvent, ignore
 from adm_cli.files.disk import adm_home, explain_os_error, free_disk, leftovers, writable
 
 # Import names by package name.
@@ -64,20 +64,20 @@ class Report:
         self.advice.append(Problem(text, mend))
 
 
-def examine(on_progress: Callable[[str], None] = lambda _what: None) -> Report:
-    """Looks at everything; ``on_progress`` is told what comes next. Changes nothing."""
+def examine(*, on_event: OnEvent = ignore) -> Report:
+    """Looks at everything; ``on_event`` is told what comes next. Changes nothing."""
     report = Report()
-    on_progress("versions")
+    on_event(Doing("looking at versions"))
     _versions(report)
     broken = bool(report.problems)
     _environment(report)
     _disks(report)
     if broken:  # without its libraries nothing below can be looked at
         return report
-    on_progress("devices")
+    on_event(Doing("looking at devices"))
     _machine(report)
-    _weights(report, on_progress)
-    _self_tests(report, on_progress)
+    _weights(report, on_event)
+    _self_tests(report, on_event)
     return report
 
 
@@ -186,7 +186,7 @@ def _machine(report: Report) -> None:
         )
 
 
-def _weights(report: Report, on_progress: Callable[[str], None]) -> None:
+def _weights(report: Report, on_event: OnEvent) -> None:
     from adm_cli.checkpoints.loading import checkpoint_path, find_weights
     from adm_cli.checkpoints.presets import CHECKPOINTS
     from adm_cli.errors import AdmError
@@ -201,11 +201,11 @@ def _weights(report: Report, on_progress: Callable[[str], None]) -> None:
             mend = f"adm convert {path.stem}.pt --flags ... --output {place} --overwrite"
         if path.stem in published:
             mend = f"adm fetch {path.stem} --overwrite"
-        on_progress(path.name)
+        on_event(Doing(f"looking at {path.name}"))
         found.append(_weights_file(report, path, mend))
     for path in sorted(adm_home().rglob("*.pt*")):
         if named := _HASH_IN_NAME.search(path.name):
-            on_progress(path.name)
+            on_event(Doing(f"looking at {path.name}"))
             found.append(_hash_named_file(report, path, named[1]))
     report.facts["weights"] = found
     absent = [
@@ -256,13 +256,13 @@ def _hash_named_file(report: Report, path: Path, digits: str) -> dict[str, Any]:
     return {"path": short_path(path), "ok": good, "kind": "evaluation"}
 
 
-def _self_tests(report: Report, on_progress: Callable[[str], None]) -> None:
+def _self_tests(report: Report, on_event: OnEvent) -> None:
     from adm_cli.devices import visible_devices
     from adm_cli.doctor.selftest import self_test
 
     report.facts["self_tests"] = results = []
     for device in map(str, visible_devices()):
-        on_progress(f"self-test on {device}")
+        on_event(Doing(f"self-test on {device}"))
         try:
             result = self_test(device)
         except Exception as error:  # a driver or a build that does not work raises anything

@@ -8,11 +8,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from adm_cli.errors import OutputError, RunError
+from adm_cli.events import Count
 from adm_cli.files.disk import explain_os_error, file_digest
 from adm_cli.files.links import remove
 from adm_cli.files.manifests import damaged_lines, rewrite_manifest, whole_records
 from adm_cli.files.sealed import is_whole
-from adm_cli.sampling.events import FileChecked, Finding
+from adm_cli.sampling.events import Finding
 from adm_cli.sampling.film import film_in
 from adm_cli.sampling.folder import RunFolder
 from adm_cli.sampling.images import Images
@@ -23,7 +24,7 @@ LOST = ("damaged", "missing", "unrecorded")  # to be made again
 _MOST_LINES = 100  # of a manifest that are told one by one
 
 
-def check_run(run: RunFolder) -> Iterator[Finding | FileChecked]:
+def check_run(run: RunFolder) -> Iterator[Finding | Count]:
     """Everything that is wrong with a run, in words; reads every byte of it.
 
     Raises RunError if nothing can be said: no run, or neither copy of its settings can be read.
@@ -31,7 +32,7 @@ def check_run(run: RunFolder) -> Iterator[Finding | FileChecked]:
     yield from _books(run)
     images, records = run.read().images, run.records()
     for i, name in enumerate(records):
-        yield FileChecked(i, len(records))
+        yield Count("files", i, len(records))
         record = records[name]
         if finding := check_digest(run.path / name, record["sha256"], record["bytes"]):
             yield finding

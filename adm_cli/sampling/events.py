@@ -6,11 +6,12 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union
 
-from torch import Tensor
+from adm_cli.events import Count, Doing, Hint, Note, OnEvent
 
-from adm_cli.events import Count, Hint, Note, OnEvent
+if TYPE_CHECKING:
+    from torch import Tensor
 
 T = TypeVar("T")
 FindingKind = Literal[
@@ -94,14 +95,6 @@ class Ended:
 
 
 @dataclass(frozen=True)
-class FileChecked:
-    """So many files of a folder of so many are looked at."""
-
-    done: int
-    total: int
-
-
-@dataclass(frozen=True)
 class Finding:
     """Something in a run's folder is not as it should be."""
 
@@ -115,13 +108,6 @@ class Costs:
     """What was asked about would cost so much."""
 
     facts: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class PictureRead:
-    """So many pictures that are to be enlarged are looked at."""
-
-    done: int
 
 
 @dataclass(frozen=True)
@@ -141,8 +127,8 @@ class SweepEnded:
 
 
 Event = Union[
-    Started, Step, BatchDone, ImageDone, FileMade, Note, Hint, Count, Ended, FileChecked,
-    PictureRead, Finding, CellDone, SweepEnded, Costs,
+    Started, Step, BatchDone, ImageDone, FileMade, Note, Hint, Doing, Count, Ended, Finding,
+    CellDone, SweepEnded, Costs,
 ]  # fmt: skip
 
 

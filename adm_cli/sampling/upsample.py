@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import collections
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +14,8 @@ from adm_cli.config import UNetConfig
 from adm_cli.devices import choose_device
 from adm_cli.diffusion.modifiers import modified
 from adm_cli.errors import RunError, UsageError
-from adm_cli.events import AnyPath, Note, OnEvent, as_paths
+from adm_cli.events import AnyPath, Count, Note, OnEvent, as_paths
 from adm_cli.sampling.arguments import Seeds, comma_list, path_or_none
-from adm_cli.sampling.events import PictureRead
 from adm_cli.sampling.images import Images
 from adm_cli.sampling.inputs import InputPictures, open_inputs
 from adm_cli.sampling.job import RunResult, SamplingJob, check_workers, find_part
@@ -127,7 +126,7 @@ def _read(
     told: Callable[[int], None] | None = None
     if on_event is not None:
         show = on_event
-        told = lambda count: show(PictureRead(count))  # noqa: E731
+        told = lambda count: show(Count("pictures read", count, None))  # noqa: E731
     found = open_inputs(paths, resize=size, values=value_range, on_picture=told)
     if on_event is not None:
         for note in found.notes:
@@ -137,7 +136,7 @@ def _read(
 
 def _upsampler_for(pictures: InputPictures) -> Sources:
     """The known upsampler for pictures of this size; raises UsageError where there is none."""
-    (size, count), *_ = Counter(item.size for item in pictures.items).most_common()
+    (size, count), *_ = collections.Counter(item.size for item in pictures.items).most_common()
     known = {}
     for row in CHECKPOINTS:
         if isinstance(row.config, UNetConfig) and row.config.low_res_size is not None:

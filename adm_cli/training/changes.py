@@ -8,8 +8,9 @@ import types
 from collections.abc import Sequence
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from adm_cli.config import ClassifierConfig, DiffusionConfig, TrainingConfig, UNetConfig
+from adm_cli.config import ClassifierConfig, DiffusionConfig, UNetConfig
 from adm_cli.errors import UsageError, did_you_mean
+from adm_cli.training.config import TrainingConfig
 
 Config = UNetConfig | ClassifierConfig | DiffusionConfig | TrainingConfig
 

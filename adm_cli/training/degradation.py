@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from adm_cli.config import TrainingConfig, UNetConfig
+from adm_cli.config import UNetConfig
+from adm_cli.training.config import TrainingConfig
 from adm_cli.training.randomness import image_noise, uniforms
 
 

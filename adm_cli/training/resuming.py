@@ -7,8 +7,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from adm_cli.config import DiffusionConfig, TrainingConfig
+from adm_cli.config import DiffusionConfig
 from adm_cli.errors import UsageError
+from adm_cli.training.config import TrainingConfig
 from adm_cli.training.setup import ModelConfig, Settings
 
 # What may change when a run goes on: how long it lasts, what it reports, how it computes.

@@ -25,7 +25,7 @@ from adm_cli.checkpoints.format import ModelFile
 from adm_cli.checkpoints.loading import find_weights
 from adm_cli.checkpoints.presets import CHECKPOINTS, PRESETS
 from adm_cli.classes.imagenet import select_classes
-from adm_cli.config import ClassifierConfig, DiffusionConfig, TrainingConfig, UNetConfig
+from adm_cli.config import ClassifierConfig, DiffusionConfig, UNetConfig
 from adm_cli.diffusion.schedule import space_timesteps
 from adm_cli.errors import ConfigError, UsageError, did_you_mean
 from adm_cli.files.strict import config_from_json, config_to_json, with_settings
@@ -37,6 +37,7 @@ from adm_cli.pictures.datasets import (
     split_images,
 )
 from adm_cli.training.changes import read_changes
+from adm_cli.training.config import TrainingConfig
 from adm_cli.training.feed import FeedOptions
 from adm_cli.training.options import BATCH_SIZE, CLIP_NORM, SIZE, VAL_SPLIT, WARMUP, WORKERS
 from adm_cli.training.original_flags import read_training_flags, refuse_lone

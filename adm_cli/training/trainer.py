@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from adm_cli.checkpoints.loading import build_model
-from adm_cli.config import TrainingConfig
 from adm_cli.devices import DTYPES
 from adm_cli.diffusion.losses import prior_bits_per_dim
 from adm_cli.diffusion.timesteps import TIMESTEP_SAMPLERS, draw_timesteps, stratified
 from adm_cli.models.fast import hasten
 from adm_cli.pictures.images import to_model_range
+from adm_cli.training.config import TrainingConfig
 from adm_cli.training.degradation import crop_squares, degraded
 from adm_cli.training.distributed import World
 from adm_cli.training.feed import Batch, share_of

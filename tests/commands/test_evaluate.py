@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from adm_cli.commands import console
+from adm_cli.commands import progress
 from tests.conftest import Result, Toys
 from tests.evaluation.rule import rule_weights
 
@@ -229,7 +229,7 @@ def test_a_reference_made_with_other_features_is_refused(run: Run, adm: Run) -> 
 def test_progress_is_lines_where_there_is_no_terminal(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(console, "PLAIN_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "SECONDS", 0.0)
     done = run("evaluate", "samples", "--ref", "photos", "--metrics", "fid,pr", "-b", 10)
     lines = [line.split(", about")[0] for line in done.err.splitlines()]
     assert lines[:3] == [f"adm: {n}/24 reference images" for n in (10, 20, 24)]

@@ -19,7 +19,6 @@ from typing import Any
 import filelock
 import pytest
 import torch
-from rich.console import Console
 
 from adm_cli.checkpoints import converting, fetching, loading, presets, sources
 from adm_cli.checkpoints.downloads import Patience, Watch
@@ -31,7 +30,7 @@ from adm_cli.checkpoints.presets import CHECKPOINTS, Checkpoint, Preset, Publish
 from adm_cli.commands import console
 from adm_cli.commands import models as models_command
 from adm_cli.commands.progress import Progress
-from adm_cli.events import Note, Transfer
+from adm_cli.events import Transfer
 from tests.commands.conftest import terminal
 from tests.conftest import DEEP_CLASSIFIER as TOY_CLASSIFIER
 from tests.conftest import DEEP_UNET as TOY_UNET
@@ -686,40 +685,6 @@ def test_eight_at_once(site: Site, monkeypatch: pytest.MonkeyPatch, locks: bool)
 
 
 # ---------------------------------------------------------------- what a person sees
-
-
-def test_progress_lines(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(console, "PLAIN_SECONDS", 0.0)
-    progress = Progress(quiet=False)
-    with progress.show():
-        progress(Transfer("toy", 1_000_000, 3_000_000))
-        progress._begun = (time.monotonic() - 1.0, 0)
-        progress(Transfer("toy", 2_000_000, 3_000_000))
-    lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "adm: toy: 1 of 3 MB, 0.0 MB/s"
-    assert lines[1].startswith("adm: toy: 2 of 3 MB, ")
-    assert lines[1].endswith(" s left")
-    silent = Progress(quiet=True)
-    with silent.show():
-        silent(Transfer("toy", 1, 2))
-        silent(Note("nothing"))
-    assert capsys.readouterr().err == ""
-
-
-def test_progress_bar(monkeypatch: pytest.MonkeyPatch) -> None:
-    screen = io.StringIO()
-    terminal = Console(file=screen, force_terminal=True, width=100)
-    monkeypatch.setattr(console, "err", terminal)
-    progress = Progress(quiet=False)
-    with progress.show():
-        progress(Transfer("toy", 1_000_000, 3_000_000))
-        progress(Note("a note"))
-        progress(Transfer("toy", 3_000_000, 3_000_000))
-    assert "toy" in screen.getvalue()
-    assert "a note" in screen.getvalue()
-    assert "checking and converting toy" in screen.getvalue()
 
 
 def test_names_of_presets_and_checkpoints() -> None:

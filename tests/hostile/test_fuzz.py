@@ -27,13 +27,7 @@ from adm_cli.classes.imagenet import imagenet_names, search_classes, select_clas
 from adm_cli.commands.console import one_line
 from adm_cli.commands.info import _text
 from adm_cli.commands.recipe_lines import recipe_lines
-from adm_cli.config import (
-    ClassifierConfig,
-    DiffusionConfig,
-    SamplingConfig,
-    TrainingConfig,
-    UNetConfig,
-)
+from adm_cli.config import ClassifierConfig, DiffusionConfig, SamplingConfig, UNetConfig
 from adm_cli.diffusion.schedule import space_timesteps
 from adm_cli.errors import AdmError
 from adm_cli.files.manifests import parse_line, read_manifest, render_line
@@ -51,6 +45,7 @@ from adm_cli.sampling.recipe import recorded_run
 from adm_cli.sampling.run import read_run, render_run
 from adm_cli.sampling.select import parse_seeds
 from adm_cli.sampling.sweep_folder import SweepFolder
+from adm_cli.training.config import TrainingConfig
 from adm_cli.training.setup import parse_size
 from tests.conftest import TOY_CLASSES, TOY_CLASSIFIER, TOY_DIFFUSION, TOY_UNET
 from tests.hostile.files import npy, npz, png, png_chunk

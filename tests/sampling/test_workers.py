@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import adm_cli
 import adm_cli.sampling.workers as module
-from adm_cli.commands.console import SamplingProgress
+from adm_cli.commands.progress import Progress
 from adm_cli.errors import AdmError, UsageError
 from adm_cli.events import Hint, Note
 from adm_cli.sampling.draw import image_tasks
@@ -189,15 +190,20 @@ def test_arrays_are_opened_by_each(tmp_path: Path) -> None:
 
 
 def test_one_display_counts_the_batches_of_all() -> None:
-    shown = SamplingProgress(7, 4, quiet=True)
-    shown.advance(2, 2, worker=0)
-    shown.advance(2, 1, worker=1)
-    assert shown._done() == 1 + 1.5
-    shown.finish_batch(2, worker=0)
-    assert shown._done() == 2 + 1.5
-    for worker in range(4):
-        shown.advance(2, 0, worker)
-    assert shown._done() == 7  # padding is none
+    shown = Progress(quiet=True)
+
+    def done(*events: Event) -> float:
+        for event in events:
+            shown(event)
+        assert shown.sight is not None
+        return shown.sight.done
+
+    def step(left: int, worker: int) -> Step:
+        return Step(left, 2, lambda: torch.zeros(2, 3, 4, 4), worker)
+
+    assert done(Started(None, 7, 0, 4), step(2, 0), step(1, 1)) == 1 + 1.5
+    assert done(BatchDone(2, worker=0)) == 2 + 1.5
+    assert done(*(step(0, worker) for worker in range(4))) == 7  # padding is none
 
 
 def test_wrong_numbers(options: Options) -> None:

@@ -12,8 +12,9 @@ import torch
 from PIL import Image, ImageDraw
 
 from adm_cli.checkpoints.format import ModelInfo
-from adm_cli.config import DiffusionConfig, TrainingConfig
+from adm_cli.config import DiffusionConfig
 from adm_cli.pictures.datasets import ImageSet, open_images
+from adm_cli.training.config import TrainingConfig
 from adm_cli.training.feed import FeedOptions, decode_validation, make_feed
 from adm_cli.training.loop import Job, TrainingRun
 from adm_cli.training.runs import TrainingFolder

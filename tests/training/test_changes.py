@@ -8,10 +8,11 @@ from typing import Any, get_type_hints
 import pytest
 
 from adm_cli.checkpoints.presets import CHECKPOINTS
-from adm_cli.config import ClassifierConfig, TrainingConfig, UNetConfig
+from adm_cli.config import ClassifierConfig, UNetConfig
 from adm_cli.errors import ConfigError, UsageError
 from adm_cli.files.strict import with_settings
 from adm_cli.training.changes import parse_value, read_changes
+from adm_cli.training.config import TrainingConfig
 from tests.training.conftest import DIFFUSION
 
 UNET = next(row.config for row in CHECKPOINTS if isinstance(row.config, UNetConfig))

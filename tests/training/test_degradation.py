@@ -12,8 +12,9 @@ from PIL import Image
 from torch import Tensor
 
 from adm_cli.checkpoints.loading import build_model, expected_shapes
-from adm_cli.config import TrainingConfig, UNetConfig
+from adm_cli.config import UNetConfig
 from adm_cli.errors import ConfigError
+from adm_cli.training.config import TrainingConfig
 from adm_cli.training.degradation import (
     KERNELS,
     crop_squares,

@@ -17,11 +17,11 @@ import torch
 
 from adm_cli.checkpoints.format import read_model_file, read_tensors
 from adm_cli.checkpoints.loading import load_model
-from adm_cli.config import TrainingConfig
 from adm_cli.errors import AdmError, CheckpointError, OutputError
 from adm_cli.events import Note
 from adm_cli.pictures.datasets import ImageSet
 from adm_cli.pictures.images import open_picture
+from adm_cli.training.config import TrainingConfig
 from adm_cli.training.loop import Sampled, Saved, TrainingRun, Validated
 from adm_cli.training.runs import MetricsFile, TrainingFolder
 from adm_cli.training.tasks import Task

@@ -7,7 +7,8 @@ import json
 import pytest
 import torch
 
-from adm_cli.config import DiffusionConfig, TrainingConfig, UNetConfig
+from adm_cli.config import DiffusionConfig, UNetConfig
+from adm_cli.training.config import TrainingConfig
 from adm_cli.training.distributed import World
 from adm_cli.training.tasks import Inputs, classifier_metrics, make_task
 from adm_cli.training.trainer import Means, Trainer, learning_rate, update_ema
