@@ -9,7 +9,7 @@ import typer
 
 from adm_cli.commands import console, options
 from adm_cli.errors import AdmError, UsageError
-from adm_cli.files.disk import size_text
+from adm_cli.files.disk import adm_home, size_text
 
 if TYPE_CHECKING:
     from adm_cli.checkpoints.cache import Kept
@@ -41,7 +41,6 @@ def cache(
     adm cache rm downloads
     """
     from adm_cli.checkpoints.cache import choose_kept, kept_files, remove_kept
-    from adm_cli.files.disk import adm_home
 
     if action is Action.rm and not names:
         raise UsageError("adm cache rm: name what to remove, downloads, or all")

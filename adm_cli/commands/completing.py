@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import get_args
 
+from adm_cli.checkpoints.architectures import ABLATIONS
+from adm_cli.checkpoints.presets import CHECKPOINTS, INCEPTION, PRESETS
 from adm_cli.diffusion.modifiers import GuideBy, Spacing
 
 SAMPLER_NAMES = ("ddpm", "ddim", "dpm++2m", "dpm++3m", "unipc", "heun")
@@ -55,8 +57,6 @@ def complete_upsampler(incomplete: str) -> Offers:
 
 def complete_enlarging(incomplete: str) -> Offers:
     """Upsamplers, and the presets that have one."""
-    from adm_cli.checkpoints.presets import PRESETS
-
     stacks = {row.name: "preset" for row in PRESETS if row.upsampler is not None}
     return _starting(incomplete, _checkpoints("upsampler") | stacks)
 
@@ -68,17 +68,13 @@ def complete_published(incomplete: str) -> Offers:
 
 def complete_trainable(incomplete: str) -> Offers:
     """Architectures to train: presets, checkpoints, and the paper's ablations."""
-    from adm_cli.checkpoints import architectures, presets
-
-    names = {row.name: row.kind for row in presets.CHECKPOINTS}
-    ablations = {row.name: "ablation" for row in architectures.ABLATIONS}
+    names = {row.name: row.kind for row in CHECKPOINTS}
+    ablations = {row.name: "ablation" for row in ABLATIONS}
     return _starting(incomplete, _presets() | names | ablations)
 
 
 def complete_fetch(incomplete: str) -> Offers:
     """What `adm fetch` can bring."""
-    from adm_cli.checkpoints.presets import INCEPTION, PRESETS
-
     names = _published()
     presets = {row.name: "preset" for row in PRESETS if set(row.checkpoints) & set(names)}
     others = {"all": "every checkpoint", INCEPTION.name: "for FID"}
@@ -86,20 +82,14 @@ def complete_fetch(incomplete: str) -> Offers:
 
 
 def _published() -> dict[str, str]:
-    from adm_cli.checkpoints.presets import CHECKPOINTS
-
     return {row.name: row.kind for row in CHECKPOINTS if not row.embedded}
 
 
 def _checkpoints(kind: str) -> dict[str, str]:
-    from adm_cli.checkpoints.presets import CHECKPOINTS
-
     return {row.name: kind for row in CHECKPOINTS if row.kind == kind}
 
 
 def _presets() -> dict[str, str]:
-    from adm_cli.checkpoints.presets import PRESETS
-
     return {row.name: "preset" for row in PRESETS}
 
 

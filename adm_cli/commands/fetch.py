@@ -8,6 +8,7 @@ import typer
 
 from adm_cli.commands import completing, console, options
 from adm_cli.commands.progress import Progress
+from adm_cli.files.disk import adm_home, free_disk
 
 if TYPE_CHECKING:
     from adm_cli.checkpoints.fetched import How
@@ -117,7 +118,6 @@ def _show_plan(items: list[Item], how: How, json: bool) -> None:
     from adm_cli.checkpoints import fetching
     from adm_cli.checkpoints.http import clean
     from adm_cli.checkpoints.partial import partial_bytes
-    from adm_cli.files.disk import adm_home, free_disk
 
     rows: list[dict[str, Any]] = [
         {

@@ -8,7 +8,10 @@ from typing import Annotated, Any, Optional
 
 import typer
 
+from adm_cli.checkpoints.presets import CHECKPOINTS, PRESETS
+from adm_cli.classes.imagenet import imagenet_classes
 from adm_cli.commands import completing
+from adm_cli.files.disk import models_folder, peek_classes, weights_folder
 
 SAMPLERS = "ddpm, ddim, dpm++2m, dpm++3m, unipc or heun"
 SPACINGS = f"{', '.join(completing.SPACING_NAMES[:-1])} or {completing.SPACING_NAMES[-1]}"
@@ -28,8 +31,6 @@ def complete_class(context: typer.Context, incomplete: str) -> list[tuple[str, s
 
     ImageNet's, where the model's file is not here or cannot be read.
     """
-    from adm_cli.classes.imagenet import imagenet_classes
-
     names = model_classes(str(context.params.get("model") or "tiny"))
     if not names:
         names = {row.id: row.names[0] for row in imagenet_classes()}
@@ -49,9 +50,6 @@ def _lower(text: str) -> str:
 
 def model_classes(name: str) -> dict[int, str]:
     """What a preset, checkpoint or file was trained on, by its header, without torch."""
-    from adm_cli.checkpoints.presets import CHECKPOINTS, PRESETS
-    from adm_cli.files.disk import models_folder, peek_classes, weights_folder
-
     checkpoint = next((row.model for row in PRESETS if row.name == name), name)
     row = next((row for row in CHECKPOINTS if row.name == checkpoint), None)
     if row is None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from adm_cli.commands import console
+from adm_cli.commands.progress import Progress
 from adm_cli.commands.training_end import tell_costs, tell_end
 from adm_cli.commands.training_options import Shown, command_of
 from adm_cli.training.options import (
@@ -126,26 +126,10 @@ def _report(done: Training, *, json: bool) -> None:
 
 def _dry_run(kind: Kind, options: CommonOptions, shown: Shown) -> None:
     """The resolved settings, and what they will cost."""
-    from adm_cli.commands.progress import Progress
-    from adm_cli.training.distributed import find_world, joined
-    from adm_cli.training.estimate import estimate
-    from adm_cli.training.setup import describe_classes
-    from adm_cli.training.train import prepare
+    from adm_cli.training.plan import plan_training
 
-    world = find_world()
-    with joined(world, options.device) as device:
-        ready = prepare(kind, options, world, device, Progress(quiet=shown.quiet))
-        settings, data = ready.settings, ready.data
-        facts: dict[str, Any] = {
-            "kind": settings.kind,
-            "pictures": len(data.training),
-            "validation_pictures": len(data.validation or ()),
-            "classes": describe_classes(data.training) or None,
-            **asdict(settings.config),
-            **asdict(settings.diffusion),
-            **asdict(settings.training),
-            **estimate(settings, device),
-        }
+    with Progress(quiet=shown.quiet) as progress:
+        facts = plan_training(kind, options, on_event=progress)
     if shown.json:
         console.print_json(facts)
         return

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from adm_cli.commands import console
 from adm_cli.commands.progress import duration
+from adm_cli.files.tables import NO_PLOT
 
 if TYPE_CHECKING:
     from adm_cli.training.train import Training
@@ -47,8 +48,6 @@ def tell_end(done: Training) -> None:
         loss = done.validation["loss"]
         console.note(f"lowest validation loss: {loss:.4g}, after step {done.best_step:,}")
     if done.plot is None:
-        from adm_cli.files.tables import NO_PLOT
-
         console.note(NO_PLOT)
     else:
         console.note(f"losses: {done.plot}")

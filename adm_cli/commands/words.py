@@ -8,6 +8,7 @@ from typing import Any
 
 import typer
 
+from adm_cli.commands.other_names import OTHER_COMMANDS, OTHER_OPTIONS
 from adm_cli.errors import UsageError, did_you_mean
 
 # For what the program's own types cannot say; numbers without a row have one made up.
@@ -79,8 +80,6 @@ def _explain(error: Any, group: Any, arguments: Sequence[str]) -> str:
 
 
 def _no_command(group: Any, typed: str) -> str:
-    from adm_cli.commands.other_names import OTHER_COMMANDS
-
     word = typed.rsplit("/", 1)[-1].removesuffix(".py").lower().replace("_", "-")
     start = f"no command {typed!r:.60}"
     if word in group.commands:
@@ -93,8 +92,6 @@ def _no_command(group: Any, typed: str) -> str:
 
 def _no_option(group: Any, command: str, typed: str) -> str:
     """For ``command``, "adm" or "adm sample"."""
-    from adm_cli.commands.other_names import OTHER_OPTIONS
-
     own = _command_options(group, command)
     word = typed.lstrip("-").lower().replace("_", "-")
     start = f"no option {typed:.60} in {command}"

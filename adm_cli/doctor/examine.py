@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from adm_cli import __version__
+from adm_cli.checkpoints.presets import CHECKPOINTS
+from adm_cli.errors import AdmError, CheckpointError
 from adm_cli.events import Doing, OnEvent, ignore
 from adm_cli.files.disk import adm_home, explain_os_error, free_disk, leftovers, writable
 
@@ -188,8 +190,6 @@ def _machine(report: Report) -> None:
 
 def _weights(report: Report, on_event: OnEvent) -> None:
     from adm_cli.checkpoints.loading import checkpoint_path, find_weights
-    from adm_cli.checkpoints.presets import CHECKPOINTS
-    from adm_cli.errors import AdmError
 
     embedded = [checkpoint_path(row) for row in CHECKPOINTS if row.embedded]
     published = [row.name for row in CHECKPOINTS if not row.embedded]
@@ -222,7 +222,6 @@ def _weights(report: Report, on_event: OnEvent) -> None:
 def _weights_file(report: Report, path: Path, mend: str) -> dict[str, Any]:
     """Header and content hash of a weights file."""
     from adm_cli.checkpoints.format import read_model_file, verify_content
-    from adm_cli.errors import CheckpointError
 
     try:
         file = read_model_file(path)
