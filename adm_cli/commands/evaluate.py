@@ -35,7 +35,7 @@ def evaluate(
         typer.Option(
             "--metrics",
             autocompletion=options.complete_metrics,
-            help="Of fid,sfid,is,kid,pr,dc (precision and recall, density and coverage). "
+            help=f"Of {options.METRICS} (precision and recall, density and coverage). "
             "Default: all that the features allow.",
         ),
     ] = None,

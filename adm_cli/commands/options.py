@@ -13,7 +13,8 @@ from adm_cli.classes.imagenet import imagenet_classes
 from adm_cli.commands import completing
 from adm_cli.files.disk import models_folder, peek_classes, weights_folder
 
-SAMPLERS = "ddpm, ddim, dpm++2m, dpm++3m, unipc or heun"
+SAMPLERS = f"{', '.join(completing.SAMPLER_NAMES[:-1])} or {completing.SAMPLER_NAMES[-1]}"
+METRICS = f"{','.join(completing.METRIC_NAMES)}"
 SPACINGS = f"{', '.join(completing.SPACING_NAMES[:-1])} or {completing.SPACING_NAMES[-1]}"
 GUIDE_BY = f"{', '.join(completing.GUIDE_BY_NAMES[:-1])} or {completing.GUIDE_BY_NAMES[-1]}"
 LOW_RES_NOISE_HELP = (

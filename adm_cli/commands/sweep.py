@@ -103,7 +103,7 @@ def sweep(
         typer.Option(
             "--metrics",
             autocompletion=options.complete_metrics,
-            help="Of fid,sfid,is,kid,pr,dc. Default: all there are.",
+            help=f"Of {options.METRICS}. Default: all there are.",
         ),
     ] = None,
     features: options.Features = "inception",

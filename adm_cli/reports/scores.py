@@ -21,7 +21,7 @@ from adm_cli.reports.measure import Extractor, Measured, size_words
 
 METRICS = ("fid", "sfid", "is", "kid", "pr", "dc")
 LEAST_FID, FEW_IMAGES = 2048, 10_000  # below: no FID; below: a warning
-_NEED_FEATURES = ("kid", "pr", "dc")
+_NEED_FEATURES = {"kid": 2, "pr": PR_NEIGHBOURS + 1, "dc": DC_NEIGHBOURS + 1}  # of so many images
 _BOTH = {"pr": "precision and recall", "dc": "density and coverage"}
 
 OnStep = Callable[[str, int, int], None]  # what is being computed, parts done, parts in all
@@ -53,7 +53,7 @@ def choose_metrics(text: str | None, extractor: Extractor) -> tuple[str, ...]:
 
 def features_needed(metrics: Sequence[str]) -> int | None:
     """What to pass to `measure` as ``keep`` for samples: none, or all."""
-    return None if set(metrics) & set(_NEED_FEATURES) else 0
+    return None if set(metrics) & _NEED_FEATURES.keys() else 0
 
 
 def compute_scores(
@@ -140,7 +140,7 @@ def _spatial_distance(samples: Measured, reference: Reference, on_group: OnPart 
 
 
 def _need_features(reference: Reference, metric: str) -> None:
-    least = {"kid": 2, "pr": PR_NEIGHBOURS + 1, "dc": DC_NEIGHBOURS + 1}[metric]
+    least = _NEED_FEATURES[metric]
     if len(reference.kept) < least:
         raise UsageError(
             f"{reference.source} has the features of {len(reference.kept)} images, {metric} needs "

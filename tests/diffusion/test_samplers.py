@@ -26,7 +26,7 @@ from adm_cli.diffusion.multistep import (
     unipc_sample,
 )
 from adm_cli.diffusion.process import rescaled
-from adm_cli.diffusion.samplers import SAMPLERS, ddim_reverse, ddim_sample, ddpm_sample
+from adm_cli.diffusion.samplers import SAMPLERS, SAMPLERS_WITH_ETA, ddim_reverse, ddim_sample
 from adm_cli.diffusion.schedule import NoiseSchedule
 from adm_cli.diffusion.steps import SampleStep
 from adm_cli.pictures.images import to_uint8
@@ -246,19 +246,13 @@ def normal(shape: tuple[int, ...], seed: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "ddpm",
-        "ddim",
-        "ddim_eta1",
-        "dpm_solver",
-        "dpm_solver_eta1",
-        "dpm_solver_3m",
-        "unipc",
-        "heun",
-    ],
-)
+EVERY: dict[str, Any] = {
+    **SAMPLERS,
+    **{f"{name}, eta 1": partial(SAMPLERS[name], eta=1.0) for name in SAMPLERS_WITH_ETA},
+}
+
+
+@pytest.mark.parametrize("name", EVERY)
 @pytest.mark.parametrize("schedule_name", ["linear", "cosine"])
 def test_true_score_gives_the_true_distribution(name: str, schedule_name: str) -> None:
     """A Gaussian with its exact score: every sampler must draw that Gaussian."""
@@ -269,17 +263,7 @@ def test_true_score_gives_the_true_distribution(name: str, schedule_name: str) -
     def noise(_i: int, like: Tensor) -> Tensor:
         return torch.randn(like.shape, generator=generator, dtype=like.dtype)
 
-    sampler: Any = {
-        "ddpm": ddpm_sample,
-        "ddim": ddim_sample,
-        "ddim_eta1": partial(ddim_sample, eta=1.0),
-        "dpm_solver": dpm_solver_sample,
-        "dpm_solver_eta1": partial(dpm_solver_sample, eta=1.0),
-        "dpm_solver_3m": dpm_solver_3m_sample,
-        "unipc": unipc_sample,
-        "heun": heun_sample,
-    }[name]
-    *_, last = sampler(
+    *_, last = EVERY[name](
         gaussian_eps(schedule, mean, variance),
         schedule,
         normal(shape, 0),
