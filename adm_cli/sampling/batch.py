@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from adm_cli.diffusion.finite import finite_images
 from adm_cli.errors import NotFiniteError
-from adm_cli.pictures.images import Pixels, to_uint8
+from adm_cli.pictures.images import Pixels, encode_image, make_grid, to_uint8
 
 OVERFLOW_ADVICE = (
     "the model or its guidance gave NaN or infinite values; try a scale nearer 0, --dtype float32, "
@@ -38,6 +39,14 @@ class ImageBatch:
         """Image ``i``, uint8 [H, W, 3]; None where it is not finite."""
         pixels: Pixels = self.images[i].numpy()
         return pixels if self.finite[i] else None
+
+    def pil(self) -> list[Image.Image]:
+        """Each image for Pillow, RGB."""
+        return [Image.fromarray(pixels) for pixels in self.images.numpy()]
+
+    def _repr_png_(self) -> bytes:
+        """All of them in a grid: what a notebook shows."""
+        return encode_image(make_grid(self.images.numpy()), ".png", None)
 
     def not_finite(self) -> list[str]:
         """In words, which images are not."""
