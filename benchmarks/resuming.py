@@ -4,7 +4,8 @@
     python benchmarks/resuming.py 1000000 --lines
 
 Makes a folder of that many images, all the same bytes, and goes on with it; ``--lines`` reads the
-manifest alone. Prints processor seconds, imports included, and the most memory that was used.
+manifest alone. Prints processor seconds, imports included, and the most memory that was used;
+variables that change Python (PYTHONUNBUFFERED and the like) count for nothing.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def measure(code: str, *arguments: str) -> None:
     """Processor time and memory of a process."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True
+        [sys.executable, "-E", "-c", code, *arguments], capture_output=True, text=True, check=True
     )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
@@ -71,7 +72,7 @@ def main() -> None:
         wanted = ("sample", *OPTIONS, "--total", str(asked.images), "--out", str(folder))
         count = min(asked.images, 999_999)  # of shards; the last one begins the run
         subprocess.run(
-            [sys.executable, "-c", RESUME, *wanted, "--shard", f"{count}/{count}"],
+            [sys.executable, "-E", "-c", RESUME, *wanted, "--shard", f"{count}/{count}"],
             capture_output=True, check=True,
         )  # fmt: skip
         run = RunFolder(folder).read()

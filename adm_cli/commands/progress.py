@@ -43,9 +43,9 @@ class Progress:
     counted; elsewhere there is a line every ten seconds.
     """
 
-    def __init__(self, *, quiet: bool, below: Callable[[], RenderableType] | None = None) -> None:
-        """``below`` is what a terminal shows under the bar."""
-        self.quiet, self.below = quiet, below
+    def __init__(self, *, quiet: bool) -> None:
+        self.quiet = quiet
+        self.below: Callable[[], RenderableType] | None = None  # shown under a terminal's bar
         self.transfer: Transfer | None = None  # the latest
         self.so_far: Any = None  # the result of what is done
         self.sight: Sight | None = None
