@@ -39,7 +39,7 @@ class CheckpointError(AdmError):
 
 
 class MissingWeightsError(AdmError):
-    published = False  # whether `adm fetch` brings them
+    published: tuple[str, ...] = ()  # those that `adm fetch` brings
 
 
 class DownloadError(AdmError):

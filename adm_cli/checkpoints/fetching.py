@@ -255,30 +255,6 @@ def fetch(
     return found
 
 
-def fetch_missing(
-    model: AnyPath,
-    classifier: AnyPath | None = None,
-    upsampler: AnyPath | None = None,
-    *,
-    guided: bool = True,
-    on_event: OnEvent = ignore,
-) -> list[Fetched]:
-    """Brings what is published, needed to draw and not here: as `sources.find_sources` has it.
-
-    Files, embedded models and unknown names are passed over. Raises as `fetch`.
-    """
-    preset = next((row for row in PRESETS if str(model) in (row.name, row.model)), None)
-    needed = [str(model), str(classifier), str(upsampler)]
-    if preset is not None:
-        needed += preset.checkpoints if preset.name == str(model) else [str(preset.classifier)]
-        if not guided or classifier is not None:
-            needed = [name for name in needed if name != preset.classifier or name == classifier]
-    published = {row.name: row for row in CHECKPOINTS if not row.embedded}
-    names = [name for name in dict.fromkeys(needed) if name in published]
-    lacking = [name for name in names if not checkpoint_path(published[name]).is_file()]
-    return fetch(lacking, on_event=on_event) if lacking else []
-
-
 def _watch(item: Item, on_event: OnEvent) -> Watch:
     return Watch(
         lambda text: on_event(Note(text)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -84,13 +84,24 @@ def find_weights(name: str | Path) -> ModelFile:
         raise UsageError(
             f"{text!r:.80} is neither a preset nor a file{hint} (adm models lists the presets)"
         )
+    check_here([text])
     row = find_checkpoint(text if text in checkpoints else models[text])
-    path = checkpoint_path(row)
-    if not path.is_file():
-        error = MissingWeightsError(_how_to_get(row, text, path))
-        error.published = not row.embedded
+    return read_model_file(checkpoint_path(row))
+
+
+def check_here(names: Sequence[str]) -> None:
+    """Raises MissingWeightsError, which names them all, where known weights are not here.
+
+    ``names`` are presets, whose models are meant, checkpoints, and others, which are passed over.
+    """
+    models = {row.name: row.model for row in PRESETS}
+    known = {row.name: row for row in CHECKPOINTS}
+    rows = {name: known[n] for name in names if (n := models.get(name, name)) in known}
+    lacking = {name: row for name, row in rows.items() if not checkpoint_path(row).is_file()}
+    for name, row in lacking.items():
+        error = MissingWeightsError(_how_to_get(row, name, checkpoint_path(row)))
+        error.published = tuple(r.name for r in lacking.values() if not r.embedded)
         raise error
-    return read_model_file(path)
 
 
 def _how_to_get(row: Checkpoint, asked: str, path: Path) -> str:
@@ -177,10 +188,12 @@ def load_inception(
     if not os.path.isfile(file):
         if path is not None:
             raise UsageError(f"no such file: {path}")
-        raise MissingWeightsError(
+        error = MissingWeightsError(
             f"the Inception weights are not on this machine ({file}): run adm fetch inception, or "
             f"pass --inception FILE, or --features classifier for distances that need no download"
         )
+        error.published = (INCEPTION.name,)
+        raise error
     counters = "num_batches_tracked"  # of the batch norms' training; some copies have none
     digest = file_sha256(file)
     state = read_original(file, ignore=counters)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adm_cli.checkpoints.format import ModelFile, ModelInfo
-from adm_cli.checkpoints.loading import find_weights
+from adm_cli.checkpoints.loading import check_here, find_weights
 from adm_cli.checkpoints.presets import ENLARGEMENTS, PRESETS, Preset
 from adm_cli.config import UNetConfig
 from adm_cli.errors import UsageError
@@ -55,14 +55,16 @@ def find_sources(
     as `loading.find_weights`, and UsageError where the two do not belong together.
     """
     preset = next((row for row in PRESETS if str(model) in (row.name, row.model)), None)
+    name: str | Path | None = classifier
+    if name is None and preset is not None:
+        name = preset.classifier
+    needed = (model, name if guided else None, weak)
+    check_here([str(one) for one in needed if one is not None])
     model_file = find_weights(model)
     if model_file.info.kind != "diffusion":
         raise UsageError(
             f"{model} holds a {model_file.info.kind} model, expected a diffusion model for --model"
         )
-    name: str | Path | None = classifier
-    if name is None and preset is not None:
-        name = preset.classifier
     classifier_file = find_weights(name) if guided and name is not None else None
     sources = Sources(
         preset.name if preset else model_file.name,

@@ -2,19 +2,48 @@
 
 from __future__ import annotations
 
+import functools
 import sys
+from collections.abc import Callable
+from typing import Any
 
 from adm_cli.commands import console
-from adm_cli.commands.show import Show
+from adm_cli.commands.progress import Progress
 from adm_cli.errors import MissingWeightsError
 
 
-def agrees_to_fetch(show: Show, error: MissingWeightsError) -> bool:
-    """Whether somebody is there who wants missing weights fetched now; else nothing is asked."""
-    if not error.published or show.json or show.quiet or not console.on_terminal():
+def offers_to_fetch(command: Callable[..., None]) -> Callable[..., None]:
+    """A command that begins again once published weights, which it lacks, were fetched.
+
+    Somebody who is there is asked; else, or if nobody wants it, the error is raised.
+    """
+
+    @functools.wraps(command)
+    def run(**options: Any) -> None:
+        silent = options.get("quiet") or options.get("json") or options.get("dry_run")
+        while True:
+            try:
+                command(**options)
+                return
+            except MissingWeightsError as error:
+                if silent or not error.published or not _agrees(str(error)):
+                    raise
+                _fetch(error.published)
+
+    return run
+
+
+def _agrees(text: str) -> bool:
+    if not (console.on_terminal() and sys.stdin.isatty() and console.err.is_terminal):
         return False
-    if not (sys.stdin.isatty() and console.err.is_terminal):
-        return False
-    show.note(str(error))
+    console.note(text)
     console.err.print("adm: fetch them now, and go on? [y/N] ", end="", markup=False)
     return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def _fetch(names: tuple[str, ...]) -> None:
+    from adm_cli.checkpoints.fetching import fetch
+
+    progress = Progress(quiet=False)
+    with progress.show():
+        fetch(names, on_event=progress)

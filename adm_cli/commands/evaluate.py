@@ -141,6 +141,7 @@ def evaluate(
         typer.Option("--out", "-o", help="Also write the table to this .csv or .json."),
     ] = None,
     overwrite: options.Overwrite = False,
+    fetch: options.Fetch = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what it would cost, and measure nothing.")
     ] = False,
@@ -163,7 +164,7 @@ def evaluate(
             inception=inception, half=half, resize=resize, value_range=value_range, model=model,
             classifier=classifier, class_=class_, num=num, scale=scale, cfg=cfg, sampler=sampler,
             steps=steps, seed=seed, batch_size=batch_size, device=device, out=out,
-            overwrite=overwrite, dry_run=dry_run, on_event=progress,
+            overwrite=overwrite, fetch=fetch, dry_run=dry_run, on_event=progress,
         )  # fmt: skip
     if dry_run:
         show_costs(found.facts, json=json)

@@ -52,6 +52,7 @@ def evaluate_classifier(
         typer.Option("--out", "-o", help="Folder for tables (CSV, JSON) and a plot."),
     ] = None,
     overwrite: options.Overwrite = False,
+    fetch: options.Fetch = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -69,7 +70,7 @@ def evaluate_classifier(
                 data, classifier=classifier, num=num, timesteps=timesteps, at=at, labels=labels,
                 value_range=value_range, class_=class_, seed=seed, batch_size=batch_size,
                 skip_bad=skip_bad, device=device, dtype=dtype, plain=plain, out=out,
-                overwrite=overwrite, on_event=progress,
+                overwrite=overwrite, fetch=fetch, on_event=progress,
             )  # fmt: skip
     finally:  # also when interrupted: what was computed is shown, and called a part
         found = found or progress.so_far

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -41,6 +42,7 @@ from adm_cli.commands import (
     verify,
     words,
 )
+from adm_cli.commands.asking import offers_to_fetch
 from adm_cli.commands.loading import loads_torch
 from adm_cli.errors import AdmError
 
@@ -54,27 +56,34 @@ app = typer.Typer(
     "2 wrong usage; stopped by a signal 130 (Ctrl-C), 143 (SIGTERM), 129 (SIGHUP), with what was "
     "done kept. ADM_DEBUG=1 shows tracebacks.",
 )
-app.command("sample")(loads_torch(sample.sample))
-app.command("upsample")(loads_torch(upsample.upsample))
-app.command("sweep")(loads_torch(sweep.sweep))
-app.command("train-diffusion")(loads_torch(train.train_diffusion))
-app.command("train-classifier")(loads_torch(train.train_classifier))
-app.command("train-upsampler")(loads_torch(train.train_upsampler))
+
+
+def needs_weights(command: Callable[..., None]) -> Callable[..., None]:
+    """A command that computes with models, which may have to be fetched first."""
+    return loads_torch(offers_to_fetch(command))
+
+
+app.command("sample")(needs_weights(sample.sample))
+app.command("upsample")(needs_weights(upsample.upsample))
+app.command("sweep")(needs_weights(sweep.sweep))
+app.command("train-diffusion")(needs_weights(train.train_diffusion))
+app.command("train-classifier")(needs_weights(train.train_classifier))
+app.command("train-upsampler")(needs_weights(train.train_upsampler))
 app.command("models")(loads_torch(models.models))
 app.command("classes")(classes.classes)
 app.command("info")(loads_torch(info.info))
-app.command("repro")(loads_torch(repro.repro))
+app.command("repro")(needs_weights(repro.repro))
 app.command("fetch")(loads_torch(fetch.fetch))
-app.command("nll")(loads_torch(nll.nll))
-app.command("evaluate-classifier")(loads_torch(evaluate_classifier.evaluate_classifier))
-app.command("evaluate")(loads_torch(evaluate.evaluate))
-app.command("reference")(loads_torch(reference.reference))
+app.command("nll")(needs_weights(nll.nll))
+app.command("evaluate-classifier")(needs_weights(evaluate_classifier.evaluate_classifier))
+app.command("evaluate")(needs_weights(evaluate.evaluate))
+app.command("reference")(needs_weights(reference.reference))
 app.command("verify")(loads_torch(verify.verify))
 app.command("merge")(loads_torch(merge.merge))
 app.command("gallery")(loads_torch(gallery.gallery))
 app.command("convert")(loads_torch(convert.convert))
-app.command("export")(loads_torch(export.export))
-app.command("bench")(loads_torch(bench.bench))
+app.command("export")(needs_weights(export.export))
+app.command("bench")(needs_weights(bench.bench))
 app.command("cache")(loads_torch(cache.cache))
 app.command("doctor")(loads_torch(doctor.doctor))
 app.command("help")(help.help_)

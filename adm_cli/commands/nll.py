@@ -50,6 +50,7 @@ def nll(
         ),
     ] = None,
     overwrite: options.Overwrite = False,
+    fetch: options.Fetch = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what it would cost, and measure nothing.")
     ] = False,
@@ -81,7 +82,7 @@ def nll(
                 data, model=model, num=num, steps=steps, labels=labels, value_range=value_range,
                 class_=class_, seed=seed, batch_size=batch_size, skip_bad=skip_bad, clip=clip,
                 device=device, dtype=dtype, plain=plain, out=out, overwrite=overwrite,
-                on_event=progress,
+                fetch=fetch, on_event=progress,
             )  # fmt: skip
     finally:  # also when interrupted: what was computed is shown, and called a part
         found = found or progress.so_far

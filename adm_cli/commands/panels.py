@@ -11,7 +11,7 @@ _GUIDANCE = (
     "guide_every cfg cfg_interval weak_model weak_scale"
 )
 _SAMPLER = "sampler steps spacing eta clip eps_scale threshold temperature"
-_MACHINE = "batch_size device dtype plain workers shard"
+_MACHINE = "batch_size device dtype plain workers shard fetch"
 _OUTPUT = "format grid gallery animate overwrite dry_run json quiet"
 
 # By command: its usual options, in this order, then panels. What is named nowhere keeps its own
@@ -24,7 +24,7 @@ PANELS: dict[str, dict[str, str]] = {
         "Sampler": _SAMPLER,
         "Second stage": "upsampler no_upsample keep_base upsample_sampler upsample_steps "
         "upsample_project upsample_noise upsample_temperature",
-        "Machine": f"{_MACHINE} fetch",
+        "Machine": _MACHINE,
         "Output": _OUTPUT,
     },
     "upsample": {
@@ -41,7 +41,7 @@ PANELS: dict[str, dict[str, str]] = {
         "Of all cells": "eta guide_interval cfg_interval entropy_scaling classifier weak_model",
         "Images": "num total seed",
         "Scores": "ref metrics features inception",
-        "Machine": "batch_size device dtype clip",
+        "Machine": "batch_size device dtype clip fetch",
         "Output": f"rows {_OUTPUT}",
     },
     "evaluate": {
@@ -66,7 +66,7 @@ PANELS: dict[str, dict[str, str]] = {
     },
     "reference": {
         USUAL: "out features resize device batch_size",
-        "More": "inception value_range overwrite json quiet",
+        "More": "inception value_range fetch overwrite json quiet",
     },
     "fetch": {
         USUAL: "source offline overwrite dry_run keep_original",

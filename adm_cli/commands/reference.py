@@ -27,6 +27,7 @@ def reference(
     batch_size: options.FeatureBatch = None,
     device: options.Device = "auto",
     overwrite: options.Overwrite = False,
+    fetch: options.Fetch = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -43,7 +44,7 @@ def reference(
         made = measure(
             data, out=out, features=features, inception=inception, resize=resize,
             value_range=value_range, batch_size=batch_size, device=device, overwrite=overwrite,
-            on_event=progress,
+            fetch=fetch, on_event=progress,
         )  # fmt: skip
     if json:
         console.print_json(made.to_json())

@@ -47,6 +47,7 @@ def repro(
         Optional[Path], typer.Option("--output", "-o", help="Also write the new picture here.")
     ] = None,
     weak_model: options.WeakModel = None,
+    fetch: options.Fetch = False,
     json: options.Json = False,
 ) -> None:
     """Make a picture again and say whether it is identical, and if not what differs.

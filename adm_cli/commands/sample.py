@@ -7,10 +7,9 @@ from typing import Annotated, Optional
 
 import typer
 
-from adm_cli.commands import asking, completing, ending, options
+from adm_cli.commands import completing, ending, options
 from adm_cli.commands import show as showing
 from adm_cli.config import DEFAULT_MODEL, DEFAULT_NUM
-from adm_cli.errors import MissingWeightsError
 
 
 def sample(
@@ -179,12 +178,7 @@ def sample(
 
     quiet = quiet or not options.speaks()
     with showing.Show(json=json, quiet=quiet, images=format != "npz") as show:
-        try:
-            done = draw_images(**asked, on_event=show)
-        except MissingWeightsError as error:
-            if fetch or dry_run or not asking.agrees_to_fetch(show, error):
-                raise
-            done = draw_images(**{**asked, "fetch": True}, on_event=show)
+        done = draw_images(**asked, on_event=show)
         if not dry_run:
             ending.end_run(show, done, grid=grid)
     if dry_run:

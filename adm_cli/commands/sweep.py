@@ -126,6 +126,7 @@ def sweep(
         ),
     ] = None,
     overwrite: options.Overwrite = False,
+    fetch: options.Fetch = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="List the cells and their cost, and draw nothing.")
     ] = False,

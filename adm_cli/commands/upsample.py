@@ -85,6 +85,7 @@ def upsample(
     animate: options.Animate = None,
     gallery: options.Gallery = False,
     overwrite: options.Overwrite = False,
+    fetch: options.Fetch = False,
     dry_run: options.DryRun = False,
     json: options.Json = False,
     quiet: options.Quiet = False,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from adm_cli.checkpoints.supplying import supplied
 from adm_cli.devices import choose_device
 from adm_cli.errors import UsageError
 from adm_cli.events import AnyPath, Count, OnEvent, as_words, ignore
@@ -83,6 +84,7 @@ def _stored(path: Path, resize: tuple[int, int] | None, values: str | None) -> S
     return Stored(str(path), images, [*remarks, *images.notes])
 
 
+@supplied
 def evaluate(
     samples: AnyPath | None = None,
     *,
@@ -112,6 +114,7 @@ def evaluate(
     device: str = "auto",
     out: AnyPath | None = None,
     overwrite: bool = False,
+    fetch: bool = False,
     dry_run: bool = False,
     on_event: OnEvent = ignore,
 ) -> Evaluation:

@@ -15,6 +15,7 @@ from typing import Any
 from adm_cli.checkpoints.format import ModelFile
 from adm_cli.checkpoints.loading import find_weights, hasten_on_cpu, load_model
 from adm_cli.checkpoints.presets import PRESETS
+from adm_cli.checkpoints.supplying import supplied
 from adm_cli.devices import choose_device, choose_dtype
 from adm_cli.errors import AdmError, UsageError
 from adm_cli.events import (
@@ -55,6 +56,7 @@ class ClassifierFindings:
         return self.report.timestep_rows()
 
 
+@supplied
 def evaluate_classifier(
     data: AnyPath | Sequence[AnyPath],
     *,
@@ -73,6 +75,7 @@ def evaluate_classifier(
     plain: bool = False,
     out: AnyPath | None = None,
     overwrite: bool = False,
+    fetch: bool = False,
     on_event: OnEvent = ignore,
 ) -> ClassifierFindings:
     """Accuracy, calibration and confusions of a classifier of noisy pictures, by noise level.

@@ -18,6 +18,7 @@ import torch
 
 from adm_cli.checkpoints.format import ModelFile, read_tensors, write_tensors
 from adm_cli.checkpoints.loading import find_weights, hasten_on_cpu, load_model
+from adm_cli.checkpoints.supplying import supplied
 from adm_cli.config import UNetConfig
 from adm_cli.devices import choose_device, choose_dtype
 from adm_cli.diffusion.schedule import NoiseSchedule
@@ -113,6 +114,7 @@ class Measurement:
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
+@supplied
 def nll(
     data: AnyPath | Sequence[AnyPath],
     *,
@@ -131,6 +133,7 @@ def nll(
     plain: bool = False,
     out: AnyPath | None = None,
     overwrite: bool = False,
+    fetch: bool = False,
     on_event: OnEvent = ignore,
 ) -> Likelihood:
     """Bits per dimension of pictures under a diffusion model: the variational bound.

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from adm_cli.checkpoints.supplying import supplied
 from adm_cli.errors import OutputError, UsageError
 from adm_cli.events import AnyPath, Count, Note, OnEvent, ignore
 from adm_cli.files.disk import check_writable
@@ -37,6 +38,7 @@ class ReferenceFile:
         return {"path": str(self.path), **facts, "content_sha256": self.content_sha256}
 
 
+@supplied
 def reference(
     data: AnyPath,
     *,
@@ -48,6 +50,7 @@ def reference(
     batch_size: int | None = None,
     device: str = "auto",
     overwrite: bool = False,
+    fetch: bool = False,
     on_event: OnEvent = ignore,
 ) -> ReferenceFile:
     """Measures a set of images once and writes ``out``, a .safetensors.

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from adm_cli.checkpoints.sources import Sources
+from adm_cli.checkpoints.supplying import supplied
 from adm_cli.devices import choose_device, use_threads
 from adm_cli.errors import AdmError, NotFiniteError, RunError, UsageError
 from adm_cli.events import AnyPath, Note, OnEvent
@@ -74,6 +75,7 @@ class Reproduction:
         return {**{name: getattr(self, name) for name in names}, "verified": dict(self.verified)}
 
 
+@supplied
 def repro(
     picture: AnyPath,
     model: AnyPath | None = None,
@@ -83,6 +85,7 @@ def repro(
     device: str | None = None,
     output: AnyPath | None = None,
     weak_model: AnyPath | None = None,
+    fetch: bool = False,
     *,
     on_event: OnEvent | None = None,
 ) -> Reproduction:

@@ -6,13 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from adm_cli.checkpoints.fetching import fetch_missing
 from adm_cli.checkpoints.sources import Sources, find_sources
+from adm_cli.checkpoints.supplying import supplied
 from adm_cli.config import DEFAULT_MODEL, SamplingConfig
 from adm_cli.devices import choose_device
 from adm_cli.diffusion.modifiers import modified
 from adm_cli.errors import UsageError
-from adm_cli.events import AnyPath, Note, OnEvent, as_words, ignore
+from adm_cli.events import AnyPath, Note, OnEvent, as_words
 from adm_cli.sampling.arguments import Classes, Seeds, comma_list, path_or_none
 from adm_cli.sampling.defaults import remarks, taken_from
 from adm_cli.sampling.images import Images
@@ -44,6 +44,7 @@ from adm_cli.sampling.settings import (
 from adm_cli.sampling.start import classes_lines, machine_line
 
 
+@supplied
 def sample(
     model: AnyPath | None = None,
     classifier: AnyPath | None = None,
@@ -129,8 +130,6 @@ def sample(
     lines = _class_list(path_or_none(classes_file), classes, texts, total)
     guided = scale != 0 or any(line.scale for line in lines)
     weak = choose_weak(weak_model, [weak_scale])
-    if fetch and not dry_run:
-        fetch_missing(model, classifier, upsampler, guided=guided, on_event=on_event or ignore)
     sources = find_sources(model, classifier, guided=guided, weak=weak)
     outputs = choose_outputs(
         path_or_none(out), format, grid, path_or_none(animate), gallery, overwrite, part.shard

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from adm_cli.checkpoints.sources import Sources, find_sources
+from adm_cli.checkpoints.supplying import supplied
 from adm_cli.config import DEFAULT_ROWS
 from adm_cli.devices import choose_device
 from adm_cli.diffusion.modifiers import modified, read_modifier
@@ -59,6 +60,7 @@ class SweepResult:
     rows: Sequence[TableRow]
 
 
+@supplied
 def sweep(
     model: AnyPath = "tiny",
     classifier: AnyPath | None = None,
@@ -96,6 +98,7 @@ def sweep(
     clip: bool = True,
     out: AnyPath | None = None,
     overwrite: bool = False,
+    fetch: bool = False,
     dry_run: bool = False,
     *,
     on_event: OnEvent | None = None,

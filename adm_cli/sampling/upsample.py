@@ -10,6 +10,7 @@ from typing import Any
 
 from adm_cli.checkpoints.presets import CHECKPOINTS
 from adm_cli.checkpoints.sources import Sources, find_upsampler
+from adm_cli.checkpoints.supplying import supplied
 from adm_cli.config import UNetConfig
 from adm_cli.devices import choose_device
 from adm_cli.diffusion.modifiers import modified
@@ -35,6 +36,7 @@ from adm_cli.sampling.settings import (
 from adm_cli.sampling.start import machine_line
 
 
+@supplied
 def upsample(
     inputs: AnyPath | Sequence[AnyPath],
     model: AnyPath | None = None,
@@ -62,6 +64,7 @@ def upsample(
     animate: AnyPath | None = None,
     gallery: bool = False,
     overwrite: bool = False,
+    fetch: bool = False,
     dry_run: bool = False,
     *,
     on_event: OnEvent | None = None,
