@@ -131,7 +131,8 @@ def test_public_functions_are_documented() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["--version"], ["classes", "retriever"], ["help", "--json"]]
+    "arguments",
+    [["--help"], ["--version"], ["classes", "retriever"], ["help", "--json"], ["models"]],
 )
 def test_quick_commands_do_not_load_torch(arguments: list[str]) -> None:
     code = (

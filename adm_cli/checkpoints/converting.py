@@ -21,13 +21,13 @@ from adm_cli.checkpoints.format import (
 from adm_cli.checkpoints.loading import (
     Shapes,
     axis_length,
-    checkpoint_path,
     describe_mismatch,
     expected_shapes,
     explain_mismatch,
     kind_of_tensors,
 )
 from adm_cli.checkpoints.originals import Weights, read_weights
+from adm_cli.checkpoints.places import checkpoint_path
 from adm_cli.checkpoints.presets import CHECKPOINTS, Checkpoint, find_checkpoint
 from adm_cli.classes.imagenet import imagenet_names
 from adm_cli.config import ClassifierConfig, DiffusionConfig, UNetConfig

@@ -36,8 +36,9 @@ from adm_cli.checkpoints.fetched import (
 )
 from adm_cli.checkpoints.format import read_model_file, verify_content
 from adm_cli.checkpoints.http import clean
-from adm_cli.checkpoints.loading import checkpoint_path, expected_shapes
+from adm_cli.checkpoints.loading import expected_shapes
 from adm_cli.checkpoints.partial import partial_bytes
+from adm_cli.checkpoints.places import checkpoint_path
 from adm_cli.checkpoints.presets import (
     CHECKPOINTS,
     INCEPTION,

@@ -17,6 +17,7 @@ from adm_cli.checkpoints.format import (
     read_model_file,
     read_original,
 )
+from adm_cli.checkpoints.places import checkpoint_path
 from adm_cli.checkpoints.presets import (
     CHECKPOINTS,
     INCEPTION,
@@ -36,7 +37,7 @@ from adm_cli.errors import (
     did_you_mean,
 )
 from adm_cli.evaluation.inception import InceptionV3
-from adm_cli.files.disk import inception_path, models_folder, weights_folder
+from adm_cli.files.disk import inception_path
 from adm_cli.flags.given import Kind
 from adm_cli.models.classifier import NoisyClassifier
 from adm_cli.models.fast import can_pack, hasten
@@ -58,12 +59,6 @@ def expected_shapes(config: UNetConfig | ClassifierConfig) -> dict[str, tuple[in
     with torch.device("meta"):
         model = build_model(config)
     return {name: tuple(value.shape) for name, value in model.state_dict().items()}
-
-
-def checkpoint_path(row: Checkpoint) -> Path:
-    """Where a known checkpoint's weights are, or would be."""
-    folder = weights_folder() if row.embedded else models_folder()
-    return folder / f"{row.name}.safetensors"
 
 
 def find_weights(name: str | Path) -> ModelFile:

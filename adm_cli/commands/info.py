@@ -10,6 +10,7 @@ import typer
 
 from adm_cli.checkpoints.presets import CHECKPOINTS, PRESETS
 from adm_cli.commands import console, options
+from adm_cli.commands.loading import load_torch
 from adm_cli.commands.recipe_lines import recipe_lines
 from adm_cli.errors import AdmError, UsageError
 
@@ -32,7 +33,7 @@ def info(
     json: options.Json = False,
 ) -> None:
     """Show what made a picture, or what a weights file or folder holds."""
-    facts = _facts(file, verify=verify)
+    facts = _facts(file, verify=verify, silent=json)
     if json:
         console.print_json(facts)
         return
@@ -43,22 +44,23 @@ def info(
         console.out.print(line, markup=False)
 
 
-def _facts(name: str, *, verify: bool) -> dict[str, Any]:
+def _facts(name: str, *, verify: bool, silent: bool) -> dict[str, Any]:
     path = Path(name)
     suffix = path.suffix.lower()
     known = {row.name for row in PRESETS} | {row.name for row in CHECKPOINTS}
     weights_or_picture = suffix in (".safetensors", ".pt", ".png", ".webp")
     if name and name not in known and os.path.isdir(path) and not weights_or_picture:
-        return _folder_facts(path)
+        return _folder_facts(path, silent=silent)
     if path.name in _RECORDS and os.path.isfile(path):
-        return _folder_facts(path.parent)
+        return _folder_facts(path.parent, silent=silent)
     if suffix in (".npz", ".npy"):
         raise UsageError(
             f"{path}: adm info shows weights files and pictures, not {suffix[1:]}, which "
             f"adm evaluate and adm upsample read"
         )
     if suffix in (".png", ".webp") or _begins_as_picture(path):
-        return _picture_facts(path)
+        return _picture_facts(path, silent=silent)
+    load_torch(silent=silent)
     return _file_facts(name, verify=verify)
 
 
@@ -71,7 +73,7 @@ def _begins_as_picture(path: Path) -> bool:
     return is_picture(read_start(path))
 
 
-def _picture_facts(path: Path) -> dict[str, Any]:
+def _picture_facts(path: Path, *, silent: bool) -> dict[str, Any]:
     """The recipe of a picture, or what a film says of itself."""
     from adm_cli.files.foreign import describe_picture
     from adm_cli.pictures.images import open_picture, read_description
@@ -81,7 +83,7 @@ def _picture_facts(path: Path) -> dict[str, Any]:
         _, recipe = open_picture(path)
     else:
         recipe = read_description(path)
-    if recipe is None and (sheet := _sheet_facts(path)):
+    if recipe is None and (sheet := _sheet_facts(path, silent=silent)):
         return sheet
     if recipe is None:
         kind = "" if found is None else " ({}, {}x{} pixels)".format(*found)
@@ -89,23 +91,21 @@ def _picture_facts(path: Path) -> dict[str, Any]:
     return recipe
 
 
-def _sheet_facts(path: Path) -> dict[str, Any]:
+def _sheet_facts(path: Path, *, silent: bool) -> dict[str, Any]:
     """What the folder says whose pictures a sheet shows: of a run, a sweep, or a training."""
     place = path.parent.parent if path.parent.name == "samples" else path.parent
     if not any((place / name).is_file() for name in _RECORDS):
         return {}
-    facts = _folder_facts(place)
+    facts = _folder_facts(place, silent=silent)
     return {"file": str(path), **facts, "kind": f"sheet of a {facts['kind']}"}
 
 
-def _folder_facts(path: Path) -> dict[str, Any]:
+def _folder_facts(path: Path, *, silent: bool) -> dict[str, Any]:
     """What the folder of a run, a sweep or a training holds."""
     from adm_cli.sampling.folder import RunFolder
     from adm_cli.sampling.run import environment, settings
-    from adm_cli.sampling.sweep_folder import SweepFolder
-    from adm_cli.training.runs import TrainingFolder
 
-    run, sweep, training = RunFolder(path), SweepFolder(path), TrainingFolder(path)
+    run = RunFolder(path)
     if run.exists():
         what = run.read()
         facts = settings(what)
@@ -117,6 +117,11 @@ def _folder_facts(path: Path) -> dict[str, Any]:
             **facts,
             "environment": environment(what),
         }
+    load_torch(silent=silent)
+    from adm_cli.sampling.sweep_folder import SweepFolder
+    from adm_cli.training.runs import TrainingFolder
+
+    sweep, training = SweepFolder(path), TrainingFolder(path)
     if sweep.exists():
         results = sweep.read()
         return {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -17,15 +18,15 @@ def loads_torch(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def run(**options: Any) -> None:
-        silent = options.get("quiet") or options.get("json")
-        if not silent and console.err.is_terminal and "torch" not in sys.modules:
-            with Progress(quiet=False) as progress:
-                progress(Doing("adm: loading torch"))
-                _load()
+        load_torch(silent=bool(options.get("quiet") or options.get("json")))
         command(**options)
 
     return run
 
 
-def _load() -> None:
-    import torch  # noqa: F401
+def load_torch(*, silent: bool) -> None:
+    """Torch is there afterwards; on a terminal, unless ``silent``, it says what takes so long."""
+    if not silent and console.err.is_terminal and "torch" not in sys.modules:
+        with Progress(quiet=False) as progress:
+            progress(Doing("adm: loading torch"))
+            importlib.import_module("torch")

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from adm_cli.checkpoints.architectures import ABLATIONS
+from adm_cli.checkpoints.places import checkpoint_path
 from adm_cli.checkpoints.presets import (
     ENLARGEMENT_FACTOR,
     ENLARGEMENTS,
@@ -48,8 +49,6 @@ def models(
 
 
 def _row(preset: Preset) -> dict[str, Any]:
-    from adm_cli.checkpoints.loading import checkpoint_path
-
     rows = [find_checkpoint(name) for name in preset.checkpoints]
     missing = [row.name for row in rows if not checkpoint_path(row).is_file()]
     plain = preset.upsampler in ENLARGEMENTS

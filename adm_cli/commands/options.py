@@ -8,10 +8,11 @@ from typing import Annotated, Any, Optional
 
 import typer
 
+from adm_cli.checkpoints.places import checkpoint_path
 from adm_cli.checkpoints.presets import CHECKPOINTS, PRESETS
 from adm_cli.classes.imagenet import imagenet_classes
 from adm_cli.commands import completing
-from adm_cli.files.disk import models_folder, peek_classes, weights_folder
+from adm_cli.files.disk import peek_classes
 
 SAMPLERS = f"{', '.join(completing.SAMPLER_NAMES[:-1])} or {completing.SAMPLER_NAMES[-1]}"
 METRICS = f"{','.join(completing.METRIC_NAMES)}"
@@ -55,8 +56,7 @@ def model_classes(name: str) -> dict[int, str]:
     row = next((row for row in CHECKPOINTS if row.name == checkpoint), None)
     if row is None:
         return peek_classes(Path(name))
-    folder = weights_folder() if row.embedded else models_folder()
-    return peek_classes(folder / f"{row.name}.safetensors")
+    return peek_classes(checkpoint_path(row))
 
 
 Model = Annotated[

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from adm_cli import __version__
+from adm_cli.checkpoints.places import checkpoint_path
 from adm_cli.checkpoints.presets import CHECKPOINTS
 from adm_cli.errors import AdmError, CheckpointError
 from adm_cli.events import Doing, OnEvent, ignore
@@ -189,7 +190,7 @@ def _machine(report: Report) -> None:
 
 
 def _weights(report: Report, on_event: OnEvent) -> None:
-    from adm_cli.checkpoints.loading import checkpoint_path, find_weights
+    from adm_cli.checkpoints.loading import find_weights
 
     embedded = [checkpoint_path(row) for row in CHECKPOINTS if row.embedded]
     published = [row.name for row in CHECKPOINTS if not row.embedded]

@@ -15,17 +15,18 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
-from torch import Tensor
 
 from adm_cli.errors import AdmError
 from adm_cli.files.budget import parse_json
 from adm_cli.files.disk import atomic_write, open_file
+
+if TYPE_CHECKING:  # looking at a picture needs no torch
+    from torch import Tensor
 
 Recipe = Mapping[str, Any]
 Pixels = npt.NDArray[np.uint8]
@@ -38,7 +39,7 @@ _DESCRIPTION = 0x010E  # EXIF ImageDescription
 
 def to_uint8(x: Tensor) -> Tensor:
     """[N, C, H, W] in [-1, 1] to uint8 [N, H, W, C]; truncates, as the original does."""
-    return ((x + 1) * 127.5).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+    return ((x + 1) * 127.5).clamp(0, 255).byte().permute(0, 2, 3, 1).contiguous()
 
 
 def to_model_range(images: Tensor) -> Tensor:

@@ -6,7 +6,8 @@ import pytest
 
 from adm_cli.checkpoints.architectures import ABLATIONS
 from adm_cli.checkpoints.format import read_model_file, verify_content
-from adm_cli.checkpoints.loading import checkpoint_path, expected_shapes
+from adm_cli.checkpoints.loading import expected_shapes
+from adm_cli.checkpoints.places import checkpoint_path
 from adm_cli.checkpoints.presets import (
     CHECKPOINTS,
     ENLARGEMENTS,

@@ -11,7 +11,6 @@ from typing import Any, NoReturn
 
 import pytest
 
-import adm_cli.checkpoints.loading
 from adm_cli.doctor import examine as examining
 from adm_cli.doctor import selftest
 from adm_cli.doctor.examine import Report, examine
@@ -87,7 +86,7 @@ def test_embedded_weights_that_are_gone(
     report: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copy(weights_folder() / "tiny_classifier.safetensors", tmp_path)
-    monkeypatch.setattr(adm_cli.checkpoints.loading, "weights_folder", lambda: tmp_path)
+    monkeypatch.setattr("adm_cli.checkpoints.places.weights_folder", lambda: tmp_path)
     found = report(1)
     assert [w["ok"] for w in found["weights"]] == [False, True, False]
     assert "pip install --force-reinstall" in findings(found)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -188,3 +190,17 @@ def test_folders(draw: Run, adm: Run) -> None:
     done = adm("info", "empty")
     assert (done.code, done.out) == (2, "")
     assert "empty is a folder, and no run, sweep or training of adm" in done.err
+
+
+def test_pictures_and_runs_are_looked_at_without_torch(draw: Run) -> None:
+    """A process of its own, which is the only one without torch."""
+    made = draw("--class", "0", "--num", 1, "--quiet", "--out", "run").out.split()[0]
+    code = (
+        "import sys\nfrom adm_cli.commands.main import run\n"
+        f"assert run(['info', {made!r}]) == run(['info', 'run']) == 0\n"
+        "assert 'torch' not in sys.modules\n"
+        "assert run(['info', 'tiny']) == 0\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "run of adm sample" in done.stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import io
 import json
 import shutil
@@ -16,7 +17,6 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-import adm_cli.checkpoints.loading as loading_module
 from adm_cli.commands import console, loading
 from adm_cli.commands.main import app
 from adm_cli.files.disk import weights_folder
@@ -127,7 +127,7 @@ def test_a_terminal_is_told_where_and_what(draw: Run, monkeypatch: pytest.Monkey
 
 def test_all_commands_that_load_torch_say_so() -> None:
     silent = [c.name for c in app.registered_commands if not hasattr(c.callback, "__wrapped__")]
-    assert silent == ["classes", "help"]
+    assert silent == ["models", "classes", "info", "help"]  # info says so where it does
 
 
 @pytest.mark.parametrize(("options", "seen"), [({}, 1), ({"quiet": True}, 0), ({"json": True}, 0)])
@@ -138,7 +138,7 @@ def test_loading_torch_is_told(
     stream = io.StringIO()
     monkeypatch.setattr(console, "err", Console(file=stream, force_terminal=True, width=80))
     monkeypatch.delitem(sys.modules, "torch")
-    monkeypatch.setattr(loading, "_load", lambda: told.append("loaded"))
+    monkeypatch.setattr(importlib, "import_module", lambda name: told.append("loaded"))
     loading.loads_torch(lambda **given: told.append(str(given)))(**options)
     assert told == ["loaded"] * seen + [str(options)]
     assert ("loading torch" in stream.getvalue()) == bool(seen)
@@ -284,7 +284,7 @@ def test_scale_0_needs_no_classifier(
     weights = tmp_path / "weights"
     weights.mkdir()
     shutil.copy(weights_folder() / "tiny.safetensors", weights)
-    monkeypatch.setattr(loading_module, "weights_folder", lambda: weights)
+    monkeypatch.setattr("adm_cli.checkpoints.places.weights_folder", lambda: weights)
     options = (
         "sample",
         "--class",
