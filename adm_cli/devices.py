@@ -34,7 +34,8 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         raise UsageError(
-            f"unknown device {name!r}: expected auto, cpu, cuda, cuda:1 or mps"
+            f"unknown device {name!r}: expected auto (a GPU where there is one), cpu, cuda, "
+            f"cuda:1 or mps"
         ) from None
     if device.type == "cuda" and (not cuda or (device.index or 0) >= torch.cuda.device_count()):
         count = torch.cuda.device_count() if cuda else 0

@@ -62,8 +62,11 @@ class OutputError(AdmError):
     pass
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """``"; did you mean a, b?"`` for the nearest of ``known``, or an empty string."""
+def did_you_mean(word: str, known: Iterable[str], *, alike: float = 0.5) -> str:
+    """``"; did you mean a, b?"`` for the nearest of ``known``, or an empty string.
+
+    ``alike``: how near, from 0 to 1 (`difflib.SequenceMatcher.ratio`).
+    """
     lowered = {name.lower(): name for name in known}
-    near = difflib.get_close_matches(word.lower(), lowered, n=3, cutoff=0.5)
+    near = difflib.get_close_matches(word.lower(), lowered, n=3, cutoff=alike)
     return f"; did you mean {', '.join(lowered[name] for name in near)}?" if near else ""

@@ -7,26 +7,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+_RUN = "torchrun -m adm_cli before the command"
+_RUN_JSON = "--like PICTURE, which takes the settings of a picture"
 _IN_FILE = "in the weights file: leave it out"
 _ARCHITECTURE = ("--flags, with the original's flags in quotes", _IN_FILE)
+_GUIDANCE = ("--scale (of the classifier) or --cfg (classifier-free)", "--scale")
+_COUNT = ("--num (of each class) or --total", "--num")
+_SIZE = ("--size", "--upsampler (the model's file says the size)", _IN_FILE)
+_GOES_ON = ("--out, the folder of the run: the same command goes on",)
 _PICTURES = ("the argument without an option, a folder of pictures",)
 
 # Name in lower case with hyphens: what it is, by the first of which the command has all options.
 OTHER_OPTIONS: Mapping[str, tuple[str, ...]] = {
     "classifier-scale": ("--scale",),
-    "guidance-scale": ("--scale (of the classifier) or --cfg (classifier-free)", "--scale"),
-    "guidance": ("--scale (of the classifier) or --cfg (classifier-free)", "--scale"),
-    "guidance-strength": ("--scale (of the classifier) or --cfg (classifier-free)", "--scale"),
+    **dict.fromkeys(("guidance-scale", "guidance", "guidance-strength"), _GUIDANCE),
+    **dict.fromkeys(("guidance-weight", "guide-scale", "strength"), _GUIDANCE),
     "cfg-scale": ("--cfg",),
     "cfg-weight": ("--cfg",),
     "w": ("--cfg",),
     "num-samples": ("--total (--num counts those of each class)", "--num"),
     "num-images": ("--total (--num counts those of each class)", "--num"),
     "num-fid-samples": ("--total (--num counts those of each class)", "--num"),
-    "samples": ("--num (of each class) or --total", "--num"),
-    "n-samples": ("--num (of each class) or --total", "--num"),
+    **dict.fromkeys(("samples", "n-samples"), _COUNT),
     "n": ("--num",),
-    "count": ("--num (of each class) or --total", "--num"),
+    **dict.fromkeys(("count", "number", "amount", "images"), _COUNT),
     "num-images-per-prompt": ("--num",),
     "timestep-respacing": ("--steps",),
     "num-inference-steps": ("--steps",),
@@ -53,7 +57,9 @@ OTHER_OPTIONS: Mapping[str, tuple[str, ...]] = {
     "classifier-path": ("--classifier",),
     "sr-model-path": ("--upsampler",),
     "base-samples": _PICTURES,
+    "p": ("--class",),
     "prompt": ("--class",),
+    "negative-prompt": ("--scale below 0, which leads away from the --class",),
     "text": ("--class",),
     "label": ("--class",),
     "labels": ("--class",),
@@ -69,17 +75,20 @@ OTHER_OPTIONS: Mapping[str, tuple[str, ...]] = {
     "manual-seed": ("--seed",),
     "batch": ("--batch-size",),
     "bs": ("--batch-size",),
-    "outdir": ("--out", "--output"),
-    "outdir-path": ("--out", "--output"),
-    "out-dir": ("--out", "--output"),
-    "output-dir": ("--out", "--output"),
-    "output-path": ("--out", "--output"),
-    "save-dir": ("--out", "--output"),
-    "save-path": ("--out", "--output"),
-    "logdir": ("--out", "--output"),
-    "log-dir": ("--out", "--output"),
-    "results-dir": ("--out", "--output"),
-    "force": ("--overwrite",),
+    **dict.fromkeys(
+        "outdir outdir-path out-dir out-path output-dir output-path save-dir save-path save-to "
+        "save dir folder logdir log-dir results-dir".split(),
+        ("--out", "--output"),
+    ),
+    **dict.fromkeys(("force", "f", "replace", "clobber", "yes"), ("--overwrite",)),
+    **dict.fromkeys(("resume", "continue", "restart", "go-on"), ("--resume", *_GOES_ON)),
+    **dict.fromkeys(("gif", "video", "film", "animation"), ("--animate FILE.gif",)),
+    **dict.fromkeys(("save-grid", "make-grid", "contact-sheet", "sheet"), ("--grid",)),
+    **dict.fromkeys(("upscale", "hires", "superres", "sr"), ("--upsampler",)),
+    **dict.fromkeys(("gpus", "num-gpus", "nproc"), ("--shard (torchrun shares by itself)", _RUN)),
+    **dict.fromkeys(("jobs", "j", "processes"), ("--workers",)),
+    **dict.fromkeys(("config", "yaml", "cfg-file", "params"), (_RUN_JSON,)),
+    **dict.fromkeys(("list", "l"), ("the command without an option",)),
     "gpu": ("--device cuda",),
     "cuda": ("--device cuda",),
     "cpu": ("--device cpu",),
@@ -89,6 +98,7 @@ OTHER_OPTIONS: Mapping[str, tuple[str, ...]] = {
     "use-fp16": ("--dtype float16",),
     "bf16": ("--dtype bfloat16",),
     "silent": ("--quiet",),
+    "v": ("--version",),
     "verbose": ("ADM_DEBUG=1 before the command, for tracebacks",),
     "ref-batch": ("--ref",),
     "sample-batch": ("the argument without an option, a folder or npz of images",),
@@ -99,7 +109,27 @@ OTHER_OPTIONS: Mapping[str, tuple[str, ...]] = {
     "lr-anneal-steps": ("--steps (--anneal linear lowers the rate)", "--steps"),
     "anneal-lr": ("--anneal linear",),
     "iterations": ("--steps",),
-    "epochs": ("--steps or --kimg",),
+    **dict.fromkeys(
+        "epochs num-epochs n-epochs max-epochs train-steps".split(), ("--steps or --kimg",)
+    ),
+    **dict.fromkeys(("pretrained", "finetune", "finetune-from", "from-pretrained"), ("--init",)),
+    **dict.fromkeys(
+        "grad-accum accumulate gradient-accumulation-steps accumulation-steps".split(),
+        ("--microbatch, which computes --batch-size in parts",),
+    ),
+    **dict.fromkeys(("wandb", "tensorboard-dir", "tb"), ("--tensorboard",)),
+    **dict.fromkeys(
+        ("optimizer", "optim"), ("AdamW always (--lr, --weight-decay, --set betas=[0.9,0.999])",)
+    ),
+    **dict.fromkeys(
+        ("num-classes", "n-classes", "nc"),
+        ("by the pictures' folders (--labels, --class)", _IN_FILE),
+    ),
+    **dict.fromkeys(
+        ("early-stopping", "patience"),
+        ("always: best.safetensors is of the lowest validation loss",),
+    ),
+    **dict.fromkeys(("x", "y-axis", "axis", "grid-x"), ("the option itself: --scale 0,1,2",)),
     "max-steps": ("--steps",),
     "learning-rate": ("--lr",),
     "ema-rate": ("--ema",),
@@ -113,9 +143,8 @@ OTHER_OPTIONS: Mapping[str, tuple[str, ...]] = {
     "random-flip": ("--flip or --no-flip",),
     "noised": ("--noise or --no-noise",),
     "num-workers": ("--workers",),
-    "image-size": ("--size", _IN_FILE),
-    "img-size": ("--size", _IN_FILE),
-    "resolution": ("--size", _IN_FILE),
+    **dict.fromkeys(("image-size", "img-size", "resolution"), ("--size", _IN_FILE)),
+    **dict.fromkeys(("width", "height", "size", "w-h"), _SIZE),
     "large-size": ("--size", _IN_FILE),
     "small-size": ("--low-size", _IN_FILE),
     "num-channels": ("--channels", _IN_FILE),

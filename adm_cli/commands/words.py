@@ -21,6 +21,7 @@ _EXAMPLES = {
     "--timeout": "30", "--kimg": "1000", "--seed": "0", "--batch-size": "8", "--cfg": "1.5",
 }  # fmt: skip
 
+_ALIKE = 0.7  # below that the nearest option or command is another one
 _LISTS = ("--seeds", "--at", "--metrics", "--scale", "--cfg", "--sampler")  # where they take text
 
 
@@ -87,7 +88,7 @@ def _no_command(group: Any, typed: str) -> str:
     meant = OTHER_COMMANDS.get(word) or ("convert" if word.startswith("convert") else None)
     if meant is not None:
         return f"{start}: here it is adm {meant}"
-    return f"{start}{did_you_mean(word, group.commands)} (adm --help lists them)"
+    return f"{start}{did_you_mean(word, group.commands, alike=_ALIKE)} (adm --help lists them)"
 
 
 def _no_option(group: Any, command: str, typed: str) -> str:
@@ -108,7 +109,7 @@ def _no_option(group: Any, command: str, typed: str) -> str:
         return f"{start}: {theirs} belongs to adm {', '.join(having[:3])}{more}"
     if theirs in _options(group):
         return f"{start}: write adm {theirs}"
-    hint = did_you_mean(f"--{word}", own) if len(word) > 1 else ""
+    hint = did_you_mean(f"--{word}", own, alike=_ALIKE) if len(word) > 1 else ""
     return f"{start}{hint} ({command} --help lists its options)"
 
 
@@ -133,12 +134,16 @@ def _bad_value(
         return slip
     kinds = {"int": "a whole number", "float": "a number", "bool": "yes or no"}
     what = kinds.get(str(problem.get("type", "")).split("_")[0], "another value")
-    if "ge" in limits:
+    if listed := re.search(r" is not one of ('.*')\.$", str(problem.get("msg", ""))):
+        what = "one of " + listed[1].replace("'", "")
+    elif "ge" in limits:
         what = f"at least {limits['ge']:g}"
     elif problem.get("type") == "int_from_float":
         what = "a whole number"
     example = _example(param)
     such = f", such as {example}" if example else ""
+    if re.fullmatch(r"[\d.]+(,[\d.]+)+", value) and name in _options(group.commands["sweep"]):
+        such += f" (several: adm sweep {name} {value:.60})"
     return f"{name} {value!r:.60}: expected {what}{such}"
 
 
@@ -156,7 +161,7 @@ def _extra(
         return f"{start}: what is on or off has no value; leave it out"
     if several := _several(group, command, extra, arguments):
         return f"{start}; did you mean {several}?"
-    if "--class" not in own:
+    if "--class" not in own or any(mark in extra for mark in "./\\"):
         return f"{start} ({command} --help)"
     given = params.get("class_") or params.get("classes") or ()
     words = [given] if isinstance(given, str) else [*given]
