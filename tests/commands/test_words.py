@@ -23,7 +23,7 @@ OPTIONS = {
 
 
 def test_the_tables_name_what_there_is() -> None:
-    everything = set().union(*OPTIONS.values())
+    everything = set().union({"--version"}, *OPTIONS.values())
     for name, meanings in OTHER_OPTIONS.items():
         assert name == name.lower().replace("_", "-").lstrip("-")
         for text in meanings:
