@@ -2,8 +2,11 @@
 
 import os
 import signal
+import sys
 
 _SPINS = "3000"  # of a thread that waits for another, before it sleeps
+_SIGN = "adm ..."
+_SILENT = {"-q", "--quiet", "--json", "-h", "--help", "--version"}
 
 
 def main() -> None:
@@ -14,9 +17,20 @@ def main() -> None:
         os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # nothing is begun yet, so nothing to tell
+    sign = _sign()
     from adm_cli.commands.main import main as run_and_exit
 
-    run_and_exit()
+    run_and_exit(sign)
+
+
+def _sign() -> str:
+    """Something to see at once on a terminal, before the commands are imported; returns it."""
+    silent = not sys.argv[1:] or _SILENT & set(sys.argv) or "_ADM_COMPLETE" in os.environ
+    if silent or sys.stderr is None or not sys.stderr.isatty():
+        return ""
+    sys.stderr.write(_SIGN)
+    sys.stderr.flush()
+    return _SIGN
 
 
 if __name__ == "__main__":

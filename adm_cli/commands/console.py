@@ -65,6 +65,14 @@ def fail(error: BaseException) -> None:
     err.print(f"adm: error: {text}", markup=False, style="red")
 
 
+def take_back(text: str) -> None:
+    """Removes what was written last to the terminal, on the same line."""
+    if text:
+        back = "\b" * len(text)
+        sys.stderr.write(f"{back}{' ' * len(text)}{back}")
+        sys.stderr.flush()
+
+
 def one_line(text: str) -> str:
     """``text`` on one line, with nothing in it that a terminal would obey."""
     line = " ".join(text.split())

@@ -104,11 +104,16 @@ def _program(
     """Class-guided images from ADM diffusion models (Diffusion Models Beat GANs)."""
 
 
-def main() -> None:
-    """Runs the command line and exits; `adm_cli.__main__` is the entry point."""
+def main(sign: str = "") -> None:
+    """Runs the command line and exits; `adm_cli.__main__` is the entry point.
+
+    ``sign`` stands on the terminal's line already, and goes as the command begins.
+    """
     signals.catch_stop_signals()
     try:
         console.prepare_streams()
+        program()
+        console.take_back(sign)
         code = run(sys.argv[1:])
         code = console.flush(quiet=code != 0) or code
         signals.ignore_stop_signals()

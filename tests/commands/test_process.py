@@ -251,3 +251,17 @@ def completions(*lines: str) -> list[list[str]]:
     found, torch = json.loads(done.stdout)
     assert not torch, found
     return found  # type: ignore[no-any-return]
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="a terminal of POSIX")
+@pytest.mark.parametrize("quiet", [False, True])
+def test_a_terminal_shows_a_sign_at_once_and_takes_it_back(quiet: bool) -> None:
+    ours, theirs = os.openpty()
+    words = ["nonsense", "--quiet"] if quiet else ["nonsense"]
+    subprocess.run([*ADM, *words], check=False, env=environment(), stderr=theirs, stdout=theirs)
+    os.close(theirs)
+    shown = os.read(ours, 10_000).decode()
+    os.close(ours)
+    back = "\b" * len("adm ...")
+    assert shown.startswith(f"adm ...{back}{' ' * len(back)}{back}") != quiet
+    assert shown.count("no command 'nonsense'") == 1
