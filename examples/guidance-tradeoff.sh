@@ -21,4 +21,3 @@ fi
 adm sweep --model tiny --class all --total "$images" --scale 0,1,2,4,6,8,10 --cfg 1 --steps 20 \
     --ref "$out/reference.safetensors" --features classifier --metrics fid,pr \
     --out "$out/sweep" "${@:4}"
-echo "$out/sweep/sheet.png" "$out/sweep/sweep.png"

@@ -21,4 +21,3 @@ adm sweep --model tiny --class all --total "$images" --scale 1 --cfg 1 \
     --steps 10,20,50 --sampler ddpm,ddim,dpm++2m --guide-interval 0,0.85 \
     --ref "$out/reference.safetensors" --features classifier --metrics fid,pr \
     --out "$out/sweep" "${@:4}"
-echo "$out/sweep/sheet.png" "$out/sweep/sweep.png"
