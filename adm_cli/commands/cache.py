@@ -34,6 +34,9 @@ def cache(
             show_default=False,
         ),
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="With rm: show what would go, and remove nothing.")
+    ] = False,
     json: options.Json = False,
 ) -> None:
     """List, hash or remove the weights kept in ADM_HOME.
@@ -44,17 +47,18 @@ def cache(
 
     if action is Action.rm and not names:
         raise UsageError("adm cache rm: name what to remove, downloads, or all")
+    gone, freed = ("would be removed", "to be freed") if dry_run else ("removed", "freed")
     files = choose_kept(names) if names else kept_files()
     if action is Action.rm:
-        for file in files:
+        for file in () if dry_run else files:
             remove_kept(file)
     broken = _verify(files, json=json) if action is Action.verify else 0
     if action is not Action.verify:
         for file in files:
-            _show(file, "removed" if action is Action.rm else file.kind, json=json)
+            _show(file, gone if action is Action.rm else file.kind, json=json)
     if not json:
         total = sum(file.bytes for file in files) / 1e9
-        what = "freed" if action is Action.rm else "there"
+        what = freed if action is Action.rm else "there"
         console.note(f"{len(files)} files, {total:.2f} GB {what}, in {adm_home()}")
     if broken:
         raise typer.Exit(1)

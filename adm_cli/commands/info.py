@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
@@ -27,13 +28,23 @@ def info(
             "sweep or training."
         ),
     ],
+    other: Annotated[
+        Optional[str],
+        typer.Argument(help="Another one: only what differs is shown.", show_default=False),
+    ] = None,
     verify: Annotated[
         bool, typer.Option("--verify", help="Also hash a weights file against its own record.")
     ] = False,
     json: options.Json = False,
 ) -> None:
-    """Show what made a picture, or what a weights file or folder holds."""
+    """Show what made a picture, or what a weights file or folder holds; of two, what differs.
+
+    adm info runs/first runs/second
+    """
     facts = _facts(file, verify=verify, silent=json)
+    if other is not None:
+        _show_differences(facts, _facts(other, verify=verify, silent=json), json=json)
+        return
     if json:
         console.print_json(facts)
         return
@@ -42,6 +53,30 @@ def info(
         text = f"{value:,}" if name == "parameters" and isinstance(value, int) else _text(value)
         line = f"{console.one_line(name):22} {console.one_line(text)}"
         console.out.print(line, markup=False)
+
+
+def _show_differences(facts: dict[str, Any], others: dict[str, Any], *, json: bool) -> None:
+    mine, theirs = dict(_flat(facts)), dict(_flat(others))
+    names = [name for name in {**mine, **theirs} if name not in ("file", "folder")]
+    pairs = {name: (mine.get(name), theirs.get(name)) for name in names}
+    differing = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+    if json:
+        console.print_json({"differs": differing})
+        return
+    if not differing:
+        console.note("nothing differs")
+    for name, pair in differing.items():
+        here, there = (console.one_line(_text(value)) for value in pair)
+        console.out.print(f"{console.one_line(name):22} {here} | {there}", markup=False)
+
+
+def _flat(facts: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    """Values by their whole names: ``environment.device``."""
+    for name, value in facts.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{before}{name}.")
+        else:
+            yield f"{before}{name}", value
 
 
 def _facts(name: str, *, verify: bool, silent: bool) -> dict[str, Any]:

@@ -56,6 +56,10 @@ def test_removed(adm: Adm, home: Path) -> None:
     typo = adm("cache", "rm", "mien")
     assert typo.code == 2
     assert "did you mean mine" in typo.err
+    before = sorted(home.rglob("*"))
+    tried = adm("cache", "rm", "all", "--dry-run")
+    assert (tried.code, "would be removed" in tried.out) == (0, True)
+    assert sorted(home.rglob("*")) == before
     assert adm("cache", "rm", "downloads").code == 0
     assert list((home / "downloads").iterdir()) == []
     assert (home / "models" / "mine.safetensors").exists()

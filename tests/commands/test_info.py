@@ -204,3 +204,20 @@ def test_pictures_and_runs_are_looked_at_without_torch(draw: Run) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "run of adm sample" in done.stdout
+
+
+def test_what_differs_of_two(draw: Run, adm: Run, toys: Toys) -> None:
+    first = draw("--class", "0", "--seed", 1, "--num", 1, "--quiet", "--out", "a").out.strip()
+    second = draw(
+        "--class", "0", "--seed", 1, "--num", 1, "--scale", 0.5, "--quiet", "--out", "b"
+    ).out.strip()
+    shown = facts(adm("info", first, second))
+    assert shown["scale"].endswith(" | 0.5")
+    assert not {"seed", "class", "model", "steps"} & set(shown)
+    same = adm("info", first, first)
+    assert (same.code, same.out, same.err) == (0, "", "adm: nothing differs\n")
+    pair = json.loads(adm("info", "a", "b", "--json").out)["differs"]["scale"]
+    assert pair[1] == 0.5 != pair[0]
+    models = json.loads(adm("info", toys.model, toys.classifier, "--json").out)["differs"]
+    assert models["kind"] == ["diffusion", "classifier"]
+    assert "diffusion.noise_schedule" not in models
