@@ -10,6 +10,7 @@ from adm_cli.commands import console
 from adm_cli.commands.progress import duration
 
 _ROUNDING = 1e-12  # shown as 0
+_SMALL = 1e-5  # from here down, a number has an exponent
 _MOST_DIGITS = 6  # of a number without an error
 
 
@@ -23,6 +24,8 @@ def rounded(value: float, error: float | None) -> str:
         return f"{value:.{_MOST_DIGITS}g}"
     most = _MOST_DIGITS - 1 - math.floor(math.log10(max(abs(value), error)))
     places = max(0, min(most, 1 - math.floor(math.log10(float(f"{error:.1e}")))))
+    if abs(value) < _SMALL and error < _SMALL:
+        return f"{value:.{max(0, places + math.floor(math.log10(abs(value))))}e}"
     return f"{value:.{places}f}"
 
 
@@ -32,7 +35,7 @@ def error_text(error: float | None) -> str:
         return "-"
     if error < _ROUNDING:
         return "0"
-    return rounded(error, error) if 1e-5 <= error < 1e6 else f"{error:.2g}"
+    return rounded(error, error) if _SMALL <= error < 1e6 else f"{error:.1e}"
 
 
 def with_error(value: float | None, error: float | None) -> str:
