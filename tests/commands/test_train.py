@@ -203,7 +203,8 @@ def test_the_end_says_what_is_next(adm: Adm, shapes: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "pictures", "steps"),
     [
-        ("classifier", 608, 1000), ("classifier", 10, 500), ("classifier", 10**6, 5000),
+        ("classifier", 608, 500), ("classifier", 2000, 1300), ("classifier", 10, 500),
+        ("classifier", 10**6, 5000),
         ("diffusion", 608, 4800), ("upsampler", 10**6, 20_000), ("diffusion", 1, 2000),
     ],
 )  # fmt: skip
