@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
@@ -55,6 +56,9 @@ def info(
         console.out.print(line, markup=False)
 
 
+_HASH = re.compile(r"^([0-9a-f]{12})[0-9a-f]{52}$")  # the first digits tell two apart
+
+
 def _show_differences(facts: dict[str, Any], others: dict[str, Any], *, json: bool) -> None:
     mine, theirs = dict(_flat(facts)), dict(_flat(others))
     names = [name for name in {**mine, **theirs} if name not in ("file", "folder")]
@@ -66,7 +70,7 @@ def _show_differences(facts: dict[str, Any], others: dict[str, Any], *, json: bo
     if not differing:
         console.note("nothing differs")
     for name, pair in differing.items():
-        here, there = (console.one_line(_text(value)) for value in pair)
+        here, there = (_HASH.sub(r"\1", console.one_line(_text(value))) for value in pair)
         console.out.print(f"{console.one_line(name):22} {here} | {there}", markup=False)
 
 
