@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from adm_cli.checkpoints.format import ModelFile, info_metadata
-from adm_cli.checkpoints.loading import Model, checkpoint_path, load_model
+from adm_cli.checkpoints.loading import Model, load_model
+from adm_cli.checkpoints.places import checkpoint_path
 from adm_cli.checkpoints.presets import CHECKPOINTS, EMBEDDED_TERMS, TERMS
 from adm_cli.config import ClassifierConfig, UNetConfig
 from adm_cli.errors import UsageError
