@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from adm_cli.checkpoints.fetched import check_home
 from adm_cli.checkpoints.format import file_sha256, read_model_file, verify_content
 from adm_cli.checkpoints.presets import INCEPTION
 from adm_cli.errors import CheckpointError, OutputError, UsageError, did_you_mean
@@ -70,7 +71,9 @@ def verify_kept(file: Kept) -> bool:
 
 
 def remove_kept(file: Kept) -> None:
-    """Raises OutputError where it cannot be removed."""
+    """Raises OutputError where it cannot be removed, or is reached by a link (`check_home`)."""
+    if file.kind == DOWNLOAD:
+        check_home()
     try:
         remove(file.path)
         if file.kind == DOWNLOAD:

@@ -193,7 +193,8 @@ def _several(group: Any, command: str, extra: str, arguments: Sequence[str]) -> 
 def _slip(group: Any, command: str, arguments: Sequence[str]) -> str | None:
     """``-scale 4`` reads as ``-s cale``."""
     own = _command_options(group, command)
-    slip = next((a for a in arguments if not a.startswith("--") and f"-{a}" in own), None)
+    words = (a for a in arguments if a.startswith("-") and not a.startswith("--"))
+    slip = next((word for word in words if f"-{word}" in own), None)
     return slip and f"{slip}: did you mean -{slip}, with two hyphens?"
 
 

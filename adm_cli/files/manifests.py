@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
@@ -30,6 +31,7 @@ from adm_cli.files.names import check_name
 Record = dict[str, Any]  # file, bytes, sha256, and the facts of the image
 
 _MARK = b', "crc": "'
+_NAME = re.compile(r"manifest(-\d+-of-\d+)?\.jsonl", re.ASCII)
 MOST_OTHERS = 10_000  # files of a folder that are no images of its run
 _MOST_LINE = 2**20  # bytes; what is longer is damaged, and counts as several
 
@@ -159,8 +161,9 @@ class Manifests:
         self._ends: dict[Path, tuple[int, int]] = {}  # the file's number, and bytes that were read
 
     def paths(self) -> list[Path]:
-        """The manifests, one a shard."""
-        return sorted(self.folder.glob("manifest*.jsonl"))
+        """The manifests, one a shard; what others called alike is none."""
+        found = self.folder.glob("manifest*.jsonl")
+        return sorted(path for path in found if _NAME.fullmatch(path.name))
 
     def records(self, known: Callable[[str], bool] | None = None) -> Records:
         """What they say now. Of files that are not ``known`` at most `MOST_OTHERS` are held.

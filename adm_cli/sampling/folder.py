@@ -308,10 +308,11 @@ class RunFolder:
     def discard_if_empty(self) -> None:
         """Takes back a folder in which a run left no image."""
         if not self.records():
-            for pattern in ("manifest*.jsonl", ".*.lock", self.file.name, self.copy.name):
-                for path in self.path.glob(pattern):
-                    with suppress(OSError):
-                        remove(path)
+            books = [*self.manifests(), self.path / "run"]
+            locks = [path.with_name(f".{path.stem}.lock") for path in books]
+            for path in (*books[:-1], *locks, self.file, self.copy):
+                with suppress(OSError):
+                    remove(path)
         with suppress(OSError):
             remove_folder(self.path)
 

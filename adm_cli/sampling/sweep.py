@@ -263,8 +263,11 @@ class _Sweep:
     def begin(self, *, overwrite: bool) -> None:
         """The rows, with what is known of a sweep that is gone on with.
 
-        Raises RunError where that one has cells which are not asked for now.
+        Raises RunError where that one has cells which are not asked for now, OutputError where
+        files of others would be replaced.
         """
+        if not overwrite:
+            self.folder.check_new()
         known_axes, old = ({}, {}) if overwrite else self.folder.read()[:2]
         now = axes_of([cell.cell for cell in self.cells])
         names = {cell.cell.name for cell in self.cells}

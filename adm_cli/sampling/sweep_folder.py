@@ -17,7 +17,13 @@ from typing import Any, NamedTuple
 
 from adm_cli.errors import AdmError, UsageError
 from adm_cli.files.budget import parse_json
-from adm_cli.files.disk import explain_os_error, file_digest, leftovers, read_file
+from adm_cli.files.disk import (
+    explain_os_error,
+    file_digest,
+    leftovers,
+    read_file,
+    refuse_existing,
+)
 from adm_cli.files.links import check_below
 from adm_cli.files.names import check_name
 from adm_cli.files.sealed import as_written, both_copies, is_whole, seal, write_copies
@@ -120,6 +126,11 @@ class SweepFolder:
             count = f"{len(gone)} of {len(found.rows)}"
             text = f"{count} cells of {self.path} are not there, e.g. {gone[0]}"
             yield Finding("unfinished", gone[0], text)
+
+    def check_new(self) -> None:
+        """Raises OutputError where a sweep that begins here would replace files of others."""
+        if self.path.is_dir() and not self.exists() and not self.cells():
+            refuse_existing([self.table, self.sheet, self.plot])
 
     def results(self) -> list[str]:
         """The names of those files that are there."""

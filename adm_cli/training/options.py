@@ -123,17 +123,19 @@ def given(options: CommonOptions) -> dict[str, Any]:
     return values
 
 
-def stored(settings: Mapping[str, Any], cls: type[CommonOptions]) -> dict[str, Any]:
-    """The options of a run's settings.json, which anyone may have written.
+def stored(settings: Mapping[str, Any], cls: type[CommonOptions], path: Path) -> dict[str, Any]:
+    """The options of a run's settings.json at ``path``, which anyone may have written.
 
     Raises CheckpointError unless each is what the command line could have given.
     """
     options, hints = settings.get("options"), get_type_hints(cls)
     if not isinstance(options, dict):
-        raise CheckpointError("settings.json is damaged: it holds no options")
+        raise CheckpointError(f"{path} holds no options of a training by adm: choose another --out")
     for name, value in options.items():
         if name not in hints or name in _NOT_STORED or not _fits(value, hints[name]):
-            raise CheckpointError(f"settings.json is damaged: {name!a:.60} is {value!a:.60}")
+            raise CheckpointError(
+                f"{path} is damaged: {name!a:.60} is {value!a:.60}; --fresh begins anew"
+            )
     return dict(options)
 
 

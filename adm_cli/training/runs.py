@@ -37,9 +37,10 @@ from adm_cli.files.tables import Panel, draw_panels
 
 _STATE = re.compile(r"state-(\d{8,})\.safetensors")
 _KEPT = 2
-_WRITTEN = (
-    *("state-*.safetensors", "model*.safetensors", "best*.safetensors", "metrics.csv"),
-    *("metrics.png", "samples/step-*.png", "tensorboard/events.out.*", "settings.json"),
+_WRITTEN = re.compile(  # by a run; what others called alike stays
+    r"state-\d{8,}\.safetensors|(?:model|best)(?:-ema[\d.e-]+)?\.safetensors|metrics\.(?:csv|png)"
+    r"|samples/step-\d{8,}\.png|tensorboard/events\.out\.tfevents\.\d+\.[^/]*|settings\.json",
+    re.ASCII,
 )
 
 MetricsRow = dict[str, float]
@@ -50,6 +51,7 @@ class TrainingFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.settings = path / "settings.json"
         self.model = path / "model.safetensors"
         self.best = path / "best.safetensors"
         self.samples = path / "samples"
@@ -57,7 +59,7 @@ class TrainingFolder:
 
     def used(self) -> bool:
         """Whether a run was begun here."""
-        return (self.path / "settings.json").exists() or bool(self.states())
+        return self.settings.exists() or bool(self.states())
 
     def check(self) -> None:
         """Raises OutputError if what is to be written in a folder within would go elsewhere."""
@@ -93,23 +95,40 @@ class TrainingFolder:
 
     def clear(self) -> None:
         """Removes all that a run wrote, for another to begin here; settings last."""
-        for name in _WRITTEN:
-            for path in sorted(self.path.glob(name)):
-                remove(path)
+        for path in self.written():
+            remove(path)
+
+    def written(self) -> list[Path]:
+        """Files that bear the names of what a run writes; settings last."""
+        inner = (self.path, self.samples, self.path / "tensorboard")
+        names = (path.relative_to(self.path) for each in inner for path in each.glob("*"))
+        found = sorted(name for name in names if _WRITTEN.fullmatch(name.as_posix()))
+        found.sort(key=lambda name: name.name == "settings.json")
+        return [self.path / name for name in found]
+
+    def check_fresh(self) -> None:
+        """Raises OutputError where a run that begins here would replace files of others."""
+        found = [path for path in self.written() if path.parent.name != "tensorboard"]
+        if found:
+            raise OutputError(
+                f"{found[0]} is there, and no run that it is of: choose another --out, or pass "
+                f"--fresh, which removes {'it' if len(found) == 1 else f'such {len(found)} files'}"
+            )
 
     def save_settings(self, settings: Mapping[str, Any]) -> None:
-        with atomic_write(self.path / "settings.json") as file:
+        with atomic_write(self.settings) as file:
             file.write((json.dumps(settings, indent=2) + "\n").encode())
 
     def load_settings(self) -> dict[str, Any]:
         """Raises CheckpointError if they are damaged."""
-        path = self.path / "settings.json"
         try:
-            settings = parse_json(read_text(path))
+            settings = parse_json(read_text(self.settings))
+            if not isinstance(settings, dict):
+                raise ValueError("expected a JSON object")
         except (OSError, ValueError, RecursionError) as error:
-            raise CheckpointError(f"cannot read {path}: {error}") from None
-        if not isinstance(settings, dict):
-            raise CheckpointError(f"{path}: expected a JSON object")
+            raise CheckpointError(
+                f"cannot read {self.settings}: {error}; --fresh begins anew"
+            ) from None
         return settings
 
     def save_state(

@@ -249,9 +249,11 @@ def _merged(
             f"begins one there"
         )
     if folder is None or not used or options.fresh:
+        if folder is not None and not options.fresh:
+            folder.check_fresh()
         return chosen, None
     before = folder.load_settings()
-    kept = stored(before, type(options))
+    kept = stored(before, type(options), folder.settings)
     for rival, other in (("steps", "kimg"), ("kimg", "steps")):
         if rival in chosen:
             kept.pop(other, None)
