@@ -33,6 +33,7 @@ from adm_cli.classes.imagenet import imagenet_names
 from adm_cli.config import ClassifierConfig, DiffusionConfig, UNetConfig
 from adm_cli.errors import CheckpointError, ConfigError, OutputError, UsageError
 from adm_cli.events import AnyPath, Doing, Note, OnEvent, ignore
+from adm_cli.files.disk import file_stamp
 from adm_cli.flags.given import Family, Kind
 from adm_cli.flags.model import read_flags
 
@@ -82,7 +83,7 @@ def convert(
     for text in plan.notes:
         on_event(Note(text))
     info = replace(plan.info, source={"file": plan.file.name, "sha256": file_sha256(plan.file)})
-    save_model(plan.output, plan.tensors, info)
+    save_model(plan.output, plan.tensors, info, last_look=plan.check_unchanged)
     return read_model_file(plan.output)
 
 
@@ -95,6 +96,12 @@ class Conversion:
     info: ModelInfo  # but for its source
     tensors: Mapping[str, Tensor]
     notes: tuple[str, ...]
+    stamp: tuple[int, ...]  # of the file before it was read
+
+    def check_unchanged(self) -> None:
+        """Raises CheckpointError if the file has been written to since it was read."""
+        if not self.file.exists() or file_stamp(self.file) != self.stamp:
+            raise CheckpointError(f"{self.file} was changed meanwhile: run the same command again")
 
     @property
     def parameters(self) -> int:
@@ -139,6 +146,7 @@ def plan_conversion(
             raise UsageError(f"{path} is a folder of a model, which says itself what it holds")
         return _plan_folder(path, classes, output, overwrite=overwrite)
     row = find_checkpoint(preset) if preset is not None else None
+    stamp = file_stamp(path) if path.exists() else ()
     found = read_weights(path, weights)
     shapes = {name: tuple(tensor.shape) for name, tensor in found.tensors.items()}
     _check_channels(path, shapes)
@@ -158,7 +166,7 @@ def plan_conversion(
     names = _classes(config, classes, imagenet=chosen.imagenet)
     info = ModelInfo(config=config, diffusion=chosen.diffusion, classes=names, source={})
     tensors = {name: found.tensors[name] for name in expected}
-    return Conversion(path, place, info, tensors, (*found.notes, *chosen.notes))
+    return Conversion(path, place, info, tensors, (*found.notes, *chosen.notes), stamp)
 
 
 def _plan_folder(
@@ -181,7 +189,7 @@ def _plan_folder(
     unnamed = names and known is None and names != imagenet_names()
     notes = ("its classes are unnamed: pass --classes",) if unnamed else ()
     tensors = {name: found.tensors[name] for name in expected}
-    return Conversion(found.weights, place, info, tensors, (*found.notes, *notes))
+    return Conversion(found.weights, place, info, tensors, (*found.notes, *notes), found.stamp)
 
 
 def _check_place(place: Path, *, overwrite: bool) -> None:

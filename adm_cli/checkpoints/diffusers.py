@@ -21,7 +21,7 @@ from adm_cli.checkpoints.format import ModelInfo, check_state, load_original, re
 from adm_cli.config import ClassifierConfig, DiffusionConfig, Prediction, UNetConfig
 from adm_cli.errors import CheckpointError, ConfigError, UsageError
 from adm_cli.files.budget import parse_json
-from adm_cli.files.disk import read_file
+from adm_cli.files.disk import file_stamp, read_file
 from adm_cli.files.strict import config_from_json, config_to_json, read_config
 
 WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
@@ -167,6 +167,7 @@ class FoundModel:
     diffusion: DiffusionConfig
     tensors: Mapping[str, Tensor]
     classes: Mapping[int, str] | None  # that the folder names
+    stamp: tuple[int, ...]  # of the weights before they were read
     notes: tuple[str, ...] = ()
     imagenet: bool = False  # 1,000 classes without names are those
 
@@ -198,6 +199,7 @@ def read_folder(path: Path) -> FoundModel:
         classes = None if named is None else {int(i): str(name) for i, name in named.items()}
     except (ConfigError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
         raise CheckpointError(f"{path} is no ADM that adm can draw with: {error}") from None
+    stamp = file_stamp(weights[0])
     state = check_state(weights[0], load_original(weights[0]))
     tensors = {_new_name(name): value for name, value in state.items()}
     try:
@@ -206,7 +208,7 @@ def read_folder(path: Path) -> FoundModel:
         raise CheckpointError(f"{weights[0]} does not fit its config.json: {error}") from None
     if extra := set(tensors) - set(to_diffusers(found, config)):
         raise CheckpointError(f"{weights[0]} does not fit its config.json: it has {min(extra)}")
-    return FoundModel(weights[0], config, diffusion, found, classes)
+    return FoundModel(weights[0], config, diffusion, found, classes, stamp)
 
 
 def folder_settings(path: Path) -> dict[str, Any]:

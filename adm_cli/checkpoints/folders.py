@@ -25,6 +25,7 @@ from adm_cli.checkpoints.loading import kind_of_tensors
 from adm_cli.checkpoints.originals import read_weights
 from adm_cli.config import ClassifierConfig, UNetConfig
 from adm_cli.errors import CheckpointError, ConfigError, UsageError
+from adm_cli.files.disk import file_stamp
 from adm_cli.flags.model import read_flags
 
 _PARTS = ("unet", "classifier")
@@ -56,6 +57,7 @@ def read_model_folder(path: Path) -> FoundModel:
 
 
 def _read_flagged(path: Path, part: Path, said: Mapping[str, Any], weights: Path) -> FoundModel:
+    stamp = file_stamp(weights)
     found = read_weights(weights)
     kind = kind_of_tensors({name: tuple(value.shape) for name, value in found.tensors.items()})
     try:
@@ -80,7 +82,7 @@ def _read_flagged(path: Path, part: Path, said: Mapping[str, Any], weights: Path
     if part.name == "unet" and (path / "classifier" / "config.json").is_file():
         notes.append(f"its classifier: adm convert {path / 'classifier'}")
     return FoundModel(
-        weights, reading.config, process, found.tensors, names, tuple(notes), imagenet=True
+        weights, reading.config, process, found.tensors, names, stamp, tuple(notes), imagenet=True
     )
 
 

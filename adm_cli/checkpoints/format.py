@@ -12,16 +12,17 @@ import hashlib
 import json
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import safetensors
 import torch
 from torch import Tensor
 
 from adm_cli.checkpoints.pickles import load_pickle, zip_of_others
+from adm_cli.checkpoints.stored import MAX_HEADER, NO_HASH, begin_hash, read_stored
 from adm_cli.config import ClassifierConfig, DiffusionConfig, Recommended, UNetConfig
 from adm_cli.errors import CheckpointError
 from adm_cli.files.budget import parse_json
@@ -32,14 +33,11 @@ from adm_cli.files.strict import config_from_json, config_to_json
 FORMAT_VERSION = "1"
 KINDS = ("diffusion", "upsampler", "classifier")
 
-# Far above any real model, whose header is 0.2 MB at most. A hostile one of a hundred megabytes,
-# which the library takes, grows to gigabytes in Python; a million dimensions keep torch busy for
-# minutes.
-_MAX_HEADER, _MAX_DIMENSIONS = 10_000_000, 8
+# Far above any real model; a million of them keep torch busy for minutes.
+_MAX_DIMENSIONS = 8
 _MOST_SHARED = 8  # names for the same data, such as tied weights
 _CHUNK = 1 << 24
 _AGAIN = ": convert or download it again"
-_NO_HASH = "0" * 64
 _DTYPES = {
     "F16": torch.float16,
     "BF16": torch.bfloat16,
@@ -159,7 +157,7 @@ def _read_header(path: Path) -> dict[str, Any]:
             size = path.stat().st_size
             start = file.read(START)
             length = struct.unpack_from("<Q", start)[0] if len(start) >= 8 else 0
-            if not 2 <= length <= min(_MAX_HEADER, size - 8):
+            if not 2 <= length <= min(MAX_HEADER, size - 8):
                 if _is_pytorch(start):
                     if start[:2] == b"PK" and (foreign := zip_of_others(path)):
                         raise CheckpointError(f"{path} {foreign}")
@@ -225,30 +223,31 @@ def _hash_blanked(path: Path, recorded: str) -> str:
     return digest.hexdigest()
 
 
-def begin_hash(file: IO[bytes], recorded: str) -> hashlib._Hash:
-    """The hash of a file up to its tensors, with the ``recorded`` digits as zeros.
-
-    What ``file`` has left is to be added, to make it the content hash.
-    """
-    start = file.read(8)
-    header = file.read(min(int.from_bytes(start, "little"), _MAX_HEADER))
-    return hashlib.sha256(start + header.replace(recorded.encode(), _NO_HASH.encode(), 1))
-
-
-def save_model(path: Path, tensors: Mapping[str, Tensor], info: ModelInfo) -> str:
+def save_model(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    info: ModelInfo,
+    last_look: Callable[[], None] = lambda: None,
+) -> str:
     """Write a weights file, atomically and one tensor at a time; returns its content hash.
 
-    Raises OutputError if it cannot be written; the old file, if any, is then untouched.
+    Raises OutputError if it cannot be written, and what ``last_look`` raises when all is written
+    but its name; the old file, if any, is then untouched.
     """
-    return write_tensors(path, tensors, info_metadata(info))
+    return write_tensors(path, tensors, info_metadata(info), last_look)
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+def write_tensors(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    metadata: Mapping[str, str],
+    last_look: Callable[[], None] = lambda: None,
+) -> str:
     """Write safetensors with a content hash in their metadata; as `save_model` otherwise."""
     # wide types first, so that every tensor starts on a multiple of its item size
     ordered = sorted(tensors.items(), key=lambda item: -item[1].element_size())
     # the hash first, so that it is found before anything looks like it
-    header: dict[str, Any] = {"__metadata__": {"content_sha256": _NO_HASH, **metadata}}
+    header: dict[str, Any] = {"__metadata__": {"content_sha256": NO_HASH, **metadata}}
     offset = 0
     for name, tensor in ordered:
         end = offset + tensor.numel() * tensor.element_size()
@@ -268,8 +267,9 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
             data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
             digest.update(data)
             file.write(data)
-        file.seek(start.index(_NO_HASH.encode()))
+        file.seek(start.index(NO_HASH.encode()))
         file.write(digest.hexdigest().encode())
+        last_look()
     return digest.hexdigest()
 
 
@@ -283,16 +283,18 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
     Raises CheckpointError for anything else.
     """
-    from safetensors.torch import load_file
-
-    metadata = read_metadata(path)
+    header = _read_header(path)
+    metadata = dict(header.pop("__metadata__", None) or {})
+    recorded = str(metadata.get("content_sha256", ""))
     try:
-        digest = _hash_blanked(path, str(metadata.get("content_sha256", "")))
-        if digest != metadata.get("content_sha256"):
-            raise CheckpointError(f"{path} is damaged: its content hash is not what it records")
-        return load_file(path), metadata
-    except (OSError, safetensors.SafetensorError) as error:
+        with open_file(path) as file:
+            digest = begin_hash(file, recorded)
+            tensors = read_stored(file, header, digest)
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"cannot read {path}: {error}") from None
+    if digest.hexdigest() != recorded:
+        raise CheckpointError(f"{path} is damaged: its content hash is not what it records")
+    return tensors, metadata
 
 
 def info_metadata(info: ModelInfo) -> dict[str, str]:
@@ -339,12 +341,13 @@ def load_original(path: Path) -> object:
         return load_pickle(path, zipped=start[:2] == b"PK")
     if foreign := describe_foreign(start, path.name):
         raise CheckpointError(f"{path} {foreign}")
-    _read_header(path)
-    from safetensors.torch import load_file
-
+    header = _read_header(path)
+    header.pop("__metadata__", None)
     try:
-        return load_file(path)
-    except (OSError, safetensors.SafetensorError) as error:  # a type torch has not
+        with open_file(path) as file:
+            file.seek(8 + int.from_bytes(file.read(8), "little"))
+            return read_stored(file, header)
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"cannot read {path}: {error}") from None
 
 

@@ -21,6 +21,7 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
+from adm_cli.devices import free_bytes
 from adm_cli.errors import CheckpointError
 from adm_cli.files.budget import MOST_TEXT, LimitedFile, TooMuchError, counted
 from adm_cli.files.disk import open_file
@@ -35,7 +36,9 @@ _PICKLES = 5  # before the data of a file as torch before 1.6 wrote it
 
 
 def load_pickle(path: Path, *, zipped: bool) -> object:
-    """Tensors, numbers and texts in plain dictionaries and lists. Zips are mapped, not read.
+    """Tensors, numbers and texts in plain dictionaries and lists.
+
+    In memory of their own (see `stored`); a zip that takes over half of what is free is mapped.
 
     Raises CheckpointError for anything else.
     """
@@ -48,7 +51,8 @@ def load_pickle(path: Path, *, zipped: bool) -> object:
         (_check_zip if zipped else _check_bare)(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of pickle protocols: read or refused, nothing between
-            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+            mapped = zipped and 2 * path.stat().st_size > free_bytes(torch.device("cpu"))
+            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
         return _plain(loaded, counted(iter(int, 1), "entries in one another", MOST_ENTRIES), 0)
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL (\S+)", str(error))

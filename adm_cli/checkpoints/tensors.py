@@ -1,8 +1,6 @@
-"""Weights into memory that nobody else writes to.
+"""Weights of ours, one tensor after the other, into memory that nobody else writes to.
 
-A file that is mapped shows what others write into it, hours after its hash was checked, and the
-process is killed (SIGBUS) where they cut it short. So tensors are read, once, and the bytes that
-are hashed are those that are computed with: what becomes of the file later changes nothing.
+They are read once, and the bytes that are hashed are those that are computed with (`stored`).
 """
 
 from __future__ import annotations
@@ -10,12 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import IO
 
 import torch
 from torch import Tensor
 
-from adm_cli.checkpoints.format import ModelFile, begin_hash
+from adm_cli.checkpoints.format import ModelFile
+from adm_cli.checkpoints.stored import begin_hash, fill
 from adm_cli.errors import CheckpointError
 from adm_cli.files.disk import open_file
 
@@ -36,7 +34,7 @@ def stream_tensors(file: ModelFile) -> Iterator[tuple[str, Tensor]]:
             whole = True
             for name, shape in file.shapes.items():
                 data = torch.empty(math.prod(shape) * file.dtypes[name].itemsize, dtype=torch.uint8)
-                whole = _fill(opened, data)
+                whole = fill(opened, data)
                 if hashed is not None:
                     hashed.result()
                 if not whole:
@@ -55,14 +53,3 @@ def stream_tensors(file: ModelFile) -> Iterator[tuple[str, Tensor]]:
             f"{file.content_sha256[:12]}, or it was changed while it was read: convert or download "
             f"it again"
         )
-
-
-def _fill(file: IO[bytes], data: Tensor) -> bool:
-    """Reads until ``data``, uint8 [n], is full; False if the file ends before."""
-    view, done = memoryview(data.numpy()), 0
-    while done < len(view):
-        count = file.readinto(view[done:])  # type: ignore[attr-defined]
-        if not count:
-            return False
-        done += count
-    return True

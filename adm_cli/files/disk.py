@@ -313,6 +313,12 @@ def file_digest(path: Path) -> tuple[int, str]:
     return size, digest.hexdigest()
 
 
+def file_stamp(path: Path) -> tuple[int, ...]:
+    """What changes when a file is replaced or written to, even if its times are set back."""
+    found = path.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
 def size_text(count: int) -> str:
     """So many bytes as a person says them: ``"1.2 GB"``, ``"35.0 MB"``, ``"4.1 kB"``."""
     for unit, word in ((1e9, "GB"), (1e6, "MB")):

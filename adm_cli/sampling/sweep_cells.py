@@ -198,6 +198,11 @@ def prepare_cells(
                 else None,
                 tuple(modified(stage).items()),
             )  # fmt: skip
+            if (same := found.get(cell.name)) and (same.cell, same.sources) != (cell, sources):
+                raise UsageError(
+                    f"two cells of the sweep would have one folder, {cell.name}: draw them by "
+                    f"sweeps of their own"
+                )
             there = sweep.cell(cell.name)
             run = run if overwrite else there.as_begun(run)
             found[cell.name] = CellRun(cell, sources, run, there)

@@ -51,7 +51,8 @@ class Cell:
         parts += [] if self.eta is None else [f"eta{number(self.eta)}"]
         parts += [] if self.interval is None else [f"at{shown_interval(self.interval)}"]
         parts += [f"{name}-{_text(value)}".replace("_", "-") for name, value in self.modified]
-        return "_".join(re.sub(r"[^\w.-]", "-", part) for part in parts)
+        text = re.sub(r"(?<=\d)e\+(?=\d)", "e", "_".join(parts))  # 1e+20 is not 1e-20
+        return re.sub(r"[^\w.-]", "-", text)
 
     def label(self, varied: Sequence[str]) -> str:
         """What tells it from others, a line an axis; its scale if nothing does."""

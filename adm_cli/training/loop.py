@@ -30,6 +30,7 @@ from adm_cli.training.tasks import DiffusionTask
 from adm_cli.training.trainer import StepResult, Trainer
 
 MOST_SKIPS = 5  # steps in a row without a finite loss, then back to the last good state
+_MENDS = "try a lower --lr, --clip-norm 1 or --dtype float32"
 MOST_RETURNS = 3
 _PLOT_SECONDS = 20.0  # a plot takes half a second, a step of a small model far less
 
@@ -180,6 +181,8 @@ class TrainingRun:
             yield from self._skip(result)
             if self.skips == 0:  # went back
                 batches = self.job.feed.batches(trainer.step)
+            elif stop or trainer.step >= config.steps:
+                yield from self._after(stop=stop)  # what the steps before have learned
         self.stopped = trainer.step < config.steps
         if self._board is not None:
             self._board.close()
@@ -340,14 +343,15 @@ class TrainingRun:
         self.skips += 1
         step = self.trainer.step
         what = f"step {step}: loss {result.loss:.3g}, gradient norm {result.grad_norm:.3g}"
+        if step >= self.config.steps and not self.trainer.updates:
+            raise AdmError(f"{what}, and no step had finite ones: nothing was learned; {_MENDS}")
         if self.skips < MOST_SKIPS:
             yield Note(f"{what}: skipped")
             return
         if self.returns == MOST_RETURNS:
             raise AdmError(
                 f"{what}, {self.skips} times in a row after {self.returns} returns to an earlier "
-                f"state: stopped at the last good one; try a lower --lr, --clip-norm 1 or "
-                f"--dtype float32"
+                f"state: stopped at the last good one; {_MENDS}"
             )
         returns, scale = self.returns + 1, self.trainer.rate_scale / 2
         self._load()

@@ -24,6 +24,7 @@ def test_names_are_plain_and_differ() -> None:
         "tiny_ddim_25_scale0", "tiny_ddim_25_scale2.5", "tiny_ddpm_all_scale-1",
     ]  # fmt: skip
     assert Cell("a b/ü*", "ddim", "ddim25", 1e-7).name == "a-b-ü-_ddim_ddim25_scale1e-07"
+    assert Cell("tiny", "ddim", "25", 1e20).name == "tiny_ddim_25_scale1e20"
 
 
 def test_rare_axes_are_those_of_sweeps_that_have_them() -> None:

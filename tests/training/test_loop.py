@@ -208,6 +208,25 @@ def test_a_step_without_a_finite_loss_is_skipped(images: ImageSet, tmp_path: Pat
     assert all(bool(p.isfinite().all()) for p in run.trainer.parameters)
 
 
+@pytest.mark.parametrize("last", [3, 6])
+def test_the_last_step_may_be_skipped(images: ImageSet, tmp_path: Path, last: int) -> None:
+    """Also where someone stops it then: what was learned before is saved."""
+    run = make_run(tmp_path, images, settings(steps=6, save_every=100))
+    poison(run, range(last - 1, last))
+    for _ in run.events(lambda: run.trainer.step == last):
+        pass
+    assert states(tmp_path)[0] == f"state-{last:08d}.safetensors"
+    assert read_model_file(tmp_path / "model.safetensors").info.training["steps"] == last
+
+
+def test_nothing_but_skipped_steps_is_an_error(images: ImageSet, tmp_path: Path) -> None:
+    run = make_run(tmp_path, images, settings(steps=3))
+    poison(run, range(3))
+    with pytest.raises(AdmError, match="no step had finite ones: nothing was learned; try"):
+        finish(run)
+    assert not (tmp_path / "model.safetensors").exists()
+
+
 def test_many_in_a_row_go_back_slower(images: ImageSet, tmp_path: Path) -> None:
     run = make_run(tmp_path, images, settings(steps=20, save_every=4))
     original = run.trainer.train_step
