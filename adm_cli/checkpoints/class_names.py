@@ -7,6 +7,7 @@ from pathlib import Path
 
 from adm_cli.classes.imagenet import imagenet_names, select_classes
 from adm_cli.errors import UsageError
+from adm_cli.files.budget import whole_text
 from adm_cli.files.disk import read_text
 
 
@@ -33,4 +34,4 @@ def read_classes(spec: str) -> dict[int, str]:
 def _id_and_name(line: str) -> tuple[int, str]:
     """The parts of a line, with white space, a tab, a comma or a semicolon between them."""
     class_id, name = re.split(r"\s*[;,\t]\s*|\s+", line.strip(), maxsplit=1)
-    return int(class_id), name.strip().strip('"')
+    return whole_text(class_id), name.strip().strip('"')

@@ -83,7 +83,7 @@ def convert(
     for text in plan.notes:
         on_event(Note(text))
     info = replace(plan.info, source={"file": plan.file.name, "sha256": file_sha256(plan.file)})
-    save_model(plan.output, plan.tensors, info, last_look=plan.check_unchanged)
+    save_model(plan.output, plan.tensors, info, plan.check_unchanged)
     return read_model_file(plan.output)
 
 

@@ -20,7 +20,7 @@ from adm_cli.checkpoints.diffusers_names import from_diffusers, to_diffusers
 from adm_cli.checkpoints.format import ModelInfo, check_state, load_original, read_metadata
 from adm_cli.config import ClassifierConfig, DiffusionConfig, Prediction, UNetConfig
 from adm_cli.errors import CheckpointError, ConfigError, UsageError
-from adm_cli.files.budget import parse_json
+from adm_cli.files.budget import parse_json, whole_text
 from adm_cli.files.disk import file_stamp, read_file
 from adm_cli.files.strict import config_from_json, config_to_json, read_config
 
@@ -196,7 +196,7 @@ def read_folder(path: Path) -> FoundModel:
         if "diffusion" in ours:
             diffusion = config_from_json(DiffusionConfig, ours["diffusion"])
         named = ours.get("classes")
-        classes = None if named is None else {int(i): str(name) for i, name in named.items()}
+        classes = None if named is None else {whole_text(i): str(name) for i, name in named.items()}
     except (ConfigError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
         raise CheckpointError(f"{path} is no ADM that adm can draw with: {error}") from None
     stamp = file_stamp(weights[0])

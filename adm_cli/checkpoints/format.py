@@ -25,7 +25,7 @@ from adm_cli.checkpoints.pickles import load_pickle, zip_of_others
 from adm_cli.checkpoints.stored import MAX_HEADER, NO_HASH, begin_hash, read_stored
 from adm_cli.config import ClassifierConfig, DiffusionConfig, Recommended, UNetConfig
 from adm_cli.errors import CheckpointError
-from adm_cli.files.budget import parse_json
+from adm_cli.files.budget import parse_json, whole_text
 from adm_cli.files.disk import atomic_write, file_digest, open_file
 from adm_cli.files.foreign import START, describe_foreign
 from adm_cli.files.strict import config_from_json, config_to_json
@@ -128,7 +128,7 @@ def _parse_metadata(metadata: Mapping[str, str]) -> ModelInfo:
     info = ModelInfo(
         config=config,
         diffusion=config_from_json(DiffusionConfig, metadata["diffusion"]),
-        classes={int(i): str(name) for i, name in _object(metadata["classes"]).items()},
+        classes={whole_text(i): str(name) for i, name in _object(metadata["classes"]).items()},
         training=_object(metadata["training"]),
         source=_object(metadata["source"]),
         recommended=config_from_json(Recommended, metadata["recommended"])

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO
 
 from adm_cli.errors import OutputError
-from adm_cli.files.budget import parse_json
+from adm_cli.files.budget import parse_json, whole_text
 from adm_cli.files.disk import (
     atomic_write,
     explain_os_error,
@@ -262,7 +262,9 @@ def _open_recorded(target: Path, record: Path) -> Partial | None:
         if facts["piece"] != PIECE:
             return None
         version = Version(**{name: facts[name] for name in Version.__dataclass_fields__})
-        pieces = {int(i): (int(f), str(digest)) for i, (f, digest) in facts["pieces"].items()}
+        pieces = {
+            whole_text(i): (int(f), str(digest)) for i, (f, digest) in facts["pieces"].items()
+        }
         url = str(facts["url"])
     except (
         OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError,

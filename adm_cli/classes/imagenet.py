@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from adm_cli.classes.groups import group_ids, group_members
 from adm_cli.errors import UsageError, did_you_mean
+from adm_cli.files.budget import MOST_DIGITS, whole_text
 
 _MOST_LISTED = 20  # classes, in a message
 
@@ -154,7 +155,8 @@ def _listed(known: Mapping[int, str]) -> str:
 
 def _numbers(known: Mapping[int, str]) -> dict[int, int]:
     """Ids of classes whose names are numbers."""
-    return {int(name): i for i, name in known.items() if name.isascii() and name.isdecimal()}
+    numbers = ((name, i) for i, name in known.items() if name.isascii() and name.isdecimal())
+    return {whole_text(name): i for name, i in numbers if len(name) <= MOST_DIGITS}
 
 
 def _numbered(number: int, known: Mapping[int, str], numbers: Mapping[int, int]) -> int:

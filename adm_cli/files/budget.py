@@ -22,6 +22,8 @@ MOST_ENTRIES = 1_000_000  # of a text
 MOST_FILES = 1_500_000  # of an archive, or rows of a table: ImageNet, and room
 MOST_DEPTH = 32  # of brackets within brackets; what is written out again must stay below Python's
 MOST_WHOLE = 2**64  # no whole number is as large: seeds are below
+MOST_DIGITS = 20  # of a whole number in a text: of many longer ones, all may hash alike as keys
+MOST_READS = 1_000_000  # of one picture, or of what stands before a file in an archive
 MOST_SECONDS = 40.0  # of what can be made to take any time
 
 _BLOCK = 2**20
@@ -126,6 +128,13 @@ def whole_number(value: object, least: int, most: int) -> int:
     return value
 
 
+def whole_text(text: str) -> int:
+    """The whole number that a text is; raises ValueError for anything else, or over 20 digits."""
+    if len(text) > MOST_DIGITS + 1:
+        raise TooMuchError(f"{text:.24}..., expected a number of {MOST_DIGITS} digits at most")
+    return int(text)
+
+
 def finite_number(value: object) -> float:
     """``value`` as a float; raises ValueError for what is no number, not finite, or too large."""
     try:
@@ -155,18 +164,44 @@ class Deadline:
             raise TooMuchError(f"reading it takes over {self.seconds:.0f} s")
 
 
+def few_reads(file: IO[bytes]) -> IO[bytes]:
+    """``file``, of which `MOST_READS` parts may be read; then TooMuchError is raised."""
+    read, left = file.read, iter(range(MOST_READS))
+
+    def counting(size: int = -1) -> bytes:
+        if next(left, None) is None:
+            raise TooMuchError(f"over {MOST_READS:,} parts")
+        return read(size)
+
+    file.read = counting  # type: ignore[method-assign]
+    return file
+
+
 class LimitedFile:
     """A binary file whose every single read is of ``most`` bytes at most, for libraries that take
     a length from the file and memory for it at once.
 
     ``mark`` begins every entry of what is read so; more of them than ``entries`` are refused.
+    ``in_all`` bytes may be read between two calls of `renew`, where that is given.
     """
 
     def __init__(
-        self, file: IO[bytes], most: int, *, mark: bytes = b"", entries: int = MOST_FILES
+        self,
+        file: IO[bytes],
+        most: int,
+        *,
+        mark: bytes = b"",
+        entries: int = MOST_FILES,
+        in_all: int | None = None,
     ) -> None:
         self.file, self.most, self.mark, self.entries = file, most, mark, entries
+        self.in_all = in_all
+        self.renew()
         self.seek, self.tell, self.close = file.seek, file.tell, file.close
+
+    def renew(self) -> None:
+        """Begins to count what is read anew."""
+        self.read_since = 0
 
     def read(self, size: int = -1) -> bytes:
         if not 0 <= size < _BLOCK:  # of more than is there, or too much, no memory is taken
@@ -177,6 +212,9 @@ class LimitedFile:
             size = left if size < 0 else min(size, left)
         check_bytes(size, self.most)
         data = self.file.read(size)
+        self.read_since += len(data)
+        if self.in_all is not None:
+            check_bytes(self.read_since, self.in_all)
         if self.mark and data.count(self.mark) > self.entries:
             raise TooMuchError(f"over {self.entries:,} files")
         return data

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from adm_cli.errors import OutputError
-from adm_cli.files.budget import MOST_TEXT, parse_json
+from adm_cli.files.budget import MOST_TEXT, parse_json, whole_text
 from adm_cli.files.links import check_inside, is_link, remove
 from adm_cli.files.lists import decode_text
 
@@ -287,7 +287,7 @@ def peek_classes(path: Path) -> dict[int, str]:
             size = int.from_bytes(file.read(8), "little")
             header = parse_json(file.read(size)) if size <= MOST_TEXT else {}
         classes = parse_json(header["__metadata__"]["classes"])
-        found = {int(class_id): str(name) for class_id, name in classes.items()}
+        found = {whole_text(class_id): str(name) for class_id, name in classes.items()}
         return {i: name for i, name in found.items() if name.isprintable()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}

@@ -7,9 +7,8 @@ import warnings
 from contextlib import suppress
 from pathlib import Path
 
-from PIL import Image
-
 from adm_cli.files.disk import open_file
+from adm_cli.files.opening import open_image
 
 START = 512  # bytes that tell
 _SHORTEST_TEXT = 8  # characters; fewer may be the start of anything
@@ -111,7 +110,7 @@ def describe_picture(path: Path) -> tuple[str, int, int] | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with open_file(path) as file, Image.open(file, formats=_FORMATS) as image:
+            with open_file(path) as file, open_image(file, _FORMATS) as image:
                 return str(image.format), *image.size
     except Exception:  # Pillow's plugins raise many kinds for damaged files
         return None

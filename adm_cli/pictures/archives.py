@@ -24,7 +24,7 @@ _UTF8_FLAG = 0x800  # of a zip's entry (APPNOTE.TXT 4.4.4): its name is in UTF-8
 _UNTIDY = re.compile(r"\\|//|(?:^|/)\.(?:/|$)|^/|/$")
 _MOST_VISITS = 8  # to one folder, by links: folders that link to each other have endless paths
 _LONGEST_NAME = 4096  # characters, as systems have it
-_MOST_HEADER = 2**18  # bytes of a tar's long name or list of attributes
+_MOST_HEADER = 2**18  # bytes of all that a tar says of one file: names, attributes, gaps
 _MOST_ATTRIBUTES = 100  # that a tar gives to all its files, each of which gets a copy
 
 
@@ -123,11 +123,12 @@ class TarSource:
         self.places: dict[str, tuple[int, int]] = {}
         with open_file(path) as raw:
             # the library takes the lengths of names and attributes from the file
-            limited: Any = LimitedFile(raw, _MOST_HEADER)
+            limited: Any = LimitedFile(raw, _MOST_HEADER, in_all=_MOST_HEADER)
             with tarfile.open(fileobj=limited, mode="r:") as file:
                 kept: Any = file
                 for member in counted(iter(file.next, None), "files", MOST_FILES):
                     kept.members.clear()  # every one until the end
+                    limited.renew()
                     if len(file.pax_headers) > _MOST_ATTRIBUTES:
                         raise TooMuchError(f"over {_MOST_ATTRIBUTES} attributes")
                     if member.isfile() and not member.issparse():

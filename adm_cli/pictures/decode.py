@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 import warnings
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError, features
 from adm_cli.checkpoints.presets import ENLARGEMENT_FACTOR
 from adm_cli.config import LEAST_CROP
 from adm_cli.errors import AdmError
+from adm_cli.files.opening import open_image
 from adm_cli.pictures.depth import (
     GREY_MODES,
     ValueRange,
@@ -78,7 +78,7 @@ def decode_picture(data: bytes, name: str, values: ValueRange | None = None) -> 
     if len(data) > MOST_BYTES:
         raise BadPictureError(f"{name}: over {MOST_BYTES / 1e6:.0f} MB is too large for a picture")
     try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+        with open_image(data, _FORMATS) as image:
             _check_size(image.size)
             deep = values is not None and is_deep_colour(image)
             image.load()
@@ -98,7 +98,7 @@ def peak_value(data: bytes) -> float | None:
     Alpha does not count.
     """
     try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+        with open_image(data, _FORMATS) as image:
             _check_size(image.size)
             if image.mode not in GREY_MODES and not is_deep_colour(image):
                 return None

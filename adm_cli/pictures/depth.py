@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 import re
 import sys
@@ -14,6 +13,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from adm_cli.errors import UsageError
+from adm_cli.files.opening import open_image
 
 # a 16-bit grey picture as Pillow opens it; colours of 16 bits it opens without their low bytes
 GREY_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
@@ -91,7 +91,7 @@ def stored_values(data: bytes, formats: tuple[str, ...]) -> Values | None:
 
     Raises what Pillow raises, and ValueError for more pixels than memory can be taken for.
     """
-    with Image.open(io.BytesIO(data), formats=formats) as image:
+    with open_image(data, formats) as image:
         if not is_deep_colour(image):
             return None
         if image.width * image.height > _MOST_DEEP:
@@ -111,7 +111,7 @@ def stored_values(data: bytes, formats: tuple[str, ...]) -> Values | None:
             grey, alpha = (_of_bytes(parts[..., i], parts[..., i + 1]) for i in (0, 2))
             return np.stack([grey, grey, grey, alpha], axis=-1)
         high = np.asarray(image)
-    with Image.open(io.BytesIO(data), formats=formats) as image:
+    with open_image(data, formats) as image:
         # the bytes in the other order: so Pillow takes the low ones for the high ones
         opened: Any = image
         opened.tile = [_swapped(tile) or tile for tile in opened.tile]

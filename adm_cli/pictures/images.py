@@ -24,6 +24,7 @@ from PIL import Image, PngImagePlugin, UnidentifiedImageError
 from adm_cli.errors import AdmError
 from adm_cli.files.budget import parse_json
 from adm_cli.files.disk import atomic_write, open_file
+from adm_cli.files.opening import open_image
 
 if TYPE_CHECKING:  # looking at a picture needs no torch
     from torch import Tensor
@@ -116,7 +117,7 @@ def open_picture(path: Path) -> tuple[Pixels, dict[str, Any] | None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # damaged EXIF holds no recipe, and that is said
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with open_file(path) as file, Image.open(file, formats=("PNG", "WEBP")) as image:
+            with open_file(path) as file, open_image(file, ("PNG", "WEBP")) as image:
                 recipe = _recipe_of(image)
                 pixels = np.asarray(image.convert("RGB"))
     except OSError as error:
@@ -128,7 +129,7 @@ def open_picture(path: Path) -> tuple[Pixels, dict[str, Any] | None]:
 
 def recipe_in(data: bytes) -> dict[str, Any] | None:
     """The recipe that the bytes of a picture carry; None for any other file."""
-    return _description(io.BytesIO(data), ("PNG", "WEBP"))
+    return _description(data, ("PNG", "WEBP"))
 
 
 def read_description(path: Path) -> dict[str, Any] | None:
@@ -140,11 +141,11 @@ def read_description(path: Path) -> dict[str, Any] | None:
         return None
 
 
-def _description(source: IO[bytes], formats: tuple[str, ...]) -> dict[str, Any] | None:
+def _description(source: bytes | IO[bytes], formats: tuple[str, ...]) -> dict[str, Any] | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(source, formats=formats) as image:
+            with open_image(source, formats) as image:
                 return _recipe_of(image)
     except Exception:  # whoever needs the pixels says what is wrong
         return None
@@ -167,7 +168,7 @@ def _recipe_of(image: Image.Image) -> dict[str, Any] | None:
 def decode_own(data: bytes) -> Pixels:
     """Pixels [H, W, 3] of a PNG or WebP as we write them; raises AdmError for anything else."""
     try:
-        with Image.open(io.BytesIO(data), formats=("PNG", "WEBP")) as image:
+        with open_image(data, ("PNG", "WEBP")) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise AdmError(f"{image.width}x{image.height} pixels are too many for a picture")
             return np.asarray(image.convert("RGB"))

@@ -22,15 +22,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from adm_cli.checkpoints.format import load_original
+from adm_cli.checkpoints.format import load_original, read_model_file
+from adm_cli.checkpoints.loading import load_model
 from adm_cli.checkpoints.originals import read_weights
 from adm_cli.errors import AdmError
+from adm_cli.files.disk import peek_classes
 from adm_cli.files.manifests import render_line
 from adm_cli.pictures.archives import FolderSource, TarSource, ZipSource
 from adm_cli.pictures.datasets import open_images
+from adm_cli.pictures.decode import BadPictureError, decode_picture
+from adm_cli.pictures.images import recipe_in
 from adm_cli.pictures.label_files import parse_labels
 from tests.conftest import Toys
-from tests.hostile.files import npy, npz, png
+from tests.hostile.files import npy, npz, png, png_chunk, weights
 from tests.hostile.sandbox import Arguments, harmless, refused
 from tests.hostile.test_fuzz import fuzz
 from tests.hostile.test_pickles import in_zip, rezipped, saved
@@ -80,6 +84,72 @@ def test_archives(folder: Path) -> None:
     ]
     for done in refused(folder, *commands):
         assert "cannot read" in done.err
+
+
+def sparse(kind: str) -> bytes:
+    """A tar whose file of ten bytes has a hundred thousand gaps."""
+    if kind == "old":  # blocks of 21 gaps, each of which says that another follows
+        info = bytearray(header(tarfile.GNUTYPE_SPARSE, 0))
+        info[482], info[148:156] = 1, b" " * 8
+        info[148:156] = b"%06o\0 " % sum(info)
+        block = (b"%011o\0" % 1 * 42).ljust(504, b"\0") + b"\1" + bytes(7)
+        return bytes(info) + block * 5000
+    rows = ("GNU.sparse.major=1", "GNU.sparse.minor=0", "GNU.sparse.name=a.png")
+    text = b"".join(f"{len(row) + 4} {row}\n".encode() for row in rows)
+    text += b"27 GNU.sparse.realsize=10\n"
+    gaps = b"900000\n" + b"1\n" * 200_000
+    padded = gaps.ljust(-(-len(gaps) // 512) * 512, b"\0")
+    return header(b"x", len(text)) + text.ljust(512, b"\0") + header(b"0", len(gaps)) + padded
+
+
+def test_tars_of_many_gaps(folder: Path) -> None:
+    """Of 60 MB, they took minutes."""
+    for kind in ("old", "new"):
+        (folder / f"{kind}.tar").write_bytes(sparse(kind) + bytes(1024))
+        (done,) = refused(folder, [TRAIN[0], f"{kind}.tar", *TRAIN[2:], "--out", "run"])
+        assert "over 262,144 bytes are too many" in done.err, done.err
+
+
+def many_parts() -> dict[str, bytes]:
+    """Pictures with so many empty parts that reading them takes a minute."""
+    files = {}
+    for kind in ("JPEG", "GIF"):
+        buffer = io.BytesIO()
+        Image.new("L", (8, 8)).save(buffer, kind)
+        files[kind] = buffer.getvalue()
+    jpeg, gif, at = files["JPEG"], files["GIF"], PNG.index(b"IDAT") - 4
+    middle = gif.index(b"\x2c")
+    return {
+        "x.png": PNG[:at] + png_chunk(b"prIv", b"") * 400_000 + PNG[at:],
+        "x.jpg": jpeg[:2] + b"\xff\xfe\0\2" * 600_000 + jpeg[2:],
+        "x.gif": gif[:middle] + b"\x21\xfe\1a\0" * 400_000 + gif[middle:],
+    }
+
+
+@pytest.mark.parametrize("name", ["x.png", "x.jpg", "x.gif"])
+def test_pictures_of_many_parts(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    data = many_parts()[name]
+    monkeypatch.setattr("adm_cli.files.budget.MOST_READS", 1000)
+    with pytest.raises(BadPictureError, match="over 1,000 parts"):
+        decode_picture(data, name)
+    assert recipe_in(data) is None
+
+
+def test_ids_that_collide(folder: Path, toys: Toys) -> None:
+    """As keys, all multiples of 2^61 - 1 are one: a dictionary of them takes any time."""
+    ids = [(2**61 - 1) * i for i in range(1, 100_000)]
+    info = read_model_file(toys.model).info
+    tensors = load_model(toys.model).state_dict()
+    classes = json.dumps({str(i): "x" for i in ids})
+    weights(folder / "x.safetensors", info, tensors, classes=classes)
+    (folder / "list").write_text("".join(f"{i} x\n" for i in ids))
+    refused(
+        folder,
+        ["info", "x.safetensors"],
+        ["sample", "--model", "x.safetensors", "--scale", 0],
+        ["convert", toys.model, "--flags", FLAGS, "--classes", "@list", "-o", "new.safetensors"],
+    )
+    assert peek_classes(folder / "x.safetensors") == {}
 
 
 def test_folders_that_link_to_each_other(tmp_path: Path) -> None:

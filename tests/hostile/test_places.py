@@ -286,6 +286,7 @@ READERS: dict[str, str] = {
     "files/disk.py read_text": "test_runs, test_references, test_homes, test_places",
     "files/disk.py file_digest": "test_places, test_homes",
     "files/foreign.py read_start": "test_pictures, test_places",
+    "files/opening.py open_image": "test_pictures, test_budgets",
     "files/foreign.py describe_picture": "test_pictures, test_places",
     "html/build.py _picture": "test_budgets",
     "pictures/images.py open_picture": "test_pictures, test_places",
@@ -325,7 +326,8 @@ OTHERS = {
 }  # fmt: skip
 OPENERS = {
     "open", "open_file", "open_to_change", "read_file", "read_text", "read_bytes", "ZipFile",
-    "ForeignZip", "open_zip", "safe_open", "load_file", "load", "memmap", "fromfile", "DictReader",
+    "ForeignZip", "open_zip", "open_image", "safe_open",
+    "load_file", "load", "memmap", "fromfile", "DictReader",
 }  # fmt: skip
 
 
@@ -349,6 +351,8 @@ PARSERS: dict[str, set[str]] = {
     "pickle.loads": set(),
     "np.load": set(),
     "ast.literal_eval": {"flags/pasted_settings.py"},
+    "Image.open": {"files/opening.py"},
+    "safetensors.safe_open": {"checkpoints/format.py", "pictures/references.py"},  # headers alone
 }
 
 
@@ -363,6 +367,26 @@ def test_no_reader_has_a_parser_of_its_own() -> None:
                 if name in found:
                     found[name].add(path.relative_to(root).as_posix())
     assert found == PARSERS
+
+
+def test_no_reader_takes_all_that_comes() -> None:
+    """A file is read as far as a limit says, and a text becomes a key by `budget.whole_text`."""
+    root = Path(adm_cli.__file__).parent
+    of_the_package = {"html/page.py", "classes/imagenet.py", "commands/schemas.py"}  # its own files
+    for path in root.rglob("*.py"):
+        name = path.relative_to(root).as_posix()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.DictComp) and isinstance(node.key, ast.Call):
+                assert getattr(node.key.func, "id", "") != "int", f"{name}: {ast.unparse(node)}"
+            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+                continue
+            whole = node.func.attr in ("read_bytes", "read_text", "readlines")
+            alone = node.func.attr == "read" and not node.args and not node.keywords
+            of_a_file = getattr(node.func.value, "id", "") in ("file", "opened", "raw", "source")
+            if (whole and node.args) or (whole and name in of_the_package):
+                continue
+            assert not whole, f"{name}: {ast.unparse(node)}"
+            assert not (alone and of_a_file), f"{name}: {ast.unparse(node)}"
 
 
 def functions(tree: ast.AST, inside: str = "") -> list[tuple[str, ast.AST]]:
