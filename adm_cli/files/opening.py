@@ -25,5 +25,8 @@ def open_image(
     Raises what Pillow raises, and TooMuchError for one of more parts than a picture has.
     """
     file = few_reads(io.BytesIO(source) if isinstance(source, bytes) else source)
-    with Image.open(file, formats=formats) as image:
-        yield image
+    try:
+        with Image.open(file, formats=formats) as image:
+            yield image
+    finally:
+        vars(file).pop("read", None)  # which refers to the file, and would keep its bytes

@@ -17,10 +17,9 @@ from typing import Any, NamedTuple, Protocol
 from adm_cli.errors import AdmError, UsageError
 from adm_cli.files.budget import MOST_FILES, LimitedFile, TooMuchError, counted
 from adm_cli.files.disk import open_file
-from adm_cli.files.zips import ForeignZip
+from adm_cli.files.long_zips import LongZip
 from adm_cli.pictures.decode import MOST_BYTES
 
-_UTF8_FLAG = 0x800  # of a zip's entry (APPNOTE.TXT 4.4.4): its name is in UTF-8
 _UNTIDY = re.compile(r"\\|//|(?:^|/)\.(?:/|$)|^/|/$")
 _MOST_VISITS = 8  # to one folder, by links: folders that link to each other have endless paths
 _LONGEST_NAME = 4096  # characters, as systems have it
@@ -72,8 +71,8 @@ class FolderSource:
 
 class _OpenZip(NamedTuple):
     owner: int  # the process
-    file: ForeignZip
-    entries: Mapping[str, zipfile.ZipInfo]
+    file: LongZip
+    places: Mapping[str, int]
 
 
 class ZipSource:
@@ -87,26 +86,31 @@ class ZipSource:
     def _open(self) -> _OpenZip:
         opened = self._opened
         if opened is None or opened.owner != os.getpid():  # a position cannot be shared
-            file = ForeignZip(self.path)
-            entries = {_tidy(_zip_name(e)): e for e in file.infolist() if not e.is_dir()}
-            opened = self._opened = _OpenZip(os.getpid(), file, entries)  # as one, for threads
+            file = LongZip(self.path)
+            places = {
+                _tidy(_zip_name(name, says_utf8=bool(utf8))): i
+                for i, (name, utf8) in enumerate(zip(file.names, file.says_utf8, strict=True))
+            }
+            opened = self._opened = _OpenZip(os.getpid(), file, places)  # as one, for threads
         return opened
 
     def names(self) -> list[str]:
-        return list(self._open().entries)
+        return list(self._open().places)
 
     def garbled(self) -> list[str]:
         """Names in a code page that the zip does not say, read as the standard's, cp437."""
-        entries = self._open().entries
-        return [name for name, e in entries.items() if not (name.isascii() or _says_utf8(e, name))]
+        opened = self._open()
+        return [
+            name
+            for name, i in opened.places.items()
+            if not name.isascii()
+            and not opened.file.says_utf8[i]
+            and name == _tidy(opened.file.names[i])
+        ]
 
     def read(self, name: str, most: int) -> bytes:
         opened = self._open()
-        entry = opened.entries[name]
-        if entry.file_size > most:  # before anything unfolds
-            raise OSError(f"{entry.file_size:,} bytes are too many")
-        with opened.file.open(entry) as file:
-            return file.read(most + 1)
+        return opened.file.read(opened.places[name], most)
 
     def __getstate__(self) -> Path:
         return self.path
@@ -157,18 +161,14 @@ def _refuse(error: OSError) -> None:
     raise UsageError(f"cannot read the folder {error.filename}: {error.strerror}")
 
 
-def _zip_name(entry: zipfile.ZipInfo) -> str:
-    """An entry's name; where it is UTF-8 and the zip does not say so, as some tools write it."""
-    if entry.filename.isascii() or entry.flag_bits & _UTF8_FLAG:
-        return entry.filename
+def _zip_name(name: str, *, says_utf8: bool) -> str:
+    """A file's name; where it is UTF-8 and the zip does not say so, as some tools write it."""
+    if name.isascii() or says_utf8:
+        return name
     try:
-        return entry.filename.encode("cp437").decode("utf-8")
+        return name.encode("cp437").decode("utf-8")
     except UnicodeError:
-        return entry.filename
-
-
-def _says_utf8(entry: zipfile.ZipInfo, name: str) -> bool:
-    return bool(entry.flag_bits & _UTF8_FLAG) or name != _tidy(entry.filename)
+        return name
 
 
 def name_doubts(source: Source, names: list[str]) -> list[str]:

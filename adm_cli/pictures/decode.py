@@ -83,7 +83,9 @@ def decode_picture(data: bytes, name: str, values: ValueRange | None = None) -> 
             deep = values is not None and is_deep_colour(image)
             image.load()
             stored = stored_values(data, _FORMATS) if deep else None
-            return _upright(_to_rgb(image, stored, values), image)
+            turn = _turn(image)
+            found = _to_rgb(image, stored, values)
+            return found if turn is None else found.transpose(turn)
     except UnidentifiedImageError:  # whose text is a memory address
         raise BadPictureError(f"{name}: not a picture, or damaged") from None
     except (OSError, ValueError, SyntaxError, EOFError, MemoryError, *BOMBS) as error:
@@ -117,22 +119,23 @@ def _check_size(size: tuple[int, int]) -> None:
         raise ValueError(f"{size[0]}x{size[1]} pixels are too narrow to crop")
 
 
-def _upright(image: Image.Image, original: Image.Image) -> Image.Image:
-    """``image`` turned as the EXIF orientation of the file says."""
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    """What makes a picture upright, as the EXIF orientation of its file says."""
     try:
-        turn = _TURNS.get(original.getexif().get(ExifTags.Base.Orientation, 1))
+        return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # damaged EXIF raises many kinds, and the pixels are there all the same
-        return image
-    return image if turn is None else image.transpose(turn)
+        return None
 
 
 def _to_rgb(image: Image.Image, stored: Values | None, values: ValueRange | None) -> Image.Image:
     if image.mode == "F" and values is None:
         raise ValueError("floating-point pixels have no known range: pass --value-range")
     if stored is not None:
-        image = to_eight_bits(in_parts(stored), values)
+        image = to_eight_bits(in_parts(stored), values, len(stored))
     elif image.mode in (*GREY_MODES, "F"):
-        image = to_eight_bits(bands(image), values)
+        eight = to_eight_bits(bands(image), values, image.height)
+        image.close()  # four bytes a pixel, of no use any more
+        image = eight
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         image = _on_white(image)
     return image if image.mode == "RGB" else image.convert("RGB")  # which copies any
@@ -183,8 +186,19 @@ def fit_picture(pixels: Pixels, size: tuple[int, int]) -> Pixels:
         return np.asarray(Image.fromarray(part).resize((width, height), Image.Resampling.BICUBIC))
     if part.size <= _MOST_AVERAGED:
         return _averages(part, size)
-    bands = [(i * rows // height, -(-(i + 1) * rows // height)) for i in range(height)]
-    return np.concatenate([_averages(part[a:b], (1, width)) for a, b in bands])
+    return np.concatenate([_row_of_averages(part[a:b], width) for a, b in _areas(rows, height)])
+
+
+def _row_of_averages(pixels: Pixels, width: int) -> Pixels:
+    if pixels.size <= _MOST_AVERAGED:
+        return _averages(pixels, (1, width))
+    areas = _areas(pixels.shape[1], width)
+    return np.concatenate([_averages(pixels[:, a:b], (1, 1)) for a, b in areas], axis=1)
+
+
+def _areas(side: int, count: int) -> list[tuple[int, int]]:
+    """Begin and end of what each of ``count`` means is of."""
+    return [(i * side // count, -(-(i + 1) * side // count)) for i in range(count)]
 
 
 def _averages(pixels: Pixels, size: tuple[int, int]) -> Pixels:

@@ -19,7 +19,7 @@ from adm_cli.files.opening import open_image
 GREY_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 FULL = 65535
 _USUAL = (255, 1023, 4095, 16383)  # the highest values of 8, 10, 12 and 14 bits
-_AT_ONCE = 2**22  # values in floating point
+_AT_ONCE = 2**20  # values in floating point
 _MOST_DEEP = 2**24  # pixels of 16 bits a colour, each of which is held four times
 _GREY_ALPHA = "LA;16B"  # which Pillow opens as RGBA of 8 bits
 _OTHER_ORDER = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
@@ -136,13 +136,22 @@ def _swapped(tile: Any) -> tuple[Any, ...] | None:
     return codec, extents, offset, other if isinstance(args, str) else (other, *args[1:])
 
 
-def to_eight_bits(parts: Iterable[Values], within: ValueRange | None) -> Image.Image:
+def to_eight_bits(parts: Iterable[Values], within: ValueRange | None, height: int) -> Image.Image:
     """A picture of stored values, all of 16 bits or those ``within`` becoming 0 to 255.
 
-    ``parts`` are its rows, some at a time: [H, W] or [H, W, 3 or 4]. What is outside is cut off if
-    the range was given; raises ValueError if it was a guess.
+    ``parts`` are its ``height`` rows, some at a time: [H, W] or [H, W, 3 or 4]. What is outside is
+    cut off if the range was given; raises ValueError if it was a guess.
     """
-    return Image.fromarray(np.concatenate([_eight_bits(part, within) for part in parts]))
+    found, top = np.empty(0, dtype=np.uint8), 0
+    for part in parts:
+        rows = _eight_bits(part, within)
+        if not top:
+            found = np.empty((height, *rows.shape[1:]), dtype=np.uint8)
+        found[top : top + len(rows)] = rows
+        top += len(rows)
+    if found.ndim > 2:
+        return Image.fromarray(found)
+    return Image.frombuffer("L", found.shape[::-1], found, "raw", "L", 0, 1)  # without a copy
 
 
 def in_parts(values: Values) -> Iterator[Values]:

@@ -216,13 +216,16 @@ def _files(folder: Path) -> list[Path]:
 
 def _picture(path: Path, resize: Size | None, values: ValueRange | None) -> InputPicture:
     data = _read_file(path)
-    pixels = pixels_of(decode_picture(data, str(path), values))
+    image, recipe = decode_picture(data, str(path), values), recipe_in(data)
+    del data  # each of these is large where the picture is
+    pixels = pixels_of(image)
+    del image
     return InputPicture(
         path.stem,
         str(path),
         pixels.shape[:2],
         pixels_sha256(_fitted(pixels, resize)),
-        recipe_in(data),
+        recipe,
         None,
         None,
         partial(_read_picture, path, values),

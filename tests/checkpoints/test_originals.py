@@ -268,5 +268,5 @@ def test_types_that_no_model_has(tmp_path: Path, dtype: str) -> None:
     raw = json.dumps(header).encode()
     data = len(raw).to_bytes(8, "little") + raw + bytes(size)
     (tmp_path / "m.safetensors").write_bytes(data)
-    with pytest.raises(CheckpointError, match=r"Dtype not understood|expected floating point"):
+    with pytest.raises(CheckpointError, match=r"of an unknown type|expected floating point"):
         read_original(tmp_path / "m.safetensors")
