@@ -142,7 +142,8 @@ def to_eight_bits(parts: Iterable[Values], within: ValueRange | None, height: in
     ``parts`` are its ``height`` rows, some at a time: [H, W] or [H, W, 3 or 4]. What is outside is
     cut off if the range was given; raises ValueError if it was a guess.
     """
-    found, top = np.empty(0, dtype=np.uint8), 0
+    found: Values = np.empty(0, dtype=np.uint8)
+    top = 0
     for part in parts:
         rows = _eight_bits(part, within)
         if not top:
@@ -151,7 +152,8 @@ def to_eight_bits(parts: Iterable[Values], within: ValueRange | None, height: in
         top += len(rows)
     if found.ndim > 2:
         return Image.fromarray(found)
-    return Image.frombuffer("L", found.shape[::-1], found, "raw", "L", 0, 1)  # without a copy
+    size = (found.shape[1], found.shape[0])
+    return Image.frombuffer("L", size, found, "raw", "L", 0, 1)  # without a copy
 
 
 def in_parts(values: Values) -> Iterator[Values]:
