@@ -49,6 +49,7 @@ _HOMES = {
     "fetch": "checkpoints.fetching",
     "reference": "reports.references",
     "nll": "reports.nll",
+    "edit": "sampling.edit",
     "evaluate": "reports.evaluation",
     "evaluate_classifier": "reports.judging",
     "train_classifier": "training.train",
@@ -94,6 +95,7 @@ __all__ = [
     "density_coverage",
     "dpm_solver_3m_sample",
     "dpm_solver_sample",
+    "edit",
     "enlarge",
     "evaluate",
     "evaluate_classifier",
@@ -155,6 +157,7 @@ if TYPE_CHECKING:
     from adm_cli.reports.nll import nll
     from adm_cli.reports.references import reference
     from adm_cli.sampling.batch import ImageBatch
+    from adm_cli.sampling.edit import edit
     from adm_cli.sampling.merge import merge
     from adm_cli.sampling.pipeline import (
         Pipeline,

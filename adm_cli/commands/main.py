@@ -21,6 +21,7 @@ from adm_cli.commands import (
     console,
     convert,
     doctor,
+    edit,
     evaluate,
     evaluate_classifier,
     export,
@@ -65,6 +66,7 @@ def needs_weights(command: Callable[..., None]) -> Callable[..., None]:
 
 app.command("sample")(needs_weights(sample.sample))
 app.command("upsample")(needs_weights(upsample.upsample))
+app.command("edit")(needs_weights(edit.edit))
 app.command("sweep")(needs_weights(sweep.sweep))
 app.command("train-diffusion")(needs_weights(train.train_diffusion))
 app.command("train-classifier")(needs_weights(train.train_classifier))

@@ -27,6 +27,16 @@ PANELS: dict[str, dict[str, str]] = {
         "Machine": _MACHINE,
         "Output": _OUTPUT,
     },
+    "edit": {
+        USUAL: "class_ strength mask num model out",
+        "Images": "seed seeds value_range",
+        "Trajectory": "invert from_class resample jump",
+        "Guidance": "classifier scale cfg guide_interval cfg_interval",
+        "Sampler": "sampler steps eta clip temperature",
+        "Second stage": "upsampler no_upsample keep_base",
+        "Machine": f"{_MACHINE} fetch",
+        "Output": _OUTPUT,
+    },
     "upsample": {
         USUAL: "model steps class_ seed out",
         "Images": "seeds resize",
@@ -82,7 +92,7 @@ PANELS: dict[str, dict[str, str]] = {
     "train-upsampler": {USUAL: "out size low_size steps init"},
 }
 GROUPS = {  # of commands, in this order
-    "Draw": "sample upsample sweep",
+    "Draw": "sample edit upsample sweep",
     "Train": "train-diffusion train-classifier train-upsampler",
     "Measure": "evaluate reference nll evaluate-classifier",
     "Weights": "models classes fetch convert export cache",

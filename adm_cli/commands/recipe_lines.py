@@ -13,12 +13,14 @@ Recipe = Mapping[str, Any]
 _ASKED = (
     *("model", "classifier", "class", "class_name", "scale", "cfg", "guide_interval"),
     *("cfg_interval", "entropy_scaling", "weak_model", *NEUTRAL),
+    *("strength", "invert", "from_class", "resample", "jump"),
     *("sampler", "steps", "num_steps", "eta", "seed", "size"),
 )
 # Which weights and programs, and where: rounding depends on it.
 _PROOF = (
     *("batch_size", "device", "dtype", "threads", "adm", "torch", "pillow"),
     *("model_sha256", "classifier_sha256", "weak_model_sha256", "small_sha256"),
+    *("photo_sha256", "mask_sha256"),
 )
 _DRAWN = ("model", "class", "seed", "scale", "sampler", "steps")  # what a command needs
 
@@ -49,7 +51,7 @@ def _commands(stage: Recipe, file: str) -> Iterator[tuple[str, Any]]:
     if not all(name in stage for name in _DRAWN):
         return
     yield "again", f"adm repro {shlex.quote(file)}"
-    if "small_sha256" in stage:
+    if "small_sha256" in stage or "photo_sha256" in stage:
         return
     words = ["adm", "sample", "--model", stage["model"]]
     if stage.get("classifier"):

@@ -32,8 +32,12 @@ def repro(
         ),
     ] = None,
     small: Annotated[
-        Optional[Path],
-        typer.Option("--input", help="What was enlarged, if it carried no recipe of its own."),
+        Optional[list[Path]],
+        typer.Option(
+            "--input",
+            help="What was enlarged, if it carried no recipe of its own, or what was edited and "
+            "its mask, if they are not where they were; repeat.",
+        ),
     ] = None,
     device: Annotated[
         Optional[str],

@@ -39,7 +39,7 @@ def verify(
     inputs: Annotated[
         Optional[list[Path]],
         typer.Option(
-            "--input", help="For --repair: what adm upsample enlarged, where it is now; repeat."
+            "--input", help="For --repair: what was enlarged or edited, where it is now; repeat."
         ),
     ] = None,
     device: Annotated[

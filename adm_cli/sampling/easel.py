@@ -91,8 +91,8 @@ class Easel:
         """Stage ``i``, its weights loaded."""
         stage = self.run.stages[i]
         if isinstance(stage, Filter):
-            return FilterPainter(self.run, stage, alone=self.models.apart)
-        return NetworkPainter(self.run, stage, self.models.load(i))
+            return FilterPainter(self.run, stage, self.models.photos, alone=self.models.apart)
+        return NetworkPainter(self.run, stage, self.models.load(i), self.models.photos)
 
     def paint(self, tasks: Sequence[ImageTask]) -> Iterator[Painted]:
         """All of these images, batch by batch; those without a small picture have no pixels."""

@@ -28,16 +28,26 @@ class Image(NamedTuple):
     seed: int
     scale: float | None = None  # of guidance, where it has its own
     cfg: float | None = None  # of classifier-free guidance, where it has its own
-    input: str | None = None  # the picture that an upsampler enlarges, for a person
-    small_sha256: str | None = None  # of that picture's values
+    input: str | None = None  # the picture that is enlarged or edited, for a person
+    small_sha256: str | None = None  # of that picture's values, as an upsampler enlarges them
+    photo_sha256: str | None = None  # likewise, as they are stored, where the picture is edited
+    mask: str | None = None  # says what of it is drawn anew
+    mask_sha256: str | None = None
 
     def facts(self) -> dict[str, Any]:
         """What a manifest's line says of it, beside the file."""
         own = {name: getattr(self, name) for name in ("scale", "cfg") if getattr(self, name)
                is not None}  # fmt: skip
-        made = {} if self.input is None else {"input": self.input,
-                                              "small_sha256": self.small_sha256}  # fmt: skip
+        made = {name: value for name in _MADE_OF if (value := getattr(self, name)) is not None}
         return {"class": self.class_id, **own, "seed": self.seed, **made}
+
+    def edited_from(self) -> dict[str, str]:
+        """What a recipe says of the picture that it is an edit of, or keeps a part of."""
+        return {name: value for name in _EDITED if (value := getattr(self, name)) is not None}
+
+
+_EDITED = ("photo_sha256", "mask_sha256")
+_MADE_OF = ("input", "small_sha256", "photo_sha256", "mask", "mask_sha256")
 
 
 class ImageRow(NamedTuple):
@@ -299,8 +309,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "seeds": (str,),
     "scale": (float, int),
     "cfg": (float, int),
-    "input": (str,),
-    "small_sha256": (str,),
+    **dict.fromkeys(_MADE_OF, (str,)),
 }
 
 
@@ -309,7 +318,10 @@ def row_from_json(value: Mapping[str, Any]) -> ImageRow:
     for name, own in value.items():
         if type(own) not in _TYPES[name]:
             raise TypeError(f"{name} is {own!r:.60}")
-    if ("seed" in value) == ("seeds" in value) or ("input" in value) != ("small_sha256" in value):
+    pictures = ("small_sha256" in value) + ("photo_sha256" in value)
+    masks = ("mask" in value) + ("mask_sha256" in value)
+    whole = pictures == ("input" in value) and masks in (0, 2)
+    if ("seed" in value) == ("seeds" in value) or not whole or (masks and "small_sha256" in value):
         raise ValueError(f"an image with {', '.join(value)}")
     file, count = value["file"], 1
     if "seeds" in value:
@@ -322,6 +334,5 @@ def row_from_json(value: Mapping[str, Any]) -> ImageRow:
             raise ValueError(f"no place for the seeds in {file!r:.60}")
     else:
         seed = value["seed"]
-    own = {name: value[name] for name in ("scale", "cfg", "input", "small_sha256")
-           if name in value}  # fmt: skip
+    own = {name: value[name] for name in ("scale", "cfg", *_MADE_OF) if name in value}
     return ImageRow(Image(file, value["class"], seed, **own), count)

@@ -144,10 +144,10 @@ def find_inputs(
     wanted: Sequence[tuple[str, str]],
     near: Path,
     given: Sequence[Path],
-    size: Size,
+    size: Size | None,
     values: ValueRange | None = None,
 ) -> list[InputPicture | None]:
-    """Pictures that were enlarged before, by `InputPicture.where` and hash; None for a lost one.
+    """Pictures that were used before, by `InputPicture.where` and hash; None for a lost one.
 
     A relative name is looked for in the present folder and in those above ``near``, then a picture
     of any name among ``given``. ``size`` is that to which they were fitted, ``values`` the range
@@ -172,7 +172,7 @@ def find_inputs(
     return [look(where, digest) for where, digest in wanted]
 
 
-def _open_quietly(path: Path, size: Size, values: ValueRange | None) -> list[InputPicture]:
+def _open_quietly(path: Path, size: Size | None, values: ValueRange | None) -> list[InputPicture]:
     """The pictures of a file; none where they cannot be read."""
     try:
         return list(_open(path, size, values)) if os.path.isfile(path) else []

@@ -208,6 +208,11 @@ def read_likeness(picture: AnyPath) -> Likeness:
     """
     path = Path(picture)
     recipe = open_recipe(path)
+    if "photo_sha256" in {**(recipe.get("base") or {}), **recipe}:
+        raise UsageError(
+            f"{path} was edited: --like takes what adm sample draws; adm info {path.name} shows "
+            f"its settings"
+        )
     if not is_enlarged(recipe):
         return Likeness(path, recipe, recorded_run(recipe), None)
     base = recipe["base"]

@@ -13,6 +13,7 @@ from adm_cli.config import UNetConfig
 from adm_cli.events import Note
 from adm_cli.sampling.inputs import InputPicture
 from adm_cli.sampling.memory import fit_together, image_costs, weight_bytes
+from adm_cli.sampling.photos import Photos
 from adm_cli.sampling.pipeline import Pipeline, load_stage
 from adm_cli.sampling.run import Run, Stage
 from adm_cli.sampling.settings import uses_cfg
@@ -26,6 +27,7 @@ class Models:
     device: torch.device
     pictures: Mapping[str, InputPicture] = field(default_factory=dict)  # by the image's file
     resize: tuple[int, int] | None = None  # to which pictures are fitted
+    photos: Photos = field(default_factory=dict)  # by the image's file, of edits
     pipelines: dict[int, Pipeline] = field(default_factory=dict)  # in memory
     apart: bool = False  # the small pictures of a stack come first
     keep_base: bool = False  # and stay
@@ -72,7 +74,7 @@ class Models:
     def first(self) -> Models:
         """Those of the run of the small pictures: the same, so that it can be dropped."""
         self.load(0)
-        return Models(self.sources[:1], self.device, pipelines=self.pipelines)
+        return Models(self.sources[:1], self.device, photos=self.photos, pipelines=self.pipelines)
 
     def _fit(self, run: Run) -> bool:
         """Whether the weights of both stages, and one image's activations, fit into memory."""

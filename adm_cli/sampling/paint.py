@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import groupby
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, Union
 
 import numpy as np
@@ -21,15 +22,18 @@ from adm_cli.pictures.decode import enlarge_picture
 from adm_cli.pictures.images import Pixels, to_model_range, to_uint8
 from adm_cli.sampling.batch import ImageBatch
 from adm_cli.sampling.defaults import choose_sampler, choose_schedule
+from adm_cli.sampling.editing import editing
 from adm_cli.sampling.events import Step
 from adm_cli.sampling.guiding import guidance_kind
 from adm_cli.sampling.images import Image
 from adm_cli.sampling.inputs import InputPicture, InputPictures, pixels_sha256
+from adm_cli.sampling.photos import BatchPhotos, Photos, PhotosAt
 from adm_cli.sampling.pipeline import Pipeline, draw_batches
 from adm_cli.sampling.recipe import (
     enlarged_recipe,
     image_recipe,
     plain_recipe,
+    ranged,
     stage_config,
     stage_recipe,
     whole_recipe,
@@ -67,11 +71,15 @@ class Painter(Protocol):
 class NetworkPainter:
     """A `Stage` and its weights."""
 
-    def __init__(self, run: Run, stage: Stage, pipeline: Pipeline) -> None:
+    def __init__(
+        self, run: Run, stage: Stage, pipeline: Pipeline, photos: Photos = MappingProxyType({})
+    ) -> None:
+        """``photos`` are the pictures that the images are edits of, where they are."""
         self.run, self.stage, self.pipeline = run, stage, pipeline
+        self.photos = PhotosAt(photos, stage.size)
         self.schedule = choose_schedule(pipeline.diffusion, stage.steps, stage.spacing)
         self.sampler = choose_sampler(stage.sampler, stage.eta)
-        self.steps = len(self.schedule)
+        self.steps = stage.edited_steps(len(self.schedule))
         self.most = run.batch_size  # smaller, once memory ran out
         self._common = stage_recipe(run, stage)
 
@@ -84,7 +92,10 @@ class NetworkPainter:
         if small is None:  # guided and unguided images share no batch: one kind after the other
             images = sorted(images, key=partial(_kind, self.stage))
         config, done = stage_config(self.stage, images, min(size, self.most)), 0
-        for found in draw_batches(self.pipeline, config, self.schedule, self.sampler, small):
+        edits = None
+        if any(self._edited(image) for image in images):
+            edits = BatchPhotos(self.photos, images, editing(self.stage))
+        for found in draw_batches(self.pipeline, config, self.schedule, self.sampler, small, edits):
             if isinstance(found, SampleStep):
                 yield Step(found.i, len(found.x), partial(_itself, found.x))
             elif isinstance(found, str):
@@ -104,7 +115,11 @@ class NetworkPainter:
         classes = self.pipeline.sources.classes
         name = None if image.class_id is None else classes.get(image.class_id)
         seen = image._replace(scale=None, cfg=None) if self.stage.upsampler else image
+        if not self._edited(image):
+            seen = seen._replace(photo_sha256=None)
         recipe = image_recipe(self._common, seen, name, batch.batch_size)
+        if small is None and image.photo_sha256 is not None:
+            recipe |= ranged(self.run.value_range)
         if small is not None:
             recipe = enlarged_recipe(
                 recipe,
@@ -115,6 +130,10 @@ class NetworkPainter:
             )
         return Finished(image, batch.picture(i), recipe)
 
+    def _edited(self, image: Image) -> bool:
+        """Whether this stage begins with the image's picture, or keeps a part of it."""
+        return self.stage.strength is not None or image.mask_sha256 is not None
+
 
 def _kind(stage: Stage, image: Image) -> tuple[bool, bool]:
     scale = stage.scale if image.scale is None else image.scale
@@ -124,9 +143,12 @@ def _kind(stage: Stage, image: Image) -> tuple[bool, bool]:
 class FilterPainter:
     """A `Filter`: there are no weights."""
 
-    def __init__(self, run: Run, stage: Filter, *, alone: bool) -> None:
+    def __init__(
+        self, run: Run, stage: Filter, photos: Photos = MappingProxyType({}), *, alone: bool
+    ) -> None:
         """``alone``: the small pictures were there before, and a batch is a step of its own."""
         self.run, self.stage, self.alone = run, stage, alone
+        self.photos = PhotosAt(photos, stage.size)
         self.steps = int(alone)
 
     def preview(self, x: Tensor) -> Tensor:
@@ -155,8 +177,10 @@ class FilterPainter:
             small_sha256=pixels_sha256(small),
             base=base,
             value_range=self.run.value_range,
+            kept=image.edited_from() if image.mask_sha256 is not None else {},
         )
-        return Finished(image, enlarge_picture(small, self.stage.model), recipe)
+        large = enlarge_picture(small, self.stage.model)
+        return Finished(image, self.photos.with_kept(image, large), recipe)
 
 
 def _itself(x: Tensor) -> Tensor:

@@ -27,9 +27,10 @@ from adm_cli.devices import (
     reproducible_kernels,
     send,
 )
+from adm_cli.diffusion.editing import guiding, keeping
 from adm_cli.diffusion.finite import FiniteWatch
 from adm_cli.diffusion.guidance import Guidance
-from adm_cli.diffusion.noise import noise_source, noisy_low_res, upsampling_seed
+from adm_cli.diffusion.noise import noise_source, upsampling_seed
 from adm_cli.diffusion.projection import back_project
 from adm_cli.diffusion.schedule import NoiseSchedule
 from adm_cli.diffusion.steps import Sampler, SampleStep
@@ -38,11 +39,12 @@ from adm_cli.models.classifier import NoisyClassifier
 from adm_cli.models.unet import SuperResUNet, UNet
 from adm_cli.pictures.images import Pixels, to_model_range
 from adm_cli.sampling.batch import ImageBatch, finished_batch, refuse_overflow
+from adm_cli.sampling.conditioning import enlarging, for_classes, for_source
 from adm_cli.sampling.defaults import choose_sampler, choose_schedule, remarks, resolve
+from adm_cli.sampling.editing import EditedBatch
 from adm_cli.sampling.guiding import (
     guidance_kind,
     guided_by,
-    labelled,
     modified_model,
     thresholding,
 )
@@ -174,6 +176,12 @@ def enlarge(
     return _told(_draw(pipeline, config, pictures, on_note), on_step, on_note)
 
 
+class Edits(Protocol):
+    """Pictures that are edited, by index."""
+
+    def batch(self, first: int, count: int, size: int, /) -> EditedBatch: ...
+
+
 def _draw(
     pipeline: Pipeline,
     config: SamplingConfig,
@@ -230,10 +238,12 @@ def draw_batches(
     schedule: NoiseSchedule,
     sampler: Sampler,
     pictures: Pictures | None = None,
+    edits: Edits | None = None,
 ) -> Iterator[SampleStep | ImageBatch | str]:
     """Every sampling step and every batch of images; where memory runs out, a word about that.
 
-    ``config`` is resolved, its batch size too, and fits ``pipeline``.
+    ``config`` is resolved, its batch size too, and fits ``pipeline``. ``edits`` are what the images
+    are made of, or keep a part of, if anything.
     """
     assert config.batch_size is not None
     size, scales, cfgs = config.batch_size, config.image_scales, config.image_cfgs
@@ -247,12 +257,13 @@ def draw_batches(
         small = (
             None if pictures is None else _read_small(pipeline, pictures, done, len(seeds), size)
         )
+        edit = None if edits is None else edits.batch(done, len(seeds), size)
         try:
             x = yield from _sample_batch(
                 pipeline, config, sampler, schedule,
                 (*seeds, *[seeds[-1]] * missing), (*classes, *[classes[-1]] * missing),
                 (*own, *[own[-1]] * missing), (*weights, *[weights[-1]] * missing),
-                small,
+                small, edit,
             )  # fmt: skip
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
@@ -307,6 +318,7 @@ def _sample_batch(
     scales: Sequence[float],
     cfgs: Sequence[float],
     small: Tensor | None,  # [N, 3, h, w], what an upsampler enlarges
+    edit: EditedBatch | None,
 ) -> Generator[SampleStep, None, Tensor]:
     """Every step; returns the last one's x, NaN where an image is not finite."""
     model = pipeline.model
@@ -331,34 +343,45 @@ def _sample_batch(
         guidance = guided_by(
             pipeline.classifier, pipeline.diffusion, config, y, scales, real, schedule
         )
-    labels, no_class = None, model.config.num_classes  # the row after the classes: none of them
-    if no_class is not None:
-        ids = [no_class if c is None else c for c in classes]
-        labels = send(torch.tensor(ids, dtype=torch.int64), pipeline.device)
-    net: Callable[..., Tensor] = model
     low_res = None if small is None else send(small, pipeline.device, real)
-    if low_res is not None:
-        net = partial(model, low_res=low_res)
-        if (level := config.low_res_noise) is not None:
-            noisy = noisy_low_res(low_res, level, seeds)
-            net = partial(net, low_res=noisy, low_res_noise=low_res.new_full((len(seeds),), level))
+    net = enlarging(model, config, seeds, low_res)
     x_T = send(draw(), pipeline.device, real)
     x, watch = x_T, FiniteWatch()
-    model_fn = labelled(net, pipeline.diffusion, config, labels, no_class, cfgs, weak=pipeline.weak)
+    edit, denoised_fn = None if edit is None else edit.to(x_T), thresholding(config)
+    if edit is not None and edit.drawn is not None:
+        denoised_fn = keeping(edit.x_0, edit.drawn, denoised_fn)
+        guidance = None if guidance is None else guiding(guidance, edit.drawn)
+    model_fn = for_classes(net, model, pipeline.diffusion, config, classes, cfgs, pipeline.weak)
+    sampling = partial(
+        sampler,
+        watch.watched(modified_model(model_fn, schedule, pipeline.diffusion, config)),
+        noise=noise,
+        guidance=None if guidance is None else watch.watched(guidance),
+        prediction=pipeline.diffusion.prediction,
+        variance=pipeline.diffusion.variance,
+        clip_denoised=config.clip_denoised,
+        denoised_fn=denoised_fn,
+    )
+    steps = sampling(schedule, x_T)
+    if edit is not None:
+        source = for_source(net, model, pipeline.diffusion, config, classes, edit.how)
+        steps = edit.steps(
+            sampling, schedule, x_T, noise=noise, backwards=watch.watched(source),
+            diffusion=pipeline.diffusion,
+        )  # fmt: skip
     with reproducible_kernels():
-        for step in sampler(
-            watch.watched(modified_model(model_fn, schedule, pipeline.diffusion, config)),
-            schedule,
-            x_T,
-            noise=noise,
-            guidance=None if guidance is None else watch.watched(guidance),
-            prediction=pipeline.diffusion.prediction,
-            variance=pipeline.diffusion.variance,
-            clip_denoised=config.clip_denoised,
-            denoised_fn=thresholding(config),
-        ):
-            if low_res is not None and step.i == 0:
-                step = step._replace(x=back_project(step.x, low_res, config.project))
+        for step in steps:
+            if step.i == 0:
+                step = step._replace(x=_finished(step.x, low_res, config.project, edit))
             x = step.x
             yield step
     return watch.marked(x)
+
+
+def _finished(
+    x: Tensor, low_res: Tensor | None, passes: int, edit: EditedBatch | None
+) -> Tensor:  # fmt: skip
+    """The last step's x: it agrees with what was enlarged, and what is kept is as it was."""
+    if low_res is not None:
+        x = back_project(x, low_res, passes)
+    return x if edit is None else edit.with_kept(x)

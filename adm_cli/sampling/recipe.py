@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from adm_cli.checkpoints.presets import ENLARGEMENT_FACTOR, ENLARGEMENTS
@@ -18,6 +19,7 @@ from adm_cli.files.budget import finite_number
 from adm_cli.files.strict import read_config
 from adm_cli.pictures.images import MOST_STAGES, open_picture
 from adm_cli.sampling.defaults import EVERYWHERE
+from adm_cli.sampling.editing import UNEDITED
 from adm_cli.sampling.images import Image, Images
 from adm_cli.sampling.run import Filter, Run, Stage
 
@@ -27,6 +29,8 @@ _INPUTS = {
     "classifier_sha256": "the classifier's weights",
     "weak_model_sha256": "the weak model's weights",
     "small_sha256": "the small picture",
+    "photo_sha256": "the picture that was edited",
+    "mask_sha256": "its mask",
     "adm": "the version of adm",
     "torch": "the version of torch",
     "pillow": "the version of Pillow",
@@ -46,6 +50,7 @@ _UNSAID: dict[str, Any] = {
     "weak_model": None,
     "weak_model_sha256": None,
     **NEUTRAL,
+    **UNEDITED,
 }
 # What names the weights, whose hashes are compared, or follows from other settings.
 _FOLLOWING = ("model", "classifier", "weak_model", "num_steps", "size", "dtype")
@@ -88,7 +93,7 @@ _RECIPE_ORDER = (
     "model", "model_sha256", "classifier", "classifier_sha256", "weak_model", "weak_model_sha256",
     "scale", "guide_interval",
     "entropy_scaling", "cfg", "cfg_interval", *NEUTRAL, "sampler", "steps", "num_steps", "eta",
-    "clip_denoised", "project", "low_res_noise", "size", "dtype", "plain",
+    "clip_denoised", *UNEDITED, "project", "low_res_noise", "size", "dtype", "plain",
 )  # fmt: skip
 
 
@@ -118,6 +123,7 @@ def image_recipe(
         "class": image.class_id,
         "class_name": class_name,
         "seed": image.seed,
+        **image.edited_from(),
         "batch_size": batch_size,
     }
 
@@ -143,12 +149,12 @@ def enlarged_recipe(
         **recipe,
         "small_sha256": small_sha256,
         "resized": resized,
-        **_ranged(value_range),
+        **ranged(value_range),
         "base": None if base is None else dict(base),
     }
 
 
-def _ranged(value_range: tuple[float, float] | None) -> dict[str, Any]:
+def ranged(value_range: tuple[float, float] | None) -> dict[str, Any]:
     return {} if value_range is None else {"value_range": list(value_range)}
 
 
@@ -174,8 +180,10 @@ def plain_recipe(
     small_sha256: str,
     base: Mapping[str, Any] | None,
     value_range: tuple[float, float] | None = None,
+    kept: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """The recipe of a picture enlarged without weights; the rest as in `enlarged_recipe`.
+    ``kept`` is `Image.edited_from` where a part of it is a picture's.
 
     Nothing was sampled, so it has no seed and no steps.
     """
@@ -188,7 +196,8 @@ def plain_recipe(
         **{name: None if base is None else base.get(name) for name in names},
         "small_sha256": small_sha256,
         "resized": False,
-        **_ranged(value_range),
+        **kept,
+        **ranged(value_range),
         "base": None if base is None else dict(base),
     }
 
@@ -231,6 +240,7 @@ def check_recipe(recipe: Mapping[str, Any]) -> None:
         return
     try:
         _check_types(recipe, _PLAIN_TYPES | _ENLARGED_TYPES)
+        _edited_in(recipe)
         if recipe["resized"]:
             raise TypeError("resized, although no filter needs that")
     except (KeyError, TypeError) as error:
@@ -259,7 +269,7 @@ def recorded_run(recipe: Mapping[str, Any]) -> Run:
         _check_types(recipe, _IMAGE_TYPES | (_ENLARGED_TYPES if enlarged else {}))
         facts = {name: recipe[name] for name in _STAGE if name in recipe}
         stage = read_config(Stage, {**facts, "upsampler": enlarged})
-        image = Image("image.png", recipe["class"], recipe["seed"])
+        image = Image("image.png", recipe["class"], recipe["seed"], **_edited_in(recipe))
         stage_config(stage, [image], recipe["batch_size"])
         versions = {name: str(recipe.get(name)) for name in ("adm", "torch")}
         return Run(
@@ -277,12 +287,20 @@ def recorded_run(recipe: Mapping[str, Any]) -> Run:
         raise AdmError(f"the picture's recipe is damaged: {error}") from None
 
 
+def _edited_in(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """What an image was edited from; raises KeyError or TypeError for less than all of it."""
+    mask = ["mask_sha256"] if "mask_sha256" in recipe else []
+    names = ["photo_sha256", *mask] if mask or recipe.get("strength") is not None else []
+    _check_types(recipe, dict.fromkeys(names, (str,)))
+    return {name: recipe[name] for name in names}
+
+
 def recorded_filter(recipe: Mapping[str, Any], small: tuple[int, int]) -> Run:
     """Likewise, of a picture that was enlarged without weights from one of size ``small``."""
     size = (ENLARGEMENT_FACTOR * small[0], ENLARGEMENT_FACTOR * small[1])
     return Run(
         stages=(Filter(model=recipe["model"], size=size),),
-        images=Images.of([Image("image.png", recipe["class"], 0)]),
+        images=Images.of([Image("image.png", recipe["class"], 0, **_edited_in(recipe))]),
         device="cpu",
         threads=None,
         batch_size=1,

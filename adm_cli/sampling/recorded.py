@@ -15,6 +15,7 @@ from adm_cli.pictures.depth import ValueRange
 from adm_cli.sampling.folder import RunFolder
 from adm_cli.sampling.images import Image
 from adm_cli.sampling.inputs import InputPicture, find_inputs
+from adm_cli.sampling.photos import Photo
 from adm_cli.sampling.run import Filter, Run, Stage
 from adm_cli.sampling.settings import low_res_size
 
@@ -139,3 +140,30 @@ def recorded_pictures(
         else:
             made.found[image.file] = picture
     return made
+
+
+def recorded_photos(
+    images: Sequence[Image], near: Path, now: Whereabouts, within: tuple[float, float] | None
+) -> tuple[dict[str, Photo], dict[str, str]]:
+    """What images are edits of and their masks, by name and hash; and the images without one.
+
+    Of these, where it was. Names are looked for as by `inputs.find_inputs`, ``within`` is the
+    range of values of 16-bit pictures.
+    """
+    values = None if within is None else ValueRange(*within, given=True)
+    wanted = [(str(image.input), str(image.photo_sha256)) for image in images]
+    wanted += [(str(image.mask), str(image.mask_sha256)) for image in images if image.mask_sha256]
+    opened = find_inputs(wanted, near, now.inputs, None, values)
+    pictures = dict(zip(wanted, opened, strict=True))
+    found: dict[str, Photo] = {}
+    without: dict[str, str] = {}
+    for image in images:
+        picture = pictures[str(image.input), str(image.photo_sha256)]
+        mask = pictures.get((str(image.mask), str(image.mask_sha256)))
+        if picture is None:
+            without[image.file] = str(image.input)
+        elif mask is None and image.mask_sha256 is not None:
+            without[image.file] = str(image.mask)
+        else:
+            found[image.file] = Photo(picture, mask)
+    return found, without

@@ -21,7 +21,12 @@ from adm_cli.sampling.folder import BASE, RunFolder, Shard
 from adm_cli.sampling.models import Models
 from adm_cli.sampling.outputs import PAGE
 from adm_cli.sampling.recipe import batch_sizes
-from adm_cli.sampling.recorded import Whereabouts, recorded_pictures, run_sources
+from adm_cli.sampling.recorded import (
+    Whereabouts,
+    recorded_photos,
+    recorded_pictures,
+    run_sources,
+)
 from adm_cli.sampling.run import Run
 from adm_cli.sampling.settings import current_versions
 
@@ -55,8 +60,9 @@ def mend(
         models, without = _find_models(folder, run, losses, now)
         if without:
             name, where = next(iter(without.items()))
+            what = "enlarged" if run.first.strength is None else "edited"
             yield Note(
-                f"{name}{_and_more(without)} cannot be made again: {where}, which was enlarged, "
+                f"{name}{_and_more(without)} cannot be made again: {where}, which was {what}, "
                 f"is gone or has changed: pass what holds that picture with --input"
             )
             findings = [
@@ -99,10 +105,13 @@ def _find_models(
     """What draws the lost images, and which of them have no small picture now."""
     sources = run_sources(run, folder, now)
     models = Models(sources, choose_device(now.device or run.device))
-    if not run.first.upsampler:
-        return models, {}
     places = [run.images.find(name) for name in losses.drawn()]
     images = [run.images[place] for place in places if place is not None]
+    if run.first.strength is not None:
+        photos, without = recorded_photos(images, folder.path, now, run.value_range)
+        return replace(models, photos=photos), without
+    if not run.first.upsampler:
+        return models, {}
     pictures = recorded_pictures(images, folder, sources[0], now)
     return replace(models, pictures=pictures.found, resize=pictures.size), pictures.without
 

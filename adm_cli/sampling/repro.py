@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,10 @@ from adm_cli.checkpoints.sources import Sources
 from adm_cli.checkpoints.supplying import supplied
 from adm_cli.devices import choose_device, use_threads
 from adm_cli.errors import AdmError, NotFiniteError, RunError, UsageError
-from adm_cli.events import AnyPath, Note, OnEvent
+from adm_cli.events import AnyPath, Note, OnEvent, as_paths
 from adm_cli.files.disk import check_writable
 from adm_cli.pictures.decode import fit_picture
+from adm_cli.pictures.depth import parse_value_range
 from adm_cli.pictures.images import MOST_STAGES, Pixels, Recipe, open_picture, save_image
 from adm_cli.sampling.arguments import path_or_none
 from adm_cli.sampling.batch import OVERFLOW_ADVICE
@@ -32,6 +34,7 @@ from adm_cli.sampling.paint import (
     paint,
     paint_enlarged,
 )
+from adm_cli.sampling.photos import Photos
 from adm_cli.sampling.recipe import (
     agreeing_hashes,
     check_recipe,
@@ -43,7 +46,12 @@ from adm_cli.sampling.recipe import (
     recorded_run,
     value_range_text,
 )
-from adm_cli.sampling.recorded import Whereabouts, remaking_batch, stage_sources
+from adm_cli.sampling.recorded import (
+    Whereabouts,
+    recorded_photos,
+    remaking_batch,
+    stage_sources,
+)
 from adm_cli.sampling.run import Filter, Run
 from adm_cli.sampling.settings import current_versions, low_res_size
 from adm_cli.sampling.writer import Finished
@@ -81,7 +89,7 @@ def repro(
     model: AnyPath | None = None,
     classifier: AnyPath | None = None,
     upsampler: AnyPath | None = None,
-    small: AnyPath | None = None,
+    small: AnyPath | Sequence[AnyPath] | None = None,
     device: str | None = None,
     output: AnyPath | None = None,
     weak_model: AnyPath | None = None,
@@ -91,8 +99,9 @@ def repro(
 ) -> Reproduction:
     """Makes a picture again by the recipe in it, of an enlarged one first the small picture.
 
-    As ``adm repro``, whose options these are; ``small`` is its ``--input``: what was enlarged.
-    Raises AdmError where a recipe is missing or damaged, or its weights are not found.
+    As ``adm repro``, whose options these are; ``small`` is its ``--input``: what was enlarged, or
+    edited and by which mask. Raises AdmError where a recipe is missing or damaged, or its weights
+    or what it was made of are not found.
     """
     path, made = Path(picture), path_or_none(output)
     recipe = open_recipe(path)  # raises if it is damaged, before anything is written or loaded
@@ -103,7 +112,7 @@ def repro(
         () if model is None else (str(model),),
         None if classifier is None else str(classifier),
         None if upsampler is None else str(upsampler),
-        () if small is None else (Path(small),),
+        tuple(as_paths(() if small is None else small)),
         device,
         None if weak_model is None else str(weak_model),
     )
@@ -137,7 +146,7 @@ def _remake(recipe: Mapping[str, Any], picture: Path, now: Whereabouts, depth: i
     run = recorded_run(recipe)
     option = "--upsampler" if is_enlarged(recipe) else "--model"
     sources = stage_sources(run.first, now, picture, option)
-    small, resize = None, None
+    small, resize, photos = None, None, _photos(run, picture, now, recipe)
     if is_enlarged(recipe):
         resize = low_res_size(sources) if recipe["resized"] else None
         small = yield from _small_picture(recipe, picture, now, depth, resize)
@@ -149,7 +158,7 @@ def _remake(recipe: Mapping[str, Any], picture: Path, now: Whereabouts, depth: i
         yield Note(f"{text}: rounding may differ")
         run = replace(run, batch_size=most)
     yield from models.prepare(run, keep_base=False)
-    painter = NetworkPainter(run, run.first, models.load(0))
+    painter = NetworkPainter(run, run.first, models.load(0), photos)
     return (yield from _painted(painter, run, small, resize))
 
 
@@ -207,7 +216,40 @@ def _enlarge_plainly(
     stage = run.last
     assert isinstance(stage, Filter)
     run = replace(run, versions=current_versions([stage]))
-    return (yield from _painted(FilterPainter(run, stage, alone=True), run, small, None))
+    painter = FilterPainter(run, stage, _photos(run, picture, now, recipe), alone=True)
+    return (yield from _painted(painter, run, small, None))
+
+
+def _photos(run: Run, picture: Path, now: Whereabouts, recipe: Mapping[str, Any]) -> Photos:
+    """What the run's one image is an edit of: given, or where the run beside it says.
+
+    Raises UsageError where it is not there.
+    """
+    image = run.images[0]
+    if image.photo_sha256 is None:
+        return {}
+    values = value_range_text(recipe)
+    within = None if values is None else parse_value_range(values)[:2]
+    named = image._replace(**_names_beside(picture))
+    found, without = recorded_photos([named], picture.parent, now, within)
+    if without:
+        raise UsageError(
+            f"{picture} was edited from {without[image.file]} of SHA-256 "
+            f"{image.photo_sha256[:12]}, which is gone or has changed: pass what was edited, and "
+            f"its mask if there was one, with --input"
+        )
+    return found
+
+
+def _names_beside(picture: Path) -> dict[str, str | None]:
+    """How the run beside a picture calls what it was edited from."""
+    image = None
+    with suppress(RunError):
+        images = RunFolder(picture.parent).read().images
+        place = images.find(picture.name)
+        image = None if place is None else images[place]
+    unknown = "a picture whose name is not known"
+    return {"input": (image and image.input) or unknown, "mask": (image and image.mask) or unknown}
 
 
 def _small_picture(
@@ -218,7 +260,7 @@ def _small_picture(
     resize: tuple[int, int] | None,
 ) -> Generator[Event, None, InputPicture]:
     """What was enlarged: given, or made again; with its recipe, where that is known."""
-    if now.inputs and depth == 0:
+    if now.inputs and depth == 0 and "photo_sha256" not in (recipe["base"] or {}):
         pictures = open_inputs(now.inputs, resize=resize, values=value_range_text(recipe))
         digest = recipe["small_sha256"]
         same = [item for item in pictures.items if item.pixels_sha256 == digest]

@@ -17,6 +17,7 @@ from adm_cli.files.budget import finite_number, parse_json
 from adm_cli.files.disk import explain_os_error, read_file
 from adm_cli.files.sealed import as_written, seal
 from adm_cli.files.strict import read_config
+from adm_cli.sampling.editing import UNEDITED, Editing
 from adm_cli.sampling.images import Images, row_from_json, row_to_json
 
 FORMAT = 2
@@ -28,7 +29,7 @@ _NAMES = ("model", "classifier", "weak_model")  # of a stage: a file may be call
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stage(Modifiers):
+class Stage(Modifiers, Editing):
     """One pass of a network, every setting resolved: it draws images, or enlarges pictures."""
 
     model: str
@@ -56,6 +57,7 @@ class Stage(Modifiers):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        Editing.__post_init__(self)
         if not 1 <= self.num_steps <= _MOST_STEPS or not 1 <= min(self.size) <= max(self.size):
             raise ConfigError(f"a stage of {self.num_steps} steps and size {self.size}")
 
@@ -112,6 +114,8 @@ class Run:
     @property
     def command(self) -> str:
         """Which command makes such a run."""
+        if self.first.strength is not None:
+            return "edit"
         return "upsample" if self.first.upsampler else "sample"
 
     def base(self) -> Run:
@@ -181,6 +185,7 @@ def _stage_to_json(stage: Stage | Filter) -> dict[str, Any]:
         "weak_model": None,
         "weak_model_sha256": None,
         **NEUTRAL,
+        **UNEDITED,
     }.items():  # the rest after what every stage has
         if (value := facts.pop(name, neutral)) != neutral:
             facts[name] = value

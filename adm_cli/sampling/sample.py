@@ -148,7 +148,7 @@ def sample(
     if not no_upsample:
         upsampling = find_upsampling(sources, distinct_kinds(images), upsampler, later, where)
     used = upsampler is not None or keep_base or later != StageOptions(clip=clip)
-    _check_used(upsampling, used, no_upsample)
+    check_upsampling_used(upsampling, used, no_upsample)
     job = _job(sources, config, options, images, upsampling, where, outputs, keep_base)
     hints = [machine_line(job.run, part.device, where)]
     if classes is None and not lines and sources.classes:
@@ -184,7 +184,7 @@ def _class_list(
     return read_class_list(path)
 
 
-def _check_used(upsampling: Upsampling | None, asked: bool, no_upsample: bool) -> None:
+def check_upsampling_used(upsampling: Upsampling | None, asked: bool, no_upsample: bool) -> None:
     """Raises UsageError for settings of an upsampler where there is none."""
     if upsampling is not None or not asked:
         return
@@ -211,7 +211,8 @@ def _job(
     run = make_run(stages, weights, images, where, outputs.suffix[1:])
     told = taken_from(sources, config_asked(config, options), config)
     notes = [*([] if told is None else [told]), *remarks(config, sources.model.info.diffusion)]
-    models, facts = Models(weights, where.device, processes=where.workers), _settings(run, sources)
+    models = Models(weights, where.device, processes=where.workers)
+    facts = sampling_facts(run, sources)
     return SamplingJob(run, models, outputs, facts, notes, keep_base, where.workers)
 
 
@@ -220,7 +221,7 @@ def config_asked(config: SamplingConfig, options: StageOptions) -> SamplingConfi
     return replace(config, sampler=options.sampler, steps=options.steps)
 
 
-def _settings(run: Run, sources: Sources) -> dict[str, Any]:
+def sampling_facts(run: Run, sources: Sources) -> dict[str, Any]:
     """What a person may want to know in advance."""
     stage, rows = run.first, run.images.rows
     classes = list(dict.fromkeys(row.first.class_id for row in rows))

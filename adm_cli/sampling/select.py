@@ -43,7 +43,7 @@ def select_images(
     Without ``classes``, or with "random", the seed chooses the
     class; "none" is no class. Raises UsageError.
     """
-    wanted = _class_list(classes, sources)
+    wanted = wanted_classes(classes, sources)
     own_seeds = _seed_lists(seed, seeds, num, total, max(1, len(wanted)))
     names = sources.classes
     if not wanted:
@@ -56,7 +56,7 @@ def select_images(
     )
 
 
-def _class_list(specs: list[str] | None, sources: Sources) -> list[int | None]:
+def wanted_classes(specs: list[str] | None, sources: Sources) -> list[int | None]:
     """Class ids, none if the seed chooses, or one None where the model takes no class."""
     known = sources.classes
     if not known:

@@ -39,7 +39,7 @@ def select_enlarged(
         elif given is None:
             _check_name(picture, sources, label)
         for number in each or [own_seed]:
-            stem = _tidy(picture.stem) + ("" if each is None else f"_seed{number:06d}")
+            stem = tidy(picture.stem) + ("" if each is None else f"_seed{number:06d}")
             image = Image(
                 f"{stem}{suffix}", label, number,
                 input=picture.where.encode(errors="replace").decode(),
@@ -102,7 +102,7 @@ def _check_name(picture: InputPicture, sources: Sources, label: int) -> None:
         )
 
 
-def _tidy(stem: str) -> str:
+def tidy(stem: str) -> str:
     """A name that a run accepts."""
     text = stem.encode(errors="replace").decode()
     text = "".join(c if c.isprintable() else "_" for c in text)

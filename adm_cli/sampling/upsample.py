@@ -101,7 +101,7 @@ def upsample(
     job = SamplingJob(run, models, outputs, about, hints=[told], workers=workers)
     if dry_run:
         return job.preview()
-    _check_same_inputs(run, outputs)
+    check_same_inputs(run, outputs)
     return job.carry_out(on_event)
 
 
@@ -164,7 +164,16 @@ def _check_sizes(pictures: InputPictures, sources: Sources) -> None:
         )
 
 
-def _check_same_inputs(run: Run, outputs: Outputs) -> None:
+_WHAT = {
+    "small_sha256": "another picture",
+    "photo_sha256": "another picture",
+    "mask_sha256": "another mask",
+    "class": "another class",
+    "seed": "another seed",
+}
+
+
+def check_same_inputs(run: Run, outputs: Outputs) -> None:
     """Raises RunError where images of the run were made from other pictures or with other seeds."""
     if outputs.overwrite or outputs.out is None:
         return
@@ -173,9 +182,8 @@ def _check_same_inputs(run: Run, outputs: Outputs) -> None:
         assert place is not None
         image = run.images[place]
         facts = image.facts()
-        for name in ("small_sha256", "class", "seed"):
-            if record.get(name) != facts[name]:
-                what = "another picture" if name == "small_sha256" else f"another {name}"
+        for name, what in _WHAT.items():
+            if record.get(name) != facts.get(name):
                 raise RunError(
                     f"{outputs.out / image.file} was made from {what} than {image.input} "
                     f"now gives: choose another --out, or pass --overwrite to start anew"

@@ -1,0 +1,223 @@
+"""`adm_cli.edit`: pictures drawn anew, in part or as another class, into a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from adm_cli.checkpoints.fetching import fetch_missing
+from adm_cli.checkpoints.sources import Sources, find_sources
+from adm_cli.classes.imagenet import select_classes
+from adm_cli.config import DEFAULT_MODEL, SamplingConfig, UNetConfig
+from adm_cli.devices import choose_device
+from adm_cli.errors import UsageError
+from adm_cli.events import AnyPath, Note, OnEvent, as_paths, as_words, ignore
+from adm_cli.sampling.arguments import Classes, Seeds, comma_list, path_or_none
+from adm_cli.sampling.defaults import choose_schedule, remarks
+from adm_cli.sampling.editing import UNEDITED, Editing
+from adm_cli.sampling.events import PictureRead
+from adm_cli.sampling.images import Images
+from adm_cli.sampling.inputs import InputPictures, open_inputs
+from adm_cli.sampling.job import RunResult, SamplingJob, check_workers, find_part
+from adm_cli.sampling.models import Models
+from adm_cli.sampling.outputs import choose_outputs
+from adm_cli.sampling.run import Filter, Run, Stage
+from adm_cli.sampling.sample import check_upsampling_used, sampling_facts
+from adm_cli.sampling.select_edits import chosen_seeds, pair_masks, select_edits
+from adm_cli.sampling.settings import (
+    Interval,
+    Machine,
+    StageOptions,
+    Upsampling,
+    check_modifiers,
+    distinct_kinds,
+    find_upsampling,
+    make_run,
+    make_stage,
+    read_interval,
+    sampling_config,
+)
+from adm_cli.sampling.start import machine_line
+from adm_cli.sampling.upsample import check_same_inputs
+
+STRENGTH = 0.6  # without a mask
+RESAMPLE, JUMP = 5, 2  # with one
+
+
+def edit(
+    inputs: AnyPath | Sequence[AnyPath],
+    model: AnyPath | None = None,
+    classifier: AnyPath | None = None,
+    class_: Classes | None = None,
+    strength: float | None = None,
+    mask: AnyPath | None = None,
+    resample: int | None = None,
+    jump: int | None = None,
+    invert: bool = False,
+    from_class: str | int | None = None,
+    scale: float | None = None,
+    cfg: float | None = None,
+    guide_interval: str | Interval | None = None,
+    cfg_interval: str | Interval | None = None,
+    num: int | None = None,
+    seed: int | None = None,
+    seeds: Seeds | None = None,
+    sampler: str | None = None,
+    steps: str | int | None = None,
+    eta: float | None = None,
+    temperature: float | None = None,
+    value_range: str | None = None,
+    batch_size: int | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    plain: bool = False,
+    clip: bool = True,
+    upsampler: AnyPath | None = None,
+    no_upsample: bool = False,
+    keep_base: bool = False,
+    shard: str | None = None,
+    workers: int = 1,
+    out: AnyPath | None = None,
+    format: str = "png",
+    grid: bool | None = None,
+    animate: AnyPath | None = None,
+    gallery: bool = False,
+    overwrite: bool = False,
+    fetch: bool = False,
+    dry_run: bool = False,
+    *,
+    on_event: OnEvent | None = None,
+) -> RunResult:
+    """Draws pictures anew, in part or as another class; goes on with a run there.
+
+    As ``adm edit``, whose options these are. ``inputs`` are pictures, folders of them, npz files or
+    runs. ``on_event`` sees every `events.Event`. Raises AdmError where the command would print an
+    error: UsageError for arguments that cannot be, before any work.
+    """
+    part = find_part(shard, device, path_or_none(out))
+    options = StageOptions(
+        sampler=sampler, steps=comma_list(steps), scale=scale, eta=eta, clip=clip, cfg=cfg,
+        guide_interval=read_interval(guide_interval), temperature=temperature,
+        cfg_interval=read_interval(cfg_interval, "--cfg-interval"),
+    )  # fmt: skip
+    if fetch and not dry_run:
+        guided, told = scale != 0, on_event or ignore
+        fetch_missing(model or DEFAULT_MODEL, classifier, upsampler, guided=guided, on_event=told)
+    sources = find_sources(model or DEFAULT_MODEL, classifier, guided=scale != 0)
+    how = _editing(sources, strength, mask, resample, jump, invert, from_class)
+    pictures = _read(as_paths(inputs), value_range, on_event)
+    masks = None if mask is None else open_inputs(as_paths(mask))
+    outputs = choose_outputs(
+        path_or_none(out), format, grid, path_or_none(animate), gallery, overwrite, part.shard
+    )
+    images, made_of = select_edits(
+        pair_masks(pictures, masks), sources, as_words(class_),
+        chosen_seeds(seed, comma_list(seeds), num), outputs.suffix,
+    )  # fmt: skip
+    config = sampling_config(sources, distinct_kinds(images), options)
+    check_modifiers(options, [config])
+    where = Machine(choose_device(part.device), dtype, batch_size, plain, workers)
+    check_workers(workers, where.device)
+    upsampling = None
+    if not no_upsample:
+        later = StageOptions(clip=clip)
+        upsampling = find_upsampling(sources, distinct_kinds(images), upsampler, later, where)
+    check_upsampling_used(upsampling, upsampler is not None or keep_base, no_upsample)
+    weights = [sources]
+    if upsampling is not None and upsampling.sources is not None:
+        weights.append(upsampling.sources)
+    run = _run(weights, config, how, images, upsampling, where, outputs.suffix[1:])
+    if pictures.values is not None:
+        run = replace(run, value_range=pictures.values[:2])
+    job = SamplingJob(
+        run, Models(weights, where.device, photos=made_of, processes=workers), outputs,
+        _facts(run, sources, len(pictures)), [*remarks(config, sources.model.info.diffusion)],
+        keep_base, workers, [machine_line(run, part.device, where)],
+    )  # fmt: skip
+    if dry_run:
+        return job.preview()
+    check_same_inputs(run, outputs)
+    return job.carry_out(on_event)
+
+
+def _run(
+    weights: Sequence[Sources],
+    config: SamplingConfig,
+    how: Editing,
+    images: Images,
+    upsampling: Upsampling | None,
+    where: Machine,
+    format: str,
+) -> Run:
+    sources = weights[0]
+    schedule = choose_schedule(sources.model.info.diffusion, config.steps, config.spacing)
+    first = replace(
+        make_stage(sources, config, where),
+        num_steps=how.edited_steps(len(schedule)),
+        **{name: getattr(how, name) for name in UNEDITED},
+    )
+    stages: list[Stage | Filter] = [first, *([] if upsampling is None else [upsampling.stage])]
+    return make_run(stages, weights, images, where, format)
+
+
+def _editing(
+    sources: Sources,
+    strength: float | None,
+    mask: AnyPath | None,
+    resample: int | None,
+    jump: int | None,
+    invert: bool,
+    from_class: str | int | None,
+) -> Editing:
+    """What is asked for, resolved; raises UsageError or ConfigError."""
+    if mask is None and (resample is not None or jump is not None):
+        raise UsageError("--resample and --jump are about what a --mask has drawn anew: pass one")
+    if from_class is not None and not invert:
+        raise UsageError("--from-class says what is on the picture to --invert: pass it, too")
+    if strength is None:
+        strength = STRENGTH if mask is None else 1.0
+    if mask is not None:
+        resample = RESAMPLE if resample is None else resample
+        jump = JUMP if jump is None else jump
+    return Editing(
+        strength=float(strength),
+        invert=invert,
+        from_class=None if from_class is None else _one_class(sources, str(from_class)),
+        resample=1 if resample is None else resample,
+        jump=1 if jump is None else jump,
+    )
+
+
+def _one_class(sources: Sources, spec: str) -> int:
+    config = sources.model.info.config
+    assert isinstance(config, UNetConfig)
+    if config.num_classes is None:
+        raise UsageError(
+            f"{sources.model_name} takes no class: --from-class would change nothing, leave it out"
+        )
+    chosen = select_classes(spec, sources.classes)
+    if len(chosen) != 1:
+        raise UsageError(f"--from-class {spec}: expected one class")
+    return chosen[0]
+
+
+def _read(
+    paths: Sequence[Any], value_range: str | None, on_event: OnEvent | None
+) -> InputPictures:  # fmt: skip
+    tell = on_event or ignore
+    found = open_inputs(paths, values=value_range, on_picture=lambda n: tell(PictureRead(n)))
+    for note in found.notes:
+        tell(Note(note))
+    return found
+
+
+def _facts(run: Run, sources: Sources, pictures: int) -> dict[str, Any]:
+    """What a person may want to know in advance."""
+    stage = run.first
+    names = ["strength"]
+    names += ["invert"] if stage.invert else []
+    names += ["from_class"] if stage.from_class is not None else []
+    names += ["resample", "jump"] if run.images[0].mask_sha256 is not None else []
+    more = {name: getattr(stage, name) for name in names}
+    return {**sampling_facts(run, sources), **more, "pictures": pictures}
