@@ -18,7 +18,7 @@ _OUTPUT = "format grid gallery animate overwrite dry_run json quiet"
 # panel (`training_options`), or is in "More".
 PANELS: dict[str, dict[str, str]] = {
     "sample": {
-        USUAL: "class_ scale num model out",
+        USUAL: "class_ scale num model profile out",
         "Images": _IMAGES,
         "Guidance": _GUIDANCE,
         "Sampler": _SAMPLER,

@@ -106,6 +106,14 @@ def sample(
             help="A picture that adm sample drew: all settings of its recipe but those asked for.",
         ),
     ] = None,
+    profile: Annotated[
+        Optional[str],
+        typer.Option(
+            "--profile",
+            autocompletion=completing.complete_word("paper", "fast", "best"),
+            help="Settings for what is not asked for: paper, fast or best (--dry-run shows them).",
+        ),
+    ] = None,
     batch_size: options.Batch = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",

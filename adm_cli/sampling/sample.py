@@ -20,6 +20,7 @@ from adm_cli.sampling.job import RunResult, SamplingJob, check_workers, find_par
 from adm_cli.sampling.like import read_likeness
 from adm_cli.sampling.models import Models
 from adm_cli.sampling.outputs import Outputs, choose_outputs
+from adm_cli.sampling.profiles import fill_profile, in_words, profile_contents
 from adm_cli.sampling.run import Filter, Run, Stage
 from adm_cli.sampling.select import (
     ClassLine,
@@ -72,6 +73,7 @@ def sample(
     seed: int | None = None,
     seeds: Seeds | None = None,
     like: AnyPath | None = None,
+    profile: str | None = None,
     batch_size: int | None = None,
     device: str = "auto",
     dtype: str = "auto",
@@ -101,13 +103,12 @@ def sample(
     """Draws images of a class into a folder, guided by a classifier; goes on with a run there.
 
     As ``adm sample``, whose options these are: ``class_`` also takes ids, ``seeds`` numbers.
-    ``like`` is a picture whose recipe says what nothing else does. ``on_event`` sees every
-    `events.Event`. Raises AdmError where the command would print an error: UsageError for
-    arguments that cannot be, before any work.
+    ``like`` is a picture whose recipe says what nothing else does, ``profile`` a word that does:
+    paper, fast or best. ``on_event`` sees every `events.Event`. Raises AdmError where the command
+    would print an error: UsageError for arguments that cannot be, before any work.
     """
-    if like is not None:
-        asked = {n: v for n, v in locals().items() if n not in ("like", "dry_run", "on_event")}
-        return _sample_like(like, asked, dry_run, on_event)
+    if like is not None or profile is not None:
+        return _sample_filled(dict(locals()))
     model, clip = DEFAULT_MODEL if model is None else model, clip is not False
     part = find_part(shard, device, path_or_none(out))
     changes: dict[str, Any] = {
@@ -155,6 +156,34 @@ def sample(
         hints += classes_lines(images, sources.classes)
     job = replace(job, hints=hints)
     return job.preview() if dry_run else job.carry_out(on_event)
+
+
+def _sample_filled(asked: dict[str, Any]) -> RunResult:
+    """With the settings of a picture or a profile for what was not asked."""
+    like, profile = asked.pop("like"), asked.pop("profile")
+    dry_run, on_event = asked.pop("dry_run"), asked.pop("on_event")
+    if profile is None:
+        return _sample_like(like, asked, dry_run, on_event)
+    if like is not None:
+        raise UsageError("--like and --profile both say what was not asked for: pass one of them")
+    return _sample_by(profile, asked, dry_run, on_event)
+
+
+def _sample_by(
+    profile: str, asked: dict[str, Any], dry_run: bool, on_event: OnEvent | None
+) -> RunResult:
+    """What the profile sets is told first."""
+    model, guided = str(asked["model"] or DEFAULT_MODEL), asked["classifier"] is not None
+    contents = profile_contents(profile, model, guided=guided)
+    filled = fill_profile(contents, asked)
+    taken = {name: value for name, value in contents.items() if filled[name] != asked[name]}
+    if dry_run:
+        planned = sample(**filled, dry_run=True)
+        more = {"profile": profile, "profile_sets": taken}
+        return replace(planned, settings={**more, **planned.settings})
+    if on_event is not None:
+        on_event(Note(f"profile {profile}: {in_words(taken) or 'what the preset recommends'}"))
+    return sample(**filled, on_event=on_event)
 
 
 def _sample_like(

@@ -1,0 +1,111 @@
+"""`adm sample --profile`: a word for many settings, which any option beside it overrides."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import adm_cli
+from adm_cli.checkpoints.presets import PRESETS, find_checkpoint
+from adm_cli.errors import UsageError
+from adm_cli.sampling.defaults import EVERYWHERE, choose_sampler, choose_schedule
+from adm_cli.sampling.profiles import PROFILES, fill_profile, in_words, profile_contents
+from tests.conftest import Result, Toys
+
+Run = Callable[..., Result]
+KEYWORDS = inspect.signature(adm_cli.sample).parameters
+
+
+@pytest.mark.parametrize("name", PROFILES)
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda preset: preset.name)
+def test_every_preset_has_contents_that_can_be(name: str, preset: Any) -> None:
+    contents = profile_contents(name, preset.name)
+    assert set(contents) <= set(KEYWORDS)
+    assert contents == profile_contents(name, preset.model) or preset.upsampler
+    sampler = contents.get("sampler", preset.sampler)
+    choose_sampler(sampler, contents.get("eta"))
+    if preset.classifier is None:
+        assert not {"scale", "guide_interval", "entropy_scaling"} & set(contents)
+
+
+@pytest.mark.parametrize(
+    "preset", [row for row in PRESETS if row.name != "tiny"], ids=lambda preset: preset.name
+)
+def test_the_papers_are_the_presets(preset: Any) -> None:
+    """Whose steps and scales are its, with everything later turned off; fast takes fewer."""
+    contents = profile_contents("paper", preset.name)
+    assert (contents["sampler"], contents["steps"]) == (preset.sampler, preset.steps)
+    assert contents["cfg"] == contents["temperature"] == 1
+    if preset.classifier is not None:
+        assert (contents["scale"], contents["guide_interval"]) == (preset.scale, EVERYWHERE)
+    diffusion = find_checkpoint(preset.model).diffusion
+    fast = profile_contents("fast", preset.name)["steps"]
+    few, many = (len(choose_schedule(diffusion, steps)) for steps in (fast, preset.steps))
+    assert few * 4 <= many
+
+
+def test_a_dry_run_shows_what_it_sets(adm: Run) -> None:
+    facts = json.loads(adm("sample", "--profile", "paper", "--dry-run", "--json").out)
+    names = ("profile", "sampler", "steps", "scale", "cfg", "upsampler_steps", "num_steps")
+    assert [facts[name] for name in names] == ["paper", "ddpm", "250", 1.0, 1.0, "250", 250]
+    assert "guide_interval" not in facts
+    assert facts["profile_sets"]["upsample_project"] == facts["upsampler_project"] == 0
+    shown = adm("sample", "--profile", "paper", "--dry-run").out
+    assert "'guide_interval': (0.0, 1.0)" in shown
+
+
+def test_what_is_asked_for_wins(adm: Run) -> None:
+    asked = ("--sampler", "ddim", "--steps", 7, "--scale", 3, "--upsampler", "lanczos")
+    facts = json.loads(adm("sample", "--profile", "fast", *asked, "--dry-run", "--json").out)
+    names = ("sampler", "steps", "scale", "upsampler")
+    assert [facts[name] for name in names] == ["ddim", "7", 3.0, "lanczos"]
+    assert set(facts["profile_sets"]) == {"cfg"}
+
+
+@pytest.mark.parametrize("asked", [("--scale", 0), ("--class", "none"), ("--no-upsample",)])
+@pytest.mark.parametrize("name", PROFILES)
+def test_what_does_not_fit_is_left_out(adm: Run, name: str, asked: tuple[object, ...]) -> None:
+    done = adm("sample", "--profile", name, *asked, "--dry-run", "--json")
+    assert done.code == 0, done.err
+    facts = json.loads(done.out)
+    if asked[0] == "--no-upsample":
+        assert not any(key.startswith("upsample") for key in facts["profile_sets"])
+    else:
+        assert (facts["scale"], facts["classifier"]) == (0.0, None)
+        assert "guide_interval" not in facts["profile_sets"]
+
+
+def test_scale_0_is_asked_for() -> None:
+    asked = {**dict.fromkeys(KEYWORDS), "no_upsample": False, "keep_base": False, "scale": 0.0}
+    filled = fill_profile(profile_contents("best", "imagenet256"), asked)
+    assert (filled["scale"], filled["entropy_scaling"], filled["sampler"]) == (0.0, None, "ddpm")
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_a_profile_of_a_file(adm: Run, toys: Toys, name: str) -> None:
+    model = ("--model", toys.model, "--class", 0, "--num", 1, "--steps", 2, "--device", "cpu")
+    for guide in ((), ("--classifier", toys.classifier)):
+        planned = adm("sample", *model, *guide, "--profile", name, "--dry-run", "--json")
+        assert planned.code == 0, planned.err
+    drawn = adm("sample", *model, "--profile", name)
+    assert drawn.code == 0
+    assert f"adm: profile {name}: " in drawn.err
+    again = adm("repro", drawn.out.strip(), "--model", toys.model)
+    assert again.out == "identical\n", again.err
+
+
+def test_in_words_as_it_is_typed() -> None:
+    words = in_words({"sampler": "ddim", "entropy_scaling": True, "guide_interval": (0.0, 1.0)})
+    assert words == "--sampler ddim --entropy-scaling --guide-interval 0,1"
+
+
+def test_what_is_refused(adm: Run) -> None:
+    wrong = adm("sample", "--profile", "papre", "--dry-run")
+    assert wrong.code == 2
+    assert "(there are paper, fast, best)" in wrong.err
+    with pytest.raises(UsageError, match="pass one of them"):
+        adm_cli.sample(like="x.png", profile="fast")
