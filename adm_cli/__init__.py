@@ -50,6 +50,7 @@ _HOMES = {
     "reference": "reports.references",
     "nll": "reports.nll",
     "edit": "sampling.edit",
+    "interpolate": "sampling.interpolate",
     "evaluate": "reports.evaluation",
     "evaluate_classifier": "reports.judging",
     "train_classifier": "training.train",
@@ -107,6 +108,7 @@ __all__ = [
     "generate",
     "heun_sample",
     "inception_score",
+    "interpolate",
     "kernel_distance",
     "limited_guidance",
     "load_model",
@@ -158,6 +160,7 @@ if TYPE_CHECKING:
     from adm_cli.reports.references import reference
     from adm_cli.sampling.batch import ImageBatch
     from adm_cli.sampling.edit import edit
+    from adm_cli.sampling.interpolate import interpolate
     from adm_cli.sampling.merge import merge
     from adm_cli.sampling.pipeline import (
         Pipeline,

@@ -282,8 +282,8 @@ MANY_PARAMETERS = {
     ("sampling/pipeline", "_sample_batch"),
 }
 SAMPLER_FILES = {"diffusion/samplers", "diffusion/multistep", "diffusion/steps"}
-OPTIONS = {"bench", "sample", "edit", "upsample", "sweep", "verify", "repro", "convert", "fetch",
-           "evaluate", "nll", "reference", "evaluate_classifier", "plan_nll",
+OPTIONS = {"bench", "sample", "edit", "interpolate", "upsample", "sweep", "verify", "repro",
+           "convert", "fetch", "evaluate", "nll", "reference", "evaluate_classifier", "plan_nll",
            "plan_conversion"}  # fmt: skip
 
 

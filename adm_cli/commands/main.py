@@ -29,6 +29,7 @@ from adm_cli.commands import (
     gallery,
     help,
     info,
+    interpolate,
     merge,
     models,
     nll,
@@ -65,6 +66,7 @@ def needs_weights(command: Callable[..., None]) -> Callable[..., None]:
 
 
 app.command("sample")(needs_weights(sample.sample))
+app.command("interpolate")(needs_weights(interpolate.interpolate))
 app.command("upsample")(needs_weights(upsample.upsample))
 app.command("edit")(needs_weights(edit.edit))
 app.command("sweep")(needs_weights(sweep.sweep))

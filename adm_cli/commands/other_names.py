@@ -174,6 +174,7 @@ OTHER_COMMANDS: Mapping[str, str] = {
         "upsample",
     ),
     **dict.fromkeys("img2img inpaint inpainting sdedit repaint invert variations".split(), "edit"),
+    **dict.fromkeys(("slerp", "morph", "walk", "interpolation"), "interpolate"),
     **dict.fromkeys(("train", "training", "finetune", "fine-tune", "resume"), _TRAINING),
     **dict.fromkeys(("image-train", "train-model", "train-unet"), "train-diffusion"),
     "classifier-train": "train-classifier",

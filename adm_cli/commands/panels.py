@@ -37,6 +37,14 @@ PANELS: dict[str, dict[str, str]] = {
         "Machine": f"{_MACHINE} fetch",
         "Output": _OUTPUT,
     },
+    "interpolate": {
+        USUAL: "class_ seeds frames model out",
+        "Guidance": "classifier scale cfg guide_interval cfg_interval",
+        "Sampler": "sampler steps eta clip temperature",
+        "Second stage": "upsampler no_upsample keep_base",
+        "Machine": "batch_size device dtype plain fetch",
+        "Output": _OUTPUT,
+    },
     "upsample": {
         USUAL: "model steps class_ seed out",
         "Images": "seeds resize",
@@ -92,7 +100,7 @@ PANELS: dict[str, dict[str, str]] = {
     "train-upsampler": {USUAL: "out size low_size steps init"},
 }
 GROUPS = {  # of commands, in this order
-    "Draw": "sample edit upsample sweep",
+    "Draw": "sample edit interpolate upsample sweep",
     "Train": "train-diffusion train-classifier train-upsampler",
     "Measure": "evaluate reference nll evaluate-classifier",
     "Weights": "models classes fetch convert export cache",

@@ -14,7 +14,7 @@ _ASKED = (
     *("model", "classifier", "class", "class_name", "scale", "cfg", "guide_interval"),
     *("cfg_interval", "entropy_scaling", "weak_model", *NEUTRAL),
     *("strength", "invert", "from_class", "resample", "jump"),
-    *("sampler", "steps", "num_steps", "eta", "seed", "size"),
+    *("sampler", "steps", "num_steps", "eta", "seed", "to_seed", "fraction", "size"),
 )
 # Which weights and programs, and where: rounding depends on it.
 _PROOF = (
@@ -51,7 +51,7 @@ def _commands(stage: Recipe, file: str) -> Iterator[tuple[str, Any]]:
     if not all(name in stage for name in _DRAWN):
         return
     yield "again", f"adm repro {shlex.quote(file)}"
-    if "small_sha256" in stage or "photo_sha256" in stage:
+    if not {"small_sha256", "photo_sha256", "to_seed"}.isdisjoint(stage):
         return
     words = ["adm", "sample", "--model", stage["model"]]
     if stage.get("classifier"):

@@ -1,4 +1,4 @@
-"""What is made of a run's images once they are safe: a contact sheet, an npz, a page."""
+"""What is made of a run's images once they are safe: a contact sheet, an npz, a page, a film."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 
 from adm_cli.events import Note
 from adm_cli.html.build import gallery
-from adm_cli.pictures.images import open_picture, save_image
+from adm_cli.pictures.images import open_picture, save_animation, save_image
 from adm_cli.pictures.sheets import class_sheet
 from adm_cli.sampling.events import FileMade
 from adm_cli.sampling.folder import RunFolder, Shard
 from adm_cli.sampling.merge import merge_npz, open_runs
-from adm_cli.sampling.outputs import PAGE
+from adm_cli.sampling.outputs import PAGE, SEQUENCE
 from adm_cli.sampling.run import Run
 from adm_cli.sampling.writer import record_file
 
@@ -21,6 +21,7 @@ GRID = "grid.png"
 MOST_IN_GRID = 1024
 MOST_BY_DEFAULT = 100
 _LONGEST = 100  # of a label, in characters
+_A_SECOND = 8  # frames
 
 
 def write_grid(path: Path, pictures: Sequence[Path]) -> int:
@@ -57,6 +58,17 @@ def write_npz(folder: RunFolder, run: Run, shard: Shard) -> Iterator[FileMade]:
         merge_npz(path, *open_runs([folder.path]), lambda _done: None)
         record_file(folder, shard, path.name, {"images": count})
     yield FileMade(path, {"images": count})
+
+
+def draw_sequence(folder: RunFolder, run: Run, shard: Shard) -> Iterator[FileMade]:
+    """A film of a finished run's images, in their order; nothing of an unfinished one."""
+    if len(folder.survey(run.images).missing):
+        return
+    path = folder.path / SEQUENCE
+    frames = [open_picture(folder.path / record["file"])[0] for record in folder.kept(run.images)]
+    save_animation(path, frames, {"sequence": len(frames)}, seconds=len(frames) / _A_SECOND)
+    record_file(folder, shard, path.name, {"frames": len(frames)})
+    yield FileMade(path, {"frames": len(frames)})
 
 
 def add_grid(folder: RunFolder, run: Run) -> FileMade | None:

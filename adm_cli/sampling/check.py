@@ -17,7 +17,7 @@ from adm_cli.sampling.events import Finding
 from adm_cli.sampling.film import film_in
 from adm_cli.sampling.folder import RunFolder
 from adm_cli.sampling.images import Images
-from adm_cli.sampling.outputs import PAGE
+from adm_cli.sampling.outputs import PAGE, SEQUENCE
 from adm_cli.sampling.run import read_run
 
 LOST = ("damaged", "missing", "unrecorded")  # to be made again
@@ -106,7 +106,7 @@ def _strays(run: RunFolder, images: Images, names: Sequence[str]) -> Iterator[Fi
 
 def _is_extra(path: Path, images: Images) -> bool:
     """Whether a file is one that is made beside a run's images."""
-    if path.name in ("grid.png", PAGE) or path.match("samples_*.npz"):
+    if path.name in ("grid.png", PAGE, SEQUENCE) or path.match("samples_*.npz"):
         return True
     if path.suffix.lower() not in (".gif", ".webp"):
         return False

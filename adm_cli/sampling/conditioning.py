@@ -1,8 +1,8 @@
-"""What a network is told beside x_t and t: classes, and what an upsampler enlarges."""
+"""What a batch is drawn from: noise, classes, what an upsampler enlarges, what is kept."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -11,10 +11,17 @@ from torch import Tensor
 
 from adm_cli.config import DiffusionConfig, SamplingConfig
 from adm_cli.devices import send
-from adm_cli.diffusion.noise import noisy_low_res
+from adm_cli.diffusion.noise import (
+    Toward,
+    noise_source,
+    noisy_low_res,
+    source_between,
+    upsampling_seed,
+)
+from adm_cli.diffusion.projection import back_project
 from adm_cli.diffusion.steps import ModelFn
 from adm_cli.models.unet import UNet
-from adm_cli.sampling.editing import Editing
+from adm_cli.sampling.editing import EditedBatch, Editing
 from adm_cli.sampling.guiding import Network, labelled
 
 
@@ -64,3 +71,22 @@ def for_source(
         classes = [how.from_class] * len(classes)
     alone = replace(config, weak_scale=1.0)
     return for_classes(net, model, diffusion, alone, classes, [1.0] * len(classes), None)
+
+
+def own_noise(
+    seeds: Sequence[int], toward: Sequence[Toward] | None, shape: tuple[int, ...], *, enlarges: bool
+) -> Callable[[], Tensor]:
+    """Each image's own, an upsampler's independent of that of the same seed."""
+    if enlarges:
+        seeds = [upsampling_seed(seed) for seed in seeds]
+        toward = toward and [to._replace(seed=upsampling_seed(to.seed)) for to in toward]
+    return source_between(seeds, toward, shape) if toward else noise_source(seeds, shape)
+
+
+def finished(
+    x: Tensor, low_res: Tensor | None, passes: int, edit: EditedBatch | None
+) -> Tensor:  # fmt: skip
+    """The last step's x: it agrees with what was enlarged, and what is kept is as it was."""
+    if low_res is not None:
+        x = back_project(x, low_res, passes)
+    return x if edit is None else edit.with_kept(x)

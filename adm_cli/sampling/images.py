@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple, overload
 
+from adm_cli.diffusion.noise import Toward
 from adm_cli.errors import ConfigError, UsageError
 from adm_cli.files.names import check_name, file_label
 
@@ -33,21 +34,29 @@ class Image(NamedTuple):
     photo_sha256: str | None = None  # likewise, as they are stored, where the picture is edited
     mask: str | None = None  # says what of it is drawn anew
     mask_sha256: str | None = None
+    to_seed: int | None = None  # whose noise it is on the way to
+    fraction: float | None = None  # of that way
 
     def facts(self) -> dict[str, Any]:
         """What a manifest's line says of it, beside the file."""
-        own = {name: getattr(self, name) for name in ("scale", "cfg") if getattr(self, name)
-               is not None}  # fmt: skip
+        own = {n: value for n in ("scale", "cfg") if (value := getattr(self, n)) is not None}
         made = {name: value for name in _MADE_OF if (value := getattr(self, name)) is not None}
         return {"class": self.class_id, **own, "seed": self.seed, **made}
 
-    def edited_from(self) -> dict[str, str]:
-        """What a recipe says of the picture that it is an edit of, or keeps a part of."""
-        return {name: value for name in _EDITED if (value := getattr(self, name)) is not None}
+    @property
+    def toward(self) -> Toward | None:
+        """Where its noise is on its way to."""
+        if self.to_seed is None or self.fraction is None:
+            return None
+        return Toward(self.to_seed, self.fraction)
+
+    def origin(self) -> dict[str, Any]:
+        """What a recipe says of it, beside class and seed: pictures it is an edit of, a way."""
+        return {name: value for name in ORIGIN if (value := getattr(self, name)) is not None}
 
 
-_EDITED = ("photo_sha256", "mask_sha256")
-_MADE_OF = ("input", "small_sha256", "photo_sha256", "mask", "mask_sha256")
+ORIGIN = ("photo_sha256", "mask_sha256", "to_seed", "fraction")
+_MADE_OF = ("input", "small_sha256", "photo_sha256", "mask", "mask_sha256", "to_seed", "fraction")
 
 
 class ImageRow(NamedTuple):
@@ -309,8 +318,24 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "seeds": (str,),
     "scale": (float, int),
     "cfg": (float, int),
-    **dict.fromkeys(_MADE_OF, (str,)),
+    **dict.fromkeys(_MADE_OF[:-2], (str,)),
+    "to_seed": (int,),
+    "fraction": (float, int),
 }
+
+
+def check_way(value: Mapping[str, Any]) -> None:
+    """Raises ValueError or TypeError where an image's way to another seed cannot be."""
+    if "to_seed" not in value and "fraction" not in value:
+        return
+    seed, fraction = value.get("to_seed"), value.get("fraction")
+    if not (isinstance(seed, int) and isinstance(fraction, (int, float))) or bool in (
+        type(seed),
+        type(fraction),
+    ):
+        raise TypeError(f"to_seed is {seed!r:.40}, fraction {fraction!r:.40}")
+    if not 0 <= seed <= MAX_SEED or not 0 <= fraction <= 1:
+        raise ValueError(f"to_seed is {seed}, fraction {fraction}")
 
 
 def row_from_json(value: Mapping[str, Any]) -> ImageRow:
@@ -334,5 +359,6 @@ def row_from_json(value: Mapping[str, Any]) -> ImageRow:
             raise ValueError(f"no place for the seeds in {file!r:.60}")
     else:
         seed = value["seed"]
+    check_way(value)
     own = {name: value[name] for name in ("scale", "cfg", *_MADE_OF) if name in value}
     return ImageRow(Image(file, value["class"], seed, **own), count)

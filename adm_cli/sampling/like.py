@@ -15,6 +15,7 @@ from adm_cli.diffusion.modifiers import NEUTRAL, OF_GUIDANCE, modifiers
 from adm_cli.errors import DeviceError, RunError, UsageError
 from adm_cli.events import AnyPath
 from adm_cli.sampling.defaults import EVERYWHERE
+from adm_cli.sampling.images import ORIGIN
 from adm_cli.sampling.recipe import (
     check_recipe,
     differing_inputs,
@@ -208,10 +209,10 @@ def read_likeness(picture: AnyPath) -> Likeness:
     """
     path = Path(picture)
     recipe = open_recipe(path)
-    if "photo_sha256" in {**(recipe.get("base") or {}), **recipe}:
+    if not {*(recipe.get("base") or {}), *recipe}.isdisjoint(ORIGIN):
         raise UsageError(
-            f"{path} was edited: --like takes what adm sample draws; adm info {path.name} shows "
-            f"its settings"
+            f"{path} was edited or lies between two seeds: --like takes what adm sample draws; "
+            f"adm info {path.name} shows its settings"
         )
     if not is_enlarged(recipe):
         return Likeness(path, recipe, recorded_run(recipe), None)

@@ -13,6 +13,7 @@ from adm_cli.sampling.folder import RunFolder, Shard
 
 FORMATS = ("png", "webp", "npz")
 PAGE = "gallery.html"  # in a run's folder, of --gallery
+SEQUENCE = "interpolation.webp"  # likewise, of adm interpolate
 FRESH = Path("out")  # holds the folders of runs without --out
 
 
@@ -24,6 +25,7 @@ class Extras:
     grid: bool = False
     film: Path | None = None
     gallery: bool = False
+    sequence: bool = False  # a film of the images, in their order
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,11 @@ class NetworkPainter:
         edits = None
         if any(self._edited(image) for image in images):
             edits = BatchPhotos(self.photos, images, editing(self.stage))
-        for found in draw_batches(self.pipeline, config, self.schedule, self.sampler, small, edits):
+        ways = [image.toward for image in images]
+        toward = [way for way in ways if way is not None] or None  # all have one, or none
+        for found in draw_batches(
+            self.pipeline, config, self.schedule, self.sampler, small, edits, toward
+        ):
             if isinstance(found, SampleStep):
                 yield Step(found.i, len(found.x), partial(_itself, found.x))
             elif isinstance(found, str):
@@ -177,7 +181,7 @@ class FilterPainter:
             small_sha256=pixels_sha256(small),
             base=base,
             value_range=self.run.value_range,
-            kept=image.edited_from() if image.mask_sha256 is not None else {},
+            kept=image.origin() if image.mask_sha256 is not None else {},
         )
         large = enlarge_picture(small, self.stage.model)
         return Finished(image, self.photos.with_kept(image, large), recipe)

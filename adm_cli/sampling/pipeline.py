@@ -30,8 +30,7 @@ from adm_cli.devices import (
 from adm_cli.diffusion.editing import guiding, keeping
 from adm_cli.diffusion.finite import FiniteWatch
 from adm_cli.diffusion.guidance import Guidance
-from adm_cli.diffusion.noise import noise_source, upsampling_seed
-from adm_cli.diffusion.projection import back_project
+from adm_cli.diffusion.noise import Toward
 from adm_cli.diffusion.schedule import NoiseSchedule
 from adm_cli.diffusion.steps import Sampler, SampleStep
 from adm_cli.errors import ConfigError, DeviceError, UsageError
@@ -39,7 +38,13 @@ from adm_cli.models.classifier import NoisyClassifier
 from adm_cli.models.unet import SuperResUNet, UNet
 from adm_cli.pictures.images import Pixels, to_model_range
 from adm_cli.sampling.batch import ImageBatch, finished_batch, refuse_overflow
-from adm_cli.sampling.conditioning import enlarging, for_classes, for_source
+from adm_cli.sampling.conditioning import (
+    enlarging,
+    finished,
+    for_classes,
+    for_source,
+    own_noise,
+)
 from adm_cli.sampling.defaults import choose_sampler, choose_schedule, remarks, resolve
 from adm_cli.sampling.editing import EditedBatch
 from adm_cli.sampling.guiding import (
@@ -239,11 +244,12 @@ def draw_batches(
     sampler: Sampler,
     pictures: Pictures | None = None,
     edits: Edits | None = None,
+    toward: Sequence[Toward] | None = None,
 ) -> Iterator[SampleStep | ImageBatch | str]:
     """Every sampling step and every batch of images; where memory runs out, a word about that.
 
     ``config`` is resolved, its batch size too, and fits ``pipeline``. ``edits`` are what the images
-    are made of, or keep a part of, if anything.
+    are made of, or keep a part of, if anything; ``toward`` where each image's noise is on its way.
     """
     assert config.batch_size is not None
     size, scales, cfgs = config.batch_size, config.image_scales, config.image_cfgs
@@ -258,12 +264,13 @@ def draw_batches(
             None if pictures is None else _read_small(pipeline, pictures, done, len(seeds), size)
         )
         edit = None if edits is None else edits.batch(done, len(seeds), size)
+        ways = None if toward is None else [*toward[done:end], *[toward[end - 1]] * missing]
         try:
             x = yield from _sample_batch(
                 pipeline, config, sampler, schedule,
                 (*seeds, *[seeds[-1]] * missing), (*classes, *[classes[-1]] * missing),
                 (*own, *[own[-1]] * missing), (*weights, *[weights[-1]] * missing),
-                small, edit,
+                small, edit, ways,
             )  # fmt: skip
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
@@ -319,12 +326,13 @@ def _sample_batch(
     cfgs: Sequence[float],
     small: Tensor | None,  # [N, 3, h, w], what an upsampler enlarges
     edit: EditedBatch | None,
+    toward: Sequence[Toward] | None,
 ) -> Generator[SampleStep, None, Tensor]:
     """Every step; returns the last one's x, NaN where an image is not finite."""
     model = pipeline.model
     real = torch.float64 if pipeline.dtype == torch.float64 else torch.float32
     shape = (model.config.in_channels, *model.config.image_size)
-    own = noise_source(seeds if small is None else [upsampling_seed(s) for s in seeds], shape)
+    own = own_noise(seeds, toward, shape, enlarges=small is not None)
     temperature = 1.0 if config.temperature is None else config.temperature
 
     def draw() -> Tensor:
@@ -372,16 +380,7 @@ def _sample_batch(
     with reproducible_kernels():
         for step in steps:
             if step.i == 0:
-                step = step._replace(x=_finished(step.x, low_res, config.project, edit))
+                step = step._replace(x=finished(step.x, low_res, config.project, edit))
             x = step.x
             yield step
     return watch.marked(x)
-
-
-def _finished(
-    x: Tensor, low_res: Tensor | None, passes: int, edit: EditedBatch | None
-) -> Tensor:  # fmt: skip
-    """The last step's x: it agrees with what was enlarged, and what is kept is as it was."""
-    if low_res is not None:
-        x = back_project(x, low_res, passes)
-    return x if edit is None else edit.with_kept(x)

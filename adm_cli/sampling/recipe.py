@@ -20,7 +20,7 @@ from adm_cli.files.strict import read_config
 from adm_cli.pictures.images import MOST_STAGES, open_picture
 from adm_cli.sampling.defaults import EVERYWHERE
 from adm_cli.sampling.editing import UNEDITED
-from adm_cli.sampling.images import Image, Images
+from adm_cli.sampling.images import ORIGIN, Image, Images, check_way
 from adm_cli.sampling.run import Filter, Run, Stage
 
 # What may differ between two machines, or two times, and what to call it.
@@ -123,7 +123,7 @@ def image_recipe(
         "class": image.class_id,
         "class_name": class_name,
         "seed": image.seed,
-        **image.edited_from(),
+        **image.origin(),
         "batch_size": batch_size,
     }
 
@@ -183,7 +183,7 @@ def plain_recipe(
     kept: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """The recipe of a picture enlarged without weights; the rest as in `enlarged_recipe`.
-    ``kept`` is `Image.edited_from` where a part of it is a picture's.
+    ``kept`` is `Image.origin` where a part of it is a picture's.
 
     Nothing was sampled, so it has no seed and no steps.
     """
@@ -240,10 +240,10 @@ def check_recipe(recipe: Mapping[str, Any]) -> None:
         return
     try:
         _check_types(recipe, _PLAIN_TYPES | _ENLARGED_TYPES)
-        _edited_in(recipe)
+        _origin(recipe)
         if recipe["resized"]:
             raise TypeError("resized, although no filter needs that")
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise AdmError(f"the picture's recipe is damaged: {error}") from None
 
 
@@ -269,7 +269,7 @@ def recorded_run(recipe: Mapping[str, Any]) -> Run:
         _check_types(recipe, _IMAGE_TYPES | (_ENLARGED_TYPES if enlarged else {}))
         facts = {name: recipe[name] for name in _STAGE if name in recipe}
         stage = read_config(Stage, {**facts, "upsampler": enlarged})
-        image = Image("image.png", recipe["class"], recipe["seed"], **_edited_in(recipe))
+        image = Image("image.png", recipe["class"], recipe["seed"], **_origin(recipe))
         stage_config(stage, [image], recipe["batch_size"])
         versions = {name: str(recipe.get(name)) for name in ("adm", "torch")}
         return Run(
@@ -287,12 +287,13 @@ def recorded_run(recipe: Mapping[str, Any]) -> Run:
         raise AdmError(f"the picture's recipe is damaged: {error}") from None
 
 
-def _edited_in(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """What an image was edited from; raises KeyError or TypeError for less than all of it."""
-    mask = ["mask_sha256"] if "mask_sha256" in recipe else []
-    names = ["photo_sha256", *mask] if mask or recipe.get("strength") is not None else []
+def _origin(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """`Image.origin`; raises KeyError, TypeError or ValueError for less than all of it."""
+    check_way(recipe)
+    edited = recipe.get("strength") is not None or "mask_sha256" in recipe
+    names = [n for n in ORIGIN[:2] if n in recipe] + (["photo_sha256"] if edited else [])
     _check_types(recipe, dict.fromkeys(names, (str,)))
-    return {name: recipe[name] for name in names}
+    return {name: recipe[name] for name in ORIGIN if name in recipe}
 
 
 def recorded_filter(recipe: Mapping[str, Any], small: tuple[int, int]) -> Run:
@@ -300,7 +301,7 @@ def recorded_filter(recipe: Mapping[str, Any], small: tuple[int, int]) -> Run:
     size = (ENLARGEMENT_FACTOR * small[0], ENLARGEMENT_FACTOR * small[1])
     return Run(
         stages=(Filter(model=recipe["model"], size=size),),
-        images=Images.of([Image("image.png", recipe["class"], 0, **_edited_in(recipe))]),
+        images=Images.of([Image("image.png", recipe["class"], 0, **_origin(recipe))]),
         device="cpu",
         threads=None,
         batch_size=1,

@@ -12,14 +12,14 @@ from adm_cli.errors import NotFiniteError
 from adm_cli.events import Note
 from adm_cli.files.manifests import Record
 from adm_cli.pictures.images import read_description
-from adm_cli.sampling.beside import GRID, draw_gallery, draw_grid, write_npz
+from adm_cli.sampling.beside import GRID, draw_gallery, draw_grid, draw_sequence, write_npz
 from adm_cli.sampling.check import LOST, forget, repair_run
 from adm_cli.sampling.draw import Only, draw, draw_film
 from adm_cli.sampling.events import Event, Finding
 from adm_cli.sampling.film import film_facts, film_in, of_run
 from adm_cli.sampling.folder import BASE, RunFolder, Shard
 from adm_cli.sampling.models import Models
-from adm_cli.sampling.outputs import PAGE
+from adm_cli.sampling.outputs import PAGE, SEQUENCE
 from adm_cli.sampling.recipe import batch_sizes
 from adm_cli.sampling.recorded import (
     Whereabouts,
@@ -92,7 +92,7 @@ def _find_losses(folder: RunFolder, run: Run, findings: Iterable[Finding]) -> Lo
             if name not in records:  # if it is whole, it says itself
                 sizes = batch_sizes(read_description(folder.path / name), len(run.stages))
             images[name] = sizes
-        elif Path(name).suffix.lower() in (".gif", ".webp"):
+        elif Path(name).suffix.lower() in (".gif", ".webp") and name != SEQUENCE:
             facts = film_facts(records.get(name)) or film_in(folder.path / name)
             films[name] = of_run(facts, run)
     known = {name: records[name] for name in names if name in records}
@@ -142,6 +142,8 @@ def _make_again(folder: RunFolder, losses: Losses) -> Generator[Event, None, lis
         yield from draw_grid(folder, run, Shard())
     if any(name.endswith(".npz") for name in beside):
         yield from write_npz(folder, run, Shard())
+    if SEQUENCE in beside:
+        yield from draw_sequence(folder, run, Shard())
     if PAGE in beside:
         yield from draw_gallery(folder, run, Shard())
     gone = {name for name in beside if not folder.has(name)}

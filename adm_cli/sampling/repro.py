@@ -230,7 +230,8 @@ def _photos(run: Run, picture: Path, now: Whereabouts, recipe: Mapping[str, Any]
         return {}
     values = value_range_text(recipe)
     within = None if values is None else parse_value_range(values)[:2]
-    named = image._replace(**_names_beside(picture))
+    where, mask = _names_beside(picture)
+    named = image._replace(input=where, mask=mask)
     found, without = recorded_photos([named], picture.parent, now, within)
     if without:
         raise UsageError(
@@ -241,15 +242,15 @@ def _photos(run: Run, picture: Path, now: Whereabouts, recipe: Mapping[str, Any]
     return found
 
 
-def _names_beside(picture: Path) -> dict[str, str | None]:
-    """How the run beside a picture calls what it was edited from."""
+def _names_beside(picture: Path) -> tuple[str, str]:
+    """How the run beside a picture calls what it was edited from, and the mask."""
     image = None
     with suppress(RunError):
         images = RunFolder(picture.parent).read().images
         place = images.find(picture.name)
         image = None if place is None else images[place]
     unknown = "a picture whose name is not known"
-    return {"input": (image and image.input) or unknown, "mask": (image and image.mask) or unknown}
+    return (image and image.input) or unknown, (image and image.mask) or unknown
 
 
 def _small_picture(

@@ -116,6 +116,8 @@ class Run:
         """Which command makes such a run."""
         if self.first.strength is not None:
             return "edit"
+        if self.images[0].to_seed is not None:
+            return "interpolate"
         return "upsample" if self.first.upsampler else "sample"
 
     def base(self) -> Run:

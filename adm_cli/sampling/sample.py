@@ -150,7 +150,7 @@ def sample(
         upsampling = find_upsampling(sources, distinct_kinds(images), upsampler, later, where)
     used = upsampler is not None or keep_base or later != StageOptions(clip=clip)
     check_upsampling_used(upsampling, used, no_upsample)
-    job = _job(sources, config, options, images, upsampling, where, outputs, keep_base)
+    job = sampling_job(sources, config, options, images, upsampling, where, outputs, keep_base)
     hints = [machine_line(job.run, part.device, where)]
     if classes is None and not lines and sources.classes:
         hints += classes_lines(images, sources.classes)
@@ -222,7 +222,7 @@ def check_upsampling_used(upsampling: Upsampling | None, asked: bool, no_upsampl
     raise UsageError("there is no upsampler to set or to keep pictures of: pass --upsampler")
 
 
-def _job(
+def sampling_job(
     sources: Sources,
     config: SamplingConfig,
     options: StageOptions,
@@ -232,6 +232,7 @@ def _job(
     outputs: Outputs,
     keep_base: bool,
 ) -> SamplingJob:
+    """Everything that is resolved, as a run and what a person should know of it."""
     stages: list[Stage | Filter] = [make_stage(sources, config, where)]
     weights = [sources]
     if upsampling is not None:

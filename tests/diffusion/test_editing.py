@@ -34,7 +34,7 @@ def eps(x: Tensor, t: Tensor, rho: float = RHO) -> Tensor:
     """The exact noise of two pixels [B, 1, 1, 2], N(0, [[1, rho], [rho, 1]])."""
     abar = float(SCHEDULE.alphas_cumprod[SCHEDULE.timesteps.tolist().index(int(t[0]))])
     covariance = torch.tensor([[1.0, abar * rho], [abar * rho, 1.0]], dtype=x.dtype)
-    score = -torch.linalg.solve(covariance, x.reshape(-1, 2).T).T
+    score: Tensor = -torch.linalg.solve(covariance, x.reshape(-1, 2).T).T
     return -math.sqrt(1 - abar) * score.reshape(x.shape)
 
 
@@ -54,7 +54,8 @@ def sampling(
 
 def last(steps: Iterator[SampleStep]) -> Tensor:
     *_, end = steps
-    return end.x
+    x: Tensor = end.x
+    return x
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,17 @@ from adm_cli.sampling.folder import RunFolder
 from adm_cli.sampling.models import Models
 from tests.conftest import Toys, pictures
 
-VERBS = ("sample", "edit", "upsample", "sweep", "verify", "merge", "repro", "gallery")
+VERBS = (
+    "sample",
+    "edit",
+    "interpolate",
+    "upsample",
+    "sweep",
+    "verify",
+    "merge",
+    "repro",
+    "gallery",
+)
 SPOKEN = {"json", "quiet", "context"}  # of how a command speaks, and Typer's own
 
 

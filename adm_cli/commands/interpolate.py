@@ -1,0 +1,107 @@
+"""``adm interpolate``: images on the way from seed to seed."""
+
+from __future__ import annotations
+
+from typing import Annotated, Optional
+
+import typer
+
+from adm_cli.commands import completing, ending, options
+from adm_cli.commands import show as showing
+from adm_cli.config import DEFAULT_MODEL
+
+
+def interpolate(
+    model: Annotated[
+        Optional[str],
+        typer.Option(
+            "--model",
+            "-m",
+            envvar="ADM_MODEL",
+            autocompletion=options.complete_model,
+            help="Preset, checkpoint name or weights file (adm models lists presets). "
+            f"Default: {DEFAULT_MODEL}.",
+        ),
+    ] = None,
+    classifier: options.Classifier = None,
+    class_: Annotated[
+        Optional[str],
+        typer.Option(
+            "--class",
+            "-c",
+            autocompletion=options.complete_class,
+            help="Class of all frames: id, name or none.",
+        ),
+    ] = None,
+    seeds: Annotated[
+        str, typer.Option("--seeds", help="The way, such as 3,17,3: two seeds or more.")
+    ] = "0,1",
+    frames: Annotated[
+        int, typer.Option("--frames", "-n", help="Images, evenly on the whole way, ends included.")
+    ] = 16,
+    scale: Annotated[
+        Optional[float],
+        typer.Option("--scale", "-s", help="Guidance scale; 0 is off. Default: the preset's."),
+    ] = None,
+    cfg: options.Cfg = None,
+    guide_interval: options.GuideInterval = None,
+    cfg_interval: options.CfgInterval = None,
+    sampler: Annotated[
+        Optional[str],
+        typer.Option(
+            "--sampler",
+            autocompletion=options.complete_sampler,
+            help=f"{options.SAMPLERS}. Default: the preset's.",
+        ),
+    ] = None,
+    steps: Annotated[
+        Optional[str],
+        typer.Option("--steps", help="Respacing, as in adm sample. Default: the preset's."),
+    ] = None,
+    eta: options.Eta = None,
+    temperature: options.Temperature = None,
+    batch_size: options.Batch = None,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    plain: options.Plain = False,
+    clip: options.Clip = True,
+    upsampler: Annotated[
+        Optional[str],
+        typer.Option(
+            "--upsampler",
+            autocompletion=completing.complete_upsampler,
+            help="Enlarges what is drawn, as in adm sample. Default: the preset's, if any.",
+        ),
+    ] = None,
+    no_upsample: Annotated[
+        bool, typer.Option("--no-upsample", help="Keep the small pictures, without an upsampler.")
+    ] = False,
+    keep_base: Annotated[
+        bool, typer.Option("--keep-base", help="Also keep the small pictures, in the folder base.")
+    ] = False,
+    out: options.RunOut = None,
+    format: options.Format = "png",
+    grid: options.Grid = None,
+    gallery: options.Gallery = False,
+    overwrite: options.Overwrite = False,
+    fetch: options.Fetch = False,
+    dry_run: options.DryRun = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Draw images on the way from seed to seed, and a film of them, interpolation.webp.
+
+    adm interpolate --class 207 --seeds 0,1 --frames 16
+
+    All noise turns from one seed's to the next one's (slerp): the ends are what adm sample draws.
+    """
+    asked = options.asked(locals())
+    from adm_cli.sampling.interpolate import interpolate as draw_frames
+
+    quiet = quiet or not options.speaks()
+    with showing.Show(json=json, quiet=quiet, images=format != "npz") as show:
+        done = draw_frames(**asked, on_event=show)
+        if not dry_run:
+            ending.end_run(show, done, grid=grid)
+    if dry_run:
+        showing.show_settings(done.settings, json=json)

@@ -1,0 +1,127 @@
+"""`adm_cli.interpolate`: images on the way from seed to seed, and a film of them, into a folder."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import replace
+
+from adm_cli.checkpoints.fetching import fetch_missing
+from adm_cli.checkpoints.sources import Sources, find_sources
+from adm_cli.config import DEFAULT_MODEL
+from adm_cli.devices import choose_device
+from adm_cli.errors import UsageError
+from adm_cli.events import AnyPath, OnEvent, as_words, ignore
+from adm_cli.sampling.arguments import Seeds, comma_list, path_or_none
+from adm_cli.sampling.images import Image, Images, class_label, image_name
+from adm_cli.sampling.job import RunResult, find_part
+from adm_cli.sampling.outputs import choose_outputs
+from adm_cli.sampling.sample import check_upsampling_used, sampling_job
+from adm_cli.sampling.select import parse_seeds, wanted_classes
+from adm_cli.sampling.settings import (
+    Interval,
+    Machine,
+    StageOptions,
+    check_modifiers,
+    distinct_kinds,
+    find_upsampling,
+    read_interval,
+    sampling_config,
+)
+from adm_cli.sampling.start import machine_line
+
+FRAMES = 16
+_MOST_FRAMES = 9999
+
+
+def interpolate(
+    model: AnyPath | None = None,
+    classifier: AnyPath | None = None,
+    class_: str | int | None = None,
+    seeds: Seeds = "0,1",
+    frames: int = FRAMES,
+    scale: float | None = None,
+    cfg: float | None = None,
+    guide_interval: str | Interval | None = None,
+    cfg_interval: str | Interval | None = None,
+    sampler: str | None = None,
+    steps: str | int | None = None,
+    eta: float | None = None,
+    temperature: float | None = None,
+    batch_size: int | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    plain: bool = False,
+    clip: bool = True,
+    upsampler: AnyPath | None = None,
+    no_upsample: bool = False,
+    keep_base: bool = False,
+    out: AnyPath | None = None,
+    format: str = "png",
+    grid: bool | None = None,
+    gallery: bool = False,
+    overwrite: bool = False,
+    fetch: bool = False,
+    dry_run: bool = False,
+    *,
+    on_event: OnEvent | None = None,
+) -> RunResult:
+    """Draws ``frames`` images on the way through ``seeds``, and a film; goes on with a run there.
+
+    As ``adm interpolate``, whose options these are. The first frame is what `sample` draws of the
+    first seed, the last one that of the last. ``on_event`` sees every `events.Event`. Raises
+    AdmError where the command would print an error: UsageError for arguments that cannot be.
+    """
+    part = find_part(None, device, path_or_none(out))
+    options = StageOptions(
+        sampler=sampler, steps=comma_list(steps), scale=scale, eta=eta, clip=clip, cfg=cfg,
+        guide_interval=read_interval(guide_interval), temperature=temperature,
+        cfg_interval=read_interval(cfg_interval, "--cfg-interval"),
+    )  # fmt: skip
+    if fetch and not dry_run:
+        guided, told = scale != 0, on_event or ignore
+        fetch_missing(model or DEFAULT_MODEL, classifier, upsampler, guided=guided, on_event=told)
+    sources = find_sources(model or DEFAULT_MODEL, classifier, guided=scale != 0)
+    outputs = choose_outputs(
+        path_or_none(out), format, grid, None, gallery, overwrite, part.shard
+    )  # fmt: skip
+    outputs = replace(outputs, beside=replace(outputs.beside, sequence=True))
+    images = Images.of(
+        _frames(sources, as_words(class_), comma_list(seeds) or "", frames, outputs.suffix)
+    )
+    config = sampling_config(sources, distinct_kinds(images), options)
+    check_modifiers(options, [config])
+    where = Machine(choose_device(part.device), dtype, batch_size, plain)
+    upsampling = None
+    if not no_upsample:
+        later = StageOptions(clip=clip)
+        upsampling = find_upsampling(sources, distinct_kinds(images), upsampler, later, where)
+    check_upsampling_used(upsampling, upsampler is not None or keep_base, no_upsample)
+    job = sampling_job(sources, config, options, images, upsampling, where, outputs, keep_base)
+    job = replace(job, hints=[machine_line(job.run, part.device, where)])
+    return job.preview() if dry_run else job.carry_out(on_event)
+
+
+def _frames(
+    sources: Sources, classes: list[str] | None, seeds: str, count: int, suffix: str
+) -> Iterator[Image]:
+    """The images, evenly on the way through all seeds, the same class all along."""
+    parts = [part for text in seeds.split(",") for part in parse_seeds(text)]
+    places = list(itertools.chain(*parts))  # a way may lead back
+    if len(places) < 2:
+        raise UsageError(f"--seeds {seeds}: expected two seeds or more to go from one to the next")
+    if not 2 <= count <= _MOST_FRAMES:
+        raise UsageError(f"--frames must be from 2 to {_MOST_FRAMES}, got {count}")
+    wanted = wanted_classes(classes, sources)
+    if len(wanted) != 1:
+        raise UsageError("--class: expected one class, which all frames have, such as 207")
+    (class_id,) = wanted
+    name = "" if class_id is None else sources.classes.get(class_id, "")
+    for i in range(count):
+        leg, part = divmod(i * (len(places) - 1), count - 1)
+        if leg == len(places) - 1:
+            leg, part = leg - 1, count - 1
+        seed, other = places[leg : leg + 2]
+        label = class_label(class_id, name)
+        file = image_name(label, seed, f"_{other:06d}_frame{i:04d}{suffix}")
+        yield Image(file, class_id, seed, to_seed=other, fraction=part / (count - 1))
