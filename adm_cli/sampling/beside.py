@@ -65,10 +65,13 @@ def draw_sequence(folder: RunFolder, run: Run, shard: Shard) -> Iterator[FileMad
     if len(folder.survey(run.images).missing):
         return
     path = folder.path / SEQUENCE
-    frames = [open_picture(folder.path / record["file"])[0] for record in folder.kept(run.images)]
-    save_animation(path, frames, {"sequence": len(frames)}, seconds=len(frames) / _A_SECOND)
-    record_file(folder, shard, path.name, {"frames": len(frames)})
-    yield FileMade(path, {"frames": len(frames)})
+    count = len(run.images)
+    if not folder.has(path.name):
+        records = folder.kept(run.images)
+        frames = [open_picture(folder.path / record["file"])[0] for record in records]
+        save_animation(path, frames, {"sequence": count}, seconds=count / _A_SECOND)
+        record_file(folder, shard, path.name, {"frames": count})
+    yield FileMade(path, {"frames": count})
 
 
 def add_grid(folder: RunFolder, run: Run) -> FileMade | None:

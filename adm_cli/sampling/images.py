@@ -328,11 +328,9 @@ def check_way(value: Mapping[str, Any]) -> None:
     """Raises ValueError or TypeError where an image's way to another seed cannot be."""
     if "to_seed" not in value and "fraction" not in value:
         return
-    seed, fraction = value.get("to_seed"), value.get("fraction")
-    if not (isinstance(seed, int) and isinstance(fraction, (int, float))) or bool in (
-        type(seed),
-        type(fraction),
-    ):
+    seed: Any = value.get("to_seed")
+    fraction: Any = value.get("fraction")
+    if type(seed) is not int or type(fraction) not in (int, float):
         raise TypeError(f"to_seed is {seed!r:.40}, fraction {fraction!r:.40}")
     if not 0 <= seed <= MAX_SEED or not 0 <= fraction <= 1:
         raise ValueError(f"to_seed is {seed}, fraction {fraction}")

@@ -171,6 +171,13 @@ def commands(toys: Toys, original: bytes) -> dict[str, Command]:
             little_memory(stack), passing=("o/.base/*",)
         ),
         "upsample": Command(partial(adm, "upsample", "o", "--out", "large", *enlarge), before=run),
+        "edit": Command(
+            partial(adm, "edit", "photos/circle", *draw, "--steps", 1, "--out", "e"), before=photos(1)
+        ),
+        "interpolate": Command(
+            partial(adm, "interpolate", *draw[:4], "-b", 1, "--device", "cpu", "--steps", 1,
+                    "--frames", 2, "--out", "w"),
+        ),
         "sweep": Command(
             partial(adm, "sweep", *draw, "--scale", 0, "--steps", "1,2", "--out", "s"),
             passing=("s/sweep.*", "s/.sweep.*", "s/sheet.png"),
