@@ -87,7 +87,7 @@ def edit(
     cfg_interval: options.CfgInterval = None,
     num: Annotated[
         Optional[int],
-        typer.Option("--num", "-n", help="Images of each picture and class. Default: 1."),
+        typer.Option("--num", "-n", help="Images of each picture and class, instead of one."),
     ] = None,
     seed: Annotated[
         Optional[int], typer.Option("--seed", help="The first of them; each next one adds 1.")

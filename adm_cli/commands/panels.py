@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 USUAL = "Options"  # the panel that comes first
-_IMAGES = "seed seeds total classes_file like"
+_IMAGES = "seed seeds total classes_file like profile"
 _GUIDANCE = (
     "classifier guide_interval entropy_scaling guide_by divergence_weight "
     "guide_every cfg cfg_interval weak_model weak_scale"
@@ -18,7 +18,7 @@ _OUTPUT = "format grid gallery animate overwrite dry_run json quiet"
 # panel (`training_options`), or is in "More".
 PANELS: dict[str, dict[str, str]] = {
     "sample": {
-        USUAL: "class_ scale num model profile out",
+        USUAL: "class_ scale num model out",
         "Images": _IMAGES,
         "Guidance": _GUIDANCE,
         "Sampler": _SAMPLER,
@@ -28,8 +28,8 @@ PANELS: dict[str, dict[str, str]] = {
         "Output": _OUTPUT,
     },
     "edit": {
-        USUAL: "class_ strength mask num model out",
-        "Images": "seed seeds value_range",
+        USUAL: "class_ strength mask model out",
+        "Images": "num seed seeds value_range",
         "Trajectory": "invert from_class resample jump",
         "Guidance": "classifier scale cfg guide_interval cfg_interval",
         "Sampler": "sampler steps eta clip temperature",

@@ -19,6 +19,7 @@ from adm_cli.commands.main import program
 from adm_cli.commands.panels import GROUPS, PANELS, USUAL
 from adm_cli.commands.schemas import JSON_VERSION, json_schema
 from adm_cli.evaluation.copies import COPY_RATIO
+from adm_cli.sampling.edit import JUMP, RESAMPLE, STRENGTH
 from adm_cli.sampling.sweep import DEFAULT_SCALES
 from tests.conftest import Result
 
@@ -71,8 +72,11 @@ DEFAULTS: list[tuple[str, str, str, Any]] = [
     ("evaluate-classifier", "timesteps", "Default: {}.", adm_cli.reports.judging.DEFAULT_TIMESTEPS),
     *(
         (command, "batch_size", "at most {}.", vars(adm_cli.reports.pictures)["MAX_AUTO_BATCH"])
-        for command in ("sample", "upsample", "nll", "evaluate-classifier")
+        for command in "sample edit interpolate upsample nll evaluate-classifier".split()
     ),
+    ("edit", "strength", "Default: {},", STRENGTH),
+    ("edit", "resample", "Default: {}.", RESAMPLE),
+    ("edit", "jump", "Default: {}.", JUMP),
     *(
         (command, name, "Default: {},", vars(adm_cli.checkpoints.sources)["DEFAULT_PASSES"])
         for command, name in (("sample", "upsample_project"), ("upsample", "project"))
@@ -82,6 +86,7 @@ DEFAULTS: list[tuple[str, str, str, Any]] = [
 # Zero by nature, or said by the constant itself (an f-string in the command).
 NEEDLESS = {
     *(("sample", "seed"), ("sample", "eta"), ("upsample", "eta"), ("sweep", "eta")),
+    *(("edit", "eta"), ("interpolate", "eta")),
     *(("sweep", "seed"), ("evaluate", "seed"), ("sample", "num"), ("sweep", "num")),
 }
 

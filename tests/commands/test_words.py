@@ -55,7 +55,7 @@ def test_the_tables_name_what_there_is() -> None:
         ("train-diffusion --image_size 64", "here it is --size"),
         ("train-diffusion --num_heads 4", "here it is --flags, with the original's flags"),
         ("sample --Batch_Size 4", "here it is --batch-size"),
-        ("info --classifier_scale 3", "in adm info: --scale belongs to adm sample, sweep"),
+        ("info --classifier_scale 3", "in adm info: --scale belongs to adm sample, edit, "),
         ("sample --microbatch 3", "--microbatch belongs to adm train-diffusion"),
         ("--class 207", "no option --class in adm: --class belongs to adm sample"),
         ("sample --sclae 3", "no option --sclae in adm sample; did you mean --scale"),

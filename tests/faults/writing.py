@@ -172,7 +172,8 @@ def commands(toys: Toys, original: bytes) -> dict[str, Command]:
         ),
         "upsample": Command(partial(adm, "upsample", "o", "--out", "large", *enlarge), before=run),
         "edit": Command(
-            partial(adm, "edit", "photos/circle", *draw, "--steps", 1, "--out", "e"), before=photos(1)
+            partial(adm, "edit", "photos/circle", *draw, "--steps", 1, "--out", "e"),
+            before=photos(1),
         ),
         "interpolate": Command(
             partial(adm, "interpolate", *draw[:4], "-b", 1, "--device", "cpu", "--steps", 1,
