@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from adm_cli.classes.mixtures import Mixture, read_mixture
 from adm_cli.diffusion.modifiers import Modifiers
 from adm_cli.errors import ConfigError
 from adm_cli.flags.spellings import spell_sampling
@@ -262,6 +263,7 @@ class SamplingConfig(Modifiers):
     scales: tuple[float, ...] | None = None  # a guidance scale for each image, instead of `scale`
     cfg: float | None = None  # of classifier-free guidance (arXiv 2207.12598); 1 is off
     cfgs: tuple[float, ...] | None = None  # such a weight for each image, instead of `cfg`
+    mixtures: tuple[str | None, ...] | None = None  # of images with several: "207*0.7+281*0.3"
     guide_interval: tuple[float, float] | None = None  # only there; 0 no noise, 1 timestep T - 1
     entropy_scaling: bool = False  # of the guidance: stronger where the classifier is sure
     cfg_interval: tuple[float, float] | None = None  # as guide_interval, of cfg
@@ -282,6 +284,8 @@ class SamplingConfig(Modifiers):
         for seed in self.seeds:
             if not 0 <= seed < 2**64:
                 raise ConfigError(f"a seed must be a whole number from 0 to 2^64 - 1, got {seed}")
+        if self.mixtures is not None and len(self.mixtures) != len(self.seeds):
+            raise ConfigError(f"{len(self.mixtures)} mixtures for {len(self.seeds)} images")
         self._check_guidance()
         if self.eta is not None and not 0 <= self.eta <= 1:
             raise ConfigError(f"eta must be in [0, 1], got {self.eta}")
@@ -301,6 +305,11 @@ class SamplingConfig(Modifiers):
 
     def _check_guidance(self) -> None:
         scales, cfgs = self.image_scales, self.image_cfgs
+        if self.negative_class is not None and self.negative_class in self.all_classes:
+            raise ConfigError(
+                f"class {self.negative_class} is both asked for and led away from: choose another "
+                f"--negative-class"
+            )
         for name, values, off in (("scale", scales, 0), ("cfg", cfgs, 1)):
             if len(values) != len(self.seeds):
                 raise ConfigError(f"{len(values)} {name}s for {len(self.seeds)} images")
@@ -310,6 +319,30 @@ class SamplingConfig(Modifiers):
                 raise ConfigError(
                     f"guidance needs a class for every image: pass --class, or --{name} {off}"
                 )
+
+    @property
+    def image_parts(self) -> tuple[Mixture | tuple[tuple[int | None, float]], ...]:
+        """The classes of every image, each with its share; most images have one.
+
+        Raises ConfigError for a mixture that is none.
+        """
+        mixtures = self.mixtures or (None,) * len(self.seeds)
+        return tuple(
+            ((class_id, 1.0),) if mixture is None else read_mixture(mixture)
+            for class_id, mixture in zip(self.classes, mixtures, strict=True)
+        )
+
+    @property
+    def all_classes(self) -> tuple[int | None, ...]:
+        """Every class of any image, once."""
+        if self.mixtures is None:
+            return tuple(dict.fromkeys(self.classes))
+        return tuple(dict.fromkeys(i for parts in self.image_parts for i, _ in parts))
+
+    @property
+    def most_parts(self) -> int:
+        """Classes of the image that has most."""
+        return 1 if self.mixtures is None else max(map(len, self.image_parts))
 
     @property
     def image_scales(self) -> tuple[float, ...]:

@@ -19,6 +19,7 @@ from adm_cli.diffusion.finite import FiniteWatch
 from adm_cli.diffusion.samplers import SAMPLERS
 from adm_cli.diffusion.schedule import NoiseSchedule, gather
 from adm_cli.sampling.guiding import guided_by, labelled
+from adm_cli.sampling.labels import Labels
 from adm_cli.training.trainer import Trainer
 from tests.conftest import TOY_CLASSIFIER, TOY_UNET, TOY_UPSAMPLER
 from tests.training.conftest import settings, toy_task
@@ -70,7 +71,7 @@ def sent_by_step(sampler: str, *, cfg: float, upsampler: bool = False, **options
 
     counts = []
     steps = SAMPLERS[sampler](
-        watch.watched(labelled(net, diffusion, config, y, 5, (cfg, cfg))),
+        watch.watched(labelled(net, diffusion, config, Labels(y[None], None), 5, (cfg, cfg))),
         SCHEDULE,
         torch.zeros(2, 3, side, side, device=META),
         noise=noise,

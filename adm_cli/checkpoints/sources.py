@@ -10,6 +10,7 @@ from adm_cli.checkpoints.format import ModelFile, ModelInfo
 from adm_cli.checkpoints.loading import check_here, find_weights
 from adm_cli.checkpoints.presets import ENLARGEMENTS, PRESETS, Preset
 from adm_cli.config import UNetConfig
+from adm_cli.diffusion.modifiers import Modifiers
 from adm_cli.errors import UsageError
 
 DEFAULT_PASSES = 8  # of back projection: leave a hundredth of the difference, or less
@@ -47,11 +48,13 @@ def find_sources(
     *,
     guided: bool = True,
     weak: str | Path | None = None,
+    noisy: bool = True,
 ) -> Sources:
     """Finds the weights of a preset, checkpoint or file, and the classifier that guides it.
 
     ``classifier`` None takes the preset's. Without ``guided`` no classifier is looked for; ``weak``
-    is a weaker model of the same kind, for autoguidance. Raises
+    is a weaker model of the same kind, for autoguidance. With ``noisy`` the classifier must know
+    the model's noise, else it is to look at predictions of x_0. Raises
     as `loading.find_weights`, and UsageError where the two do not belong together.
     """
     preset = next((row for row in PRESETS if str(model) in (row.name, row.model)), None)
@@ -75,7 +78,9 @@ def find_sources(
         None if weak is None else find_weights(weak),
     )
     if classifier_file is not None:
-        _check_pair(sources, model_file, classifier_file)
+        _check_pair(model_file, classifier_file)
+        if noisy:
+            _check_noise(model_file, classifier_file)
     if sources.weak is not None:
         _check_weak(model_file, sources.weak)
     return sources
@@ -151,7 +156,7 @@ def check_stack(base: Sources, upsampler: Sources) -> None:
             )
 
 
-def _check_pair(sources: Sources, model: ModelFile, classifier: ModelFile) -> None:
+def _check_pair(model: ModelFile, classifier: ModelFile) -> None:
     theirs, ours = classifier.info.config, model.info.config
     if classifier.info.kind != "classifier":
         raise UsageError(
@@ -177,11 +182,16 @@ def _check_pair(sources: Sources, model: ModelFile, classifier: ModelFile) -> No
             f"class {wrong[0]} is {mine[wrong[0]]} to the model {model.name} but "
             f"{other[wrong[0]]} to the classifier {classifier.name}: they do not belong together"
         )
+
+
+def _check_noise(model: ModelFile, classifier: ModelFile) -> None:
+    """Raises UsageError unless the classifier learned the noise of the model."""
     a, b = model.info.diffusion, classifier.info.diffusion
     if (a.noise_schedule, a.num_timesteps) != (b.noise_schedule, b.num_timesteps):
         raise UsageError(
             f"the classifier {classifier.name} learned the noise of a {b.noise_schedule} schedule "
-            f"of {b.num_timesteps} steps, the model uses {a.noise_schedule} of {a.num_timesteps}"
+            f"of {b.num_timesteps} steps, the model uses {a.noise_schedule} of {a.num_timesteps}: "
+            f"pass another --classifier, or --classifier-on x0"
         )
 
 
@@ -247,8 +257,11 @@ def check_classes(sources: Sources, classes: Sequence[int | None]) -> None:
             raise UsageError(f"{sources.model_name} was not trained on class {class_id}")
 
 
-def check_cfg(sources: Sources) -> None:
-    """Raises UsageError unless the model can also draw without a class, as --cfg needs."""
+def check_cfg(sources: Sources, negative: int | None = None) -> None:
+    """Raises UsageError unless the model can also draw without a class, as --cfg needs.
+
+    Away from a ``negative`` class it need not.
+    """
     config = sources.model.info.config
     assert isinstance(config, UNetConfig)
     if config.num_classes is None:
@@ -256,16 +269,31 @@ def check_cfg(sources: Sources) -> None:
             f"{sources.model_name} is unconditional: --cfg needs a model that takes a class and "
             f"also draws without one; leave it out, or guide by a classifier (--scale)"
         )
+    if negative is not None:
+        return
     if not config.null_class:
         raise UsageError(
             f"{sources.model_name} was not trained to draw without a class, which --cfg needs: "
-            f"leave it out, or train a model that was (adm train-diffusion --label-dropout 0.1)"
+            f"leave it out, train a model that was (adm train-diffusion --label-dropout 0.1), or "
+            f"name a class to lead away from (--negative-class)"
         )
     if not _weak_without_class(sources):
         raise UsageError(
             "the weak model was not trained to draw without a class, which --cfg needs: "
             "pass --cfg 1, or another --weak-model"
         )
+
+
+def check_middle_attention(sources: Sources, changes: Modifiers) -> None:
+    """Raises UsageError where self-guidance is asked of a model without attention to change."""
+    config = sources.model.info.config
+    assert isinstance(config, UNetConfig)
+    for name in ("sag_scale", "pag_scale"):
+        if getattr(changes, name) != 1 and not config.middle_attention:
+            raise UsageError(
+                f"--{name.replace('_', '-')} {getattr(changes, name):g} needs attention in the "
+                f"middle of the model, and {sources.model_name} has none: leave it out"
+            )
 
 
 def _size(size: tuple[int, int]) -> str:

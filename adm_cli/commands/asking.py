@@ -44,6 +44,5 @@ def _agrees(text: str) -> bool:
 def _fetch(names: tuple[str, ...]) -> None:
     from adm_cli.checkpoints.fetching import fetch
 
-    progress = Progress(quiet=False)
-    with progress.show():
+    with Progress(quiet=False) as progress:
         fetch(names, on_event=progress)

@@ -7,10 +7,12 @@ from typing import get_args
 
 from adm_cli.checkpoints.architectures import ABLATIONS
 from adm_cli.checkpoints.presets import CHECKPOINTS, INCEPTION, PRESETS
-from adm_cli.diffusion.modifiers import GuideBy, Spacing
+from adm_cli.diffusion.modifiers import ClassifierOn, GuideBy, ScaleSchedule, Spacing
 
 SAMPLER_NAMES = ("ddpm", "ddim", "dpm++2m", "dpm++3m", "unipc", "heun")
 GUIDE_BY_NAMES: tuple[str, ...] = get_args(GuideBy)
+CLASSIFIER_ON_NAMES: tuple[str, ...] = get_args(ClassifierOn)
+SCALE_SCHEDULE_NAMES: tuple[str, ...] = get_args(ScaleSchedule)
 SPACING_NAMES: tuple[str, ...] = get_args(Spacing)
 DEVICE_NAMES = ("auto", "cpu", "cuda", "mps")
 DTYPE_NAMES = ("auto", "float32", "bfloat16", "float16", "float64")

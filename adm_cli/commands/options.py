@@ -17,6 +17,7 @@ from adm_cli.files.disk import peek_classes
 SAMPLERS = f"{', '.join(completing.SAMPLER_NAMES[:-1])} or {completing.SAMPLER_NAMES[-1]}"
 METRICS = f"{','.join(completing.METRIC_NAMES)}"
 SPACINGS = f"{', '.join(completing.SPACING_NAMES[:-1])} or {completing.SPACING_NAMES[-1]}"
+SCALE_SCHEDULES = ", ".join(completing.SCALE_SCHEDULE_NAMES)
 GUIDE_BY = f"{', '.join(completing.GUIDE_BY_NAMES[:-1])} or {completing.GUIDE_BY_NAMES[-1]}"
 LOW_RES_NOISE_HELP = (
     "Noise on what is enlarged, from 0 to the most the upsampler was trained with. Default: a "
@@ -122,6 +123,49 @@ GuideEvery = Annotated[
     int,
     typer.Option(
         "--guide-every", help="The classifier guides at every K-th step it could; 1: all."
+    ),
+]
+GuideAdam = Annotated[
+    Optional[str],
+    typer.Option(
+        "--guide-adam",
+        help="Betas, such as 0.9/0.995: the classifier's gradient over its own size, as in Adam. "
+        "Needs a --scale of its own, about 0.1.",
+    ),
+]
+ClassifierOn = Annotated[
+    str,
+    typer.Option(
+        "--classifier-on",
+        autocompletion=completing.complete_word(*completing.CLASSIFIER_ON_NAMES),
+        help="What the classifier sees: xt, the noisy image, or x0, the predicted clean one (for "
+        "classifiers trained without noise).",
+    ),
+]
+ScaleSchedule = Annotated[
+    str,
+    typer.Option(
+        "--scale-schedule",
+        autocompletion=completing.complete_word(*completing.SCALE_SCHEDULE_NAMES),
+        help=f"--scale and --cfg over the noise: {SCALE_SCHEDULES}. The mean stays.",
+    ),
+]
+NegativeClass = Annotated[
+    Optional[str],
+    typer.Option(
+        "--negative-class",
+        autocompletion=complete_class,
+        help="Lead away from this class: --cfg instead of from none, --scale besides.",
+    ),
+]
+SagScale = Annotated[
+    float,
+    typer.Option("--sag-scale", help="Weight of self-attention guidance, such as 1.1; 1 is off."),
+]
+PagScale = Annotated[
+    float,
+    typer.Option(
+        "--pag-scale", help="Weight of perturbed-attention guidance, such as 2; 1 is off."
     ),
 ]
 Spacing = Annotated[

@@ -7,8 +7,11 @@ from typing import Any
 USUAL = "Options"  # the panel that comes first
 _IMAGES = "seed seeds total classes_file like profile"
 _GUIDANCE = (
-    "classifier guide_interval entropy_scaling guide_by divergence_weight "
-    "guide_every cfg cfg_interval weak_model weak_scale"
+    "cfg cfg_interval negative_class scale_schedule pag_scale sag_scale weak_model weak_scale"
+)
+_CLASSIFIER = (
+    "classifier classifier_on guide_interval guide_every entropy_scaling guide_adam guide_by "
+    "divergence_weight"
 )
 _SAMPLER = "sampler steps spacing eta clip eps_scale threshold temperature"
 _MACHINE = "batch_size device dtype plain workers shard fetch"
@@ -21,6 +24,7 @@ PANELS: dict[str, dict[str, str]] = {
         USUAL: "class_ scale num model out",
         "Images": _IMAGES,
         "Guidance": _GUIDANCE,
+        "Guidance by the classifier": _CLASSIFIER,
         "Sampler": _SAMPLER,
         "Second stage": "upsampler no_upsample keep_base upsample_sampler upsample_steps "
         "upsample_project upsample_noise upsample_temperature",
@@ -54,8 +58,9 @@ PANELS: dict[str, dict[str, str]] = {
     },
     "sweep": {
         USUAL: "model class_ seeds scale out",
-        "Axes": "steps sampler cfg guide_by divergence_weight guide_every weak_scale spacing "
-        "eps_scale threshold temperature",
+        "Axes": "steps sampler cfg scale_schedule negative_class pag_scale sag_scale weak_scale "
+        "guide_by divergence_weight guide_every guide_adam classifier_on spacing eps_scale "
+        "threshold temperature",
         "Of all cells": "eta guide_interval cfg_interval entropy_scaling classifier weak_model",
         "Images": "num total seed",
         "Scores": "ref metrics features inception",

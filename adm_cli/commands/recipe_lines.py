@@ -11,7 +11,7 @@ from adm_cli.diffusion.modifiers import NEUTRAL
 Recipe = Mapping[str, Any]
 # What somebody asks for, in this order.
 _ASKED = (
-    *("model", "classifier", "class", "class_name", "scale", "cfg", "guide_interval"),
+    *("model", "classifier", "class", "mixture", "class_name", "scale", "cfg", "guide_interval"),
     *("cfg_interval", "entropy_scaling", "weak_model", *NEUTRAL),
     *("strength", "invert", "from_class", "resample", "jump"),
     *("sampler", "steps", "num_steps", "eta", "seed", "to_seed", "fraction", "size"),
@@ -56,7 +56,8 @@ def _commands(stage: Recipe, file: str) -> Iterator[tuple[str, Any]]:
     words = ["adm", "sample", "--model", stage["model"]]
     if stage.get("classifier"):
         words += ["--classifier", stage["classifier"]]
-    words += ["--class", "none" if stage["class"] is None else stage["class"]]
+    one = "none" if stage["class"] is None else stage["class"]
+    words += ["--class", stage.get("mixture", one)]
     for option, name in (
         ("--seeds", "seed"), ("--scale", "scale"), ("--cfg", "cfg"), ("--sampler", "sampler"),
         ("--steps", "steps"), ("--eta", "eta"),

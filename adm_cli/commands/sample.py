@@ -32,8 +32,9 @@ def sample(
             "--class",
             "-c",
             autocompletion=options.complete_class,
-            help="Id, range (0-9), name, all, random or none; repeat or separate by commas. "
-            "Default: random, chosen by each image's seed.",
+            help="Id, range (0-9), name, all, random or none, or a mixture (207+281, "
+            "207*0.7+281*0.3); repeat or separate by commas. Default: random, by each image's "
+            "seed.",
         ),
     ] = None,
     scale: Annotated[
@@ -55,10 +56,16 @@ def sample(
     guide_by: options.GuideBy = "log-p",
     divergence_weight: options.DivergenceWeight = 1.0,
     guide_every: options.GuideEvery = 1,
+    guide_adam: options.GuideAdam = None,
+    classifier_on: options.ClassifierOn = "xt",
+    scale_schedule: options.ScaleSchedule = "constant",
+    negative_class: options.NegativeClass = None,
     cfg: options.Cfg = None,
     cfg_interval: options.CfgInterval = None,
     weak_model: options.WeakModel = None,
     weak_scale: options.WeakScale = None,
+    sag_scale: options.SagScale = 1.0,
+    pag_scale: options.PagScale = 1.0,
     classes_file: Annotated[
         Optional[Path],
         typer.Option(

@@ -72,6 +72,20 @@ def sweep(
     guide_every: Annotated[
         Optional[str], typer.Option("--guide-every", help="Steps apart, such as 1,2,3.")
     ] = None,
+    guide_adam: Annotated[
+        Optional[str], typer.Option("--guide-adam", help="Betas, such as 0.9/0.995,0.3/0.5.")
+    ] = None,
+    classifier_on: Annotated[
+        Optional[str], typer.Option("--classifier-on", help="What the classifier sees: xt,x0.")
+    ] = None,
+    scale_schedule: Annotated[
+        Optional[str],
+        typer.Option("--scale-schedule", help=f"Some of {options.SCALE_SCHEDULES}."),
+    ] = None,
+    negative_class: Annotated[
+        Optional[str],
+        typer.Option("--negative-class", help="Classes to lead away from, such as none,207."),
+    ] = None,
     spacing: Annotated[
         Optional[str], typer.Option("--spacing", help=f"Some of {options.SPACINGS}.")
     ] = None,
@@ -89,6 +103,14 @@ def sweep(
     weak_scale: Annotated[
         Optional[str],
         typer.Option("--weak-scale", help="Weights of autoguidance, such as 1,1.5,2."),
+    ] = None,
+    sag_scale: Annotated[
+        Optional[str],
+        typer.Option("--sag-scale", help="Weights of self-attention guidance, such as 1,1.1."),
+    ] = None,
+    pag_scale: Annotated[
+        Optional[str],
+        typer.Option("--pag-scale", help="Weights of perturbed-attention guidance, such as 1,2."),
     ] = None,
     ref: Annotated[
         Optional[Path],

@@ -5,18 +5,21 @@ model's own output without a class (arXiv 2207.12598), or by a weaker model's (a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from adm_cli.diffusion.modifiers import GuideBy
-from adm_cli.diffusion.schedule import common_timestep
+from adm_cli.diffusion.modifiers import GuideBy, ScaleSchedule
+from adm_cli.diffusion.schedule import common_timestep, timestep_everywhere
 
 ClassifierFn = Callable[[Tensor, Tensor], Tensor]  # (x_t, original t) -> logits [B, K]
 Guidance = Callable[[Tensor, Tensor], Tensor]  # (x_t, original t) -> scaled gradient, like x_t
 LabelledFn = Callable[[Tensor, Tensor, Tensor], Tensor]  # (x_t, original t, labels) -> raw output
+Factor = Callable[[int], float]  # original t -> what a scale is multiplied with there
+# (x_t, original t, a model's raw output, labels) -> its difference from a worse one, like x_t
+Difference = Callable[..., Tensor]
 
 
 _LEAST_ENTROPY = 1e-6  # nats; there the gradient is nothing but rounding
@@ -35,7 +38,9 @@ def classifier_gradient(
 ) -> Tensor:
     """The gradient of log p(y | x_t, t) with respect to x_t, [B, C, H, W].
 
-    ``y`` [B] int64 class ids. The images of a batch do not influence each other, so the sum of
+    ``y`` [B] int64 class ids, or weights [B, K]: then the gradient of the sum of weight * log p
+    over the K classes, as for mixtures (shares that sum to 1) and classes to lead away from
+    (-1). The images of a batch do not influence each other, so the sum of
     their log-probabilities is differentiated once. ``entropy_scaling`` multiplies each image's
     gradient by log K over the entropy of the classifier's K probabilities (arXiv 2206.11474,
     section 3.2), which keeps guidance alive where the classifier is sure already. ``guide_by`` a
@@ -44,11 +49,18 @@ def classifier_gradient(
     with torch.enable_grad():
         x = x_t.detach().requires_grad_(True)
         log_probs = F.log_softmax(classifier(x, t), dim=-1)  # [B, K]
-        chosen = log_probs.gather(1, y[:, None])
+        chosen = _chosen(log_probs, y)
         if guide_by != "log-p":
             chosen = chosen - divergence_weight * divergence(log_probs, y, guide_by)[:, None]
         (gradient,) = torch.autograd.grad(chosen.sum(), x)
     return gradient * _entropy_factor(log_probs.detach()) if entropy_scaling else gradient
+
+
+def _chosen(log_probs: Tensor, y: Tensor) -> Tensor:
+    """[B, 1], the log-probabilities of ids [B], or sums of weights [B, K] times them."""
+    if y.dim() == 1:
+        return log_probs.gather(1, y[:, None])
+    return torch.where(y == 0, 0, y * log_probs).sum(-1, keepdim=True)
 
 
 def divergence(log_probs: Tensor, y: Tensor, kind: GuideBy) -> Tensor:
@@ -57,11 +69,15 @@ def divergence(log_probs: Tensor, y: Tensor, kind: GuideBy) -> Tensor:
     q is 0.9 for the class and 0.1 shared out over all K, so that its distance never vanishes where
     p is 1 (arXiv 2511.05844, section 3). "rkl" is KL(q || p), which minds every class; "fkl" is
     KL(p || q), which minds those that p names; "js" is the mean of both ways from their middle.
-    (Which KL is called reverse is the paper's word.) ``log_probs`` [B, K], ``y`` [B] int64.
+    (Which KL is called reverse is the paper's word.) ``log_probs`` [B, K], ``y`` [B] int64, or
+    weights [B, K], of which the positive ones share the 0.9.
     """
     count = log_probs.shape[-1]
     q = torch.full_like(log_probs, (1 - _TARGET) / count)
-    q = q.scatter_add(1, y[:, None], torch.full_like(q[:, :1], _TARGET))
+    if y.dim() == 1:
+        q = q.scatter_add(1, y[:, None], torch.full_like(q[:, :1], _TARGET))
+    else:
+        q = q + _TARGET * y.clamp(min=0)
     log_probs = log_probs.clamp(min=-1e4)  # 0 * log 0 is 0
     p, log_q = log_probs.exp(), q.log()
     if kind == "rkl":
@@ -133,6 +149,122 @@ def guidance_at(guidance: Guidance, timesteps: Collection[int]) -> Guidance:
     return at_times
 
 
+def adaptive_moments(guidance: Guidance, beta1: float, beta2: float) -> Guidance:
+    """``guidance`` over its own size, by Adam's moments (AdamCG, arXiv 2603.16797, eqs. 10 and 11).
+
+    Every value g of the gradient becomes m / (sqrt(v) + 1e-8), where m and v are the running means
+    of g and g^2 by ``beta1`` and ``beta2``, in [0, 1), over the calls so far, each divided by
+    1 - beta^k after k calls. The first call gives signs alone, and all are about 1 large: a scale
+    for it is far smaller than for a gradient (the paper's best is 0.029). One of these is for one
+    trajectory of a batch, whose values do not influence each other.
+    """
+    m = v = torch.zeros(())
+    calls = 0
+
+    def normalised(x_t: Tensor, t: Tensor) -> Tensor:
+        nonlocal m, v, calls
+        gradient = guidance(x_t, t)
+        m, v = m.to(gradient), v.to(gradient)
+        m = beta1 * m + (1 - beta1) * gradient
+        v = beta2 * v + (1 - beta2) * gradient**2
+        calls += 1
+        return m / (1 - beta1**calls) / ((v / (1 - beta2**calls)).sqrt() + 1e-8)
+
+    return normalised
+
+
+def schedule_factor(schedule: ScaleSchedule, level: float) -> float:
+    """What a guidance scale is multiplied with at noise ``level``, from 0, none, to 1, T - 1.
+
+    All have the mean 1 over the levels. "linear", 2 (1 - level), and "cosine", 1 + cos(pi level),
+    rise while the noise falls (as in arXiv 2404.13040); "sine", pi / 2 sin(pi level), is
+    strongest in the middle.
+    """
+    if schedule == "linear":
+        return 2 * (1 - level)
+    if schedule == "cosine":
+        return 1 + math.cos(math.pi * level)
+    return math.pi / 2 * math.sin(math.pi * level) if schedule == "sine" else 1.0
+
+
+def scaled_guidance(guidance: Guidance, factor: Factor) -> Guidance:
+    """``guidance`` times a factor of the timestep."""
+    return lambda x_t, t: guidance(x_t, t) * factor(common_timestep(t))
+
+
+def guidance_on_xstart(
+    guidance: Guidance, pred_xstart: Callable[[Tensor, Tensor], Tensor]
+) -> Guidance:
+    """``guidance`` of the x_0 that the model predicts, as if it were x_t and there were no noise.
+
+    For classifiers of clean pictures. The gradient is that with respect to the prediction, and
+    stands for the one with respect to x_t, as in EluCD (ICLR 2024, its published code): nothing is
+    differentiated through the model. So a step costs what it does otherwise, where going through
+    the UNet would cost its gradient and its memory, too. ``pred_xstart`` of x_t and original t
+    [B], such as `PredictedStart`.
+    """
+
+    def on_xstart(x_t: Tensor, t: Tensor) -> Tensor:
+        return guidance(pred_xstart(x_t, t), timestep_everywhere(0, x_t))
+
+    return on_xstart
+
+
+class PredictedStart:
+    """The x_0 of a model's latest output: samplers call the model, then the guidance, with one x_t.
+
+    ``predict`` makes x_0 of an output, x_t and original t. Called with another x_t than the
+    `watched` function saw last it raises ValueError.
+    """
+
+    def __init__(self, predict: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
+        self._predict = predict
+        self._seen: tuple[Tensor, Tensor] | None = None
+
+    def watched(self, model_fn: Callable[[Tensor, Tensor], Tensor]) -> Guidance:
+        def watching(x_t: Tensor, t: Tensor) -> Tensor:
+            output = model_fn(x_t, t)
+            self._seen = x_t, output
+            return output
+
+        return watching
+
+    def __call__(self, x_t: Tensor, t: Tensor) -> Tensor:
+        if self._seen is None or self._seen[0] is not x_t:
+            raise ValueError("the guidance was called before the model: there is no x_0")
+        return self._predict(self._seen[1], x_t, t)
+
+
+def led_away(
+    model_fn: Callable[..., Tensor], differences: Sequence[tuple[float, Difference]]
+) -> Callable[..., Tensor]:
+    """A model function plus, for each of ``differences``, weight - 1 times it.
+
+    All are differences from what the model itself says, which is evaluated once. Right for eps,
+    x_0 and v alike; variance channels, those beyond x_t's, stay the model's.
+    """
+
+    def guided(x_t: Tensor, t: Tensor, *labels: Tensor) -> Tensor:
+        channels = x_t.shape[1]
+        output = model_fn(x_t, t, *labels)
+        prediction = output[:, :channels]
+        for weight, difference in differences:
+            prediction = prediction + (weight - 1) * difference(x_t, t, output, *labels)
+        return torch.cat([prediction, output[:, channels:]], dim=1)
+
+    return guided
+
+
+def worse(weak_fn: Callable[..., Tensor]) -> Difference:
+    """The difference from another model function of the same kind."""
+
+    def difference(x_t: Tensor, t: Tensor, output: Tensor, *labels: Tensor) -> Tensor:
+        channels = x_t.shape[1]
+        return output[:, :channels] - weak_fn(x_t, t, *labels)[:, :channels]
+
+    return difference
+
+
 def autoguidance(
     model_fn: Callable[..., Tensor], weak_fn: Callable[..., Tensor], weight: float
 ) -> Callable[..., Tensor]:
@@ -143,14 +275,33 @@ def autoguidance(
     for eps, x_0 and v alike, as in `classifier_free`, which may guide the result in turn. Both
     must predict the same; variance channels, those beyond x_t's, stay the first one's.
     """
+    return led_away(model_fn, [(weight, worse(weak_fn))])
 
-    def guided(x_t: Tensor, t: Tensor, *labels: Tensor) -> Tensor:
-        channels = x_t.shape[1]
-        output = model_fn(x_t, t, *labels)
-        strong, weak = output[:, :channels], weak_fn(x_t, t, *labels)[:, :channels]
-        return torch.cat([strong + (weight - 1) * (strong - weak), output[:, channels:]], dim=1)
 
-    return guided
+def mixed_classes(
+    model_fn: LabelledFn, y: Tensor, shares: Tensor | None
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """A model function for several classes of an image: their outputs' sum, each by its share.
+
+    ``y`` and ``shares`` [P, B], of P classes of B images; shares of an image sum to 1. Scores add
+    up so for the product of the classes' densities, each to the power of its share, as in
+    arXiv 2206.01714. One evaluation of P * B images; without ``shares`` P is 1.
+    """
+
+    def mixed(x_t: Tensor, t: Tensor) -> Tensor:
+        parts = len(y) if y.dim() > 1 else 1
+        output = model_fn(torch.cat([x_t] * parts), torch.cat([t] * parts), y.flatten())
+        return _mixture(output, shares)
+
+    return mixed if shares is not None else lambda x_t, t: model_fn(x_t, t, y.flatten())
+
+
+def _mixture(outputs: Tensor, shares: Tensor | None) -> Tensor:
+    """[P * B, ...] to [B, ...], by shares [P, B]."""
+    if shares is None:
+        return outputs
+    weights = shares.to(outputs).reshape(*shares.shape, 1, 1, 1)
+    return (weights * outputs.reshape(*shares.shape, *outputs.shape[1:])).sum(0)
 
 
 def classifier_free(
@@ -161,6 +312,8 @@ def classifier_free(
     *,
     first: float = -math.inf,
     last: float = math.inf,
+    shares: Tensor | None = None,
+    factor: Factor | None = None,
 ) -> Callable[[Tensor, Tensor], Tensor]:
     """A model function with classifier-free guidance (arXiv 2207.12598, equation 6).
 
@@ -172,23 +325,30 @@ def classifier_free(
 
     Both outputs come from one evaluation of 2B images. At original timesteps outside of ``first``
     to ``last``, both included, there is one of B images with ``y`` alone (arXiv 2404.07724).
+
+    With ``shares``, ``y`` is [P, B] as in `mixed_classes`, and there are P + 1 outputs. With
+    another class in place of ``no_class`` images are led away from that. ``factor`` multiplies
+    ``weight`` - 1, by the timestep.
     """
-    labels = torch.cat([y, no_class])
+    labels = torch.cat([y.flatten(), no_class])
+    times = len(labels) // len(no_class)
+    alone = mixed_classes(model_fn, y, shares)
     # In float64, so that an image's product is the same bits with one weight and with many.
     excess = torch.as_tensor(weight, dtype=torch.float64) - 1
     moved: dict[tuple[torch.device, torch.dtype], Tensor] = {}  # once for each place
 
     def guided(x_t: Tensor, t: Tensor) -> Tensor:
         if not first <= common_timestep(t) <= last:
-            return model_fn(x_t, t, y)
+            return alone(x_t, t)
         channels = x_t.shape[1]
-        both = model_fn(torch.cat([x_t, x_t]), torch.cat([t, t]), labels)  # [2B, C or 2C, H, W]
-        with_class, without = both.chunk(2)
+        both = model_fn(torch.cat([x_t] * times), torch.cat([t] * times), labels)  # [2B, ...]
+        with_class, without = _mixture(both[: -len(x_t)], shares), both[-len(x_t) :]
         difference = (with_class - without)[:, :channels]
         place = (both.device, both.dtype)
         if place not in moved:
             moved[place] = excess.to(both)
-        prediction = with_class[:, :channels] + moved[place] * difference
+        more = moved[place] if factor is None else moved[place] * factor(common_timestep(t))
+        prediction = with_class[:, :channels] + more * difference
         return torch.cat([prediction, with_class[:, channels:]], dim=1)
 
     return guided

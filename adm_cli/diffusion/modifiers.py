@@ -7,6 +7,7 @@ recipe, and an axis of a sweep. What is as here changes nothing, and is not writ
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -16,21 +17,32 @@ from adm_cli.errors import ConfigError
 
 GuideBy = Literal["log-p", "rkl", "fkl", "js"]
 Spacing = Literal["uniform", "trailing", "quadratic", "log-snr", "lsun"]
+ScaleSchedule = Literal["constant", "linear", "cosine", "sine"]
+ClassifierOn = Literal["xt", "x0"]
 
 _RANGES: dict[str, tuple[float, float]] = {
     "divergence_weight": (0, 1000),
     "guide_every": (1, 10**6),
+    "negative_class": (0, 10**6),
     "weak_scale": (-1000, 1000),
+    "sag_scale": (-1000, 1000),
+    "pag_scale": (-1000, 1000),
     "eps_scale": (0.5, 2),
     "threshold": (0.5, 1),
     "temperature": (0, 2),
 }
-_CHOICES: dict[str, tuple[str, ...]] = {"guide_by": get_args(GuideBy), "spacing": get_args(Spacing)}
-OF_GUIDANCE = (
-    "guide_by",
-    "divergence_weight",
-    "guide_every",
-)  # have no meaning without a classifier
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "guide_by": get_args(GuideBy),
+    "classifier_on": get_args(ClassifierOn),
+    "scale_schedule": get_args(ScaleSchedule),
+    "spacing": get_args(Spacing),
+}
+_WHOLE = ("guide_every", "negative_class")  # numbers
+_BETAS = re.compile(r"(0(?:\.\d{1,9})?)/(0(?:\.\d{1,9})?)", re.ASCII)
+# These have no meaning without a classifier ...
+OF_GUIDANCE = ("guide_by", "divergence_weight", "guide_every", "guide_adam", "classifier_on")
+# ... and these where neither it nor the model itself guides.
+OF_EITHER_GUIDANCE = ("scale_schedule", "negative_class")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +55,13 @@ class Modifiers:
     guide_by: GuideBy = "log-p"  # what the classifier's gradient is of: see `guidance.divergence`
     divergence_weight: float = 1.0  # of that divergence, beside log p
     guide_every: int = 1  # that many steps apart, where the classifier guides at all
+    guide_adam: str | None = None  # betas, "0.9/0.995": see `guidance.adaptive_moments`
+    classifier_on: ClassifierOn = "xt"  # what it sees: x_t, or the predicted x_0
+    scale_schedule: ScaleSchedule = "constant"  # over noise: see `guidance.schedule_factor`
+    negative_class: int | None = None  # led away from; of --cfg, instead of no class
     weak_scale: float = 1.0  # of autoguidance; 1 is off: see `guidance.autoguidance`
+    sag_scale: float = 1.0  # of self-attention guidance; 1 is off: see `self_attention`
+    pag_scale: float = 1.0  # of perturbed-attention guidance; 1 is off: as autoguidance
     spacing: Spacing = "uniform"  # of the timesteps, for a number of steps: see `spacing`
     eps_scale: float = 1.0  # divides the predicted noise: see `process.scaled_eps`
     threshold: float | None = None  # quantile of `process.dynamic_threshold`; None: none
@@ -58,10 +76,12 @@ class Modifiers:
             value = getattr(self, name)
             if value is not None:
                 _check_number(name, value, low, high)
+        if self.guide_adam is not None:
+            adam_betas(self.guide_adam)
 
 
 def _check_number(name: str, value: object, low: float, high: float) -> None:
-    whole = type(NEUTRAL[name]) is int
+    whole = name in _WHOLE
     if type(value) not in ((int,) if whole else (int, float)):
         raise ConfigError(f"{name} is a {'whole ' if whole else ''}number, got {value!r:.40}")
     assert isinstance(value, (int, float))
@@ -69,9 +89,18 @@ def _check_number(name: str, value: object, low: float, high: float) -> None:
         raise ConfigError(f"{name} must be from {low:g} to {high:g}, got {value:g}")
 
 
+def adam_betas(text: str) -> tuple[float, float]:
+    """``0.9/0.995`` as numbers; raises ConfigError for anything but two in [0, 1)."""
+    found = _BETAS.fullmatch(text) if type(text) is str else None
+    if found is None:
+        raise ConfigError(f"guide_adam is two betas below 1, such as 0.9/0.995, got {text!r:.40}")
+    return float(found[1]), float(found[2])
+
+
 NEUTRAL: Mapping[str, Any] = MappingProxyType(
     {field.name: field.default for field in dataclasses.fields(Modifiers)}
 )
+NUMBERS = tuple(name for name in NEUTRAL if name in _RANGES and name != "negative_class")
 
 
 def modifiers(of: Modifiers) -> dict[str, Any]:
@@ -88,7 +117,9 @@ def read_modifier(name: str, text: str) -> Any:
     """A value as it is typed; raises ConfigError for what is no number where one is meant."""
     if name in _CHOICES:
         return text.strip().lower()
-    kind = int if type(NEUTRAL[name]) is int else float
+    if name == "guide_adam":
+        return text.strip()
+    kind = int if name in _WHOLE else float
     try:
         return kind(text)
     except ValueError:

@@ -116,6 +116,17 @@ def predict_eps_from_xstart(
     )
 
 
+def predicted_xstart(
+    schedule: NoiseSchedule, output: Tensor, x_t: Tensor, t: Tensor, prediction: Prediction
+) -> Tensor:
+    """The x_0 that a network's output, [B, C, H, W] without variances, stands for."""
+    if prediction == "eps":
+        return predict_xstart_from_eps(schedule, x_t, t, output)
+    if prediction == "v":
+        return predict_xstart_from_v(schedule, x_t, t, output)
+    return output
+
+
 def p_mean_variance(
     schedule: NoiseSchedule,
     model_output: Tensor,
@@ -139,13 +150,7 @@ def p_mean_variance(
         raise ValueError(
             f"variance {variance!r} needs {wanted} output channels, got {model_output.shape[1]}"
         )
-    output = model_output[:, :channels]
-    if prediction == "eps":
-        pred_xstart = predict_xstart_from_eps(schedule, x_t, t, output)
-    elif prediction == "v":
-        pred_xstart = predict_xstart_from_v(schedule, x_t, t, output)
-    else:
-        pred_xstart = output
+    pred_xstart = predicted_xstart(schedule, model_output[:, :channels], x_t, t, prediction)
     if denoised_fn is not None:
         pred_xstart = denoised_fn(pred_xstart)
     if clip_denoised:

@@ -161,14 +161,20 @@ def qkv_attention(qkv: Tensor, num_heads: int, order: QkvOrder) -> Tensor:
     ({q, k, v}, head, D) in the "new" one. Queries and keys together are scaled by 1/sqrt(D).
     """
     b, channels, length = qkv.shape
+    q, k, v = split_heads(qkv, num_heads, order)
+    out = F.scaled_dot_product_attention(q, k, v)  # [B, N, L, D]
+    return out.transpose(-1, -2).reshape(b, channels // 3, length)
+
+
+def split_heads(qkv: Tensor, num_heads: int, order: QkvOrder) -> Tensor:
+    """[B, 3*N*D, L] -> queries, keys and values [3, B, N, L, D], as `qkv_attention` reads them."""
+    b, channels, length = qkv.shape
     d = channels // (3 * num_heads)
     if order == "legacy":
         split = qkv.view(b, num_heads, 3, d, length).permute(2, 0, 1, 4, 3)
     else:
         split = qkv.view(b, 3, num_heads, d, length).permute(1, 0, 2, 4, 3)
-    q, k, v = split.contiguous()  # [B, N, L, D] each; the fused kernels want D innermost
-    out = F.scaled_dot_product_attention(q, k, v)  # [B, N, L, D]
-    return out.transpose(-1, -2).reshape(b, num_heads * d, length)
+    return split.contiguous()  # the fused kernels want D innermost
 
 
 def to_windows(x: Tensor, window: tuple[int, int]) -> Tensor:

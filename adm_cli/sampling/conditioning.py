@@ -6,11 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
-import torch
 from torch import Tensor
 
 from adm_cli.config import DiffusionConfig, SamplingConfig
-from adm_cli.devices import send
 from adm_cli.diffusion.noise import (
     Toward,
     noise_source,
@@ -19,10 +17,12 @@ from adm_cli.diffusion.noise import (
     upsampling_seed,
 )
 from adm_cli.diffusion.projection import back_project
+from adm_cli.diffusion.schedule import NoiseSchedule
 from adm_cli.diffusion.steps import ModelFn
 from adm_cli.models.unet import UNet
 from adm_cli.sampling.editing import EditedBatch, Editing
 from adm_cli.sampling.guiding import Network, labelled
+from adm_cli.sampling.labels import Parts, model_labels
 
 
 def enlarging(
@@ -42,17 +42,16 @@ def for_classes(
     model: UNet,
     diffusion: DiffusionConfig,
     config: SamplingConfig,
-    classes: Sequence[int | None],
+    images: Sequence[Parts],
     cfgs: Sequence[float],
     weak: UNet | None,
+    schedule: NoiseSchedule | None = None,
 ) -> ModelFn:
     """``net``, which is ``model``, as a function of x_t and t alone: see `guiding.labelled`."""
     labels, no_class = None, model.config.num_classes  # the row after the classes: none of them
     if no_class is not None:
-        ids = [no_class if c is None else c for c in classes]
-        device = next(model.parameters()).device
-        labels = send(torch.tensor(ids, dtype=torch.int64), device)
-    return labelled(net, diffusion, config, labels, no_class, cfgs, weak=weak)
+        labels = model_labels(images, no_class, next(model.parameters()).device)
+    return labelled(net, diffusion, config, labels, no_class, cfgs, weak=weak, schedule=schedule)
 
 
 def for_source(
@@ -60,7 +59,7 @@ def for_source(
     model: UNet,
     diffusion: DiffusionConfig,
     config: SamplingConfig,
-    classes: Sequence[int | None],
+    images: Sequence[Parts],
     how: Editing,
 ) -> ModelFn:
     """Likewise for what is on a picture that is inverted, guided by nothing.
@@ -68,9 +67,9 @@ def for_source(
     Where that is not known and the model cannot go without a class, for those that are drawn.
     """
     if how.from_class is not None or model.config.null_class:
-        classes = [how.from_class] * len(classes)
-    alone = replace(config, weak_scale=1.0)
-    return for_classes(net, model, diffusion, alone, classes, [1.0] * len(classes), None)
+        images = [((how.from_class, 1.0),)] * len(images)
+    alone = replace(config, weak_scale=1.0, pag_scale=1.0, sag_scale=1.0)
+    return for_classes(net, model, diffusion, alone, images, [1.0] * len(images), None)
 
 
 def own_noise(

@@ -18,7 +18,7 @@ from adm_cli.sampling.folder import RunFolder
 from adm_cli.sampling.memory import image_costs, weight_bytes
 from adm_cli.sampling.recorded import Whereabouts, run_sources
 from adm_cli.sampling.run import Run, Stage
-from adm_cli.sampling.settings import uses_cfg
+from adm_cli.sampling.settings import most_parts, uses_cfg
 
 
 def repair_costs(
@@ -69,7 +69,8 @@ def memory_bytes(run: Run, sources: Sequence[Sources]) -> int:
         guided = stage.classifier is not None
         weights += weight_bytes(source, getattr(torch, stage.dtype), guided=guided)
         free = uses_cfg(stage, run.images)
-        costs += image_costs(source, guided=guided, classifier_free=free)
+        parts = most_parts(run.images)
+        costs += image_costs(source, guided=guided, classifier_free=free, parts=parts)
     return weights + run.batch_size * max(costs)
 
 

@@ -6,17 +6,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from adm_cli.checkpoints.fetching import fetch_missing
 from adm_cli.checkpoints.sources import Sources, find_sources
+from adm_cli.checkpoints.supplying import supplied
 from adm_cli.classes.imagenet import select_classes
 from adm_cli.config import DEFAULT_MODEL, SamplingConfig, UNetConfig
 from adm_cli.devices import choose_device
 from adm_cli.errors import UsageError
-from adm_cli.events import AnyPath, Note, OnEvent, as_paths, as_words, ignore
+from adm_cli.events import AnyPath, Count, Note, OnEvent, as_paths, as_words, ignore
 from adm_cli.sampling.arguments import Classes, Seeds, comma_list, path_or_none
 from adm_cli.sampling.defaults import choose_schedule, remarks
 from adm_cli.sampling.editing import UNEDITED, Editing
-from adm_cli.sampling.events import PictureRead
 from adm_cli.sampling.images import Images
 from adm_cli.sampling.inputs import InputPictures, open_inputs
 from adm_cli.sampling.job import RunResult, SamplingJob, check_workers, find_part
@@ -45,6 +44,7 @@ STRENGTH = 0.6  # without a mask
 RESAMPLE, JUMP = 5, 2  # with one
 
 
+@supplied
 def edit(
     inputs: AnyPath | Sequence[AnyPath],
     model: AnyPath | None = None,
@@ -101,9 +101,6 @@ def edit(
         guide_interval=read_interval(guide_interval), temperature=temperature,
         cfg_interval=read_interval(cfg_interval, "--cfg-interval"),
     )  # fmt: skip
-    if fetch and not dry_run:
-        guided, told = scale != 0, on_event or ignore
-        fetch_missing(model or DEFAULT_MODEL, classifier, upsampler, guided=guided, on_event=told)
     sources = find_sources(model or DEFAULT_MODEL, classifier, guided=scale != 0)
     how = _editing(sources, strength, mask, resample, jump, invert, from_class)
     pictures = _read(as_paths(inputs), value_range, on_event)
@@ -206,7 +203,9 @@ def _read(
     paths: Sequence[Any], value_range: str | None, on_event: OnEvent | None
 ) -> InputPictures:  # fmt: skip
     tell = on_event or ignore
-    found = open_inputs(paths, values=value_range, on_picture=lambda n: tell(PictureRead(n)))
+    found = open_inputs(
+        paths, values=value_range, on_picture=lambda n: tell(Count("pictures read", n, None))
+    )
     for note in found.notes:
         tell(Note(note))
     return found

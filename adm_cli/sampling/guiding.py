@@ -10,24 +10,52 @@ from torch import Tensor
 
 from adm_cli.config import DiffusionConfig, SamplingConfig
 from adm_cli.diffusion.guidance import (
+    Difference,
+    Factor,
     Guidance,
-    autoguidance,
+    PredictedStart,
+    adaptive_moments,
     classifier_free,
     classifier_guidance,
     guidance_at,
+    guidance_on_xstart,
+    led_away,
     limited_guidance,
+    mixed_classes,
+    scaled_guidance,
+    schedule_factor,
+    worse,
 )
-from adm_cli.diffusion.process import DenoisedFn, dynamic_threshold, rescaled, scaled_eps
+from adm_cli.diffusion.modifiers import adam_betas
+from adm_cli.diffusion.process import (
+    DenoisedFn,
+    clip_xstart,
+    dynamic_threshold,
+    predicted_xstart,
+    rescaled,
+    scaled_eps,
+)
 from adm_cli.diffusion.schedule import NoiseSchedule, common_timestep, timestep_everywhere
+from adm_cli.diffusion.self_attention import blurred
 from adm_cli.diffusion.steps import ModelFn
+from adm_cli.errors import UsageError
+from adm_cli.models.attention import watching_attention, without_attention
+from adm_cli.models.classifier import NoisyClassifier
 from adm_cli.models.unet import UNet
+from adm_cli.sampling.labels import Labels, Parts, classifier_target
 
 Network = Callable[..., Tensor]  # of x_t, t and, where the model takes them, labels
 
 
-def guidance_kind(scale: float, cfg: float) -> tuple[bool, bool]:
-    """Without classifier, without classifier-free guidance: images of one batch are of one kind."""
-    return scale == 0, cfg == 1
+GuidanceKind = tuple[bool, bool, int]
+
+
+def guidance_kind(scale: float, cfg: float, parts: int = 1) -> GuidanceKind:
+    """Without classifier, without classifier-free guidance, of so many classes.
+
+    Images of one batch are of one kind.
+    """
+    return scale == 0, cfg == 1, parts
 
 
 def guided_by(
@@ -38,19 +66,29 @@ def guided_by(
     scales: Sequence[float],
     dtype: torch.dtype,
     schedule: NoiseSchedule | None = None,
+    pred_xstart: PredictedStart | None = None,
 ) -> Guidance:
-    """The gradient of ``classifier`` for the classes ``y`` [N], times a scale for each image.
+    """The gradient of ``classifier`` for a target ``y``, times a scale for each image.
 
-    Of ``schedule`` at all steps that the guidance's interval holds, or every so many of them.
+    ``y`` as in `classifier_gradient`. Of ``schedule`` at all steps that the guidance's interval
+    holds, or every so many of them; of ``pred_xstart`` where ``config`` says so.
     """
+    column = _column(scales, y.device, dtype)
     guidance = classifier_guidance(
         _sees_model_timesteps(classifier, diffusion),
         y,
-        _column(scales, y.device, dtype),
+        column if config.guide_adam is None else 1.0,
         entropy_scaling=config.entropy_scaling,
         guide_by=config.guide_by,
         divergence_weight=config.divergence_weight,
     )
+    if config.classifier_on == "x0":
+        assert pred_xstart is not None
+        guidance = guidance_on_xstart(guidance, pred_xstart)
+    if config.guide_adam is not None:
+        guidance = _times(adaptive_moments(guidance, *adam_betas(config.guide_adam)), column)
+    if (factor := _factor(config, diffusion)) is not None:
+        guidance = scaled_guidance(guidance, factor)
     first, last = _timesteps(config.guide_interval or (0.0, 1.0), diffusion)
     if config.guide_every > 1 and schedule is not None:
         falling = reversed(schedule.timesteps.tolist())
@@ -61,40 +99,111 @@ def guided_by(
     return limited_guidance(guidance, first, last)
 
 
+def guided_to(
+    classifier: NoisyClassifier | None,
+    diffusion: DiffusionConfig,
+    config: SamplingConfig,
+    parts: Sequence[Parts],
+    scales: Sequence[float],
+    dtype: torch.dtype,
+    schedule: NoiseSchedule,
+    pred_xstart: PredictedStart,
+) -> Guidance:
+    """`guided_by` to the classes of images, away from a negative one.
+
+    Raises UsageError where there is no classifier, or an image has no class.
+    """
+    y = None
+    if classifier is not None:
+        device = next(classifier.parameters()).device
+        count = classifier.config.num_classes
+        y = classifier_target(parts, config.negative_class, count, device)
+    if classifier is None or y is None:
+        raise UsageError("a guidance scale needs a classifier: pass --classifier, or --scale 0")
+    return guided_by(classifier, diffusion, config, y, scales, dtype, schedule, pred_xstart)
+
+
 def labelled(
     net: Network,
     diffusion: DiffusionConfig,
     config: SamplingConfig,
-    labels: Tensor | None,
+    labels: Labels | None,
     no_class: int | None,
     cfgs: Sequence[float],
     *,
     weak: UNet | None = None,
+    schedule: NoiseSchedule | None = None,
 ) -> ModelFn:
-    """``net`` as a function of x_t and t alone, for ``labels`` [N]; None of an unconditional model.
+    """``net`` as a function of x_t and t alone, for ``labels``; None of an unconditional model.
 
     Classifier-free guidance where any of ``cfgs``, a weight for each image, is not 1;
-    ``no_class`` is the label that stands for none. Before that, autoguidance away from ``weak``
-    where ``config`` has any.
+    ``no_class`` is the label that stands for none. Before that, what `self_guided` does.
     """
-    seen = _sees_model_timesteps(net, diffusion)
-    if config.weak_scale != 1:
-        assert weak is not None  # else `settings.sampling_config` has refused
-        seen = autoguidance(seen, _weak(weak, diffusion), config.weak_scale)
+    seen = self_guided(net, diffusion, config, weak=weak, schedule=schedule)
     if labels is None:
         return seen
     if all(cfg == 1 for cfg in cfgs):
-        return lambda x, t: seen(x, t, labels)
-    assert no_class is not None  # else `sources.check_cfg` has refused
+        return mixed_classes(seen, labels.ids, labels.shares)
+    away = no_class if config.negative_class is None else config.negative_class
+    assert away is not None  # else `sources.check_cfg` has refused
     first, last = _timesteps(config.cfg_interval or (0.0, 1.0), diffusion)
     return classifier_free(
         seen,
-        labels,
-        torch.full_like(labels, no_class),
+        labels.ids,
+        labels.same(away),
         torch.tensor(cfgs, dtype=torch.float64)[:, None, None, None],
         first=first,
         last=last,
+        shares=labels.shares,
+        factor=_factor(config, diffusion),
     )
+
+
+def self_guided(
+    net: Network,
+    diffusion: DiffusionConfig,
+    config: SamplingConfig,
+    *,
+    weak: UNet | None,
+    schedule: NoiseSchedule | None,
+) -> Network:
+    """``net`` of original timesteps, led away from worse ones: a weaker model, itself without
+    attention, what it says of a blurred picture. The differences are the plain model's, and add up.
+    """
+    plain = seen = _sees_model_timesteps(net, diffusion)
+    away: list[tuple[float, Difference]] = []
+    if config.weak_scale != 1:
+        assert weak is not None  # else `settings.sampling_config` has refused
+        away.append((config.weak_scale, worse(_weak(weak, diffusion))))
+    if config.pag_scale != 1:
+        assert isinstance(net, UNet)
+        perturbed = _sees_model_timesteps(without_attention(net), diffusion)
+        away.append((config.pag_scale, worse(perturbed)))
+    if config.sag_scale != 1:
+        assert isinstance(net, UNet)
+        assert schedule is not None
+        watched, attention = watching_attention(net)
+        seen = _sees_model_timesteps(watched, diffusion)
+        other = blurred(plain, attention.salient, schedule, diffusion.prediction)
+        away.append((config.sag_scale, other))
+    return led_away(seen, away) if away else seen
+
+
+def predicted_start(
+    schedule: NoiseSchedule, diffusion: DiffusionConfig, config: SamplingConfig
+) -> PredictedStart:
+    """What a classifier sees in place of x_t: the model's x_0, clamped as the sampler does it."""
+    index = {t: i for i, t in enumerate(schedule.timesteps.tolist())}
+    denoised_fn = thresholding(config)
+
+    def predict(output: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        i = timestep_everywhere(index[common_timestep(t)], x_t)
+        output = output[:, : x_t.shape[1]]
+        x_0 = predicted_xstart(schedule, output, x_t, i, diffusion.prediction)
+        x_0 = x_0 if denoised_fn is None else denoised_fn(x_0)
+        return clip_xstart(x_0) if config.clip_denoised else x_0
+
+    return PredictedStart(predict)
 
 
 def modified_model(
@@ -125,6 +234,18 @@ def _weak(weak: UNet, diffusion: DiffusionConfig) -> Network:
     if weak.config.num_classes is not None:
         return seen
     return lambda x, t, *_labels: seen(x, t)
+
+
+def _factor(config: SamplingConfig, diffusion: DiffusionConfig) -> Factor | None:
+    """By the timestep, what guidance scales are multiplied with; None where they are constant."""
+    if config.scale_schedule == "constant":
+        return None
+    last = max(1, diffusion.num_timesteps - 1)
+    return lambda t: schedule_factor(config.scale_schedule, t / last)
+
+
+def _times(guidance: Guidance, column: float | Tensor) -> Guidance:
+    return lambda x, t: guidance(x, t) * column
 
 
 def _timesteps(interval: tuple[float, float], diffusion: DiffusionConfig) -> tuple[float, float]:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple, overload
 
+from adm_cli.classes.mixtures import heaviest, mixture_name, read_mixture
 from adm_cli.diffusion.noise import Toward
 from adm_cli.errors import ConfigError, UsageError
 from adm_cli.files.names import check_name, file_label
@@ -36,10 +37,24 @@ class Image(NamedTuple):
     mask_sha256: str | None = None
     to_seed: int | None = None  # whose noise it is on the way to
     fraction: float | None = None  # of that way
+    mixture: str | None = None  # of several classes, "207*0.7+281*0.3"; `class_id` has most of it
+
+    @property
+    def class_ids(self) -> tuple[int | None, ...]:
+        """One, or those of the mixture."""
+        if self.mixture is None:
+            return (self.class_id,)
+        return tuple(class_id for class_id, _ in read_mixture(self.mixture))
+
+    def class_name(self, known: Mapping[int, str]) -> str | None:
+        """What its class is called, or its mixture; None without a class."""
+        if self.mixture is not None:
+            return mixture_name(self.mixture, known)
+        return None if self.class_id is None else known.get(self.class_id)
 
     def facts(self) -> dict[str, Any]:
         """What a manifest's line says of it, beside the file."""
-        own = {n: value for n in ("scale", "cfg") if (value := getattr(self, n)) is not None}
+        own = {n: value for n in _OWN if (value := getattr(self, n)) is not None}
         made = {name: value for name in _MADE_OF if (value := getattr(self, name)) is not None}
         return {"class": self.class_id, **own, "seed": self.seed, **made}
 
@@ -56,7 +71,22 @@ class Image(NamedTuple):
 
 
 ORIGIN = ("photo_sha256", "mask_sha256", "to_seed", "fraction")
+_OWN = ("mixture", "scale", "cfg")
 _MADE_OF = ("input", "small_sha256", "photo_sha256", "mask", "mask_sha256", "to_seed", "fraction")
+
+
+def mixtures_of(images: Sequence[Image]) -> tuple[str | None, ...] | None:
+    """As `SamplingConfig` takes them; None where no image has any."""
+    found = tuple(image.mixture for image in images)
+    return None if all(mixture is None for mixture in found) else found
+
+
+def recorded_image(recipe: Mapping[str, Any]) -> Image:
+    """Of a picture's recipe; raises ConfigError for a mixture of which its class is not most."""
+    mixture = recipe.get("mixture")
+    if mixture is not None and heaviest(mixture) != recipe["class"]:
+        raise ConfigError(f"class {recipe['class']!r:.20} of the mixture {mixture!r:.60}")
+    return Image("image.png", recipe["class"], recipe["seed"], mixture=mixture)
 
 
 class ImageRow(NamedTuple):
@@ -76,6 +106,20 @@ def class_label(class_id: int | None, name: str = "") -> str:
     return f"{class_id:04d}_{word}_"
 
 
+def mixture_label(mixture: str, name: str) -> str:
+    """``0207x0.7+0281x0.3_golden-retriever-tabby-cat_``."""
+    terms = (term.partition("*") for term in mixture.split("+"))
+    ids = "+".join(f"{int(i):04d}{star and 'x'}{weight}" for i, star, weight in terms)
+    return f"{ids}_{file_label(name)}_"
+
+
+def chosen_class(choice: int | str | None, name: str) -> tuple[str, int | None, str | None]:
+    """The label of a file, the class, and the mixture where ``choice`` is one, as a text."""
+    if isinstance(choice, str):
+        return mixture_label(choice, name), heaviest(choice), choice
+    return class_label(choice, name), choice, None
+
+
 def image_name(label: str, seed: int, suffix: str, **own: float) -> str:
     """``0207_golden-retriever_seed000000.png``; with its own scale ``..._scale2.5_seed000000.png``.
 
@@ -86,17 +130,21 @@ def image_name(label: str, seed: int, suffix: str, **own: float) -> str:
 
 
 def drawn_row(
-    class_id: int | None,
+    class_id: int | str | None,
     seeds: range,
     suffix: str,
     scale: float | None = None,
     cfg: float | None = None,
     class_name: str = "",
 ) -> ImageRow:
-    """Images to be sampled, a seed each; ``scale`` and ``cfg`` only where they have their own."""
+    """Images to be sampled, a seed each; ``scale`` and ``cfg`` only where they have their own.
+
+    A text instead of a class is a mixture.
+    """
     own = {name: v for name, v in (("scale", scale), ("cfg", cfg)) if v is not None}
-    name = image_name(class_label(class_id, class_name), seeds.start, suffix, **own)
-    return ImageRow(Image(name, class_id, seeds.start, scale, cfg), len(seeds))
+    label, number, mixture = chosen_class(class_id, class_name)
+    name = image_name(label, seeds.start, suffix, **own)
+    return ImageRow(Image(name, number, seeds.start, scale, cfg, mixture=mixture), len(seeds))
 
 
 class Images(Sequence[Image]):
@@ -172,7 +220,9 @@ class Images(Sequence[Image]):
         labels = {
             row.first.class_id: label
             for row in begun.rows
-            if row.first.class_id is not None and (label := _label(row.first)) is not None
+            if row.first.class_id is not None
+            and row.first.mixture is None
+            and (label := _label(row.first)) is not None
         }
         plain = all(label == class_label(i) for i, label in labels.items())
         return Images(_relabelled(row, labels, plain) for row in self.rows) if labels else self
@@ -235,7 +285,7 @@ def _relabelled(row: ImageRow, labels: Mapping[int, str], plain: bool) -> ImageR
     """``row`` with the label of its class; of a class without one, as ``plain`` says."""
     image = row.first
     mine = _label(image)
-    if image.class_id is None or mine is None:
+    if image.class_id is None or mine is None or image.mixture is not None:
         return row
     label = labels.get(image.class_id, class_label(image.class_id) if plain else mine)
     return row._replace(first=image._replace(file=label + image.file.removeprefix(mine)))
@@ -321,6 +371,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(_MADE_OF[:-2], (str,)),
     "to_seed": (int,),
     "fraction": (float, int),
+    "mixture": (str,),
 }
 
 
@@ -358,5 +409,7 @@ def row_from_json(value: Mapping[str, Any]) -> ImageRow:
     else:
         seed = value["seed"]
     check_way(value)
-    own = {name: value[name] for name in ("scale", "cfg", *_MADE_OF) if name in value}
+    own = {name: value[name] for name in (*_OWN, *_MADE_OF) if name in value}
+    if "mixture" in own and heaviest(own["mixture"]) != value["class"]:
+        raise ValueError(f"class {value['class']!r} of the mixture {own['mixture']}")
     return ImageRow(Image(file, value["class"], seed, **own), count)

@@ -6,18 +6,18 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 
-from adm_cli.checkpoints.fetching import fetch_missing
 from adm_cli.checkpoints.sources import Sources, find_sources
+from adm_cli.checkpoints.supplying import supplied
 from adm_cli.config import DEFAULT_MODEL
 from adm_cli.devices import choose_device
 from adm_cli.errors import UsageError
-from adm_cli.events import AnyPath, OnEvent, as_words, ignore
+from adm_cli.events import AnyPath, OnEvent, as_words
 from adm_cli.sampling.arguments import Seeds, comma_list, path_or_none
-from adm_cli.sampling.images import Image, Images, class_label, image_name
+from adm_cli.sampling.images import Image, Images, chosen_class, image_name
 from adm_cli.sampling.job import RunResult, find_part
 from adm_cli.sampling.outputs import choose_outputs
 from adm_cli.sampling.sample import check_upsampling_used, sampling_job
-from adm_cli.sampling.select import parse_seeds, wanted_classes
+from adm_cli.sampling.select import choice_name, parse_seeds, wanted_classes
 from adm_cli.sampling.settings import (
     Interval,
     Machine,
@@ -34,6 +34,7 @@ FRAMES = 16
 _MOST_FRAMES = 9999
 
 
+@supplied
 def interpolate(
     model: AnyPath | None = None,
     classifier: AnyPath | None = None,
@@ -78,9 +79,6 @@ def interpolate(
         guide_interval=read_interval(guide_interval), temperature=temperature,
         cfg_interval=read_interval(cfg_interval, "--cfg-interval"),
     )  # fmt: skip
-    if fetch and not dry_run:
-        guided, told = scale != 0, on_event or ignore
-        fetch_missing(model or DEFAULT_MODEL, classifier, upsampler, guided=guided, on_event=told)
     sources = find_sources(model or DEFAULT_MODEL, classifier, guided=scale != 0)
     outputs = choose_outputs(
         path_or_none(out), format, grid, None, gallery, overwrite, part.shard
@@ -115,13 +113,13 @@ def _frames(
     wanted = wanted_classes(classes, sources)
     if len(wanted) != 1:
         raise UsageError("--class: expected one class, which all frames have, such as 207")
-    (class_id,) = wanted
-    name = "" if class_id is None else sources.classes.get(class_id, "")
+    label, class_id, mixture = chosen_class(wanted[0], choice_name(wanted[0], sources.classes))
     for i in range(count):
         leg, part = divmod(i * (len(places) - 1), count - 1)
         if leg == len(places) - 1:
             leg, part = leg - 1, count - 1
         seed, other = places[leg : leg + 2]
-        label = class_label(class_id, name)
         file = image_name(label, seed, f"_{other:06d}_frame{i:04d}{suffix}")
-        yield Image(file, class_id, seed, to_seed=other, fraction=part / (count - 1))
+        yield Image(
+            file, class_id, seed, to_seed=other, fraction=part / (count - 1), mixture=mixture
+        )

@@ -11,7 +11,7 @@ from adm_cli.checkpoints.format import ModelFile
 from adm_cli.checkpoints.presets import ENLARGEMENTS
 from adm_cli.checkpoints.sources import Sources
 from adm_cli.devices import choose_device
-from adm_cli.diffusion.modifiers import NEUTRAL, OF_GUIDANCE, modifiers
+from adm_cli.diffusion.modifiers import NEUTRAL, OF_EITHER_GUIDANCE, OF_GUIDANCE, modifiers
 from adm_cli.errors import DeviceError, RunError, UsageError
 from adm_cli.events import AnyPath
 from adm_cli.sampling.defaults import EVERYWHERE
@@ -74,20 +74,21 @@ class Likeness:
             found["entropy_scaling"] = asked["entropy_scaling"] or stage.entropy_scaling
         if found["cfg"] != 1:
             found["cfg_interval"] = _or(asked["cfg_interval"], stage.cfg_interval or EVERYWHERE)
-        found |= self._modifiers(asked, guided=found["scale"] != 0)
+        found |= self._modifiers(asked, found["scale"] != 0, found["cfg"] != 1)
         sources = self._weights(asked)
         found["model"] = _or(asked["model"], stage.model)
         if sources.classifier is not None:
             found["classifier"] = _or(asked["classifier"], stage.classifier)
         return found
 
-    def _modifiers(self, asked: Asked, *, guided: bool) -> dict[str, Any]:
+    def _modifiers(self, asked: Asked, guided: bool, free: bool) -> dict[str, Any]:
         """Those of the picture where the neutral ones, or none, were asked for."""
         stage = self.drawn.first
+        off = (() if guided else OF_GUIDANCE) + (() if guided or free else OF_EITHER_GUIDANCE)
         found = {
             name: value if asked[name] in (None, NEUTRAL[name]) else asked[name]
             for name, value in modifiers(stage).items()
-            if guided or name not in OF_GUIDANCE
+            if name not in off
         }
         if stage.weak_model is None:
             found.pop("weak_scale")
@@ -99,6 +100,8 @@ class Likeness:
         stage = self.drawn.first
         if asked["scale"] is not None:
             stage = replace(stage, scale=asked["scale"])
+        if asked["classifier_on"] != NEUTRAL["classifier_on"]:
+            stage = replace(stage, classifier_on=asked["classifier_on"])
         if stage.scale == 0:
             stage = replace(stage, classifier=None, classifier_sha256=None)
         given = tuple(None if asked[n] is None else str(asked[n]) for n in ("model", "classifier"))
@@ -166,7 +169,8 @@ class Likeness:
         if asked["classes_file"] is not None:
             return {}
         if asked["class_"] is None and self._weights(asked).classes:
-            found["class_"] = ["none" if image.class_id is None else str(image.class_id)]
+            one = "none" if image.class_id is None else str(image.class_id)
+            found["class_"] = [image.mixture or one]
         if asked["seeds"] is None and asked["seed"] is None:
             several = asked["num"] is not None or asked["total"] is not None
             found["seed" if several else "seeds"] = image.seed

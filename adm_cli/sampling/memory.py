@@ -40,14 +40,18 @@ def fit_together(weights: int, activations: int, device: torch.device, processes
     return (weights + activations) * processes < free_bytes(device) * 0.9
 
 
-def image_costs(sources: Sources, *, guided: bool, classifier_free: bool) -> list[int]:
+def image_costs(
+    sources: Sources, *, guided: bool, classifier_free: bool, parts: int = 1
+) -> list[int]:
     """Bytes of activations that each network of a stage takes for one image.
 
-    Classifier-free guidance runs the model twice: with the class, and without.
+    Classifier-free guidance runs the model once more: with each of the image's ``parts``, its
+    classes, and without.
     """
-    costs = [(2 if classifier_free else 1) * activation_bytes(sources.model.info.config)]
+    at_once = parts + classifier_free
+    costs = [at_once * activation_bytes(sources.model.info.config)]
     if sources.weak is not None:
-        costs.append((2 if classifier_free else 1) * activation_bytes(sources.weak.info.config))
+        costs.append(at_once * activation_bytes(sources.weak.info.config))
     if guided and sources.classifier is not None:
         costs.append(activation_bytes(sources.classifier.info.config))
     return costs

@@ -198,7 +198,7 @@ def _drawn_as(entry: Entry) -> str:
     """
     if "input" in entry.record:
         return entry.path.name
-    what = [entry.record.get(name) for name in ("class", "scale", "cfg", "seed")]
+    what = [entry.record.get(name) for name in ("class", "mixture", "scale", "cfg", "seed")]
     return f"{what} {entry.path.suffix}"
 
 

@@ -8,7 +8,13 @@ from dataclasses import dataclass, field
 import torch
 
 from adm_cli.checkpoints.format import verify_content
-from adm_cli.checkpoints.sources import Sources, check_cfg, check_classes, choose_low_res_noise
+from adm_cli.checkpoints.sources import (
+    Sources,
+    check_cfg,
+    check_classes,
+    check_middle_attention,
+    choose_low_res_noise,
+)
 from adm_cli.config import UNetConfig
 from adm_cli.events import Note
 from adm_cli.sampling.inputs import InputPicture
@@ -16,7 +22,7 @@ from adm_cli.sampling.memory import fit_together, image_costs, weight_bytes
 from adm_cli.sampling.photos import Photos
 from adm_cli.sampling.pipeline import Pipeline, load_stage
 from adm_cli.sampling.run import Run, Stage
-from adm_cli.sampling.settings import uses_cfg
+from adm_cli.sampling.settings import most_parts, uses_cfg
 
 
 @dataclass
@@ -83,7 +89,8 @@ class Models:
             guided = stage.classifier is not None
             weights += weight_bytes(sources, _dtype(stage), guided=guided)
             free = uses_cfg(stage, run.images)
-            costs += image_costs(sources, guided=guided, classifier_free=free)
+            parts = most_parts(run.images)
+            costs += image_costs(sources, guided=guided, classifier_free=free, parts=parts)
         return fit_together(weights, max(costs), self.device, self.processes)
 
 
@@ -91,15 +98,17 @@ def check_stage(stage: Stage, sources: Sources, run: Run) -> None:
     """Raises UsageError where the weights cannot draw a run's images, which anyone may have asked
     for.
     """
-    classes = list(dict.fromkeys(row.first.class_id for row in run.images.rows))
+    classes = list(dict.fromkeys(i for row in run.images.rows for i in row.first.class_ids))
     config = sources.model.info.config
     assert isinstance(config, UNetConfig)
     if stage.upsampler:
         choose_low_res_noise(sources, stage.low_res_noise)
     if not stage.upsampler or config.num_classes is not None:
-        check_classes(sources, classes)  # else labels only pass through
+        also = [] if stage.negative_class is None else [stage.negative_class]
+        check_classes(sources, [*classes, *also])  # else labels only pass through
+    check_middle_attention(sources, stage)
     if uses_cfg(stage, run.images):
-        check_cfg(sources)
+        check_cfg(sources, stage.negative_class)
 
 
 def _dtype(stage: Stage) -> torch.dtype:

@@ -24,7 +24,7 @@ from adm_cli.sampling.batch import ImageBatch
 from adm_cli.sampling.defaults import choose_sampler, choose_schedule
 from adm_cli.sampling.editing import editing
 from adm_cli.sampling.events import Step
-from adm_cli.sampling.guiding import guidance_kind
+from adm_cli.sampling.guiding import GuidanceKind, guidance_kind
 from adm_cli.sampling.images import Image
 from adm_cli.sampling.inputs import InputPicture, InputPictures, pixels_sha256
 from adm_cli.sampling.photos import BatchPhotos, Photos, PhotosAt
@@ -117,7 +117,7 @@ class NetworkPainter:
         self, image: Image, batch: ImageBatch, i: int, small: InputPictures | None, place: int
     ) -> Finished:
         classes = self.pipeline.sources.classes
-        name = None if image.class_id is None else classes.get(image.class_id)
+        name = image.class_name(classes)
         seen = image._replace(scale=None, cfg=None) if self.stage.upsampler else image
         if not self._edited(image):
             seen = seen._replace(photo_sha256=None)
@@ -139,9 +139,10 @@ class NetworkPainter:
         return self.stage.strength is not None or image.mask_sha256 is not None
 
 
-def _kind(stage: Stage, image: Image) -> tuple[bool, bool]:
+def _kind(stage: Stage, image: Image) -> GuidanceKind:
     scale = stage.scale if image.scale is None else image.scale
-    return guidance_kind(scale, stage.cfg if image.cfg is None else image.cfg)
+    cfg = stage.cfg if image.cfg is None else image.cfg
+    return guidance_kind(scale, cfg, len(image.class_ids))
 
 
 class FilterPainter:

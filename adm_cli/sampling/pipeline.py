@@ -16,6 +16,7 @@ from adm_cli.checkpoints.sources import (
     Sources,
     check_cfg,
     check_classes,
+    check_middle_attention,
     choose_low_res_noise,
     find_sources,
 )
@@ -29,7 +30,6 @@ from adm_cli.devices import (
 )
 from adm_cli.diffusion.editing import guiding, keeping
 from adm_cli.diffusion.finite import FiniteWatch
-from adm_cli.diffusion.guidance import Guidance
 from adm_cli.diffusion.noise import Toward
 from adm_cli.diffusion.schedule import NoiseSchedule
 from adm_cli.diffusion.steps import Sampler, SampleStep
@@ -48,11 +48,14 @@ from adm_cli.sampling.conditioning import (
 from adm_cli.sampling.defaults import choose_sampler, choose_schedule, remarks, resolve
 from adm_cli.sampling.editing import EditedBatch
 from adm_cli.sampling.guiding import (
+    GuidanceKind,
     guidance_kind,
-    guided_by,
+    guided_to,
     modified_model,
+    predicted_start,
     thresholding,
 )
+from adm_cli.sampling.labels import Parts
 from adm_cli.sampling.memory import classifier_dtype, fitting_batch, image_costs
 
 
@@ -201,9 +204,10 @@ def _draw(
         for text in remarks(config, pipeline.diffusion):
             on_note(text)
     if pictures is None or pipeline.model.config.num_classes is not None:
-        check_classes(pipeline.sources, config.classes)  # else labels only pass through
+        check_classes(pipeline.sources, config.all_classes)  # else labels only pass through
     if config.classifier_free:
-        check_cfg(pipeline.sources)
+        check_cfg(pipeline.sources, config.negative_class)
+    check_middle_attention(pipeline.sources, config)
     if config.weak_scale != 1 and pipeline.weak is None:
         raise UsageError("a weak_scale needs a weak model: load_pipeline(weak_model=...)")
     if config.batch_size is None:
@@ -211,6 +215,7 @@ def _draw(
             pipeline.sources,
             guided=pipeline.classifier is not None,
             classifier_free=config.classifier_free,
+            parts=config.most_parts,
         )
         size = fitting_batch(costs, pipeline.device, len(config.seeds))
         config = replace(config, batch_size=size)
@@ -253,11 +258,12 @@ def draw_batches(
     """
     assert config.batch_size is not None
     size, scales, cfgs = config.batch_size, config.image_scales, config.image_cfgs
-    kinds = list(map(guidance_kind, scales, cfgs))
+    parts = config.image_parts
+    kinds = list(map(guidance_kind, scales, cfgs, map(len, parts)))
     done = 0
     while done < len(config.seeds):
         end = _batch_end(kinds, done, size)
-        seeds, classes = config.seeds[done:end], config.classes[done:end]
+        seeds, labels = config.seeds[done:end], parts[done:end]
         own, weights = scales[done:end], cfgs[done:end]
         missing = size - len(seeds)
         small = (
@@ -268,7 +274,7 @@ def draw_batches(
         try:
             x = yield from _sample_batch(
                 pipeline, config, sampler, schedule,
-                (*seeds, *[seeds[-1]] * missing), (*classes, *[classes[-1]] * missing),
+                (*seeds, *[seeds[-1]] * missing), (*labels, *[labels[-1]] * missing),
                 (*own, *[own[-1]] * missing), (*weights, *[weights[-1]] * missing),
                 small, edit, ways,
             )  # fmt: skip
@@ -283,11 +289,12 @@ def draw_batches(
             size //= 2
             yield f"out of memory: going on with batches of {size}"
             continue
+        classes = config.classes[done:end]
         done += len(seeds)
         yield finished_batch(x[: len(seeds)], classes, seeds, size, own, weights)
 
 
-def _batch_end(kinds: Sequence[tuple[bool, bool]], start: int, size: int) -> int:
+def _batch_end(kinds: Sequence[GuidanceKind], start: int, size: int) -> int:
     """Where the batch that begins at ``start`` ends: full, or guidance begins or ends there."""
     end = start + 1
     while end < min(start + size, len(kinds)) and kinds[end] == kinds[start]:
@@ -321,7 +328,7 @@ def _sample_batch(
     sampler: Sampler,
     schedule: NoiseSchedule,
     seeds: Sequence[int],
-    classes: Sequence[int | None],
+    parts: Sequence[Parts],
     scales: Sequence[float],
     cfgs: Sequence[float],
     small: Tensor | None,  # [N, 3, h, w], what an upsampler enlarges
@@ -341,16 +348,13 @@ def _sample_batch(
     def noise(_i: int, like: Tensor) -> Tensor:
         return send(draw(), like.device, like.dtype)
 
-    y = None
-    if None not in classes:
-        y = send(torch.tensor(classes, dtype=torch.int64), pipeline.device)
-    guidance: Guidance | None = None
+    pred_xstart = predicted_start(schedule, pipeline.diffusion, config)
+    guidance = None
     if scales[0] != 0:  # then none is
-        if pipeline.classifier is None or y is None:
-            raise UsageError("a guidance scale needs a classifier: pass --classifier, or --scale 0")
-        guidance = guided_by(
-            pipeline.classifier, pipeline.diffusion, config, y, scales, real, schedule
-        )
+        guidance = guided_to(
+            pipeline.classifier, pipeline.diffusion, config, parts, scales, real, schedule,
+            pred_xstart,
+        )  # fmt: skip
     low_res = None if small is None else send(small, pipeline.device, real)
     net = enlarging(model, config, seeds, low_res)
     x_T = send(draw(), pipeline.device, real)
@@ -359,10 +363,15 @@ def _sample_batch(
     if edit is not None and edit.drawn is not None:
         denoised_fn = keeping(edit.x_0, edit.drawn, denoised_fn)
         guidance = None if guidance is None else guiding(guidance, edit.drawn)
-    model_fn = for_classes(net, model, pipeline.diffusion, config, classes, cfgs, pipeline.weak)
+    model_fn = for_classes(
+        net, model, pipeline.diffusion, config, parts, cfgs, pipeline.weak, schedule
+    )
+    model_fn = modified_model(model_fn, schedule, pipeline.diffusion, config)
+    if config.classifier_on == "x0":
+        model_fn = pred_xstart.watched(model_fn)
     sampling = partial(
         sampler,
-        watch.watched(modified_model(model_fn, schedule, pipeline.diffusion, config)),
+        watch.watched(model_fn),
         noise=noise,
         guidance=None if guidance is None else watch.watched(guidance),
         prediction=pipeline.diffusion.prediction,
@@ -372,7 +381,7 @@ def _sample_batch(
     )
     steps = sampling(schedule, x_T)
     if edit is not None:
-        source = for_source(net, model, pipeline.diffusion, config, classes, edit.how)
+        source = for_source(net, model, pipeline.diffusion, config, parts, edit.how)
         steps = edit.steps(
             sampling, schedule, x_T, noise=noise, backwards=watch.watched(source),
             diffusion=pipeline.diffusion,

@@ -13,14 +13,14 @@ from typing import Any
 
 from adm_cli.checkpoints.presets import ENLARGEMENT_FACTOR, ENLARGEMENTS
 from adm_cli.config import SamplingConfig
-from adm_cli.diffusion.modifiers import NEUTRAL, OF_GUIDANCE, modifiers
+from adm_cli.diffusion.modifiers import NEUTRAL, OF_EITHER_GUIDANCE, OF_GUIDANCE, modifiers
 from adm_cli.errors import AdmError, ConfigError
 from adm_cli.files.budget import finite_number
 from adm_cli.files.strict import read_config
 from adm_cli.pictures.images import MOST_STAGES, open_picture
 from adm_cli.sampling.defaults import EVERYWHERE
 from adm_cli.sampling.editing import UNEDITED
-from adm_cli.sampling.images import ORIGIN, Image, Images, check_way
+from adm_cli.sampling.images import ORIGIN, Image, Images, check_way, mixtures_of, recorded_image
 from adm_cli.sampling.run import Filter, Run, Stage
 
 # What may differ between two machines, or two times, and what to call it.
@@ -114,6 +114,7 @@ def image_recipe(
     scale = common["scale"] if image.scale is None else image.scale
     cfg = common.get("cfg", 1.0) if image.cfg is None else image.cfg
     off = (() if scale else _GUIDANCE) + (_CLASSIFIER_FREE if cfg == 1 else ())
+    off += () if scale or cfg != 1 else OF_EITHER_GUIDANCE
     unguided = {} if scale else {"classifier": None, "classifier_sha256": None}
     return {
         **{name: value for name, value in common.items() if name not in off},
@@ -121,6 +122,7 @@ def image_recipe(
         "scale": scale,
         **({} if cfg == 1 else {"cfg": cfg}),
         "class": image.class_id,
+        **({} if image.mixture is None else {"mixture": image.mixture}),
         "class_name": class_name,
         "seed": image.seed,
         **image.origin(),
@@ -269,7 +271,7 @@ def recorded_run(recipe: Mapping[str, Any]) -> Run:
         _check_types(recipe, _IMAGE_TYPES | (_ENLARGED_TYPES if enlarged else {}))
         facts = {name: recipe[name] for name in _STAGE if name in recipe}
         stage = read_config(Stage, {**facts, "upsampler": enlarged})
-        image = Image("image.png", recipe["class"], recipe["seed"], **_origin(recipe))
+        image = recorded_image(recipe)._replace(**_origin(recipe))
         stage_config(stage, [image], recipe["batch_size"])
         versions = {name: str(recipe.get(name)) for name in ("adm", "torch")}
         return Run(
@@ -332,6 +334,7 @@ def stage_config(stage: Stage, images: Sequence[Image], batch_size: int) -> Samp
         batch_size=batch_size,
         clip_denoised=stage.clip_denoised,
         scales=scales,
+        mixtures=mixtures_of(images),
         cfg=stage.cfg,
         cfgs=cfgs,
         guide_interval=stage.guide_interval or EVERYWHERE,
@@ -375,7 +378,7 @@ def differing_inputs(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str
 def differing_settings(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """In words, which settings of two recipes of one stage differ, the seed apart."""
     found = []
-    for name in (*_RECIPE_ORDER, "class"):
+    for name in (*_RECIPE_ORDER, "class", "mixture"):
         mine, other = old.get(name, _UNSAID.get(name)), new.get(name, _UNSAID.get(name))
         if name not in (*_INPUTS, *_FOLLOWING) and mine != other:
             found.append(f"{name} ({_short(mine)}, now {_short(other)})")

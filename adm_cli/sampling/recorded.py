@@ -69,6 +69,7 @@ def stage_sources(stage: Stage, now: Whereabouts, made: Path, option: str = "--m
         name,
         recorded_weights("--classifier", now.classifier, guide, made),
         guided=guided,
+        noisy=stage.classifier_on == "xt",
         weak=None if weak is None else recorded_weights("--weak-model", now.weak_model, weak, made),
     )
 

@@ -10,11 +10,11 @@ from adm_cli.checkpoints.sources import Sources, find_sources
 from adm_cli.checkpoints.supplying import supplied
 from adm_cli.config import DEFAULT_MODEL, SamplingConfig
 from adm_cli.devices import choose_device
-from adm_cli.diffusion.modifiers import modified
+from adm_cli.diffusion.modifiers import NEUTRAL, modified
 from adm_cli.errors import UsageError
 from adm_cli.events import AnyPath, Note, OnEvent, as_words
 from adm_cli.sampling.arguments import Classes, Seeds, comma_list, path_or_none
-from adm_cli.sampling.defaults import remarks, taken_from
+from adm_cli.sampling.defaults import noise_remarks, remarks, taken_from
 from adm_cli.sampling.images import Images
 from adm_cli.sampling.job import RunResult, SamplingJob, check_workers, find_part
 from adm_cli.sampling.like import read_likeness
@@ -24,6 +24,7 @@ from adm_cli.sampling.profiles import fill_profile, in_words, profile_contents
 from adm_cli.sampling.run import Filter, Run, Stage
 from adm_cli.sampling.select import (
     ClassLine,
+    one_class,
     read_class_list,
     select_images,
     select_lines,
@@ -58,10 +59,16 @@ def sample(
     guide_by: str = "log-p",
     divergence_weight: float = 1.0,
     guide_every: int = 1,
+    guide_adam: str | None = None,
+    classifier_on: str = "xt",
+    scale_schedule: str = "constant",
+    negative_class: str | int | None = None,
     cfg: float | None = None,
     cfg_interval: str | Interval | None = None,
     weak_model: AnyPath | None = None,
     weak_scale: float | None = None,
+    sag_scale: float = 1.0,
+    pag_scale: float = 1.0,
     classes_file: AnyPath | None = None,
     sampler: str | None = None,
     steps: str | int | None = None,
@@ -107,21 +114,16 @@ def sample(
     paper, fast or best. ``on_event`` sees every `events.Event`. Raises AdmError where the command
     would print an error: UsageError for arguments that cannot be, before any work.
     """
+    given = dict(locals())
     if like is not None or profile is not None:
-        return _sample_filled(dict(locals()))
+        return _sample_filled(given)
     model, clip = DEFAULT_MODEL if model is None else model, clip is not False
     part = find_part(shard, device, path_or_none(out))
-    changes: dict[str, Any] = {
-        "guide_by": guide_by, "divergence_weight": divergence_weight,
-        "guide_every": guide_every, "spacing": spacing, "eps_scale": eps_scale,
-        "threshold": threshold, "temperature": temperature,
-        "weak_scale": 1.0 if weak_scale is None else weak_scale,
-    }  # fmt: skip
     options = StageOptions(
         sampler=sampler, steps=comma_list(steps), scale=scale, eta=eta, clip=clip,
         guide_interval=read_interval(guide_interval), entropy_scaling=entropy_scaling,
         cfg=cfg, cfg_interval=read_interval(cfg_interval, "--cfg-interval"),
-        **changes,
+        **_changes(given),
     )  # fmt: skip
     later = StageOptions(
         sampler=upsample_sampler, steps=comma_list(upsample_steps), project=upsample_project,
@@ -131,7 +133,10 @@ def sample(
     lines = _class_list(path_or_none(classes_file), classes, texts, total)
     guided = scale != 0 or any(line.scale for line in lines)
     weak = choose_weak(weak_model, [weak_scale])
-    sources = find_sources(model, classifier, guided=guided, weak=weak)
+    sources = find_sources(model, classifier, guided=guided, weak=weak, noisy=classifier_on != "x0")
+    if negative_class is not None:
+        negative = one_class("--negative-class", negative_class, sources)
+        options = replace(options, negative_class=negative)
     outputs = choose_outputs(
         path_or_none(out), format, grid, path_or_none(animate), gallery, overwrite, part.shard
     )
@@ -156,6 +161,12 @@ def sample(
         hints += classes_lines(images, sources.classes)
     job = replace(job, hints=hints)
     return job.preview() if dry_run else job.carry_out(on_event)
+
+
+def _changes(given: dict[str, Any]) -> dict[str, Any]:
+    """The modifiers among the options; a negative class is found when the models are."""
+    found = {name: given[name] for name in NEUTRAL if name != "negative_class"}
+    return {**found, "weak_scale": 1.0 if given["weak_scale"] is None else given["weak_scale"]}
 
 
 def _sample_filled(asked: dict[str, Any]) -> RunResult:
@@ -241,8 +252,11 @@ def sampling_job(
     run = make_run(stages, weights, images, where, outputs.suffix[1:])
     told = taken_from(sources, config_asked(config, options), config)
     notes = [*([] if told is None else [told]), *remarks(config, sources.model.info.diffusion)]
-    models = Models(weights, where.device, processes=where.workers)
-    facts = sampling_facts(run, sources)
+    notes += noise_remarks(sources, config)
+    models, facts = (
+        Models(weights, where.device, processes=where.workers),
+        sampling_facts(run, sources),
+    )
     return SamplingJob(run, models, outputs, facts, notes, keep_base, where.workers)
 
 
@@ -254,7 +268,8 @@ def config_asked(config: SamplingConfig, options: StageOptions) -> SamplingConfi
 def sampling_facts(run: Run, sources: Sources) -> dict[str, Any]:
     """What a person may want to know in advance."""
     stage, rows = run.first, run.images.rows
-    classes = list(dict.fromkeys(row.first.class_id for row in rows))
+    classes = list(dict.fromkeys(i for row in rows for i in row.first.class_ids))
+    mixtures = list(dict.fromkeys(row.first.mixture for row in rows if row.first.mixture))
     modifiers = {
         "guide_interval": stage.guide_interval and list(stage.guide_interval),
         "entropy_scaling": stage.entropy_scaling,
@@ -277,6 +292,7 @@ def sampling_facts(run: Run, sources: Sources) -> dict[str, Any]:
         "size": list(run.size),
         "classes": classes,
         "class_names": {i: sources.classes.get(i) for i in classes if i is not None},
+        **({"mixtures": mixtures} if mixtures else {}),
         "images": len(run.images),
         "seeds": [
             min(row.first.seed for row in rows),

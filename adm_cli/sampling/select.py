@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from adm_cli.checkpoints.sources import Sources
 from adm_cli.classes.imagenet import select_classes
+from adm_cli.classes.mixtures import mixture_name, select_choices
 from adm_cli.config import DEFAULT_NUM
 from adm_cli.errors import UsageError
 from adm_cli.files.disk import open_file
@@ -50,14 +51,14 @@ def select_images(
         drawn = ((_random_class(s, names), s) for part in own_seeds[0] for s in part)
         return Images(drawn_row(i, range(s, s + 1), suffix, class_name=names[i]) for i, s in drawn)
     return Images(
-        drawn_row(class_id, part, suffix, class_name=_name(class_id, names))
+        drawn_row(class_id, part, suffix, class_name=choice_name(class_id, names))
         for class_id, parts in zip(wanted, own_seeds, strict=True)
         for part in parts
     )
 
 
-def wanted_classes(specs: list[str] | None, sources: Sources) -> list[int | None]:
-    """Class ids, none if the seed chooses, or one None where the model takes no class."""
+def wanted_classes(specs: list[str] | None, sources: Sources) -> list[int | str | None]:
+    """Class ids and mixtures; none if the seed chooses, one None where the model takes no class."""
     known = sources.classes
     if not known:
         if specs:
@@ -68,14 +69,14 @@ def wanted_classes(specs: list[str] | None, sources: Sources) -> list[int | None
         return [None]
     if not specs or [spec.strip().lower() for spec in specs] == ["random"]:
         return []
-    chosen: list[int | None] = []
+    chosen: list[int | str | None] = []
     for spec in specs:
         if spec.strip().lower() == "random":
             raise UsageError("--class random stands alone: leave out the other classes")
         if spec.strip().lower() == "none":
             chosen.append(None)  # `check_classes` knows whether the model can
         else:
-            chosen += select_classes(spec, known)
+            chosen += select_choices(spec, known)
     return list(dict.fromkeys(chosen))
 
 
@@ -143,7 +144,24 @@ def _shuffled(turn: int, ids: tuple[int, ...]) -> list[int]:
     return random.Random(f"classes of turn {turn}").sample(ids, len(ids))
 
 
-def _name(class_id: int | None, known: Mapping[int, str]) -> str:
+def one_class(option: str, spec: str | int, sources: Sources) -> int:
+    """The class that is meant by an option for one; raises UsageError."""
+    if isinstance(spec, int):
+        spec = str(spec)
+    if not sources.classes:
+        raise UsageError(
+            f"{option} {spec}: {sources.model_name} is unconditional and not guided by a classifier"
+        )
+    found = select_classes(spec, sources.classes)
+    if len(found) != 1:
+        raise UsageError(f"{option} {spec!r:.60}: expected one class, got {len(found)}")
+    return found[0]
+
+
+def choice_name(class_id: int | str | None, known: Mapping[int, str]) -> str:
+    """What a class or mixture is called, nothing without a name."""
+    if isinstance(class_id, str):
+        return mixture_name(class_id, known)
     return "" if class_id is None else known.get(class_id, "")
 
 
@@ -257,7 +275,7 @@ def select_lines(
             class_id = _line_class(line, own_seed, known)
             row = drawn_row(
                 class_id, range(own_seed, own_seed + 1), suffix, line.scale, line.cfg,
-                _name(class_id, known),
+                choice_name(class_id, known),
             )  # fmt: skip
             if row.first.file in places:
                 raise UsageError(
@@ -269,14 +287,14 @@ def select_lines(
     return Images(rows)
 
 
-def _line_class(line: ClassLine, seed: int, known: Mapping[int, str]) -> int | None:
+def _line_class(line: ClassLine, seed: int, known: Mapping[int, str]) -> int | str | None:
     word = line.spec.strip().lower()
     if word == "random" and known:
         return _random_class(seed, known)
     if word in ("none", "random"):
         return None
     try:
-        found = select_classes(line.spec, known)
+        found = select_choices(line.spec, known)
     except UsageError as error:
         raise UsageError(f"{line.place}: {error}") from None
     if len(found) != 1:

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 from adm_cli.checkpoints.sources import Sources
 from adm_cli.errors import UsageError
-from adm_cli.sampling.images import MAX_IMAGES, Image, Images, class_label, image_name
+from adm_cli.sampling.images import MAX_IMAGES, Image, Images, chosen_class, image_name
 from adm_cli.sampling.inputs import InputPicture, InputPictures
 from adm_cli.sampling.photos import Photo, drawn_anew
 from adm_cli.sampling.recipe import drawn_recipe, whole_recipe
-from adm_cli.sampling.select import parse_seeds, wanted_classes
+from adm_cli.sampling.select import choice_name, parse_seeds, wanted_classes
 from adm_cli.sampling.select_pictures import tidy
 
 
@@ -35,8 +35,8 @@ def select_edits(
     made_of: dict[str, Photo] = {}
     for photo in photos:
         mine = wanted or [_own_class(photo.picture, sources)]
-        for class_id, seed in itertools.product(mine, seeds):
-            image = _image(photo, class_id, seed, sources, suffix)
+        for choice, seed in itertools.product(mine, seeds):
+            image = _image(photo, choice, seed, sources, suffix)
             if image.file in made_of:
                 raise UsageError(
                     f"{made_of[image.file].picture.where} and {photo.picture.where} would both "
@@ -85,13 +85,13 @@ def pair_masks(pictures: InputPictures, masks: InputPictures | None) -> list[Pho
 
 
 def _image(
-    photo: Photo, class_id: int | None, seed: int, sources: Sources, suffix: str
+    photo: Photo, choice: int | str | None, seed: int, sources: Sources, suffix: str
 ) -> Image:  # fmt: skip
     picture, mask = photo
-    name = "" if class_id is None else sources.classes.get(class_id, "")
-    label = f"{tidy(picture.stem)}_{class_label(class_id, name)}"
+    label, class_id, mixture = chosen_class(choice, choice_name(choice, sources.classes))
     return Image(
-        image_name(label, seed, suffix), class_id, seed,
+        image_name(f"{tidy(picture.stem)}_{label}", seed, suffix), class_id, seed,
+        mixture=mixture,
         input=_named(picture),
         photo_sha256=picture.pixels_sha256,
         mask=None if mask is None else _named(mask),

@@ -15,6 +15,7 @@ from adm_cli.checkpoints.sources import (
     Sources,
     check_cfg,
     check_classes,
+    check_middle_attention,
     check_stack,
     choose_low_res_noise,
     default_projection,
@@ -24,6 +25,7 @@ from adm_cli.config import SamplingConfig, UNetConfig
 from adm_cli.devices import choose_dtype, cpu_threads
 from adm_cli.diffusion.modifiers import (
     NEUTRAL,
+    OF_EITHER_GUIDANCE,
     OF_GUIDANCE,
     Modifiers,
     modified,
@@ -38,7 +40,7 @@ from adm_cli.sampling.defaults import (
     common_scale,
     resolve,
 )
-from adm_cli.sampling.images import Image, Images
+from adm_cli.sampling.images import Image, Images, mixtures_of
 from adm_cli.sampling.memory import fitting_batch, image_costs, weight_bytes
 from adm_cli.sampling.recipe import stage_config
 from adm_cli.sampling.run import Filter, Run, Stage
@@ -76,9 +78,9 @@ def read_interval(text: str | Interval | None, option: str = "--guide-interval")
 
 
 def distinct_kinds(images: Images) -> list[Image]:
-    """One image of each class, scale and cfg, in their order: for checks of all."""
-    found = {(row.first.class_id, row.first.scale, row.first.cfg): row.first
-             for row in reversed(images.rows)}  # fmt: skip
+    """One image of each class or mixture, scale and cfg, in their order: for checks of all."""
+    firsts = [row.first for row in reversed(images.rows)]
+    found = {(one.class_id, one.mixture, one.scale, one.cfg): one for one in firsts}
     return list(reversed(found.values()))
 
 
@@ -99,7 +101,9 @@ def sampling_config(
     if cfg is None:
         cfg = common_cfg(sources, classes)
     if any(weight not in (None, 1) for weight in (cfg, *(image.cfg for image in kinds))):
-        check_cfg(sources)
+        check_cfg(sources, options.negative_class)
+    _check_adam(sources, kinds, options)
+    check_middle_attention(sources, options)
     if options.weak_scale != 1 and sources.weak is None:
         raise UsageError(f"--weak-scale {options.weak_scale:g} needs a --weak-model")
     config = SamplingConfig(
@@ -111,6 +115,7 @@ def sampling_config(
         eta=options.eta,
         clip_denoised=options.clip,
         scales=_own([image.scale for image in kinds], scale),
+        mixtures=mixtures_of(kinds),
         guide_interval=options.guide_interval,
         cfg=cfg,
         cfgs=_own([image.cfg for image in kinds], cfg),
@@ -123,10 +128,22 @@ def sampling_config(
         config = replace(config, **{name: NEUTRAL[name] for name in OF_GUIDANCE})
     elif config.guide_by == "log-p":
         config = replace(config, divergence_weight=1.0)
+    if not config.guided and not config.classifier_free:
+        config = replace(config, **{name: NEUTRAL[name] for name in OF_EITHER_GUIDANCE})
     config = resolve(sources, config)
     choose_sampler(config.sampler, config.eta)
-    check_classes(sources, config.classes)
+    check_classes(sources, config.all_classes)
     return config
+
+
+def _check_adam(sources: Sources, kinds: Sequence[Image], options: StageOptions) -> None:
+    """Raises UsageError for the preset's scale, of a gradient that is no longer as it was."""
+    own = any(image.scale is not None for image in kinds)
+    if options.guide_adam is not None and sources.classifier and options.scale is None and not own:
+        raise UsageError(
+            "--guide-adam makes every value of the gradient about 1 large, which the recommended "
+            "scale is not for: pass a --scale, such as 0.1"
+        )
 
 
 def check_modifiers(options: StageOptions, configs: Iterable[SamplingConfig]) -> None:
@@ -138,9 +155,14 @@ def check_modifiers(options: StageOptions, configs: Iterable[SamplingConfig]) ->
     if changed and not any(config.guided for config in configs):
         names = " and ".join(map(option_name, changed))
         raise UsageError(f"{names}: of a classifier's guidance, and there is none: pass a --scale")
+    free = any(config.classifier_free for config in configs)
+    either = [name for name in modified(options) if name in OF_EITHER_GUIDANCE]
+    if either and not free and not any(config.guided for config in configs):
+        names = " and ".join(map(option_name, either))
+        raise UsageError(f"{names}: of guidance, and there is none: pass a --scale or a --cfg")
     if options.divergence_weight != 1 and options.guide_by == "log-p":
         raise UsageError("--divergence-weight is a divergence's: choose one by --guide-by")
-    if options.cfg_interval is not None and not any(config.classifier_free for config in configs):
+    if options.cfg_interval is not None and not free:
         raise UsageError("--cfg-interval says where --cfg guides, and that is off: pass a --cfg")
 
 
@@ -174,6 +196,7 @@ def enlarging_config(
     config = SamplingConfig(
         seeds=tuple(image.seed for image in kinds),
         classes=tuple(image.class_id for image in kinds),
+        mixtures=mixtures_of(kinds),
         sampler=options.sampler,
         scale=0.0,
         cfg=1.0,
@@ -187,7 +210,7 @@ def enlarging_config(
     config = resolve(sources, config)
     choose_sampler(config.sampler, config.eta)
     if sources.classes:
-        check_classes(sources, config.classes)
+        check_classes(sources, config.all_classes)
     return config
 
 
@@ -331,7 +354,8 @@ def _batch_size(
     for stage, source in zip(stages, sources, strict=False):
         assert isinstance(stage, Stage)
         guided, free = stage.classifier is not None, uses_cfg(stage, images)
-        costs += image_costs(source, guided=guided, classifier_free=free)
+        parts = most_parts(images)
+        costs += image_costs(source, guided=guided, classifier_free=free, parts=parts)
         dtype: torch.dtype = getattr(torch, stage.dtype)
         weights = max(weights, weight_bytes(source, dtype, guided=guided))
     return fitting_batch(
@@ -344,6 +368,11 @@ def uses_cfg(stage: Stage, images: Images) -> bool:
     if stage.upsampler:
         return False
     return stage.cfg != 1 or any(row.first.cfg not in (None, 1) for row in images.rows)
+
+
+def most_parts(images: Images) -> int:
+    """Classes of the image that has most."""
+    return max(len(row.first.class_ids) for row in images.rows)
 
 
 def low_res_size(sources: Sources) -> tuple[int, int]:

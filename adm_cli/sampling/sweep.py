@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from adm_cli.checkpoints.sources import Sources, find_sources
 from adm_cli.checkpoints.supplying import supplied
 from adm_cli.config import DEFAULT_ROWS
 from adm_cli.devices import choose_device
-from adm_cli.diffusion.modifiers import modified, read_modifier
+from adm_cli.diffusion.modifiers import NEUTRAL, modified, read_modifier
 from adm_cli.errors import NotFiniteError, RunError, UsageError
 from adm_cli.events import AnyPath, Note, OnEvent, as_words, ignore
 from adm_cli.files.fresh import fresh_folder, make_fresh_folder
@@ -80,12 +80,18 @@ def sweep(
     guide_by: str | Sequence[str] | None = None,
     divergence_weight: Numbers | None = None,
     guide_every: Words | None = None,
+    guide_adam: str | Sequence[str] | None = None,
+    classifier_on: str | Sequence[str] | None = None,
+    scale_schedule: str | Sequence[str] | None = None,
+    negative_class: Words | None = None,
     spacing: str | Sequence[str] | None = None,
     eps_scale: Numbers | None = None,
     threshold: Numbers | None = None,
     temperature: Numbers | None = None,
     weak_model: AnyPath | None = None,
     weak_scale: Numbers | None = None,
+    sag_scale: Numbers | None = None,
+    pag_scale: Numbers | None = None,
     ref: AnyPath | None = None,
     metrics: str | None = None,
     features: str = "inception",
@@ -110,6 +116,7 @@ def sweep(
     `events.Event`. Raises AdmError where the command would print an error: UsageError for
     arguments that cannot be, before any work.
     """
+    given = dict(locals())
     if rows < 1:
         raise UsageError(f"--rows must be at least 1, got {rows}")
     if ref is None and not (metrics is None and inception is None and features == "inception"):
@@ -118,11 +125,7 @@ def sweep(
         _words("sampler", comma_list(sampler)), _words("steps", comma_list(steps)),
         _numbers("scale", comma_list(scale)), _numbers("cfg", comma_list(cfg)),
         _numbers("eta", comma_list(eta)), _intervals(guide_interval),
-        _modifiers(
-            guide_by=guide_by, divergence_weight=divergence_weight, guide_every=guide_every,
-            weak_scale=weak_scale, spacing=spacing, eps_scale=eps_scale, threshold=threshold,
-            temperature=temperature,
-        ),
+        _modifiers({name: given[name] for name in NEUTRAL if given[name] is not None}),
     )  # fmt: skip
     common = StageOptions(
         clip=clip, entropy_scaling=entropy_scaling,
@@ -130,7 +133,9 @@ def sweep(
     )  # fmt: skip
     guided = any(value is None or value != 0 for value in axes.scales)
     weak = choose_weak(weak_model, axes.modifiers.get("weak_scale", [None]))
-    models = _find_models(str(model), classifier, guided=guided, weak=weak)
+    noisy = "xt" in axes.modifiers.get("classifier_on", ["xt"])
+    models = _find_models(str(model), classifier, guided=guided, weak=weak, noisy=noisy)
+    axes = axes.with_ids(models[0][1])
     if axes == ONE_POINT and all(sources.classifier is not None for _, sources in models):
         axes = replace(axes, scales=DEFAULT_SCALES)
     images = select_images(
@@ -188,13 +193,14 @@ def _numbers(name: str, text: str | None) -> list[float | None]:
     return list(dict.fromkeys(values))
 
 
-def _modifiers(**asked: Numbers | Words | None) -> dict[str, list[Any]]:
-    """Values along the axes that were asked for."""
-    texts = {name: comma_list(value) for name, value in asked.items() if value is not None}
-    return {
-        name: [read_modifier(name, word or "") for word in _words(name.replace("_", "-"), text)]
-        for name, text in texts.items()
-    }
+def _modifiers(asked: Mapping[str, Numbers | Words]) -> dict[str, list[Any]]:
+    """Values along the axes that were asked for; of classes their words, until `Axes.with_ids`."""
+    found: dict[str, list[Any]] = {}
+    for name, value in asked.items():
+        words = _words(name.replace("_", "-"), comma_list(value))
+        whole = name == "negative_class"
+        found[name] = [word if whole else read_modifier(name, word or "") for word in words]
+    return found
 
 
 def _intervals(
@@ -209,12 +215,13 @@ def _intervals(
 
 
 def _find_models(
-    text: str, classifier: AnyPath | None, *, guided: bool, weak: AnyPath | None
+    text: str, classifier: AnyPath | None, *, guided: bool, weak: AnyPath | None, noisy: bool
 ) -> list[tuple[str, Sources]]:
     """Labels, each its own, and weights; ``text`` is one name or several with commas between."""
     names = [text] if os.path.isfile(text) else [name.strip() for name in text.split(",")]
     found = [
-        find_sources(name, classifier, guided=guided, weak=weak) for name in dict.fromkeys(names)
+        find_sources(name, classifier, guided=guided, weak=weak, noisy=noisy)
+        for name in dict.fromkeys(names)
     ]
     labels = [sources.model_name for sources in found]
     if len(set(labels)) < len(labels):  # runs/a/model.safetensors, runs/b/model.safetensors
@@ -231,7 +238,7 @@ def _check_same_classes(models: list[tuple[str, Sources]], images: Images) -> No
     for label, other in others:
         if one.model.info.config.image_size != other.model.info.config.image_size:
             raise UsageError(f"{first} and {label} draw pictures of different sizes")
-        for class_id in dict.fromkeys(row.first.class_id for row in images.rows):
+        for class_id in dict.fromkeys(i for row in images.rows for i in row.first.class_ids):
             if class_id is not None and one.classes.get(class_id) != other.classes.get(class_id):
                 raise UsageError(f"class {class_id} is not the same to {first} and {label}")
 

@@ -35,6 +35,7 @@ from adm_cli.sampling.folder import RunFolder
 from adm_cli.sampling.images import Images
 from adm_cli.sampling.models import Models
 from adm_cli.sampling.run import Run
+from adm_cli.sampling.select import one_class
 from adm_cli.sampling.settings import (
     Interval,
     Machine,
@@ -43,6 +44,7 @@ from adm_cli.sampling.settings import (
     distinct_kinds,
     make_run,
     make_stage,
+    most_parts,
     sampling_config,
     uses_cfg,
 )
@@ -71,6 +73,17 @@ class Axes:
         )  # fmt: skip
         for values in product(*axes):
             yield replace(common, **dict(zip(names, values, strict=True)))
+
+    def with_ids(self, sources: Sources) -> Axes:
+        """With the negative classes by their ids, where words were asked for; "none" is none.
+
+        Raises UsageError.
+        """
+        words = self.modifiers.get("negative_class")
+        if words is None:
+            return self
+        ids = [None if w == "none" else one_class("--negative-class", w, sources) for w in words]
+        return replace(self, modifiers={**self.modifiers, "negative_class": ids})
 
     def most(self, common: StageOptions) -> StageOptions:
         """With a value along each axis that changes something, if there is one."""
@@ -104,9 +117,11 @@ class CellRun:
         """
         guide = self.sources.classifier if self.guided else None
         there_and_back = 0.0 if guide is None else 2 * _gflop(guide.info.config)
-        evaluations = 2 if uses_cfg(self.run.first, self.run.images) else 1
+        evaluations = most_parts(self.run.images) + uses_cfg(self.run.first, self.run.images)
         weak = self.sources.weak if self.run.first.weak_scale != 1 else None
         forward = _gflop(self.sources.model.info.config)
+        stage = self.run.first
+        forward *= 1 + (stage.sag_scale != 1) + (stage.pag_scale != 1)
         forward += 0.0 if weak is None else _gflop(weak.info.config)
         return evaluations * forward + there_and_back
 

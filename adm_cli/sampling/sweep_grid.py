@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from adm_cli.diffusion.modifiers import NEUTRAL
+from adm_cli.diffusion.modifiers import NEUTRAL, NUMBERS
 from adm_cli.files.tables import Panel
 
 AXES = ("model", "sampler", "steps", "scale", "cfg", "eta", "interval", *NEUTRAL)
@@ -17,7 +17,7 @@ _RARE = AXES[5:7]  # of which cells know only where they differ in them
 _CURVES_OVER = {
     "scale": "guidance scale",
     "cfg": "classifier-free guidance",
-    **{name: name.replace("_", " ") for name, value in NEUTRAL.items() if type(value) is not str},
+    **{name: name.replace("_", " ") for name in NUMBERS},
     "num_steps": "steps",
 }
 # Drawn together where each is a single line: the two halves of one question.

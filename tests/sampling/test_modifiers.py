@@ -13,7 +13,7 @@ import torch
 
 import adm_cli
 from adm_cli.config import SamplingConfig
-from adm_cli.diffusion.modifiers import NEUTRAL, OF_GUIDANCE
+from adm_cli.diffusion.modifiers import NEUTRAL, OF_EITHER_GUIDANCE, OF_GUIDANCE
 from adm_cli.errors import ConfigError, RunError, UsageError
 from adm_cli.pictures.images import open_picture
 from adm_cli.sampling.pipeline import generate, load_pipeline
@@ -24,7 +24,13 @@ CHANGES: dict[str, dict[str, Any]] = {
     "guide_by": {"guide_by": "js"},
     "divergence_weight": {"divergence_weight": 3.0, "guide_by": "fkl"},
     "guide_every": {"guide_every": 2},
+    "guide_adam": {"guide_adam": "0.5/0.7", "scale": 0.01},
+    "classifier_on": {"classifier_on": "x0"},
+    "scale_schedule": {"scale_schedule": "linear"},
+    "negative_class": {"negative_class": 3},
     "weak_scale": {"weak_scale": 3.0},
+    "sag_scale": {"sag_scale": 3.0},
+    "pag_scale": {"pag_scale": 3.0},
     "spacing": {"spacing": "quadratic"},
     "eps_scale": {"eps_scale": 1.1},
     "threshold": {"threshold": 0.6},
@@ -35,7 +41,8 @@ OTHERS: dict[str, dict[str, Any]] = {
     "scale": {"scale": 0.0},
     "cfg": {"cfg": 3.0},
     "entropy_scaling": {"entropy_scaling": True},
-    "guide_interval": {"guide_interval": (0.0, 0.6)},
+    "guide_interval": {"guide_interval": (0.3, 1.0)},
+    "mixture": {"mixtures": ("0+1*0.4",)},
 }
 
 
@@ -139,7 +146,7 @@ def test_pairs_run_or_say_why_not(options: dict[str, Any], weak_toy: Path) -> No
         return torch.cat(xs)
 
     alone = {name: path(name) for name in ways}
-    of_guidance = {*OF_GUIDANCE, "entropy_scaling", "guide_interval"}
+    of_guidance = {*OF_GUIDANCE, *OF_EITHER_GUIDANCE, "entropy_scaling", "guide_interval"}
     for first, second in itertools.combinations(ways, 2):
         if "scale" in (first, second) and {first, second} & of_guidance:
             asked = {**options, **ways[first], **ways[second]}
