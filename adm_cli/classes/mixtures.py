@@ -11,7 +11,7 @@ from adm_cli.errors import ConfigError, UsageError
 Mixture = tuple[tuple[int, float], ...]  # ids, rising, each with its share; they sum to 1
 
 _MOST_CLASSES = 8  # each is an evaluation of the model
-_MOST_TEXT = 400
+_MOST_TERMS, _MOST_TEXT = 64, 400
 _TERM = re.compile(r"(\d{1,7})(?:\*(\d{1,7}(?:\.\d{1,6})?))?", re.ASCII)
 
 
@@ -82,6 +82,10 @@ def _choices(part: str, known: Mapping[int, str]) -> list[int | str]:
                     f"207*0.7+281*0.3"
                 ) from None
             raise
+    if part.count("+") >= _MOST_TERMS:
+        raise UsageError(
+            f"class {part.strip()!r:.60}: a mixture has at most {_MOST_CLASSES} classes"
+        )
     weights: dict[int, float] = {}
     for term in part.split("+"):
         class_id, weight = _term(term, known)

@@ -59,8 +59,9 @@ PANELS: dict[str, dict[str, str]] = {
     "sweep": {
         USUAL: "model class_ seeds scale out",
         "Axes": "steps sampler cfg scale_schedule negative_class pag_scale sag_scale weak_scale "
-        "guide_by divergence_weight guide_every guide_adam classifier_on spacing eps_scale "
-        "threshold temperature",
+        "spacing eps_scale threshold temperature",
+        "Axes of the classifier's guidance": "guide_by divergence_weight guide_every guide_adam "
+        "classifier_on",
         "Of all cells": "eta guide_interval cfg_interval entropy_scaling classifier weak_model",
         "Images": "num total seed",
         "Scores": "ref metrics features inception",

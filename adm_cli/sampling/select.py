@@ -145,9 +145,10 @@ def _shuffled(turn: int, ids: tuple[int, ...]) -> list[int]:
 
 
 def one_class(option: str, spec: str | int, sources: Sources) -> int:
-    """The class that is meant by an option for one; raises UsageError."""
-    if isinstance(spec, int):
-        spec = str(spec)
+    """The class that is meant by an option for one, by its id or in words; raises UsageError."""
+    if isinstance(spec, int) and spec in sources.classes:
+        return spec
+    spec = str(spec)
     if not sources.classes:
         raise UsageError(
             f"{option} {spec}: {sources.model_name} is unconditional and not guided by a classifier"

@@ -24,6 +24,7 @@ from adm_cli.checkpoints.format import (
     verify_content,
 )
 from adm_cli.classes.imagenet import imagenet_names, search_classes, select_classes
+from adm_cli.classes.mixtures import read_mixture, select_choices
 from adm_cli.commands.console import one_line
 from adm_cli.commands.info import _text
 from adm_cli.commands.recipe_lines import recipe_lines
@@ -99,6 +100,10 @@ def test_class_specs(spec: str) -> None:
     for known in (TOY_CLASSES, imagenet_names(), {}):
         with contextlib.suppress(AdmError):
             assert all(i in known for i in select_classes(spec, known))
+        with contextlib.suppress(AdmError):
+            for choice in select_choices(spec, known):
+                found = [choice] if isinstance(choice, int) else dict(read_mixture(choice))
+                assert set(found) <= set(known)
         search_classes(spec, known)
 
 
@@ -242,9 +247,12 @@ def test_runs(tmp_path: Path, value: Any, junk: bytes) -> None:
     assert read_run(path) == run
 
 
-@pytest.mark.parametrize("spec", ["0-" + "9" * 18, "1," * 10**5, "²-³", "0-9" * 10**4])
+@pytest.mark.parametrize(
+    "spec", ["0-" + "9" * 18, "1," * 10**5, "²-³", "0-9" * 10**4, "1+" * 10**5]
+)
 def test_long_specs_end_soon(spec: str) -> None:
-    for parse in (parse_seeds, lambda s: select_classes(s, TOY_CLASSES), Shard.parse,
+    for parse in (parse_seeds, lambda s: select_classes(s, TOY_CLASSES),
+                  lambda s: select_choices(s, TOY_CLASSES), Shard.parse,
                   lambda s: space_timesteps(100, s)):  # fmt: skip
         with contextlib.suppress(AdmError):
             parse(spec)

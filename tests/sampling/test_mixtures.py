@@ -12,11 +12,14 @@ import pytest
 import adm_cli
 from adm_cli.checkpoints.format import ModelInfo, save_model
 from adm_cli.checkpoints.loading import build_model
+from adm_cli.checkpoints.sources import find_sources
 from adm_cli.config import SamplingConfig
 from adm_cli.errors import AdmError, ConfigError, UsageError
 from adm_cli.pictures.images import open_picture
+from adm_cli.sampling.images import Images, drawn_row, row_from_json, row_to_json
 from adm_cli.sampling.pipeline import generate, load_pipeline
 from adm_cli.sampling.recipe import check_recipe
+from adm_cli.sampling.select import one_class
 from tests.conftest import (
     TOY_CLASSES,
     TOY_CLASSIFIER,
@@ -114,6 +117,26 @@ def test_a_class_is_led_away_from(options: dict[str, Any]) -> None:
     }
     assert len(set(pictures.values())) == len(pictures)
     assert recipe_of(next(Path("both").glob("*.png")))["negative_class"] == 3
+
+
+def test_an_id_is_an_id_in_python(tmp_path: Path) -> None:
+    """In words a number may be a name."""
+    path = save_toy(tmp_path / "numbers.safetensors", TOY_UNET, {0: "3", 3: "zero"})
+    sources = find_sources(path, guided=False)
+    assert one_class("--negative-class", 3, sources) == 3
+    assert one_class("--negative-class", "3", sources) == 0
+    assert one_class("--negative-class", "zero", sources) == 3
+
+
+def test_a_row_of_a_run_is_of_the_class_with_most() -> None:
+    row = drawn_row("1*2+3*1", range(5, 8), ".png", class_name="square + star")
+    told = row_to_json(row)
+    assert (told["class"], told["mixture"], told["seeds"]) == (1, "1*2+3*1", "5-7")
+    assert row_from_json(told) == row
+    assert Images([row])[2].file == "0001x2+0003x1_square-star_seed000007.png"
+    for wrong in ({"class": 3}, {"mixture": "1"}, {"mixture": 4}):
+        with pytest.raises((ValueError, TypeError, ConfigError)):
+            row_from_json({**told, **wrong})
 
 
 def test_a_model_without_the_null_class(options: dict[str, Any], toys: Toys) -> None:

@@ -129,6 +129,16 @@ def test_a_modifier_reaches_picture_and_recipe(
     assert stage[name] == told[name]
 
 
+@pytest.mark.parametrize("name", ["guide_adam", "classifier_on", "sag_scale", "pag_scale"])
+def test_a_modifier_does_not_mix_images(name: str, options: dict[str, Any]) -> None:
+    """Whatever is drawn beside it, in whichever order, at one batch size."""
+    options |= {**CHANGES[name], "batch_size": 2, "steps": 2}
+    alone = adm_cli.sample(**options, out="a").paths()[0]
+    others = adm_cli.sample(**{**options, "class_": "0,1,3", "seeds": [9, 3]}, out="o").paths()
+    (same,) = [path for path in others if path.name == alone.name]
+    assert same.read_bytes() == alone.read_bytes()
+
+
 def test_pairs_run_or_say_why_not(options: dict[str, Any], weak_toy: Path) -> None:
     """Each two of them together: a way that neither goes alone, or a reason."""
     ways = {**CHANGES, **OTHERS}
