@@ -132,6 +132,8 @@ def show_settings(facts: Mapping[str, Any], *, json: bool) -> None:
         for i in shown["classes"]
     ]
     shown["classes"] = ", ".join(classes[:10]) + (", ..." if len(classes) > 10 else "")
+    if "mixtures" in shown:
+        shown["mixtures"] = ", ".join(shown["mixtures"])
     shown["size"] = "x".join(map(str, shown["size"]))
     if "seeds" in shown:
         shown["seeds"] = "{} to {}".format(*shown["seeds"])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from tests.conftest import (
     TOY_CLASSIFIER,
     TOY_DIFFUSION,
     TOY_UNET,
+    Result,
     Toys,
     randomise,
     save_toy,
@@ -75,6 +78,19 @@ def test_a_mixture_is_drawn_named_and_made_again(options: dict[str, Any]) -> Non
     assert mixed.read_bytes() == before
     like = adm_cli.sample(like=mixed, **where, out="l")
     assert [path.read_bytes() for path in like.paths()] == [before]
+
+
+def test_the_command_line(adm: Callable[..., Result], options: dict[str, Any]) -> None:
+    words = ["sample", "--model", options["model"], "--classifier", options["classifier"]]
+    words += ["--class", "circle*0.3 + 1*0.7", "--cfg", "2", "--steps", "2", "--dry-run"]
+    told = adm(*words, "--negative-class", "star", "--pag-scale", "1.5")
+    assert (told.code, told.err) == (0, "")
+    for line in (r"mixtures +0\*0.3\+1\*0.7", "negative_class +3", "pag_scale +1.5"):
+        assert re.search(f"^{line}$", told.out, re.M)
+    assert adm(*words, "--json").code == 0  # as its schema says
+    wrong = adm(*words, "--negative-class", "circle")
+    assert (wrong.code, wrong.err.count("\n")) == (2, 1)
+    assert "class 0 is both asked for and led away from" in wrong.err
 
 
 def test_a_mixture_lies_between_and_does_not_depend_on_its_batch(options: dict[str, Any]) -> None:
