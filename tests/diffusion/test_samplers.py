@@ -246,10 +246,8 @@ def normal(shape: tuple[int, ...], seed: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-EVERY: dict[str, Any] = {
-    **SAMPLERS,
-    **{f"{name}, eta 1": partial(SAMPLERS[name], eta=1.0) for name in SAMPLERS_WITH_ETA},
-}
+EVERY: dict[str, Any] = dict(SAMPLERS)
+EVERY |= {f"{name}, eta 1": partial(EVERY[name], eta=1.0) for name in SAMPLERS_WITH_ETA}
 
 
 @pytest.mark.parametrize("name", EVERY)
