@@ -22,7 +22,7 @@ import adm_cli
 from adm_cli.commands.main import app
 from adm_cli.errors import UsageError
 from adm_cli.evaluation.metrics import Moments
-from adm_cli.events import Count, SoFar
+from adm_cli.events import Count, Doing, SoFar
 from tests.checkpoints.test_originals import COND
 from tests.conftest import DEEP_UNET, TOY_CLASSIFIER, TOY_UNET, Toys, save_toy
 from tests.training.conftest import draw_pictures
@@ -150,7 +150,7 @@ def test_convert(here: Path) -> None:
     assert (made.path, made.info.kind, made.info.classes) == (
         Path("m.safetensors"), "diffusion", names,
     )  # fmt: skip
-    assert events == []
+    assert events == [Doing("converting m.pt")]
     with pytest.raises(UsageError, match="pass it with --flags"):
         adm_cli.convert("m.pt", strict_flags=True)
 
