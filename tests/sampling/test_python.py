@@ -63,6 +63,19 @@ def options(toys: Toys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict
     return {**models, "steps": 2, "device": "cpu", "batch_size": 2}
 
 
+def test_editing_and_interpolating(options: dict[str, Any]) -> None:
+    """With paths, numbers and seeds as Python has them."""
+    one = {**options, "class_": 3}
+    frames = adm_cli.interpolate(**one, seeds=[4, 9], frames=2, out="way")
+    assert frames.files == [Path("way/interpolation.webp")]
+    drawn = adm_cli.sample(**one, seeds=[4, 9], out="run")
+    for frame, image in zip(frames.paths(), drawn.paths(), strict=True):
+        assert np.array_equal(open_picture(frame)[0], open_picture(image)[0])
+    kept = adm_cli.edit(drawn.paths(), **one, strength=0.0, out="kept")
+    for edited, image in zip(kept.paths(), drawn.paths(), strict=True):
+        assert np.array_equal(open_picture(edited)[0], open_picture(image)[0])
+
+
 def test_a_run_from_start_to_end(options: dict[str, Any], toys: Toys) -> None:
     """Drawn, gone on with, verified, enlarged, merged and made again."""
     told: list[Event] = []
