@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from adm_cli.checkpoints.presets import CHECKPOINTS, PRESETS
 from adm_cli.diffusion.modifiers import NEUTRAL
 
 Recipe = Mapping[str, Any]
@@ -34,7 +35,7 @@ def recipe_lines(recipe: Recipe, file: str) -> Iterator[tuple[str, Any]]:
     for stage, prefix in zip(stages, names, strict=True):
         yield from _part(stage, prefix, [n for n in _ASKED if n in stage])
         if not prefix:
-            yield from _commands(stage, file)
+            yield from _commands(stages, file)
     for stage, prefix in zip(stages, names, strict=True):
         rest = [n for n in stage if n not in (*_ASKED, *_PROOF, "base")]
         yield from _part(stage, prefix, rest)
@@ -46,16 +47,17 @@ def _part(stage: Recipe, prefix: str, names: list[str]) -> Iterator[tuple[str, A
     yield from ((prefix + name, stage[name]) for name in names)
 
 
-def _commands(stage: Recipe, file: str) -> Iterator[tuple[str, Any]]:
+def _commands(stages: Sequence[Recipe], file: str) -> Iterator[tuple[str, Any]]:
     """The command that makes the picture again, and one for more of its kind."""
+    stage = stages[0]
     if not all(name in stage for name in _DRAWN):
         return
-    yield "again", f"adm repro {shlex.quote(file)}"
+    yield "again", shlex.join(["adm", "repro", file, *_own_weights(stages)])
     if not {"small_sha256", "photo_sha256", "to_seed"}.isdisjoint(stage):
         return
-    words = ["adm", "sample", "--model", stage["model"]]
+    words = ["adm", "sample", "--model", _weights(stage["model"])]
     if stage.get("classifier"):
-        words += ["--classifier", stage["classifier"]]
+        words += ["--classifier", _weights(stage["classifier"])]
     one = "none" if stage["class"] is None else stage["class"]
     words += ["--class", stage.get("mixture", one)]
     for option, name in (
@@ -65,6 +67,8 @@ def _commands(stage: Recipe, file: str) -> Iterator[tuple[str, Any]]:
         *((f"--{name.replace('_', '-')}", name) for name in NEUTRAL),
     ):  # fmt: skip
         value = stage.get(name)
+        if name == "weak_model" and value:
+            value = _weights(value)
         if value not in (None, ""):
             words += [option, f"{value:.12g}" if isinstance(value, float) else value]
     for name in ("guide_interval", "cfg_interval"):
@@ -72,3 +76,22 @@ def _commands(stage: Recipe, file: str) -> Iterator[tuple[str, Any]]:
             words += [f"--{name.replace('_', '-')}", ",".join(map(str, interval))]
     words += ["--entropy-scaling"] if stage.get("entropy_scaling") is True else []
     yield "more like it", shlex.join(map(str, words))
+
+
+def _own_weights(stages: Sequence[Recipe]) -> list[str]:
+    """Options that name the files of weights which no name brings: a recipe has no paths."""
+    words: list[str] = []
+    for stage in stages:
+        model = "--upsampler" if "small_sha256" in stage else "--model"
+        options = {model: "model", "--classifier": "classifier", "--weak-model": "weak_model"}
+        for option, name in options.items():
+            weights = str(stage.get(name) or "")
+            if weights and _weights(weights) != weights:
+                words += [option, _weights(weights)]
+    return words
+
+
+def _weights(name: object) -> str:
+    """What a command takes for weights of that name; if they are nobody's known, their file."""
+    known = {row.name for row in PRESETS} | {row.name for row in CHECKPOINTS}
+    return str(name) if str(name) in known else f"{name}.safetensors"

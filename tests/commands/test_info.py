@@ -85,10 +85,16 @@ def test_what_was_asked_comes_first(draw: Run, adm: Run, toys: Toys, tmp_path: P
     hashes = [i for i, name in enumerate(names) if name.endswith("sha256")]
     assert names.index("seed") < names.index("again") < second < min(hashes)
     shown = {line[:22].strip(): line[23:] for line in lines}
-    assert shown["again"] == "adm repro o/0003_star_seed000007.png"
+    weights = {
+        f"{path.stem}.safetensors": path
+        for path in (toys.model, toys.classifier, toys.plain_upsampler)
+    }
+    words = [str(weights.get(word, word)) for word in shlex.split(shown["again"])]
+    assert words[:3] == ["adm", "repro", "o/0003_star_seed000007.png"]
+    assert words.count("--upsampler") == words.count("--classifier") == 1
+    assert adm(*words[1:]).out == "identical\n"
     words = shlex.split(shown["more like it"])[1:]
-    words[words.index("toy")] = str(toys.model)
-    words[words.index("toy_classifier")] = str(toys.classifier)
+    words = [str(weights.get(word, word)) for word in words]
     again = adm(*words, "--device", "cpu", "--out", "again")
     assert again.code == 0, again.err
     made = open_picture(Path("again/0003_star_seed000007.png"))[0]
