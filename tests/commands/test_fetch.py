@@ -31,6 +31,7 @@ from adm_cli.commands import console
 from adm_cli.commands import models as models_command
 from adm_cli.commands.progress import Progress
 from adm_cli.events import Transfer
+from adm_cli.sampling import recorded
 from tests.commands.conftest import terminal
 from tests.conftest import DEEP_CLASSIFIER as TOY_CLASSIFIER
 from tests.conftest import DEEP_UNET as TOY_UNET
@@ -104,7 +105,7 @@ def site(
     """The toys are published, on a server of this machine, and nothing else is."""
     files = originals | {"pt_inception.pth": bytes(5000)}
     rows = (replace(CHECKPOINTS[0]), replace(TOY), replace(GUIDE))
-    for module in (presets, loading, converting, fetching, sources, models_command):
+    for module in (presets, loading, converting, fetching, sources, recorded, models_command):
         for name, value in (("CHECKPOINTS", rows), ("PRESETS", (PRESET,))):
             if hasattr(module, name):
                 monkeypatch.setattr(module, name, value)

@@ -127,7 +127,7 @@ def test_help_as_json_is_what_the_program_takes(adm: Adm) -> None:
         "format": {"words": ["png", "webp", "npz"], "default": "png"},
     }
     assert {name: {key: options[name][key] for key in wanted[name]} for name in wanted} == wanted
-    (action, names), json_ = rows["cache"]["arguments"], rows["cache"]["options"][0]
+    (action, names), json_ = rows["cache"]["arguments"], rows["cache"]["options"][1]
     assert (action["type"], action["words"], action["default"]) == (
         "choice", ["ls", "rm", "verify"], "ls",
     )  # fmt: skip
