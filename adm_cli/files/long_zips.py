@@ -6,6 +6,8 @@ directory is read into arrays (APPNOTE.TXT 4.3 and 4.5.3), and a file when it is
 
 from __future__ import annotations
 
+import bz2
+import lzma
 import os
 import struct
 import threading
@@ -60,15 +62,12 @@ class LongZip:
             raise zipfile.BadZipFile("it is encrypted")
         check_bytes(self._packed[index], most)
         data = self._stored(index)
-        if self._methods[index] == zipfile.ZIP_DEFLATED:
-            try:
-                data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, self._sizes[index] + 1)
-            except zlib.error as error:
-                raise zipfile.BadZipFile(f"it is damaged: {error}") from None
-        elif self._methods[index] != zipfile.ZIP_STORED:
-            raise zipfile.BadZipFile("it is compressed in a way that is not read: zip it anew")
+        try:
+            data = _unfolded(data, self._methods[index], self._sizes[index] + 1)
+        except (zlib.error, OSError, EOFError, lzma.LZMAError, struct.error) as error:
+            raise zipfile.BadZipFile(f"it is damaged: {error}") from None
         if len(data) != self._sizes[index] or zlib.crc32(data) != self._crcs[index]:
-            raise zipfile.BadZipFile("it is damaged: its CRC-32 is not what the zip says")
+            raise zipfile.BadZipFile("it is damaged: Bad CRC-32")
         return data
 
     def close(self) -> None:
@@ -141,6 +140,23 @@ class LongZip:
         if size > end:
             raise zipfile.BadZipFile("its directory is damaged")
         return end - size, size, end - size - offset
+
+
+def _unfolded(data: bytes, method: int, most: int) -> bytes:
+    """What was compressed, at most so many bytes of it."""
+    if method == zipfile.ZIP_STORED:
+        return data
+    if method == zipfile.ZIP_DEFLATED:
+        return zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, most)
+    if method == zipfile.ZIP_BZIP2:
+        return bz2.BZ2Decompressor().decompress(data, most)
+    if method == zipfile.ZIP_LZMA:  # behind its version and the length of its settings
+        start, settings, window = 9, *struct.unpack_from("<BL", data, 4)
+        rows, literal = divmod(settings, 9)
+        how = {"id": lzma.FILTER_LZMA1, "lc": literal, "lp": rows % 5, "pb": rows // 5,
+               "dict_size": max(4096, min(window, most))}  # fmt: skip  # memory taken at once
+        return lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=[how]).decompress(data[start:], most)
+    raise zipfile.BadZipFile("it is compressed in a way that is not read: zip it anew")
 
 
 def _long(extra: bytes, unpacked: int, packed: int, offset: int) -> tuple[int, int, int]:

@@ -198,7 +198,7 @@ def choose(found: list[Given], kind: Kind | None, command: int | None) -> Given:
     """The one command that is meant."""
     if command is not None:
         if not 1 <= command <= len(found):
-            raise ConfigError(f"--command {command}: there are {len(found)}, counted from 1")
+            raise ConfigError(f"--command {command!s:.20}: there are {len(found)}, counted from 1")
         return found[command - 1]
     fitting = [row for row in found if kind is None or kind in kinds_of(row.script)] or found
     if any(not row.same(fitting[0]) for row in fitting):

@@ -66,7 +66,7 @@ class Shard:
         """``"3/8"``; raises UsageError."""
         match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text, re.ASCII)
         if match is None or not 1 <= int(match[1]) <= int(match[2]):
-            raise UsageError(f"--shard {text}: expected i/n with i from 1 to n, such as 3/8")
+            raise UsageError(f"--shard {text:.40}: expected i/n with i from 1 to n, such as 3/8")
         return cls(int(match[1]), int(match[2]))
 
     def within(self, outer: Shard) -> Shard:

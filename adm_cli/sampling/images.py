@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, overload
 from adm_cli.classes.mixtures import heaviest, mixture_name, read_mixture
 from adm_cli.diffusion.noise import Toward
 from adm_cli.errors import ConfigError, UsageError
+from adm_cli.files.budget import whole_text
 from adm_cli.files.names import check_name, file_label
 
 MAX_IMAGES = 10**7
@@ -321,7 +322,9 @@ def _joined(rows: Iterable[ImageRow]) -> list[ImageRow]:
         last = row.first.seed + row.length - 1
         if not 0 <= row.first.seed <= last <= MAX_SEED:
             wrong = row.first.seed if row.first.seed < 0 else last
-            raise ConfigError(f"a seed must be a whole number from 0 to 2^64 - 1, got {wrong}")
+            raise ConfigError(
+                f"a seed must be a whole number from 0 to 2^64 - 1, got {wrong!s:.40}"
+            )
         if found and _follows(found[-1], row.first):
             found[-1] = ImageRow(found[-1].first, found[-1].length + row.length)
         else:
@@ -399,7 +402,7 @@ def row_from_json(value: Mapping[str, Any]) -> ImageRow:
         raise ValueError(f"an image with {', '.join(value)}")
     file, count = value["file"], 1
     if "seeds" in value:
-        seed, last = (int(text) for text in value["seeds"].split("-"))
+        seed, last = map(whole_text, value["seeds"].split("-"))
         count = last - seed + 1
         if not 0 < count <= MAX_IMAGES:
             raise ValueError(f"{count} seeds in a row")

@@ -81,11 +81,11 @@ def stage_recipe(run: Run, stage: Stage) -> dict[str, Any]:
             known[name] = list(known[name])
     dtype = known.pop("dtype")
     return {
-        "adm": run.versions["adm"],
+        "adm": run.versions.get("adm"),
         **known,
         "device": run.device,
         "dtype": dtype,
-        "torch": run.versions["torch"],
+        "torch": run.versions.get("torch"),
     }
 
 
@@ -191,8 +191,8 @@ def plain_recipe(
     """
     names = ("class", "class_name")
     return {
-        "adm": versions["adm"],
-        "pillow": versions["pillow"],
+        "adm": versions.get("adm"),
+        "pillow": versions.get("pillow"),
         "model": stage.model,
         "size": list(stage.size),
         **{name: None if base is None else base.get(name) for name in names},

@@ -223,6 +223,8 @@ def read_run(path: Path) -> Run:
 def _value_range(found: Any) -> tuple[float, float] | None:
     if found is None:
         return None
+    if not isinstance(found, list) or len(found) != 2:
+        raise ValueError(f"value_range is {found!r:.40}, expected two numbers")
     low, high = map(finite_number, found)
     if not low < high:
         raise ValueError(f"value_range is {found!r:.40}")
@@ -230,6 +232,8 @@ def _value_range(found: Any) -> tuple[float, float] | None:
 
 
 def _run_from(value: Mapping[str, Any]) -> Run:
+    if not isinstance(value["versions"], dict):
+        raise TypeError(f"versions is {value['versions']!r:.40}, expected an object")
     stages: list[Stage | Filter] = []
     for row in value["stages"]:
         stages.append(read_config(Stage, row) if "sampler" in row else read_config(Filter, row))

@@ -106,7 +106,8 @@ def _seed_lists(
 
 def _check_total(images: int) -> None:
     if images > MAX_IMAGES:
-        raise UsageError(f"{images:,} images in one run: at most {MAX_IMAGES:,}")
+        count = f"{images:,}" if images < 10**15 else "over 10^15"
+        raise UsageError(f"{count} images in one run: at most {MAX_IMAGES:,}")
 
 
 def parse_seeds(text: str) -> list[range]:

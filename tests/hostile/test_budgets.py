@@ -25,7 +25,7 @@ from PIL import Image
 from adm_cli.checkpoints.format import load_original, read_model_file
 from adm_cli.checkpoints.loading import load_model
 from adm_cli.checkpoints.originals import read_weights
-from adm_cli.errors import AdmError
+from adm_cli.errors import AdmError, ConfigError
 from adm_cli.files.disk import peek_classes
 from adm_cli.files.manifests import render_line
 from adm_cli.pictures.archives import FolderSource, TarSource, ZipSource
@@ -33,6 +33,8 @@ from adm_cli.pictures.datasets import open_images
 from adm_cli.pictures.decode import BadPictureError, decode_picture
 from adm_cli.pictures.images import recipe_in
 from adm_cli.pictures.label_files import parse_labels
+from adm_cli.sampling.images import Image as RunImage
+from adm_cli.sampling.images import Images, row_from_json
 from tests.conftest import Toys
 from tests.hostile.files import npy, npz, png, png_chunk, weights
 from tests.hostile.sandbox import Arguments, harmless, refused
@@ -150,6 +152,15 @@ def test_ids_that_collide(folder: Path, toys: Toys) -> None:
         ["convert", toys.model, "--flags", FLAGS, "--classes", "@list", "-o", "new.safetensors"],
     )
     assert peek_classes(folder / "x.safetensors") == {}
+
+
+def test_seeds_of_any_length() -> None:
+    row = {"file": "seed*.png", "class": None, "seeds": f"0-{'9' * 5000}"}
+    with pytest.raises(ValueError, match="a number of 20 digits at most"):
+        row_from_json(row)
+    with pytest.raises(ConfigError) as caught:
+        Images.of([RunImage("x.png", None, 10**400)])
+    assert len(str(caught.value)) < 120
 
 
 def test_folders_that_link_to_each_other(tmp_path: Path) -> None:
@@ -293,6 +304,8 @@ def test_merging_what_is_wrong(folder: Path) -> None:
         finished(folder / f"{i}", "seed0.png", PNG, **{"class": label, "seed": seed})
     finished(folder / "good", "seed0.png", PNG)
     runs = ["bomb", "text", *map(str, range(len(wrong)))]
+    harmless(folder, ["merge", "good", "-o", "y.npz", "--quiet"], codes=(0,))  # names no version
+    (folder / "y.npz").unlink()
     wide = ["x%0999999999d.tar", "x%d%d.tar", "x%s.tar", "x%.99999d.tar", "x%(a)d.tar"]
     commands: list[Arguments] = [["merge", run, "-o", "x.npz"] for run in runs]
     commands += [["merge", "good", "--shard-size", 1, "-o", pattern] for pattern in wide]

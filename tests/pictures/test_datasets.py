@@ -322,7 +322,9 @@ def test_a_zip_cut_short(tmp_path: Path, part: float) -> None:
     path = zip_of(tmp_path / "x.zip", TWO)
     data = path.read_bytes()
     path.write_bytes(data[: int(part * len(data))])
-    with pytest.raises(UsageError, match=r"cannot read .*x\.zip: File is not a zip file"):
+    with pytest.raises(
+        UsageError, match=r"cannot read .*x\.zip: (it is no zip|its directory is damaged)"
+    ):
         open_images([path])
 
 
@@ -331,7 +333,7 @@ def test_a_damaged_picture_in_a_zip(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes().replace(content(TWO[1]), content(TWO[0]), 1))
     images = open_images([path])
     assert images.read(0) == content(TWO[0])
-    with pytest.raises(AdmError, match=r"cannot read .*x\.zip/cat/2\.png: Bad CRC-32"):
+    with pytest.raises(AdmError, match=r"cannot read .*x\.zip/cat/2\.png: .*Bad CRC-32"):
         images.read(1)
 
 
