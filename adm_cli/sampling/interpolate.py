@@ -13,7 +13,8 @@ from adm_cli.devices import choose_device
 from adm_cli.errors import UsageError
 from adm_cli.events import AnyPath, OnEvent, as_words
 from adm_cli.sampling.arguments import Seeds, comma_list, path_or_none
-from adm_cli.sampling.images import Image, Images, chosen_class, image_name
+from adm_cli.sampling.image_names import chosen_class, image_name
+from adm_cli.sampling.images import Image, Images
 from adm_cli.sampling.job import RunResult, find_part
 from adm_cli.sampling.outputs import choose_outputs
 from adm_cli.sampling.sample import check_upsampling_used, sampling_job

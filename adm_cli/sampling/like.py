@@ -18,8 +18,6 @@ from adm_cli.sampling.defaults import EVERYWHERE
 from adm_cli.sampling.images import ORIGIN
 from adm_cli.sampling.recipe import (
     check_recipe,
-    differing_inputs,
-    differing_settings,
     image_recipe,
     is_enlarged,
     is_plain,
@@ -27,6 +25,7 @@ from adm_cli.sampling.recipe import (
     recorded_run,
     stage_recipe,
 )
+from adm_cli.sampling.recipe_differences import differing_inputs, differing_settings
 from adm_cli.sampling.recorded import Whereabouts, remaking_batch, stage_sources
 from adm_cli.sampling.run import Filter, Run, Stage
 

@@ -23,23 +23,8 @@ from adm_cli.sampling.editing import UNEDITED
 from adm_cli.sampling.images import ORIGIN, Image, Images, check_way, mixtures_of, recorded_image
 from adm_cli.sampling.run import Filter, Run, Stage
 
-# What may differ between two machines, or two times, and what to call it.
-_INPUTS = {
-    "model_sha256": "the model's weights",
-    "classifier_sha256": "the classifier's weights",
-    "weak_model_sha256": "the weak model's weights",
-    "small_sha256": "the small picture",
-    "photo_sha256": "the picture that was edited",
-    "mask_sha256": "its mask",
-    "adm": "the version of adm",
-    "torch": "the version of torch",
-    "pillow": "the version of Pillow",
-    "device": "the device",
-    "dtype": "the precision",
-    "batch_size": "the batch size",
-}
 # What a recipe leaves out where it is as here: most pictures have none of it.
-_UNSAID: dict[str, Any] = {
+UNSAID: dict[str, Any] = {
     "guide_interval": None,
     "entropy_scaling": False,
     "cfg": 1.0,
@@ -52,8 +37,6 @@ _UNSAID: dict[str, Any] = {
     **NEUTRAL,
     **UNEDITED,
 }
-# What names the weights, whose hashes are compared, or follows from other settings.
-_FOLLOWING = ("model", "classifier", "weak_model", "num_steps", "size", "dtype")
 _GUIDANCE = ("guide_interval", "entropy_scaling", *OF_GUIDANCE)  # have no meaning at scale 0
 _CLASSIFIER_FREE = ("cfg", "cfg_interval")  # nor these where cfg is 1
 _STAGE = [field.name for field in dataclasses.fields(Stage) if field.name != "upsampler"]
@@ -75,7 +58,7 @@ _PLAIN_TYPES: dict[str, tuple[type, ...]] = {"model": (str,), "class": (int, typ
 def stage_recipe(run: Run, stage: Stage) -> dict[str, Any]:
     """What the recipes of all images of a run have in common, after one of its stages."""
     facts = dataclasses.asdict(stage)
-    known = {name: facts[name] for name in _RECIPE_ORDER if facts[name] != _UNSAID.get(name, ...)}
+    known = {name: facts[name] for name in RECIPE_ORDER if facts[name] != UNSAID.get(name, ...)}
     for name in ("guide_interval", "cfg_interval", "size"):
         if name in known:
             known[name] = list(known[name])
@@ -89,7 +72,7 @@ def stage_recipe(run: Run, stage: Stage) -> dict[str, Any]:
     }
 
 
-_RECIPE_ORDER = (
+RECIPE_ORDER = (
     "model", "model_sha256", "classifier", "classifier_sha256", "weak_model", "weak_model_sha256",
     "scale", "guide_interval",
     "entropy_scaling", "cfg", "cfg_interval", *NEUTRAL, "sampler", "steps", "num_steps", "eta",
@@ -359,45 +342,3 @@ def batch_sizes(recipe: Mapping[str, Any] | None, stages: int) -> dict[str, int]
     base = recipe.get("base") if stages > 1 else None
     small = {} if base is None else {"base_batch_size": base["batch_size"]}
     return {"batch_size": recipe["batch_size"], **small}
-
-
-def differing_inputs(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """In words, which inputs of two recipes differ, those of small pictures included."""
-    mine = [
-        f"{what} ({_short(old.get(key))}, now {_short(new.get(key))})"
-        for key, what in _INPUTS.items()
-        if old.get(key) != new.get(key)
-    ]
-    if not old.get("base") or not new.get("base"):
-        return mine
-    return mine + [
-        f"of the small picture, {text}" for text in differing_inputs(old["base"], new["base"])
-    ]
-
-
-def differing_settings(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """In words, which settings of two recipes of one stage differ, the seed apart."""
-    found = []
-    for name in (*_RECIPE_ORDER, "class", "mixture"):
-        mine, other = old.get(name, _UNSAID.get(name)), new.get(name, _UNSAID.get(name))
-        if name not in (*_INPUTS, *_FOLLOWING) and mine != other:
-            found.append(f"{name} ({_short(mine)}, now {_short(other)})")
-    return found
-
-
-def agreeing_hashes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:
-    """The SHA-256 that two recipes have in common, by what they are of."""
-    found = {
-        what: str(old[key])
-        for key, what in _INPUTS.items()
-        if key.endswith("_sha256") and old.get(key) is not None and old[key] == new.get(key)
-    }
-    if old.get("base") and new.get("base"):
-        inner = agreeing_hashes(old["base"], new["base"])
-        found |= {f"of the small picture, {what}": digest for what, digest in inner.items()}
-    return found
-
-
-def _short(value: object) -> str:
-    text = f"{value:.12g}" if isinstance(value, float) else str(value)
-    return text[:12] if len(text) == 64 else text

@@ -36,9 +36,7 @@ from adm_cli.sampling.paint import (
 )
 from adm_cli.sampling.photos import Photos
 from adm_cli.sampling.recipe import (
-    agreeing_hashes,
     check_recipe,
-    differing_inputs,
     is_enlarged,
     is_plain,
     open_recipe,
@@ -46,6 +44,7 @@ from adm_cli.sampling.recipe import (
     recorded_run,
     value_range_text,
 )
+from adm_cli.sampling.recipe_differences import agreeing_hashes, differing_inputs
 from adm_cli.sampling.recorded import (
     Whereabouts,
     recorded_photos,

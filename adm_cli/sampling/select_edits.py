@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from adm_cli.checkpoints.sources import Sources
 from adm_cli.errors import UsageError
-from adm_cli.sampling.images import MAX_IMAGES, Image, Images, chosen_class, image_name
+from adm_cli.sampling.image_names import chosen_class, image_name
+from adm_cli.sampling.images import MAX_IMAGES, Image, Images
 from adm_cli.sampling.inputs import InputPicture, InputPictures
 from adm_cli.sampling.photos import Photo, drawn_anew
 from adm_cli.sampling.recipe import drawn_recipe, whole_recipe

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-import adm_cli.sampling.images as images_module
+from adm_cli.files.names import file_label
 from adm_cli.sampling.folder import RunFolder
 from tests.conftest import Result, Toys, pictures
 
@@ -17,14 +17,13 @@ Run = Callable[..., Result]
 @pytest.fixture
 def unnamed(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """From here on, files carry the class's number alone, as they used to; again: their name."""
-    real = images_module.class_label
-
-    def plain(class_id: int | None, name: str = "") -> str:
-        return real(class_id)
+    label = "adm_cli.sampling.image_names.file_label"
+    plain = False
 
     def switch() -> None:
-        now = images_module.class_label
-        monkeypatch.setattr(images_module, "class_label", plain if now is real else real)
+        nonlocal plain
+        plain = not plain
+        monkeypatch.setattr(label, (lambda _name: "") if plain else file_label)
 
     return switch
 
