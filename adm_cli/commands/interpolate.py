@@ -1,4 +1,4 @@
-"""``adm interpolate``: images on the way from seed to seed."""
+"""``adm interpolate``: images on the way between seeds, or between classes."""
 
 from __future__ import annotations
 
@@ -25,17 +25,22 @@ def interpolate(
     ] = None,
     classifier: options.Classifier = None,
     class_: Annotated[
-        Optional[str],
+        Optional[list[str]],
         typer.Option(
             "--class",
             "-c",
             autocompletion=options.complete_class,
-            help="Class of all frames: id, name or none.",
+            help="Class of all frames: id, name or none. Several are the way, such as 207,291.",
         ),
     ] = None,
     seeds: Annotated[
-        str, typer.Option("--seeds", help="The way, such as 3,17,3: two seeds or more.")
-    ] = "0,1",
+        Optional[str],
+        typer.Option(
+            "--seeds",
+            help="The way, such as 3,17,3: two seeds or more; one where it is through classes. "
+            "Default: 0,1, or 0.",
+        ),
+    ] = None,
     frames: Annotated[
         int, typer.Option("--frames", "-n", help="Images, evenly on the whole way, ends included.")
     ] = 16,
@@ -89,11 +94,14 @@ def interpolate(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Draw images on the way from seed to seed, and a film of them, interpolation.webp.
+    """Draw images on the way between seeds or classes, and a film of them, interpolation.webp.
 
     adm interpolate --class 207 --seeds 0,1 --frames 16
 
-    All noise turns from one seed's to the next one's (slerp): the ends are what adm sample draws.
+    adm interpolate --class 323,970 --seeds 0
+
+    All noise turns from one seed's to the next one's (slerp), or a class becomes another by
+    mixtures (207*0.9+291*0.1): the ends are what adm sample draws.
     """
     asked = options.asked(locals())
     from adm_cli.sampling.interpolate import interpolate as draw_frames

@@ -21,11 +21,13 @@ Run = Callable[..., Result]
 
 @pytest.fixture
 def walk(adm: Run, toys: Toys) -> Run:
-    """`adm interpolate` with the toy models in 2 steps; an option given again wins."""
+    """`adm interpolate` of a star with the toy models in 2 steps."""
 
     def call(*arguments: object) -> Result:
         models = ("--model", toys.model, "--classifier", toys.classifier)
-        options = (*models, "--steps", 2, "--device", "cpu", "--class", "star")
+        options = (*models, "--steps", 2, "--device", "cpu")
+        if "--class" not in arguments:
+            options = (*options, "--class", "star")
         return adm("interpolate", *options, *arguments)
 
     return call
@@ -109,7 +111,6 @@ def test_gone_on_with_repaired_and_made_again(walk: Run, adm: Run, toys: Toys) -
     [
         (("--seeds", "4"), "two seeds or more"),
         (("--frames", 1), "--frames must be from 2 to 9999, got 1"),
-        (("--class", "0,3"), "expected one class"),
         (("--seeds", "4,x"), "expected numbers and ranges"),
     ],
 )
@@ -117,3 +118,31 @@ def test_what_is_refused(walk: Run, arguments: tuple[object, ...], message: str)
     done = walk(*arguments)
     assert done.code == 2
     assert message in done.err
+
+
+def test_a_way_between_classes_is_of_mixtures(walk: Run, draw: Run) -> None:
+    done = walk("--class", "star,circle", "--seeds", 5, "--frames", 3, "--out", "o", "--json")
+    rows = sorted(map(json.loads, done.out.splitlines()), key=lambda row: row["path"])
+    names = [Path(row["path"]).name for row in rows[:3]]
+    assert names == [f"0003-0000_seed000005_frame000{i}.png" for i in range(3)]
+    assert [(row["class"], row.get("mixture")) for row in rows[:3]] == [
+        (3, None), (0, "0+3"), (0, None),
+    ]  # fmt: skip
+    frames = [open_picture(Path(row["path"]))[0] for row in rows[:3]]
+    for frame, one in zip(frames, ("star", "star+circle", "circle"), strict=True):
+        assert np.array_equal(frame, made(draw("--class", one, "--seeds", 5))[0])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--class", "star,circle", "--seeds", "1,2"), "through seeds or through classes"),
+        (("--class", "star,star+circle"), "from one class to another"),
+        (("--class", "random"), "expected the class of all frames"),
+        (("--class", "star", "--seeds", "1"), "expected two seeds"),
+    ],
+)
+def test_what_is_no_way(walk: Run, arguments: tuple[str, ...], said: str) -> None:
+    done = walk(*arguments)
+    assert (done.code, done.out) == (2, "")
+    assert said in done.err
