@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from adm_cli.config import Prediction, Variance
+from adm_cli.diffusion.edit_steps import stretches
 from adm_cli.diffusion.guidance import Guidance
 from adm_cli.diffusion.process import DenoisedFn, q_sample
 from adm_cli.diffusion.samplers import ddim_reverse
@@ -21,32 +22,6 @@ from adm_cli.diffusion.schedule import NoiseSchedule, timestep_everywhere
 from adm_cli.diffusion.steps import ModelFn, NoiseFn, SampleStep
 
 Sampling = Callable[[NoiseSchedule, Tensor], Iterator[SampleStep]]  # a sampler, all else bound
-
-
-def steps_left(steps: int, strength: float) -> int:
-    """How many of ``steps`` an edit of ``strength`` in [0, 1] takes; none at 0 alone."""
-    return max(int(strength > 0), int(strength * steps + 0.5))
-
-
-def stretches(steps: int, resample: int, jump: int) -> list[tuple[int, int]]:
-    """The pieces of a trajectory of ``steps``, each (steps left at its begin, at its end).
-
-    At every multiple of ``jump`` RePaint goes back up by ``jump`` steps, ``resample`` - 1 times
-    (arXiv 2201.09865, section 4.2 and appendix B); not up to where it began. So each piece but the
-    first begins ``jump`` steps above the end of the one before it.
-    """
-    found, high = [], steps
-    for low in range((steps - 1) // jump * jump - jump, -1, -jump):
-        for _ in range(resample - 1):
-            found.append((high, low))
-            high = low + jump
-    return [*found, (high, 0)]
-
-
-def count_steps(steps: int, *, invert: bool, resample: int, jump: int) -> int:
-    """Of an edit that takes ``steps`` of its sampler, at least one."""
-    down = sum(high - low for high, low in stretches(steps, resample, jump))
-    return max(1, down + (max(0, steps - 1) if invert else 0))
 
 
 def noised(schedule: NoiseSchedule, x_0: Tensor, noise: Tensor, left: int) -> Tensor:

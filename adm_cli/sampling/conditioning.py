@@ -20,7 +20,8 @@ from adm_cli.diffusion.projection import back_project
 from adm_cli.diffusion.schedule import NoiseSchedule
 from adm_cli.diffusion.steps import ModelFn
 from adm_cli.models.unet import UNet
-from adm_cli.sampling.editing import EditedBatch, Editing
+from adm_cli.sampling.edited_batch import EditedBatch
+from adm_cli.sampling.editing import Editing
 from adm_cli.sampling.guiding import Network, labelled
 from adm_cli.sampling.labels import Parts, model_labels
 

@@ -8,14 +8,16 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import Any, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 from adm_cli.classes.mixtures import heaviest, mixture_name, read_mixture
-from adm_cli.diffusion.noise import Toward
 from adm_cli.errors import ConfigError, UsageError
 from adm_cli.files.budget import whole_text
 from adm_cli.files.names import check_name
 from adm_cli.sampling.image_names import chosen_class, class_label, image_name, split_name
+
+if TYPE_CHECKING:
+    from adm_cli.diffusion.noise import Toward
 
 MAX_IMAGES = 10**7
 MAX_SEED = 2**64 - 1
@@ -63,6 +65,8 @@ class Image(NamedTuple):
         """Where its noise is on its way to."""
         if self.to_seed is None or self.fraction is None:
             return None
+        from adm_cli.diffusion.noise import Toward  # with torch, which names need not
+
         return Toward(self.to_seed, self.fraction)
 
     def origin(self) -> dict[str, Any]:

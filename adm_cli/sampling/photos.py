@@ -11,7 +11,8 @@ import torch
 
 from adm_cli.pictures.decode import fit_picture
 from adm_cli.pictures.images import Pixels, to_model_range
-from adm_cli.sampling.editing import EditedBatch, Editing
+from adm_cli.sampling.edited_batch import EditedBatch
+from adm_cli.sampling.editing import Editing
 from adm_cli.sampling.images import Image
 from adm_cli.sampling.inputs import InputPicture, InputPictures, Size
 

@@ -46,7 +46,7 @@ from adm_cli.sampling.conditioning import (
     own_noise,
 )
 from adm_cli.sampling.defaults import choose_sampler, choose_schedule, remarks, resolve
-from adm_cli.sampling.editing import EditedBatch
+from adm_cli.sampling.edited_batch import EditedBatch
 from adm_cli.sampling.guiding import (
     GuidanceKind,
     guidance_kind,

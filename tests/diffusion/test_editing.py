@@ -11,17 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from adm_cli.diffusion.editing import (
-    count_steps,
-    guiding,
-    inverted,
-    keeping,
-    noised,
-    renoised,
-    resampled,
-    steps_left,
-    stretches,
-)
+from adm_cli.diffusion.edit_steps import count_steps, steps_left, stretches
+from adm_cli.diffusion.editing import guiding, inverted, keeping, noised, renoised, resampled
 from adm_cli.diffusion.samplers import SAMPLERS
 from adm_cli.diffusion.schedule import NoiseSchedule
 from adm_cli.diffusion.steps import SampleStep

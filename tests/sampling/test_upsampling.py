@@ -22,6 +22,7 @@ from adm_cli.diffusion.schedule import NoiseSchedule
 from adm_cli.diffusion.steps import SampleStep
 from adm_cli.errors import ConfigError, DeviceError, UsageError
 from adm_cli.pictures.images import to_uint8
+from adm_cli.sampling import conditioning
 from adm_cli.sampling.pipeline import Pipeline, generate, load_pipeline
 from adm_cli.sampling.pipeline import enlarge as upsample
 from tests.conftest import TOY_DIFFUSION, TOY_UPSAMPLER, Toys, save_toy
@@ -137,7 +138,7 @@ def golden_run(
     path = tmp_path / "sr.safetensors"
     save_model(path, state, ModelInfo(config, diffusion, {i: f"class {i}" for i in range(10)}))
     draws = [golden["x_init"], *golden["noise"]]
-    monkeypatch.setattr(pipeline_module, "noise_source", lambda *_: iter(draws).__next__)
+    monkeypatch.setattr(conditioning, "noise_source", lambda *_: iter(draws).__next__)
     monkeypatch.setattr(pipeline_module, "to_model_range", lambda _: golden["low_res"])
     return golden, load_pipeline(find_upsampler(path), device="cpu", dtype=request.param)
 
