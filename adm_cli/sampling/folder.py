@@ -44,6 +44,7 @@ BASE, HIDDEN_BASE = "base", ".base"
 # also for the small picture.
 BATCH_SIZES = ("batch_size", "base_batch_size")
 _LOCK_SECONDS = 60.0  # for the others to write their few lines
+_LOCK = re.compile(r"\.(run|manifest(-\d+-of-\d+)?)\.lock", re.ASCII)
 _T = TypeVar("_T")
 
 
@@ -308,9 +309,8 @@ class RunFolder:
     def discard_if_empty(self) -> None:
         """Takes back a folder in which a run left no image."""
         if not self.records():
-            books = [*self.manifests(), self.path / "run"]
-            locks = [path.with_name(f".{path.stem}.lock") for path in books]
-            for path in (*books[:-1], *locks, self.file, self.copy):
+            locks = [path for path in self.path.glob(".*.lock") if _LOCK.fullmatch(path.name)]
+            for path in (*self.manifests(), *locks, self.file, self.copy):
                 with suppress(OSError):
                     remove(path)
         with suppress(OSError):

@@ -390,7 +390,10 @@ def test_a_file_made_again_counts_whichever_manifest_says_so(tmp_path: Path) -> 
     run = RunFolder(tmp_path)
     run.begin(RUN)
     old, new = record(ITEMS[0], 3), record(ITEMS[0], 5, again=1)
-    for files in (("manifest-1-of-2.jsonl", "manifest.jsonl"), ("z.jsonl", "a.jsonl")):
+    for files in (
+        ("manifest-1-of-2.jsonl", "manifest.jsonl"),
+        ("manifest-2-of-9.jsonl", "manifest-1-of-9.jsonl"),
+    ):
         for name, line in zip(files, (new, old), strict=True):
             rewrite_manifest(tmp_path / f"manifest{name.removeprefix('manifest')}", [line])
         assert dict(RunFolder(tmp_path).records()) == {ITEMS[0].file: new}
