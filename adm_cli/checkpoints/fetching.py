@@ -57,7 +57,7 @@ from adm_cli.errors import (
     did_you_mean,
 )
 from adm_cli.events import AnyPath, Note, OnEvent, Transfer, ignore
-from adm_cli.files.disk import adm_home, free_disk, inception_path, move_into_place
+from adm_cli.files.disk import adm_home, file_stamp, free_disk, inception_path, move_into_place
 
 # A `.pt` holds its float32 parameters and, for each tensor, 160 bytes (torch before 1.6) to 243
 # (torch 2.13) of names and padding; the two published files whose size is known have 224.
@@ -298,15 +298,15 @@ def _fetch(item: Item, how: How, watch: Watch) -> Fetched:
         digests = check_file(source, want)
     else:
         digests = _whole_original(item, want, how, watch) or _download(item, want, how, watch)
-    size, before = source.stat().st_size, _stamp(item.place)
+    size, before = source.stat().st_size, (_stamp(source), _stamp(item.place))
     origin = str(source.resolve()) if how.local else clean(want.url)
     pin = Pin(digests["sha256"], size, origin, date.today().isoformat())
     try:
         verified = _verified(source, want, digests)
         _install(item, source, pin)
     except CheckpointError as error:
-        if not source.is_file() or _stamp(item.place) != before:
-            raise TakenError(f"{source} was taken away") from None
+        if not source.is_file() or (_stamp(source), _stamp(item.place)) != before:
+            raise TakenError(f"{source} was taken away or replaced") from None
         if how.local:
             raise
         refused = refused_path(source)
@@ -317,13 +317,12 @@ def _fetch(item: Item, how: How, watch: Watch) -> Fetched:
     return Fetched(item.name, item.place, False, size, digests["sha256"], verified)
 
 
-def _stamp(path: Path) -> tuple[int, int] | None:
-    """What changes when a file is replaced."""
+def _stamp(path: Path) -> tuple[int, ...] | None:
+    """What changes when a file is replaced or written to; None where there is none."""
     try:
-        status = path.stat()
+        return file_stamp(path)
     except OSError:
         return None
-    return status.st_ino, status.st_mtime_ns
 
 
 def _whole_original(item: Item, want: Wanted, how: How, watch: Watch) -> dict[str, str] | None:
