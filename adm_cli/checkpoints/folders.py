@@ -25,6 +25,7 @@ from adm_cli.checkpoints.loading import kind_of_tensors
 from adm_cli.checkpoints.originals import read_weights
 from adm_cli.config import ClassifierConfig, UNetConfig
 from adm_cli.errors import CheckpointError, ConfigError, UsageError
+from adm_cli.files.budget import whole_text
 from adm_cli.files.disk import file_stamp
 from adm_cli.flags.model import read_flags
 
@@ -115,5 +116,5 @@ def _class_names(
     """By id, where they are all named; an example in a file may name a few."""
     if labels is None or config.num_classes is None:
         return None
-    names = {int(i): str(name) for i, name in labels.items()}
+    names = {whole_text(i): str(name) for i, name in labels.items()}
     return names if sorted(names) == list(range(config.num_classes)) else None

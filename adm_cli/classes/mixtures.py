@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from adm_cli.classes.imagenet import select_classes
 from adm_cli.errors import ConfigError, UsageError
+from adm_cli.files.budget import whole_text
 
 Mixture = tuple[tuple[int, float], ...]  # ids, rising, each with its share; they sum to 1
 
@@ -20,7 +21,7 @@ def read_mixture(text: object) -> Mixture:
     if not isinstance(text, str) or len(text) > _MOST_TEXT:
         raise ConfigError(f"a mixture of classes is text such as 207*0.7+281*0.3, got {text!r:.40}")
     terms = [_TERM.fullmatch(term) for term in text.split("+")]
-    found = {int(term[1]): float(term[2] or 1) for term in terms if term is not None}
+    found = {whole_text(term[1]): float(term[2] or 1) for term in terms if term is not None}
     if len(found) != len(terms):
         raise ConfigError(f"a mixture of classes is 207*0.7+281*0.3 or the like, got {text!r:.60}")
     mixture_text(found)  # raises for weights that cannot be

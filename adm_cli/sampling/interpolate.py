@@ -33,6 +33,7 @@ from adm_cli.sampling.settings import (
 from adm_cli.sampling.start import machine_line
 
 FRAMES = 16
+SEEDS = "0,1"
 _MOST_FRAMES = 9999
 
 
@@ -111,7 +112,7 @@ def _frames(
     if not 2 <= count <= _MOST_FRAMES:
         raise UsageError(f"--frames must be from 2 to {_MOST_FRAMES}, got {count}")
     wanted = wanted_classes(classes, sources)
-    text = seeds if seeds is not None else "0" if len(wanted) > 1 else "0,1"
+    text = seeds if seeds is not None else "0" if len(wanted) > 1 else SEEDS
     parts = [part for one in text.split(",") for part in parse_seeds(one)]
     places = list(itertools.chain(*parts))  # a way may lead back
     if len(wanted) > 1:

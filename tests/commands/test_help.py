@@ -20,6 +20,7 @@ from adm_cli.commands.panels import GROUPS, PANELS, USUAL
 from adm_cli.commands.schemas import JSON_VERSION, json_schema
 from adm_cli.evaluation.copies import COPY_RATIO
 from adm_cli.sampling.edit import JUMP, RESAMPLE, STRENGTH
+from adm_cli.sampling.interpolate import SEEDS
 from adm_cli.sampling.sweep import DEFAULT_SCALES
 from tests.conftest import Result
 
@@ -77,6 +78,7 @@ DEFAULTS: list[tuple[str, str, str, Any]] = [
     ("edit", "strength", "Default: {},", STRENGTH),
     ("edit", "resample", "Default: {}.", RESAMPLE),
     ("edit", "jump", "Default: {}.", JUMP),
+    ("interpolate", "seeds", "Default: {}, or 0", SEEDS),
     *(
         (command, name, "Default: {},", vars(adm_cli.checkpoints.sources)["DEFAULT_PASSES"])
         for command, name in (("sample", "upsample_project"), ("upsample", "project"))

@@ -25,10 +25,8 @@ def walk(adm: Run, toys: Toys) -> Run:
 
     def call(*arguments: object) -> Result:
         models = ("--model", toys.model, "--classifier", toys.classifier)
-        options = (*models, "--steps", 2, "--device", "cpu")
-        if "--class" not in arguments:
-            options = (*options, "--class", "star")
-        return adm("interpolate", *options, *arguments)
+        what = () if "--class" in arguments else ("--class", "star")
+        return adm("interpolate", *models, "--steps", 2, "--device", "cpu", *what, *arguments)
 
     return call
 
