@@ -154,14 +154,16 @@ def _extra(
     own = _command_options(group, command)
     if slip := _slip(group, command, arguments):
         return slip
-    start = f"{command} does not take {extra!r:.80} without an option"
+    paths = any(mark in extra for mark in "./\\")  # of which the shell may have made many
+    shown = extra.split(maxsplit=1)[0] if paths else extra
+    start = f"{command} does not take {shown!r:.80} without an option"
     if extra == "help":
         return f"{start}: write {command} --help"
     if extra.lower() in ("true", "false", "yes", "no", "on", "off"):
         return f"{start}: what is on or off has no value; leave it out"
     if several := _several(group, command, extra, arguments):
         return f"{start}; did you mean {several}?"
-    if "--class" not in own or any(mark in extra for mark in "./\\"):
+    if "--class" not in own or paths:
         return f"{start} ({command} --help)"
     given = params.get("class_") or params.get("classes") or ()
     words = [given] if isinstance(given, str) else [*given]

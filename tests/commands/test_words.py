@@ -103,6 +103,7 @@ def test_the_tables_name_what_there_is() -> None:
         ("sample --version", "no option --version in adm sample: write adm --version"),
         ("-V", "no option -V in adm: here it is --version"),
         ("sample --grid true", "what is on or off has no value"),
+        ("repro o/a.png o/b.png o/c.png", "adm repro does not take 'o/b.png' without an option"),
         ("info a b c", "adm info does not take 'c' without an option"),
         ("sample --num many", "--num 'many': expected a whole number, such as 8"),
         ("sample --scale 4,5", "--scale '4,5': expected a number, such as 2.5"),
