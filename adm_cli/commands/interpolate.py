@@ -6,23 +6,12 @@ from typing import Annotated, Optional
 
 import typer
 
-from adm_cli.commands import completing, ending, options
+from adm_cli.commands import drawing_options, ending, options
 from adm_cli.commands import show as showing
-from adm_cli.config import DEFAULT_MODEL
 
 
 def interpolate(
-    model: Annotated[
-        Optional[str],
-        typer.Option(
-            "--model",
-            "-m",
-            envvar="ADM_MODEL",
-            autocompletion=options.complete_model,
-            help="Preset, checkpoint name or weights file (adm models lists presets). "
-            f"Default: {DEFAULT_MODEL}.",
-        ),
-    ] = None,
+    model: drawing_options.ModelOrDefault = None,
     classifier: options.Classifier = None,
     class_: Annotated[
         Optional[list[str]],
@@ -44,21 +33,11 @@ def interpolate(
     frames: Annotated[
         int, typer.Option("--frames", "-n", help="Images, evenly on the whole way, ends included.")
     ] = 16,
-    scale: Annotated[
-        Optional[float],
-        typer.Option("--scale", "-s", help="Guidance scale; 0 is off. Default: the preset's."),
-    ] = None,
+    scale: drawing_options.Scale = None,
     cfg: options.Cfg = None,
     guide_interval: options.GuideInterval = None,
     cfg_interval: options.CfgInterval = None,
-    sampler: Annotated[
-        Optional[str],
-        typer.Option(
-            "--sampler",
-            autocompletion=options.complete_sampler,
-            help=f"{options.SAMPLERS}. Default: the preset's.",
-        ),
-    ] = None,
+    sampler: drawing_options.Sampler = None,
     steps: Annotated[
         Optional[str],
         typer.Option("--steps", help="Respacing, as in adm sample. Default: the preset's."),
@@ -70,20 +49,9 @@ def interpolate(
     dtype: options.Dtype = "auto",
     plain: options.Plain = False,
     clip: options.Clip = True,
-    upsampler: Annotated[
-        Optional[str],
-        typer.Option(
-            "--upsampler",
-            autocompletion=completing.complete_upsampler,
-            help="Enlarges what is drawn, as in adm sample. Default: the preset's, if any.",
-        ),
-    ] = None,
-    no_upsample: Annotated[
-        bool, typer.Option("--no-upsample", help="Keep the small pictures, without an upsampler.")
-    ] = False,
-    keep_base: Annotated[
-        bool, typer.Option("--keep-base", help="Also keep the small pictures, in the folder base.")
-    ] = False,
+    upsampler: drawing_options.Upsampler = None,
+    no_upsample: drawing_options.NoUpsample = False,
+    keep_base: drawing_options.KeepBase = False,
     out: options.RunOut = None,
     format: options.Format = "png",
     grid: options.Grid = None,

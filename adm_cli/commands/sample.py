@@ -7,24 +7,14 @@ from typing import Annotated, Optional
 
 import typer
 
-from adm_cli.commands import completing, ending, options
+from adm_cli.commands import completing, drawing_options, ending, options
 from adm_cli.commands import show as showing
-from adm_cli.config import DEFAULT_MODEL, DEFAULT_NUM
+from adm_cli.config import DEFAULT_NUM
 
 
 def sample(
     context: typer.Context,
-    model: Annotated[
-        Optional[str],
-        typer.Option(
-            "--model",
-            "-m",
-            envvar="ADM_MODEL",
-            autocompletion=options.complete_model,
-            help="Preset, checkpoint name or weights file (adm models lists presets). "
-            f"Default: {DEFAULT_MODEL}.",
-        ),
-    ] = None,
+    model: drawing_options.ModelOrDefault = None,
     classifier: options.Classifier = None,
     class_: Annotated[
         Optional[list[str]],
@@ -75,14 +65,7 @@ def sample(
             "and cfg; - reads stdin.",
         ),
     ] = None,
-    sampler: Annotated[
-        Optional[str],
-        typer.Option(
-            "--sampler",
-            autocompletion=options.complete_sampler,
-            help=f"{options.SAMPLERS}. Default: the preset's.",
-        ),
-    ] = None,
+    sampler: drawing_options.Sampler = None,
     steps: Annotated[
         Optional[str],
         typer.Option(
@@ -140,12 +123,8 @@ def sample(
             "(twice, without weights). Default: the preset's, if any.",
         ),
     ] = None,
-    no_upsample: Annotated[
-        bool, typer.Option("--no-upsample", help="Keep the small pictures, without an upsampler.")
-    ] = False,
-    keep_base: Annotated[
-        bool, typer.Option("--keep-base", help="Also keep the small pictures, in the folder base.")
-    ] = False,
+    no_upsample: drawing_options.NoUpsample = False,
+    keep_base: drawing_options.KeepBase = False,
     upsample_sampler: Annotated[
         Optional[str],
         typer.Option("--upsample-sampler", help=f"The upsampler's: {options.SAMPLERS}."),
