@@ -5,9 +5,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
-from adm_cli.config import ClassifierConfig, DiffusionConfig, ScheduleName, UNetConfig
+from adm_cli.config import (
+    ClassifierConfig,
+    DiffusionConfig,
+    EncoderConfig,
+    ScheduleName,
+    UNetConfig,
+)
+from adm_cli.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,6 +168,24 @@ def starter_classifier(size: tuple[int, int], channels: int | None = None) -> Cl
         attention_factors=row.attention_factors,
         num_head_channels=32,
         resblock_updown=True,
+    )
+
+
+def encoder_classifier(config: UNetConfig) -> ClassifierConfig:
+    """A noisy classifier whose encoder is that of a diffusion model, which it can begin with.
+
+    Raises ConfigError for upsamplers, which see two pictures, and where there is no attention in
+    the middle.
+    """
+    if config.low_res_size is not None:
+        raise ConfigError("a classifier can't begin with an upsampler, which sees two pictures")
+    if not config.middle_attention:
+        raise ConfigError("a classifier can't begin with a model without middle_attention")
+    shared = {field.name: getattr(config, field.name) for field in fields(EncoderConfig)}
+    return ClassifierConfig(
+        **shared,
+        num_classes=config.num_classes or 1,  # without classes the pictures decide
+        pool="adaptive" if config.num_head_channels is None else "attention",
     )
 
 

@@ -79,7 +79,12 @@ _OPTIONS: dict[str, Any] = {
     "command": _option(
         "--command", panel=_MODEL, help="Which, where --flags holds several commands."
     ),
-    "init": _option("--init", panel=_MODEL, help="Fine-tune these weights: architecture and all."),
+    "init": _option(
+        "--init",
+        panel=_MODEL,
+        help="Fine-tune these weights: architecture and all. A classifier also takes a diffusion "
+        "model's encoder.",
+    ),
     "match": _option("--match", panel=_MODEL, help="Size, noise and classes of this model."),
     "set": _option("--set", panel=_MODEL, help="NAME=VALUE of any setting --dry-run shows."),
     "gradient_checkpointing": _option(

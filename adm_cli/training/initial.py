@@ -14,8 +14,9 @@ from adm_cli.checkpoints.format import ModelFile, check_finite
 from adm_cli.checkpoints.loading import describe_mismatch, expected_shapes, find_weights
 from adm_cli.checkpoints.presets import PRESETS
 from adm_cli.checkpoints.tensors import stream_tensors
-from adm_cli.config import Recommended, UNetConfig
+from adm_cli.config import ClassifierConfig, Recommended, UNetConfig
 from adm_cli.errors import CheckpointError
+from adm_cli.models.classifier import NoisyClassifier
 from adm_cli.training.setup import ModelConfig, Settings, same_classes
 
 # How models trained here are sampled unless something else is asked for: measured on the embedded
@@ -39,10 +40,13 @@ def initial_weights(
     for name, value in stream_tensors(file):
         check_finite(file.path, name, value)
         tensors[name] = value.float()
+    anew: list[str] = []
+    if isinstance(settings.config, ClassifierConfig) and isinstance(file.info.config, UNetConfig):
+        tensors = _encoder(settings, file.info.config, file.info.classes, tensors)
+        anew.append("the encoder of a diffusion model; the pool begins anew")
     expected = expected_shapes(settings.config)
     theirs = file.info.classes
     same = same_classes(theirs, classes)
-    anew: list[str] = []
     for name in _class_tensors(settings.config, tensors):
         value = tensors[name]
         fits = tuple(value.shape) == expected.get(name)
@@ -66,6 +70,31 @@ def initial_weights(
     if found != expected:
         raise CheckpointError(f"--init {file.path}: {describe_mismatch(expected, found)}")
     return tensors, anew
+
+
+def _encoder(
+    settings: Settings,
+    config: UNetConfig,
+    classes: Mapping[int, str],
+    tensors: Mapping[str, Tensor],
+) -> dict[str, Tensor]:
+    """The encoder of a diffusion model, as it sees a picture of no class, and a new pool.
+
+    A denoiser's inner features tell classes apart at all noise levels (arXiv 2112.03126 uses them
+    for segmentation). What its label embedding adds for "no class", or the mean of the classes
+    where there is no such row, becomes a part of the time embedding's bias.
+    """
+    assert isinstance(settings.config, ClassifierConfig)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.training.seed)
+        fresh = NoisyClassifier(settings.config).state_dict()
+    taken = {n: v if n.startswith("out.") else tensors[n] for n, v in fresh.items()}
+    labels = tensors.get("label_emb.weight")  # [K, E]
+    if labels is not None:
+        rows = labels[-1:] if config.null_class else labels[list(classes)] if classes else labels
+        bias = "time_embed.2.bias"
+        taken[bias] = taken[bias] + rows.mean(dim=0)
+    return taken
 
 
 def _told_of_noise(config: ModelConfig, tensors: dict[str, Tensor]) -> list[str]:

@@ -17,6 +17,7 @@ from typing import Any
 
 from adm_cli.checkpoints.architectures import (
     ABLATIONS,
+    encoder_classifier,
     starter_classifier,
     starter_diffusion,
     starter_unet,
@@ -188,10 +189,7 @@ def _resolve_model(
         reading = read_training_flags(kind, options)
         config, diffusion = reading.config, reading.diffusion
     elif "init" in options:
-        file = find_weights(options["init"])
-        if file.info.kind != kind:
-            raise UsageError(f"--init {file.path} holds a {file.info.kind} model, not a {kind}")
-        config, diffusion = file.info.config, file.info.diffusion
+        config, diffusion = _begun_with(kind, find_weights(options["init"]))
     else:
         size = parse_size(str(options.get("size", SIZE)))
         if match is not None and "size" not in options:
@@ -215,6 +213,15 @@ def _resolve_model(
             low = options.get("low_size")
             changes["low_res_size"] = parse_size(str(low)) if low else (height // 2, width // 2)
     return _changed(config, changes), diffusion
+
+
+def _begun_with(kind: Kind, file: ModelFile) -> tuple[ModelConfig, DiffusionConfig]:
+    config = file.info.config
+    if kind == "classifier" and isinstance(config, UNetConfig):
+        config = encoder_classifier(config)
+    elif file.info.kind != kind:
+        raise UsageError(f"--init {file.path} holds a {file.info.kind} model, not a {kind}")
+    return config, file.info.diffusion
 
 
 def _changed(config: ModelConfig, changes: Mapping[str, Any]) -> ModelConfig:

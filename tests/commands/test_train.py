@@ -243,9 +243,12 @@ def test_fine_tuning(adm: Adm, shapes: Path, toys: Toys, tmp_path: Path) -> None
     assert others.code == 0, others.err
     assert "begins anew" in others.err
     assert read_model_file(Path("others/model.safetensors")).info.classes[0] == "cat"
-    wrong = adm("train-classifier", shapes, "--init", first, "--steps", 1)
+    wrong = adm("train-diffusion", shapes, "--init", toys.classifier, "--steps", 1)
     assert wrong.code == 2
-    assert "holds a diffusion model" in wrong.err
+    assert "holds a classifier model" in wrong.err
+    begun = adm("train-classifier", shapes, "--init", first, "--steps", 1, "--out", "begun")
+    assert begun.code == 0, begun.err
+    assert "the encoder of a diffusion model" in begun.err
 
 
 def test_float16_weights_for_sharing(adm: Adm, shapes: Path) -> None:

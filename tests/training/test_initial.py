@@ -1,0 +1,74 @@
+"""What a training begins with: a classifier with the encoder of a diffusion model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from adm_cli.checkpoints.architectures import encoder_classifier
+from adm_cli.checkpoints.format import ModelFile, ModelInfo, read_model_file, save_model
+from adm_cli.config import DiffusionConfig, UNetConfig
+from adm_cli.errors import ConfigError
+from adm_cli.models.classifier import NoisyClassifier
+from adm_cli.models.unet import UNet
+from adm_cli.training.initial import initial_weights
+from adm_cli.training.setup import open_data, settle
+from tests.conftest import TOY_UNET, TOY_UPSAMPLER
+
+
+def _saved(folder: Path, config: UNetConfig, classes: dict[int, str]) -> tuple[UNet, ModelFile]:
+    torch.manual_seed(1)
+    model = UNet(config).eval()
+    for parameter in model.parameters():  # zeros would hide what is not carried over
+        torch.nn.init.normal_(parameter, std=0.2)
+    path = folder / "base.safetensors"
+    info = ModelInfo(config=config, diffusion=DiffusionConfig(), classes=classes)
+    save_model(path, model.state_dict(), info)
+    return model, read_model_file(path)
+
+
+@pytest.mark.parametrize("labels", ["null class", "two classes", "none"])
+def test_a_classifier_sees_what_the_encoder_of_its_base_saw(
+    labels: str, pictures: Path, tmp_path: Path
+) -> None:
+    """Its features are the denoiser's in the middle, for no class or the mean of the classes."""
+    config = replace(
+        TOY_UNET, num_classes=None if labels == "none" else 2, null_class=labels == "null class"
+    )
+    classes = {} if labels == "none" else {0: "circle", 1: "square"}
+    unet, file = _saved(tmp_path, config, classes)
+    options = {"data": [str(pictures)], "init": str(file.path), "steps": 4}
+    settings = settle("classifier", options, open_data("classifier", options))
+    weights, told = initial_weights(settings, {0: "circle", 1: "square"}, file)
+    assert any("the pool begins anew" in text for text in told)
+    assert weights is not None
+    classifier = NoisyClassifier(settings.config).eval()  # type: ignore[arg-type]
+    classifier.load_state_dict(weights)
+
+    seen: list[Tensor] = []
+    unet.middle_block.register_forward_hook(lambda *call: seen.append(call[2]))
+    if unet.label_emb is not None and labels == "two classes":
+        rows = unet.label_emb.weight.data
+        rows[:] = rows.mean(dim=0)
+    x, t = torch.randn(2, 3, *config.image_size), torch.tensor([3, 70])
+    y = None if labels == "none" else torch.full((2,), 2 if labels == "null class" else 0)
+    with torch.no_grad():
+        unet(x, t, y)
+        torch.testing.assert_close(classifier._encode(x, t), seen[0])
+        assert classifier(x, t).shape == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("config", "why"),
+    [
+        (replace(TOY_UNET, middle_attention=False), "middle_attention"),
+        (TOY_UPSAMPLER, "two pictures"),
+    ],
+)
+def test_what_a_classifier_cannot_begin_with(config: UNetConfig, why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        encoder_classifier(config)
