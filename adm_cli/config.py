@@ -6,7 +6,7 @@ A model's settings travel as JSON inside its weights file: `files.strict` writes
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from adm_cli.classes.mixtures import Mixture, read_mixture
@@ -59,6 +59,8 @@ class EncoderConfig:
     use_fp16: bool = False  # the published recipe computes the torso in float16 (on a GPU)
     gradient_checkpointing: bool = False  # recompute blocks in the backward pass
     patch: int = 1  # side of the pixel blocks folded into channels before the first convolution
+    # the embedding as further channels, neither AdaGN nor addition
+    concat_embedding: bool = field(default=False, metadata={"omit_default": True})
 
     def __post_init__(self) -> None:
         height, width = self.image_size
@@ -74,6 +76,10 @@ class EncoderConfig:
             raise ConfigError(f"channel_mult must be above 0 and finite, got {self.channel_mult}")
         depth = self.num_res_blocks * len(self.channel_mult)
         _in_range("num_res_blocks over all levels", depth, 1, _MAX_DEPTH)
+        if self.concat_embedding and self.scale_shift_norm:
+            raise ConfigError(
+                "concat_embedding takes the place of AdaGN: scale_shift_norm must be false"
+            )
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout must be in [0, 1), got {self.dropout}")
         if height % self.stride or width % self.stride:

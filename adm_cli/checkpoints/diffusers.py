@@ -56,6 +56,7 @@ def misfits(config: UNetConfig, diffusion: DiffusionConfig) -> list[str]:
         (config.patch != 1, f"it folds patches of {config.patch}x{config.patch} pixels"),
         (config.attention_window is not None, "its attention has windows"),
         (config.rescale_residual, "its residual sums are scaled"),
+        (config.concat_embedding, "it concatenates the embedding"),
         (
             not (config.resblock_updown or config.conv_resample),
             "it resamples without convolutions",

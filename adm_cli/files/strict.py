@@ -15,8 +15,16 @@ C = TypeVar("C")
 
 
 def config_to_json(config: Any) -> str:
-    """Of a dataclass of numbers, texts, None and tuples of them."""
-    return json.dumps(dataclasses.asdict(config), sort_keys=True)
+    """Of a dataclass of numbers, texts, None and tuples of them.
+
+    Fields whose metadata says ``omit_default`` are left out where they are as by default: what was
+    written before there were such fields stays the same text.
+    """
+    values = dataclasses.asdict(config)
+    for field in dataclasses.fields(config):
+        if field.metadata.get("omit_default") and values[field.name] == field.default:
+            del values[field.name]
+    return json.dumps(values, sort_keys=True)
 
 
 def config_from_json(cls: type[C], text: str) -> C:

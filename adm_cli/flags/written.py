@@ -109,6 +109,7 @@ def lacks(config: UNetConfig | ClassifierConfig, diffusion: DiffusionConfig) -> 
         (config.patch != 1, f"patches of {config.patch}x{config.patch} pixels"),
         (config.attention_window is not None, "attention in windows"),
         (config.rescale_residual, "scaled residual sums"),
+        (config.concat_embedding, "the embedding concatenated"),
         (config.in_channels != 3, f"pictures of {config.in_channels} channels"),
         (
             not (config.resblock_updown or config.conv_resample),

@@ -248,6 +248,8 @@ class FastResBlock(ResBlock):
         if self.scale_shift_norm:
             scale, shift = e.chunk(2, dim=1)
             h = torch.addcmul(shift, norm(h), 1 + scale)
+        elif self.concat_embedding:
+            h = torch.cat([norm(h), e.expand_as(h)], dim=1)
         else:
             h = norm(h + e)
         return residual_sum(self.skip_connection(x), last(dropout(_silu(h))), self.rescale_residual)

@@ -100,10 +100,13 @@ class Downsample(nn.Module):
 
 
 class ResBlock(nn.Module):
-    """Residual block conditioned on the timestep (and class) embedding by AdaGN or addition.
+    """Residual block conditioned on the timestep (and class) embedding: AdaGN, addition or
+    concatenation.
 
-    AdaGN(h, y) = y_s GroupNorm(h) + y_b (arXiv 2105.05233, section 3.1). With ``resample`` both
-    branches are halved ("down") or doubled ("up") after the first norm and SiLU, as in BigGAN.
+    AdaGN(h, y) = y_s GroupNorm(h) + y_b (arXiv 2105.05233, section 3.1). Concatenated, the
+    projected embedding is as many more channels after the second norm, the same at every pixel:
+    within that norm, groups of such channels would keep little but their order. With ``resample``
+    both branches are halved ("down") or doubled ("up") after the first norm and SiLU, as in BigGAN.
     """
 
     def __init__(
@@ -111,6 +114,7 @@ class ResBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.scale_shift_norm = config.scale_shift_norm
+        self.concat_embedding = config.concat_embedding
         self.rescale_residual = config.rescale_residual
         self.gradient_checkpointing = config.gradient_checkpointing
         self.in_layers = nn.Sequential(
@@ -123,11 +127,12 @@ class ResBlock(nn.Module):
             self.resample = Upsample(channels, conv=False)
         embedded = 2 * out_channels if config.scale_shift_norm else out_channels
         self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(config.embedding_dim, embedded))
+        last = 2 * out_channels if config.concat_embedding else out_channels
         self.out_layers = nn.Sequential(
             GroupNorm32(out_channels),
             nn.SiLU(),
             nn.Dropout(config.dropout),
-            zeroed(Conv2d(out_channels, out_channels, 3, padding=1)),
+            zeroed(Conv2d(last, out_channels, 3, padding=1)),
         )
         self.skip_connection = (
             nn.Identity() if channels == out_channels else Conv2d(channels, out_channels, 1)
@@ -149,6 +154,8 @@ class ResBlock(nn.Module):
             scale, shift = e.chunk(2, dim=1)
             h = self.out_layers[0](h) * (1 + scale) + shift
             h = self.out_layers[1:](h)
+        elif self.concat_embedding:
+            h = self.out_layers[1:](torch.cat([self.out_layers[0](h), e.expand_as(h)], dim=1))
         else:
             h = self.out_layers(h + e)
         return residual_sum(self.skip_connection(x), h, self.rescale_residual)

@@ -94,12 +94,14 @@ def test_a_classifier(adm: Adm) -> None:
 
 
 FOLDED = replace(DEEP_UNET, patch=2, image_size=(16, 16), attention_window=2, num_classes=None)
+CONCAT = replace(TOY_UNET, scale_shift_norm=False, concat_embedding=True)
 SPATIAL = replace(DEEP_CLASSIFIER, pool="spatial_v2")
 ADAPTIVE = replace(DEEP_CLASSIFIER, pool="adaptive", resblock_updown=False)
 NOISED = replace(TOY_UPSAMPLER, low_res_noise=0.3)
 OTHERS: dict[str, tuple[UNetConfig | ClassifierConfig, list[str]]] = {
     "upsampler": (NOISED, ["x_t", "timesteps", "class_labels", "low_res", "low_res_noise"]),
     "folds, windows, no classes": (FOLDED, ["x_t", "timesteps"]),
+    "concatenated embedding": (CONCAT, ["x_t", "timesteps", "class_labels"]),
     "spatial pool": (SPATIAL, ["x_t", "timesteps"]),
     "adaptive pool": (ADAPTIVE, ["x_t", "timesteps"]),
 }

@@ -64,6 +64,7 @@ def test_any_other(config: UNetConfig | ClassifierConfig, diffusion: DiffusionCo
         ({"image_size": (8, 16)}, "not square"),
         ({"attention_window": 4}, "windows"),
         ({"rescale_residual": True}, "residual"),
+        ({"scale_shift_norm": False, "concat_embedding": True}, "embedding concatenated"),
         ({"middle_attention": False}, "a middle without attention"),
         ({"conv_resample": False, "resblock_updown": False}, "resampling without convolutions"),
         ({"out_channels": 3}, "variance"),

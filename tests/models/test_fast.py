@@ -101,6 +101,7 @@ VARIANTS = [
     FOLDED_UNET,
     replace(TOY_UNET, qkv_order="new", attention_window=2, attention_factors=(1, 2)),
     replace(TOY_UNET, scale_shift_norm=False, rescale_residual=True),
+    replace(TOY_UNET, scale_shift_norm=False, concat_embedding=True),
     replace(TOY_UNET, resblock_updown=False),
     TOY_CLASSIFIER,
 ]
