@@ -134,6 +134,25 @@ def evaluate(
     seed: Annotated[
         Optional[int], typer.Option("--seed", help="With --model: of the first image. Default: 0.")
     ] = None,
+    eta: options.Eta = None,
+    guide_interval: options.GuideInterval = None,
+    cfg_interval: options.CfgInterval = None,
+    entropy_scaling: options.EntropyScaling = False,
+    guide_by: options.GuideBy = "log-p",
+    divergence_weight: options.DivergenceWeight = 1.0,
+    guide_every: options.GuideEvery = 1,
+    guide_adam: options.GuideAdam = None,
+    classifier_on: options.ClassifierOn = "xt",
+    scale_schedule: options.ScaleSchedule = "constant",
+    negative_class: options.NegativeClass = None,
+    weak_model: options.WeakModel = None,
+    weak_scale: options.WeakScale = None,
+    sag_scale: options.SagScale = 1.0,
+    pag_scale: options.PagScale = 1.0,
+    spacing: options.Spacing = "uniform",
+    eps_scale: options.EpsScale = 1.0,
+    threshold: options.Threshold = None,
+    temperature: options.Temperature = None,
     batch_size: options.FeatureBatch = None,
     device: options.Device = "auto",
     out: Annotated[
@@ -154,18 +173,12 @@ def evaluate(
 
     adm evaluate samples --judge judge.safetensors --real held-out --copies-of photos
     """
+    asked = options.asked(locals())
     from adm_cli.reports.evaluation import evaluate as measure
 
     progress = Progress(quiet=quiet)
     with progress:
-        found = measure(
-            samples, ref=ref, metrics=metrics, features=features, judge=judge, real=real,
-            per_class=per_class, copies_of=copies_of, copies_in=copies_in, copy_ratio=copy_ratio,
-            inception=inception, half=half, resize=resize, value_range=value_range, model=model,
-            classifier=classifier, class_=class_, num=num, scale=scale, cfg=cfg, sampler=sampler,
-            steps=steps, seed=seed, batch_size=batch_size, device=device, out=out,
-            overwrite=overwrite, fetch=fetch, dry_run=dry_run, on_event=progress,
-        )  # fmt: skip
+        found = measure(**asked, on_event=progress)
     if dry_run:
         show_costs(found.facts, json=json)
         return

@@ -193,3 +193,11 @@ OTHER_COMMANDS: Mapping[str, str] = {
     "save": "export",
     "version": "--version",
 }
+
+# Of guidance, which an upsampler is drawn without.
+GUIDING = frozenset(
+    "scale cfg classifier guide-interval cfg-interval entropy-scaling guide-by divergence-weight "
+    "guide-every guide-adam classifier-on scale-schedule negative-class weak-model weak-scale "
+    "sag-scale pag-scale".split()
+)
+UNGUIDED = "an upsampler is not guided, as the paper guides the small model alone: leave it out"

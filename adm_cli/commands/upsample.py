@@ -66,6 +66,9 @@ def upsample(
     noise: Annotated[
         Optional[float], typer.Option("--noise", help=options.LOW_RES_NOISE_HELP)
     ] = None,
+    spacing: options.Spacing = "uniform",
+    eps_scale: options.EpsScale = 1.0,
+    threshold: options.Threshold = None,
     temperature: options.Temperature = None,
     batch_size: options.Batch = None,
     resize: Annotated[

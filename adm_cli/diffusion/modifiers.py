@@ -43,6 +43,8 @@ _BETAS = re.compile(r"(0(?:\.\d{1,9})?)/(0(?:\.\d{1,9})?)", re.ASCII)
 OF_GUIDANCE = ("guide_by", "divergence_weight", "guide_every", "guide_adam", "classifier_on")
 # ... and these where neither it nor the model itself guides.
 OF_EITHER_GUIDANCE = ("scale_schedule", "negative_class")
+# These are not about guidance at all: an upsampler takes them too.
+OF_TRAJECTORY = ("spacing", "eps_scale", "threshold", "temperature")
 
 
 @dataclass(frozen=True, kw_only=True)

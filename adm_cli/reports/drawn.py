@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from adm_cli.events import Count, Note, OnEvent
 from adm_cli.pictures.images import Pixels
 from adm_cli.reports.measure import Extractor, Measured, measure
 from adm_cli.reports.scores import features_needed
+from adm_cli.sampling.asked import with_negative_class
 from adm_cli.sampling.batch import class_and_seed, refuse_overflow
 from adm_cli.sampling.defaults import remarks
 from adm_cli.sampling.events import Step
@@ -23,6 +25,7 @@ from adm_cli.sampling.select import select_images
 from adm_cli.sampling.settings import (
     Machine,
     StageOptions,
+    check_modifiers,
     distinct_kinds,
     make_run,
     make_stage,
@@ -38,13 +41,18 @@ class Drawing:
 
     model: str | None
     guide: str | None
+    weak: str | Path | None
     classes: list[str] | None
     num: int | None
-    scale: float | None
-    cfg: float | None
-    sampler: str | None
-    steps: str | None
     seed: int | None
+    options: StageOptions
+    negative_class: str | int | None
+
+    @property
+    def asked(self) -> bool:
+        """Whether anything is said of it."""
+        words = (value for name, value in vars(self).items() if name != "options")
+        return self.options != StageOptions() or any(value is not None for value in words)
 
 
 @dataclass(frozen=True)
@@ -100,13 +108,15 @@ def _pixels(batch: FinishedBatch) -> Pixels:
 def open_drawn(drawing: Drawing, device: str) -> Drawn:
     """The models loaded and the images chosen; raises UsageError as ``adm sample`` does."""
     assert drawing.model is not None
-    sources = find_sources(drawing.model, drawing.guide, guided=drawing.scale != 0)
+    sources = find_sources(
+        drawing.model, drawing.guide, guided=drawing.options.scale != 0,
+        weak=drawing.weak, noisy=drawing.options.classifier_on != "x0",
+    )  # fmt: skip
     num = DEFAULT_NUM if drawing.num is None else drawing.num
     images = select_images(sources, drawing.classes, ".png", seed=drawing.seed, num=num)
-    options = StageOptions(
-        scale=drawing.scale, sampler=drawing.sampler, steps=drawing.steps, cfg=drawing.cfg
-    )
+    options = with_negative_class(drawing.options, drawing.negative_class, sources)
     config = sampling_config(sources, distinct_kinds(images), options)
+    check_modifiers(options, [config])
     machine = Machine(choose_device(device))
     stage = make_stage(sources, config, machine)
     run = make_run([stage], [sources], images, machine, "png")

@@ -25,6 +25,8 @@ from adm_cli.reports.measure import Extractor, Measured, check_count, load_extra
 from adm_cli.reports.pictures import read_size
 from adm_cli.reports.references import find_reference, metrics_by
 from adm_cli.reports.scores import choose_metrics, compute_scores, features_needed, notes
+from adm_cli.sampling.asked import asked_modifiers
+from adm_cli.sampling.settings import Interval, StageOptions, choose_weak, read_interval
 
 
 class Samples(Protocol):
@@ -110,6 +112,25 @@ def evaluate(
     sampler: str | None = None,
     steps: str | int | None = None,
     seed: int | None = None,
+    eta: float | None = None,
+    guide_interval: str | Interval | None = None,
+    cfg_interval: str | Interval | None = None,
+    entropy_scaling: bool = False,
+    guide_by: str = "log-p",
+    divergence_weight: float = 1.0,
+    guide_every: int = 1,
+    guide_adam: str | None = None,
+    classifier_on: str = "xt",
+    scale_schedule: str = "constant",
+    negative_class: str | int | None = None,
+    weak_model: AnyPath | None = None,
+    weak_scale: float | None = None,
+    sag_scale: float = 1.0,
+    pag_scale: float = 1.0,
+    spacing: str = "uniform",
+    eps_scale: float = 1.0,
+    threshold: float | None = None,
+    temperature: float | None = None,
     batch_size: int | None = None,
     device: str = "auto",
     out: AnyPath | None = None,
@@ -131,10 +152,18 @@ def evaluate(
     Raises UsageError for what does not belong together, AdmError for too few images or features
     that are not finite, and OutputError.
     """
+    changes = asked_modifiers(locals())
     table, against = _path(out), _path(ref)
     checks = Checks(judge, _path(real), per_class, _path(copies_of), copies_in, copy_ratio)
-    spacing, classes = None if steps is None else str(steps), as_words(class_)
-    drawing = Drawing(model, classifier, classes, num, scale, cfg, sampler, spacing, seed)
+    stage = StageOptions(
+        sampler=sampler, steps=None if steps is None else str(steps), scale=scale, eta=eta, cfg=cfg,
+        guide_interval=read_interval(guide_interval), entropy_scaling=entropy_scaling,
+        cfg_interval=read_interval(cfg_interval, "--cfg-interval"), **changes,
+    )  # fmt: skip
+    drawing = Drawing(
+        model, classifier, choose_weak(weak_model, [weak_scale]), as_words(class_), num, seed,
+        stage, negative_class,
+    )  # fmt: skip
     _check_samples(samples, drawing, asked=checks.asked)
     checks.validate()
     _check_measures(against, checks, metrics=metrics, half=half, features=features or inception)
@@ -187,10 +216,10 @@ def _path(given: AnyPath | None) -> Path | None:
 def _check_samples(samples: object, drawing: Drawing, *, asked: bool) -> None:
     if (samples is None) == (drawing.model is None):
         raise UsageError("give either SAMPLES, or --model to draw them")
-    if drawing.model is None and any(value is not None for value in vars(drawing).values()):
+    if drawing.model is None and drawing.asked:
         raise UsageError(
-            "--class, --num, --scale, --cfg, --sampler, --steps, --seed and --classifier are for "
-            "drawing: they need --model in place of SAMPLES"
+            "--class, --num, --scale, --sampler, --steps, --seed, --classifier and all else about "
+            "guidance and sampler are for drawing: they need --model in place of SAMPLES"
         )
     if drawing.model is not None and asked:
         raise UsageError(

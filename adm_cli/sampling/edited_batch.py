@@ -42,8 +42,7 @@ class EditedBatch(NamedTuple):
 
         ``x_T`` is noise, ``backwards`` the model that inverts.
         """
-        how = self.how
-        left = steps_left(len(schedule), 1.0 if how.strength is None else how.strength)
+        how, left = self.how, self._left(schedule)
         if left == 0:
             yield SampleStep(0, self._exact(), self._exact())
             return
@@ -62,6 +61,15 @@ class EditedBatch(NamedTuple):
         yield from resampled(
             sampling, schedule, x, left, noise=noise, resample=how.resample, jump=how.jump
         )
+
+    def walked(self, schedule: NoiseSchedule) -> NoiseSchedule:
+        """The part of ``schedule`` that is taken; all of it where that is nothing."""
+        left = self._left(schedule)
+        return schedule.keep(range(left)) if 0 < left < len(schedule) else schedule
+
+    def _left(self, schedule: NoiseSchedule) -> int:
+        strength = self.how.strength
+        return steps_left(len(schedule), 1.0 if strength is None else strength)
 
     def with_kept(self, x: Tensor) -> Tensor:
         """A finished x, with what is kept as it was."""

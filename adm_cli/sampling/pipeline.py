@@ -30,6 +30,7 @@ from adm_cli.devices import (
 )
 from adm_cli.diffusion.editing import guiding, keeping
 from adm_cli.diffusion.finite import FiniteWatch
+from adm_cli.diffusion.modifiers import OF_TRAJECTORY, modified
 from adm_cli.diffusion.noise import Toward
 from adm_cli.diffusion.schedule import NoiseSchedule
 from adm_cli.diffusion.steps import Sampler, SampleStep
@@ -175,8 +176,10 @@ def enlarge(
     """
     if not isinstance(pipeline.model, SuperResUNet):
         raise UsageError(f"{pipeline.sources.model_name} is no upsampler: expected one")
-    if config.guided or config.classifier_free:
-        raise ConfigError("an upsampler takes no guidance: the scale must be 0, and cfg 1")
+    guiding_too = modified(config).keys() - OF_TRAJECTORY
+    if config.guided or config.classifier_free or guiding_too:
+        also = "".join(f", and no {name}" for name in sorted(guiding_too))
+        raise ConfigError(f"an upsampler takes no guidance: the scale must be 0, and cfg 1{also}")
     if len(pictures) != len(config.seeds):
         raise ConfigError(f"{len(config.seeds)} seeds for {len(pictures)} pictures")
     level = choose_low_res_noise(pipeline.sources, config.low_res_noise)
@@ -352,8 +355,8 @@ def _sample_batch(
     guidance = None
     if scales[0] != 0:  # then none is
         guidance = guided_to(
-            pipeline.classifier, pipeline.diffusion, config, parts, scales, real, schedule,
-            pred_xstart,
+            pipeline.classifier, pipeline.diffusion, config, parts, scales, real,
+            schedule if edit is None else edit.walked(schedule), pred_xstart,
         )  # fmt: skip
     low_res = None if small is None else send(small, pipeline.device, real)
     net = enlarging(model, config, seeds, low_res)

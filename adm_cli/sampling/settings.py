@@ -27,6 +27,7 @@ from adm_cli.diffusion.modifiers import (
     NEUTRAL,
     OF_EITHER_GUIDANCE,
     OF_GUIDANCE,
+    OF_TRAJECTORY,
     Modifiers,
     modified,
     modifiers,
@@ -205,7 +206,7 @@ def enlarging_config(
         clip_denoised=options.clip,
         project=passes if passes is not None else default_projection(sources.model.info),
         low_res_noise=choose_low_res_noise(sources, options.noise),
-        temperature=options.temperature,
+        **{name: getattr(options, name) for name in OF_TRAJECTORY},
     )
     config = resolve(sources, config)
     choose_sampler(config.sampler, config.eta)

@@ -13,7 +13,7 @@ from adm_cli.checkpoints.sources import Sources, find_upsampler
 from adm_cli.checkpoints.supplying import supplied
 from adm_cli.config import UNetConfig
 from adm_cli.devices import choose_device
-from adm_cli.diffusion.modifiers import modified
+from adm_cli.diffusion.modifiers import OF_TRAJECTORY, modified
 from adm_cli.errors import RunError, UsageError
 from adm_cli.events import AnyPath, Count, Note, OnEvent, as_paths
 from adm_cli.sampling.arguments import Seeds, comma_list, path_or_none
@@ -48,6 +48,9 @@ def upsample(
     seeds: Seeds | None = None,
     project: int | None = None,
     noise: float | None = None,
+    spacing: str = "uniform",
+    eps_scale: float = 1.0,
+    threshold: float | None = None,
     temperature: float | None = None,
     batch_size: int | None = None,
     resize: bool = False,
@@ -75,6 +78,8 @@ def upsample(
     files or runs. ``on_event`` sees every `events.Event`. Raises AdmError where the command would
     print an error: UsageError for arguments that cannot be, before any work.
     """
+    given = locals()
+    changes = {name: given[name] for name in OF_TRAJECTORY}
     part = find_part(shard, device, path_or_none(out))
     sources = None if model is None else find_upsampler(model)
     pictures = _read(as_paths(inputs), sources, resize, value_range, on_event)
@@ -88,7 +93,7 @@ def upsample(
     )
     options = StageOptions(
         sampler=sampler, steps=comma_list(steps), eta=eta, clip=clip, project=project, noise=noise,
-        temperature=temperature,
+        **changes,
     )  # fmt: skip
     where = Machine(choose_device(part.device), dtype, batch_size, plain, workers)
     check_workers(workers, where.device)

@@ -138,6 +138,32 @@ def test_drawn_samples_are_those_of_adm_sample(run: Run, adm: Run, toys: Toys) -
     assert drawn["pixels_sha256"] == stored["pixels_sha256"]
 
 
+HOW = {
+    "a mixture": ("--class", "star+circle"),
+    "a negative class": ("--negative-class", "star", "--class", "circle"),
+    "the gradient": ("--guide-adam", "0.5/0.7", "--scale", 0.1, "--guide-interval", "0,0.9"),
+    "self-guidance": ("--pag-scale", 2, "--scale", 0),
+    "the trajectory": ("--spacing", "quadratic", "--threshold", 0.6, "--temperature", 0.9),
+}
+
+
+@pytest.mark.parametrize("name", HOW)
+def test_however_they_are_drawn(name: str, run: Run, adm: Run, toys: Toys) -> None:
+    models = ("--model", toys.model, "--classifier", toys.classifier, "--steps", 4)
+    guide = (*models, *HOW[name], "--num", 6)
+    assert adm("sample", *guide, "--device", "cpu", "--out", "drawn").code == 0
+    stored = facts(run("evaluate", "drawn", "--ref", "photos", "--json"))
+    drawn = facts(run("evaluate", *guide, "--ref", "photos", "--json"))
+    assert drawn["pixels_sha256"] == stored["pixels_sha256"]
+
+
+def test_a_way_to_draw_needs_a_model(run: Run) -> None:
+    wrong = run("evaluate", "samples", "--ref", "photos", "--guide-by", "js")
+    assert (wrong.code, "they need --model" in wrong.err) == (2, True)
+    wrong = run("evaluate", "--model", "tiny", "--ref", "photos", "--scale", 0, "--guide-by", "js")
+    assert (wrong.code, "there is none: pass a --scale" in wrong.err) == (2, True)
+
+
 def test_samples_with_statistics_are_measured_by_their_images(run: Run) -> None:
     pixels = [np.asarray(Image.open(path)) for path in sorted(Path("samples").iterdir())]
     np.savez("samples.npz", arr_0=np.stack(pixels), mu=np.zeros(4), sigma=np.eye(4))
