@@ -3,8 +3,8 @@
 python examples/every_option.py DATA JUDGE [OUT] [--num 50] [--weak MODEL] [--only guidance]
 
 DATA is tiny-imagenet-val.zip, or another zip with folders of WordNet ids, JUDGE a classifier of
-clean pictures of 64x64 (`train-judge.sh`). The embedded base draws --num pictures a point, of its
-ten classes, by the same seeds; Fréchet distance, precision and recall are in the judge's features,
+clean pictures of 64x64 (`train-judge.sh`). The embedded base draws --num pictures a point, a
+tenth of them of each class, by the same seeds; Fréchet distance, precision and recall are in the judge's features,
 against the pictures of DATA, halved. Interrupted, the same command goes on; with a larger --num
 every point is drawn on. OUT gets table.md, table.csv and, with matplotlib, figure.png.
 """
@@ -127,7 +127,7 @@ def measure(point: Point, out: Path, num: int, judge: str, reference: Path) -> d
             return stored
     run = out / "runs" / point.name
     adm_cli.sample(
-        model=MODEL, no_upsample=True, class_="all", total=num, seed=0, batch_size=10, grid=False,
+        model=MODEL, no_upsample=True, class_="all", seeds=range(num // len(CLASSES)), batch_size=10, grid=False,
         out=run, **point.settings,
     )  # fmt: skip
     found = adm_cli.evaluate(run, ref=reference, judge=judge, metrics="fid,pr", resize=SEEN)
@@ -185,7 +185,8 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
             ))  # fmt: skip
             axes.set_xlabel(axis)
             axes.set_title({"fd": "Fréchet distance"}.get(number, number), fontsize=10)
-        grid[line][-1].legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
+        if mine:
+            grid[line][-1].legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.savefig(path, dpi=80)
 
 
@@ -214,10 +215,12 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("judge")
     parser.add_argument("out", type=Path, nargs="?", default=Path("out/every-option"))
-    parser.add_argument("--num", type=int, default=50, help="pictures a point")
+    parser.add_argument("--num", type=int, default=50, help="pictures a point, of ten classes")
     parser.add_argument("--weak", help="a weaker model, for autoguidance")
     parser.add_argument("--only", choices=("sampler", "guidance"))
     args = parser.parse_args()
+    if args.num % len(CLASSES):
+        parser.error(f"--num {args.num}: expected a multiple of {len(CLASSES)}, the classes")
     points = [*sampler_points(), *guidance_points(args.weak)]
     points = [point for point in points if args.only in (None, point.group)]
     reference = args.out / "reference.safetensors"

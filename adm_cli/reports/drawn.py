@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from adm_cli.checkpoints.sources import find_sources
 from adm_cli.devices import choose_device
-from adm_cli.events import Count, Note, OnEvent
+from adm_cli.events import Count, Note, OnEvent, as_words
 from adm_cli.pictures.images import Pixels
 from adm_cli.reports.measure import Extractor, Measured, measure
 from adm_cli.reports.scores import features_needed
-from adm_cli.sampling.asked import with_negative_class
+from adm_cli.sampling.asked import asked_modifiers, with_negative_class
 from adm_cli.sampling.batch import class_and_seed, refuse_overflow
 from adm_cli.sampling.defaults import remarks
 from adm_cli.sampling.events import Step
@@ -26,9 +27,11 @@ from adm_cli.sampling.settings import (
     Machine,
     StageOptions,
     check_modifiers,
+    choose_weak,
     distinct_kinds,
     make_run,
     make_stage,
+    read_interval,
     sampling_config,
 )
 
@@ -53,6 +56,23 @@ class Drawing:
         """Whether anything is said of it."""
         words = (value for name, value in vars(self).items() if name != "options")
         return self.options != StageOptions() or any(value is not None for value in words)
+
+
+def asked_drawing(given: Mapping[str, Any]) -> Drawing:
+    """What the arguments of `evaluation.evaluate` say of it; raises UsageError or ConfigError."""
+    steps = given["steps"]
+    options = StageOptions(
+        **{name: given[name] for name in ("sampler", "scale", "eta", "cfg", "entropy_scaling")},
+        steps=None if steps is None else str(steps),
+        guide_interval=read_interval(given["guide_interval"]),
+        cfg_interval=read_interval(given["cfg_interval"], "--cfg-interval"),
+        **asked_modifiers(given),
+    )
+    weak = choose_weak(given["weak_model"], [given["weak_scale"]])
+    return Drawing(
+        given["model"], given["classifier"], weak,
+        as_words(given["class_"]), given["num"], given["seed"], options, given["negative_class"],
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

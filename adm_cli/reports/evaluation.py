@@ -14,19 +14,18 @@ from typing import Protocol
 from adm_cli.checkpoints.supplying import supplied
 from adm_cli.devices import choose_device
 from adm_cli.errors import UsageError
-from adm_cli.events import AnyPath, Count, OnEvent, as_words, ignore
+from adm_cli.events import AnyPath, Count, OnEvent, ignore
 from adm_cli.pictures.pixels import PixelSet, holds_statistics, open_pixels
 from adm_cli.pictures.references import Reference
 from adm_cli.reports.checks import Checks, as_counts, open_judging
-from adm_cli.reports.drawn import Drawing, open_drawn
+from adm_cli.reports.drawn import Drawing, asked_drawing, open_drawn
 from adm_cli.reports.evaluation_costs import evaluation_costs
 from adm_cli.reports.findings import Evaluation, check_table, score_facts, write_findings
 from adm_cli.reports.measure import Extractor, Measured, check_count, load_extractor, measure
 from adm_cli.reports.pictures import read_size
 from adm_cli.reports.references import find_reference, metrics_by
 from adm_cli.reports.scores import choose_metrics, compute_scores, features_needed, notes
-from adm_cli.sampling.asked import asked_modifiers
-from adm_cli.sampling.settings import Interval, StageOptions, choose_weak, read_interval
+from adm_cli.sampling.settings import Interval
 
 
 class Samples(Protocol):
@@ -152,18 +151,9 @@ def evaluate(
     Raises UsageError for what does not belong together, AdmError for too few images or features
     that are not finite, and OutputError.
     """
-    changes = asked_modifiers(locals())
+    drawing = asked_drawing(locals())
     table, against = _path(out), _path(ref)
     checks = Checks(judge, _path(real), per_class, _path(copies_of), copies_in, copy_ratio)
-    stage = StageOptions(
-        sampler=sampler, steps=None if steps is None else str(steps), scale=scale, eta=eta, cfg=cfg,
-        guide_interval=read_interval(guide_interval), entropy_scaling=entropy_scaling,
-        cfg_interval=read_interval(cfg_interval, "--cfg-interval"), **changes,
-    )  # fmt: skip
-    drawing = Drawing(
-        model, classifier, choose_weak(weak_model, [weak_scale]), as_words(class_), num, seed,
-        stage, negative_class,
-    )  # fmt: skip
     _check_samples(samples, drawing, asked=checks.asked)
     checks.validate()
     _check_measures(against, checks, metrics=metrics, half=half, features=features or inception)

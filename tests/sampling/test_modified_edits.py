@@ -110,7 +110,7 @@ def test_an_edit_refuses_what_sampling_does(
 def test_upsampling_takes_what_is_not_about_guidance(
     name: str, photo: Path, toys: Toys
 ) -> None:  # fmt: skip
-    asked: dict[str, Any] = {"model": toys.upsampler, "class_": 1, "steps": 4, "seed": 3, "device": "cpu"}
+    asked: dict[str, Any] = {"model": toys.upsampler, "class_": 1, "seed": 3, "steps": 4}
     (plain,) = adm_cli.upsample(photo, **asked, out="plain").paths()
     change = {key: value for key, value in CHANGES[name].items() if key == name}
     (changed,) = adm_cli.upsample(photo, **asked, **change, out="changed").paths()
