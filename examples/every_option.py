@@ -3,10 +3,11 @@
 python examples/every_option.py DATA JUDGE [OUT] [--num 50] [--weak MODEL] [--only guidance]
 
 DATA is tiny-imagenet-val.zip, or another zip with folders of WordNet ids, JUDGE a classifier of
-clean pictures of 64x64 (`train-judge.sh`). The embedded base draws --num pictures a point, a
-tenth of them of each class, by the same seeds; Fréchet distance, precision and recall are in the judge's features,
-against the pictures of DATA, halved. Interrupted, the same command goes on; with a larger --num
-every point is drawn on. OUT gets table.md, table.csv and, with matplotlib, figure.png.
+clean pictures of 64x64 (`train-judge.sh`). The embedded base draws --num pictures a point, as many
+of each of its ten classes, by the same seeds; Fréchet distance, precision and recall are in the
+judge's features, against the pictures of DATA, halved. Interrupted, the same command goes on; with
+a larger --num every point is drawn on. OUT gets table.md, table.csv and, with matplotlib,
+figure.png.
 """
 
 from __future__ import annotations
@@ -127,8 +128,8 @@ def measure(point: Point, out: Path, num: int, judge: str, reference: Path) -> d
             return stored
     run = out / "runs" / point.name
     adm_cli.sample(
-        model=MODEL, no_upsample=True, class_="all", seeds=range(num // len(CLASSES)), batch_size=10, grid=False,
-        out=run, **point.settings,
+        model=MODEL, no_upsample=True, class_="all", seeds=range(num // len(CLASSES)),
+        batch_size=10, grid=False, out=run, **point.settings,
     )  # fmt: skip
     found = adm_cli.evaluate(run, ref=reference, judge=judge, metrics="fid,pr", resize=SEEN)
     numbers = found.numbers
