@@ -25,7 +25,8 @@ def refuse_changes(stored: Mapping[str, Any], now: Settings) -> None:
     for part in ("kind", "config", "diffusion", "training", "data"):
         old, new = stored.get(part), fresh[part]
         if isinstance(old, dict) and part in ("config", "diffusion", "training"):
-            old = _defaults(getattr(now, part)) | old  # runs begun before a setting was there
+            defaults = _defaults(getattr(now, part))  # left out, or not there when it began
+            old, new = defaults | old, defaults | new
         if not isinstance(new, dict) or not isinstance(old, dict):
             old, new = {part: old}, {part: new}
         for name in sorted(set(old) | set(new)):
