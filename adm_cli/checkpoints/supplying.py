@@ -7,7 +7,6 @@ import inspect
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
-from adm_cli.checkpoints.fetching import fetch as bring
 from adm_cli.errors import MissingWeightsError
 from adm_cli.events import ignore
 
@@ -35,6 +34,8 @@ def supplied(function: Callable[P, T]) -> Callable[P, T]:
                 if not wanted or error.published in ((), brought):
                     raise
                 brought = error.published
+                from adm_cli.checkpoints.fetching import fetch as bring  # with requests: rare
+
                 bring(brought, on_event=asked.get("on_event") or ignore)
 
     return run

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import importlib
 import sys
 from collections.abc import Callable
@@ -26,7 +27,13 @@ def loads_torch(command: Callable[..., None]) -> Callable[..., None]:
 
 def load_torch(*, silent: bool) -> None:
     """Torch is there afterwards; on a terminal, unless ``silent``, it says what takes so long."""
-    if not silent and console.err.is_terminal and "torch" not in sys.modules:
-        with Progress(quiet=False) as progress:
-            progress(Doing("adm: loading torch"))
+    if "torch" in sys.modules:
+        return
+    with Progress(quiet=silent or not console.err.is_terminal) as progress:
+        progress(Doing("adm: loading torch"))
+        gc.disable()  # of its hundred thousands of objects none is to be collected, now or later
+        try:
             importlib.import_module("torch")
+            gc.freeze()
+        finally:
+            gc.enable()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import os
 import re
@@ -12,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 from typer.main import get_command
+from typer.models import CommandInfo
 
 from adm_cli import __version__
 from adm_cli.commands import (
@@ -116,7 +118,7 @@ def main(sign: str = "") -> None:
     signals.catch_stop_signals()
     try:
         console.prepare_streams()
-        program()
+        program_for(sys.argv[1:])
         console.take_back(sign)
         code = run(sys.argv[1:])
         code = console.flush(quiet=code != 0) or code
@@ -131,18 +133,49 @@ def main(sign: str = "") -> None:
 
 
 @functools.cache
-def program() -> Any:
-    """What `app` is made into: a tenth of a second, which a test or notebook pays once."""
-    group = get_command(app)
+def program(only: str | None = None) -> Any:
+    """What `app` is made into, for all commands: a fifth of a second, most of it for options.
+
+    Or with one command ``only``; for `_OVERVIEW` with all of them, as a list without options.
+    """
+    part = copy.copy(app)
+    if only == _OVERVIEW:
+        part.registered_commands = [_without_options(row) for row in app.registered_commands]
+    elif only is not None:
+        part.registered_commands = [row for row in app.registered_commands if row.name == only]
+    group = get_command(part)
     panels.arrange(group)
     return group
+
+
+_OVERVIEW = "--help"
+
+
+def program_for(arguments: list[str]) -> Any:
+    """As much of the program as a command line needs."""
+    first = arguments[0] if arguments else _OVERVIEW
+    if "_ADM_COMPLETE" in os.environ:
+        return program()
+    if first.startswith("-"):
+        return program(_OVERVIEW)
+    known = first != "help" and any(row.name == first for row in app.registered_commands)
+    return program(first if known else None)
+
+
+def _without_options(command: CommandInfo) -> CommandInfo:
+    def shown() -> None: ...
+
+    shown.__doc__ = getattr(command.callback, "__doc__", None)
+    alone = copy.copy(command)
+    alone.callback = shown
+    return alone
 
 
 def run(arguments: list[str]) -> int:
     """Runs a command line and returns the exit code."""
     arguments = [_at_home(argument) for argument in arguments]
     try:
-        group = program()
+        group = program_for(arguments)
         given = words.prepare(group, arguments)
         code = int(group(given, prog_name="adm", standalone_mode=False) or 0)
     except (KeyboardInterrupt, typer.Abort):

@@ -125,13 +125,15 @@ def those_there(folder: RunFolder, wanted: Survey) -> Iterator[ImageDone]:
     """Tells of the images that were drawn before."""
     records = folder.records()
     for file in wanted.there:
-        yield ImageDone(folder.path, records[file], new=False)
+        yield ImageDone(folder.path, records.told(file), new=False)
 
 
 def image_tasks(
     run: Run, folder: RunFolder, missing: npt.NDArray[np.int64], only: Only | None = None
 ) -> Iterator[list[ImageTask]]:
     """Images, some at a time, with the batch sizes that are known of them."""
+    if not len(missing):
+        return
     records, size = folder.records(), _CHUNK * run.batch_size
     for first in range(0, len(missing), size):
         tasks = []

@@ -57,7 +57,7 @@ def test_what_is_missing_is_brought(
         asked.append(wanted)
         raise DownloadError("no network today")
 
-    monkeypatch.setattr(supplying, "bring", bring)
+    monkeypatch.setattr(fetching, "fetch", bring)
     before = sorted(home.rglob("*"))
     without = adm(*command)
     assert (without.code, asked) == (1, [])
@@ -80,7 +80,7 @@ def test_it_begins_again_until_nothing_is_missing(monkeypatch: pytest.MonkeyPatc
                 raise error
         return here
 
-    monkeypatch.setattr(supplying, "bring", lambda names, on_event: here.extend(names))
+    monkeypatch.setattr(fetching, "fetch", lambda names, on_event: here.extend(names))
     with pytest.raises(MissingWeightsError, match="a"):
         work("a")
     with pytest.raises(MissingWeightsError, match="a"):
@@ -88,7 +88,7 @@ def test_it_begins_again_until_nothing_is_missing(monkeypatch: pytest.MonkeyPatc
     assert work("a", "b", fetch=True) == ["a", "b"]
     with pytest.raises(MissingWeightsError, match="embedded"):
         work("a", "embedded", fetch=True)
-    monkeypatch.setattr(supplying, "bring", lambda names, on_event: None)
+    monkeypatch.setattr(fetching, "fetch", lambda names, on_event: None)
     with pytest.raises(MissingWeightsError, match="c"):  # brought, and still not here
         work("c", fetch=True)
 
@@ -129,7 +129,7 @@ def test_a_person_is_asked_by_every_command(
 
 def test_from_python(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[object] = []
-    monkeypatch.setattr(supplying, "bring", lambda names, on_event: on_event(names))
+    monkeypatch.setattr(fetching, "fetch", lambda names, on_event: on_event(names))
     with pytest.raises(MissingWeightsError):
         adm_cli.nll("photos", model="imagenet64", fetch=True, on_event=told.append)
     assert told == [("64x64_diffusion",)]
