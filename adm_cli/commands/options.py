@@ -357,8 +357,9 @@ WeightsFile = Annotated[Path, typer.Argument(help="A file.", show_default=False)
 
 def asked(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """The options of a command that its Python function takes: all but how it speaks."""
-    how = ("json", "quiet", "context")
-    return {name: value for name, value in arguments.items() if name not in how}
+    how = ("json", "quiet", "context", "changes")
+    given = {**arguments, **arguments.get("changes", {})}  # those of `modifier_options`
+    return {name: value for name, value in given.items() if name not in how}
 
 
 def speaks() -> bool:

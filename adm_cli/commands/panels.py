@@ -59,10 +59,11 @@ PANELS: dict[str, dict[str, str]] = {
     },
     "sweep": {
         USUAL: "model class_ seeds scale out",
-        "Axes": "steps sampler cfg scale_schedule negative_class pag_scale sag_scale weak_scale "
+        "Axes: a value, or several with commas": "steps sampler cfg scale_schedule "
+        "negative_class pag_scale sag_scale weak_scale "
         "spacing eps_scale threshold temperature",
-        "Axes of the classifier's guidance": "guide_by divergence_weight guide_every guide_adam "
-        "classifier_on",
+        "Axes of the classifier's guidance": "guide_by divergence_weight guide_every "
+        "guide_adam classifier_on",
         "Of all cells": "eta guide_interval cfg_interval entropy_scaling classifier weak_model",
         "Images": "num total seed",
         "Scores": "ref metrics features inception",
@@ -135,9 +136,15 @@ def arrange(group: Any) -> None:
 def _arrange_options(command: Any, panels: dict[str, str]) -> None:
     places = {name: panel for panel, names in panels.items() for name in names.split()}
     order = {name: i for i, name in enumerate(places)}
+    row = {panel: i for i, panel in enumerate(panels)}
     for param in command.params:
         if param.name in places:
             param.rich_help_panel = places[param.name]
         elif param.param_type_name == "option" and param.rich_help_panel is None:
             param.rich_help_panel = "More"
-    command.params.sort(key=lambda param: order.get(param.name, len(order)))
+    command.params.sort(
+        key=lambda param: (
+            row.get(param.rich_help_panel, len(row)),
+            order.get(param.name, len(order)),
+        )
+    )

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
-from adm_cli.commands import completing, drawing_options, ending, options
+from adm_cli.commands import completing, drawing_options, ending, modifier_options, options
 from adm_cli.commands import show as showing
 from adm_cli.config import DEFAULT_NUM
 
 
+@modifier_options.each_once
 def sample(
     context: typer.Context,
     model: drawing_options.ModelOrDefault = None,
@@ -43,19 +44,9 @@ def sample(
     ] = None,
     guide_interval: options.GuideInterval = None,
     entropy_scaling: options.EntropyScaling = False,
-    guide_by: options.GuideBy = "log-p",
-    divergence_weight: options.DivergenceWeight = 1.0,
-    guide_every: options.GuideEvery = 1,
-    guide_adam: options.GuideAdam = None,
-    classifier_on: options.ClassifierOn = "xt",
-    scale_schedule: options.ScaleSchedule = "constant",
-    negative_class: options.NegativeClass = None,
     cfg: options.Cfg = None,
     cfg_interval: options.CfgInterval = None,
     weak_model: options.WeakModel = None,
-    weak_scale: options.WeakScale = None,
-    sag_scale: options.SagScale = 1.0,
-    pag_scale: options.PagScale = 1.0,
     classes_file: Annotated[
         Optional[Path],
         typer.Option(
@@ -75,10 +66,6 @@ def sample(
         ),
     ] = None,
     eta: options.Eta = None,
-    spacing: options.Spacing = "uniform",
-    eps_scale: options.EpsScale = 1.0,
-    threshold: options.Threshold = None,
-    temperature: options.Temperature = None,
     seed: Annotated[
         Optional[int],
         typer.Option("--seed", help="Seed of the first image; each next one adds 1. Default: 0."),
@@ -156,6 +143,7 @@ def sample(
     dry_run: options.DryRun = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
+    **changes: Any,
 ) -> None:
     """Draw images of a class, guided by a classifier of noisy images.
 

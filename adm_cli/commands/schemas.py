@@ -6,12 +6,16 @@ it (`as_markdown`), and the tests hold every line of JSON that any of them sees 
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from adm_cli.commands.modifier_options import meaning_of
+from adm_cli.diffusion.modifiers import Modifiers
 
 # Rises when a key changes its name, type or meaning, or goes; new keys may come without.
 JSON_VERSION = 1
@@ -59,12 +63,24 @@ def read_outputs() -> Outputs:
 def _fields(body: str, shapes: Mapping[str, str]) -> list[Field]:
     found = []
     for line in body.splitlines():
+        if line == "*Modified":
+            found += _modified()
+            continue
         if line[1:] in shapes:  # *Shape
             found += _fields(shapes[line[1:]], shapes)
             continue
         name, type_, meaning = line.split(maxsplit=2)
         found.append(Field(name.removesuffix("?"), type_, meaning, name.endswith("?")))
     return found
+
+
+def _modified() -> list[Field]:
+    """Each of `Modifiers` that changes anything."""
+    kinds = {row.name: str(row.type).split(" ")[0] for row in dataclasses.fields(Modifiers)}
+    return [
+        Field(name, kind if kind in _PLAIN else "str", meaning_of(name), optional=True)
+        for name, kind in kinds.items()
+    ]
 
 
 def json_schema(command: str) -> dict[str, Any]:

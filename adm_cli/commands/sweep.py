@@ -7,11 +7,12 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from adm_cli.commands import console, options
+from adm_cli.commands import console, modifier_options, options
 from adm_cli.commands import show as showing
 from adm_cli.config import DEFAULT_NUM, DEFAULT_ROWS
 
 
+@modifier_options.several
 def sweep(
     model: options.Model = "tiny",
     classifier: options.Classifier = None,
@@ -62,56 +63,7 @@ def sweep(
     ] = None,
     entropy_scaling: options.EntropyScaling = False,
     cfg_interval: options.CfgInterval = None,
-    guide_by: Annotated[
-        Optional[str], typer.Option("--guide-by", help=f"Some of {options.GUIDE_BY}.")
-    ] = None,
-    divergence_weight: Annotated[
-        Optional[str],
-        typer.Option("--divergence-weight", help="Weights of the divergence, such as 0.5,1,2."),
-    ] = None,
-    guide_every: Annotated[
-        Optional[str], typer.Option("--guide-every", help="Steps apart, such as 1,2,3.")
-    ] = None,
-    guide_adam: Annotated[
-        Optional[str], typer.Option("--guide-adam", help="Betas, such as 0.9/0.995,0.3/0.5.")
-    ] = None,
-    classifier_on: Annotated[
-        Optional[str], typer.Option("--classifier-on", help="What the classifier sees: xt,x0.")
-    ] = None,
-    scale_schedule: Annotated[
-        Optional[str],
-        typer.Option("--scale-schedule", help=f"Some of {options.SCALE_SCHEDULES}."),
-    ] = None,
-    negative_class: Annotated[
-        Optional[str],
-        typer.Option("--negative-class", help="Classes to lead away from, such as none,207."),
-    ] = None,
-    spacing: Annotated[
-        Optional[str], typer.Option("--spacing", help=f"Some of {options.SPACINGS}.")
-    ] = None,
-    eps_scale: Annotated[
-        Optional[str], typer.Option("--eps-scale", help="Divisors of the noise, such as 1,1.004.")
-    ] = None,
-    threshold: Annotated[
-        Optional[str],
-        typer.Option("--threshold", help="Quantiles of dynamic thresholding, such as 0.99,0.995."),
-    ] = None,
-    temperature: Annotated[
-        Optional[str], typer.Option("--temperature", help="Scales of all noise, such as 0.9,1.")
-    ] = None,
     weak_model: options.WeakModel = None,
-    weak_scale: Annotated[
-        Optional[str],
-        typer.Option("--weak-scale", help="Weights of autoguidance, such as 1,1.5,2."),
-    ] = None,
-    sag_scale: Annotated[
-        Optional[str],
-        typer.Option("--sag-scale", help="Weights of self-attention guidance, such as 1,1.1."),
-    ] = None,
-    pag_scale: Annotated[
-        Optional[str],
-        typer.Option("--pag-scale", help="Weights of perturbed-attention guidance, such as 1,2."),
-    ] = None,
     ref: Annotated[
         Optional[Path],
         typer.Option(
@@ -154,6 +106,7 @@ def sweep(
     ] = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
+    **changes: Any,
 ) -> None:
     """Draw the same seeds over a grid of settings: contact sheet, table, curves.
 

@@ -1,17 +1,19 @@
 """What may be changed about how a model is sampled, beyond the original's settings.
 
 One home for each: a field here is a setting of `SamplingConfig`, of a run's `Stage` and so of every
-recipe, and an axis of a sweep. What is as here changes nothing, and is not written down.
+recipe, and an axis of a sweep. What is as here changes nothing, and is not written down. `Changes`
+and `Swept` say what `adm_cli.sample` and `adm_cli.sweep` take for it, ``commands/options`` what is
+typed, in a name alike: ``EpsScale``.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypedDict, get_args
 
 from adm_cli.errors import ConfigError
 
@@ -103,6 +105,48 @@ NEUTRAL: Mapping[str, Any] = MappingProxyType(
     {field.name: field.default for field in dataclasses.fields(Modifiers)}
 )
 NUMBERS = tuple(name for name in NEUTRAL if name in _RANGES and name != "negative_class")
+
+
+# What is not asked for: of these two a model, or a weak model, may say what is used.
+UNASKED: Mapping[str, Any] = MappingProxyType({**NEUTRAL, "weak_scale": None, "temperature": None})
+
+
+class Changes(TypedDict, total=False):
+    """Modifiers as `adm_cli.sample` takes them; what is left out is as `UNASKED`."""
+
+    guide_by: str
+    divergence_weight: float
+    guide_every: int
+    guide_adam: str | None
+    classifier_on: str
+    scale_schedule: str
+    negative_class: str | int | None  # an id or a name
+    weak_scale: float | None
+    sag_scale: float
+    pag_scale: float
+    spacing: str
+    eps_scale: float
+    threshold: float | None
+    temperature: float | None
+
+
+class Swept(TypedDict, total=False):
+    """Modifiers as `adm_cli.sweep` takes them: a value or several; "1,1.5" are two."""
+
+    guide_by: str | Sequence[str] | None
+    divergence_weight: str | float | Sequence[float] | None
+    guide_every: str | int | Sequence[int] | None
+    guide_adam: str | Sequence[str] | None
+    classifier_on: str | Sequence[str] | None
+    scale_schedule: str | Sequence[str] | None
+    negative_class: str | int | Sequence[str | int] | None
+    weak_scale: str | float | Sequence[float] | None
+    sag_scale: str | float | Sequence[float] | None
+    pag_scale: str | float | Sequence[float] | None
+    spacing: str | Sequence[str] | None
+    eps_scale: str | float | Sequence[float] | None
+    threshold: str | float | Sequence[float] | None
+    temperature: str | float | Sequence[float] | None
 
 
 def modifiers(of: Modifiers) -> dict[str, Any]:

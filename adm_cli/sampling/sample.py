@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from adm_cli.checkpoints.sources import Sources, find_sources
 from adm_cli.checkpoints.supplying import supplied
 from adm_cli.config import DEFAULT_MODEL, SamplingConfig
 from adm_cli.devices import choose_device
-from adm_cli.diffusion.modifiers import NEUTRAL, modified
+from adm_cli.diffusion.modifiers import UNASKED, Changes, modified
 from adm_cli.errors import UsageError
 from adm_cli.events import AnyPath, Note, OnEvent, as_words
-from adm_cli.sampling.arguments import Classes, Seeds, comma_list, path_or_none
+from adm_cli.sampling.arguments import Classes, Seeds, comma_list, path_or_none, spelled_out
 from adm_cli.sampling.defaults import noise_remarks, remarks, taken_from
 from adm_cli.sampling.images import Images
 from adm_cli.sampling.job import RunResult, SamplingJob, check_workers, find_part
@@ -45,8 +45,12 @@ from adm_cli.sampling.settings import (
 )
 from adm_cli.sampling.start import classes_lines, machine_line
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
 
 @supplied
+@spelled_out(Changes, UNASKED)
 def sample(
     model: AnyPath | None = None,
     classifier: AnyPath | None = None,
@@ -56,27 +60,13 @@ def sample(
     total: int | None = None,
     guide_interval: str | Interval | None = None,
     entropy_scaling: bool = False,
-    guide_by: str = "log-p",
-    divergence_weight: float = 1.0,
-    guide_every: int = 1,
-    guide_adam: str | None = None,
-    classifier_on: str = "xt",
-    scale_schedule: str = "constant",
-    negative_class: str | int | None = None,
     cfg: float | None = None,
     cfg_interval: str | Interval | None = None,
     weak_model: AnyPath | None = None,
-    weak_scale: float | None = None,
-    sag_scale: float = 1.0,
-    pag_scale: float = 1.0,
     classes_file: AnyPath | None = None,
     sampler: str | None = None,
     steps: str | int | None = None,
     eta: float | None = None,
-    spacing: str = "uniform",
-    eps_scale: float = 1.0,
-    threshold: float | None = None,
-    temperature: float | None = None,
     seed: int | None = None,
     seeds: Seeds | None = None,
     like: AnyPath | None = None,
@@ -106,15 +96,18 @@ def sample(
     dry_run: bool = False,
     *,
     on_event: OnEvent | None = None,
+    **changes: Unpack[Changes],
 ) -> RunResult:
     """Draws images of a class into a folder, guided by a classifier; goes on with a run there.
 
-    As ``adm sample``, whose options these are: ``class_`` also takes ids, ``seeds`` numbers.
+    As ``adm sample``, whose options these are: ``class_`` also takes ids, ``seeds`` numbers, and
+    ``changes`` are what `Modifiers` has.
     ``like`` is a picture whose recipe says what nothing else does, ``profile`` a word that does:
     paper, fast or best. ``on_event`` sees every `events.Event`. Raises AdmError where the command
     would print an error: UsageError for arguments that cannot be, before any work.
     """
-    given = dict(locals())
+    given = {**locals(), **changes}
+    del given["changes"]
     if like is not None or profile is not None:
         return _sample_filled(given)
     model, clip = DEFAULT_MODEL if model is None else model, clip is not False
@@ -123,7 +116,7 @@ def sample(
         sampler=sampler, steps=comma_list(steps), scale=scale, eta=eta, clip=clip,
         guide_interval=read_interval(guide_interval), entropy_scaling=entropy_scaling,
         cfg=cfg, cfg_interval=read_interval(cfg_interval, "--cfg-interval"),
-        **_changes(given),
+        **_modifiers(changes),
     )  # fmt: skip
     later = StageOptions(
         sampler=upsample_sampler, steps=comma_list(upsample_steps), project=upsample_project,
@@ -132,10 +125,11 @@ def sample(
     classes, texts = as_words(class_), comma_list(seeds)
     lines = _class_list(path_or_none(classes_file), classes, texts, total)
     guided = scale != 0 or any(line.scale for line in lines)
-    weak = choose_weak(weak_model, [weak_scale])
-    sources = find_sources(model, classifier, guided=guided, weak=weak, noisy=classifier_on != "x0")
-    if negative_class is not None:
-        negative = one_class("--negative-class", negative_class, sources)
+    weak = choose_weak(weak_model, [changes["weak_scale"]])
+    noisy = changes["classifier_on"] != "x0"
+    sources = find_sources(model, classifier, guided=guided, weak=weak, noisy=noisy)
+    if changes["negative_class"] is not None:
+        negative = one_class("--negative-class", changes["negative_class"], sources)
         options = replace(options, negative_class=negative)
     outputs = choose_outputs(
         path_or_none(out), format, grid, path_or_none(animate), gallery, overwrite, part.shard
@@ -163,10 +157,10 @@ def sample(
     return job.preview() if dry_run else job.carry_out(on_event)
 
 
-def _changes(given: dict[str, Any]) -> dict[str, Any]:
-    """The modifiers among the options; a negative class is found when the models are."""
-    found = {name: given[name] for name in NEUTRAL if name != "negative_class"}
-    return {**found, "weak_scale": 1.0 if given["weak_scale"] is None else given["weak_scale"]}
+def _modifiers(changes: Changes) -> dict[str, Any]:
+    """As a stage's; a negative class is found when the models are."""
+    found: dict[str, Any] = {**changes, "negative_class": None}
+    return found | ({"weak_scale": 1.0} if changes["weak_scale"] is None else {})
 
 
 def _sample_filled(asked: dict[str, Any]) -> RunResult:

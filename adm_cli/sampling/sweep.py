@@ -6,17 +6,25 @@ import os
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from adm_cli.checkpoints.sources import Sources, find_sources
 from adm_cli.checkpoints.supplying import supplied
 from adm_cli.config import DEFAULT_ROWS
 from adm_cli.devices import choose_device
-from adm_cli.diffusion.modifiers import NEUTRAL, modified, read_modifier
+from adm_cli.diffusion.modifiers import NEUTRAL, Swept, modified, read_modifier
 from adm_cli.errors import NotFiniteError, RunError, UsageError
 from adm_cli.events import AnyPath, Note, OnEvent, as_words, ignore
 from adm_cli.files.fresh import fresh_folder, make_fresh_folder
-from adm_cli.sampling.arguments import Classes, Numbers, Seeds, Words, comma_list, path_or_none
+from adm_cli.sampling.arguments import (
+    Classes,
+    Numbers,
+    Seeds,
+    Words,
+    comma_list,
+    path_or_none,
+    spelled_out,
+)
 from adm_cli.sampling.events import CellDone, Event, SweepEnded, follow
 from adm_cli.sampling.folder import RunFolder
 from adm_cli.sampling.images import Images
@@ -47,6 +55,9 @@ from adm_cli.sampling.sweep_folder import SweepFolder, TableRow, shown
 from adm_cli.sampling.sweep_grid import axes_of, varied_axes
 from adm_cli.sampling.sweep_results import draw_curves, draw_sheet, write_rows
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
 _ONCE = {"cfg": [1.0], "eta": [None], "interval": [None]}  # of axes that a sweep may not have
 DEFAULT_SCALES = (0.0, 1.0, 2.0, 4.0, 8.0)  # where nothing is asked for to sweep over
 ONE_POINT = Axes([None], [None], [None], [None], [None], [None])
@@ -61,6 +72,7 @@ class SweepResult:
 
 
 @supplied
+@spelled_out(Swept, dict.fromkeys(NEUTRAL))
 def sweep(
     model: AnyPath = "tiny",
     classifier: AnyPath | None = None,
@@ -77,21 +89,7 @@ def sweep(
     guide_interval: str | Interval | Sequence[str | Interval] | None = None,
     entropy_scaling: bool = False,
     cfg_interval: str | Interval | None = None,
-    guide_by: str | Sequence[str] | None = None,
-    divergence_weight: Numbers | None = None,
-    guide_every: Words | None = None,
-    guide_adam: str | Sequence[str] | None = None,
-    classifier_on: str | Sequence[str] | None = None,
-    scale_schedule: str | Sequence[str] | None = None,
-    negative_class: Words | None = None,
-    spacing: str | Sequence[str] | None = None,
-    eps_scale: Numbers | None = None,
-    threshold: Numbers | None = None,
-    temperature: Numbers | None = None,
     weak_model: AnyPath | None = None,
-    weak_scale: Numbers | None = None,
-    sag_scale: Numbers | None = None,
-    pag_scale: Numbers | None = None,
     ref: AnyPath | None = None,
     metrics: str | None = None,
     features: str = "inception",
@@ -108,15 +106,15 @@ def sweep(
     dry_run: bool = False,
     *,
     on_event: OnEvent | None = None,
+    **changes: Unpack[Swept],
 ) -> SweepResult:
     """Draws the same seeds over a grid of settings: contact sheet, table, curves.
 
     As ``adm sweep``, whose options these are: ``scale``, ``cfg``, ``steps``, ``sampler``, ``eta``,
-    ``guide_interval`` and what `Modifiers` has also take lists. ``on_event`` sees every
-    `events.Event`. Raises AdmError where the command would print an error: UsageError for
+    ``guide_interval`` and ``changes``, which `Modifiers` has, also take lists. ``on_event`` sees
+    every `events.Event`. Raises AdmError where the command would print an error: UsageError for
     arguments that cannot be, before any work.
     """
-    given = dict(locals())
     if rows < 1:
         raise UsageError(f"--rows must be at least 1, got {rows}")
     if ref is None and not (metrics is None and inception is None and features == "inception"):
@@ -125,7 +123,7 @@ def sweep(
         _words("sampler", comma_list(sampler)), _words("steps", comma_list(steps)),
         _numbers("scale", comma_list(scale)), _numbers("cfg", comma_list(cfg)),
         _numbers("eta", comma_list(eta)), _intervals(guide_interval),
-        _modifiers({name: given[name] for name in NEUTRAL if given[name] is not None}),
+        _modifiers({name: value for name, value in changes.items() if value is not None}),
     )  # fmt: skip
     common = StageOptions(
         clip=clip, entropy_scaling=entropy_scaling,
@@ -193,7 +191,7 @@ def _numbers(name: str, text: str | None) -> list[float | None]:
     return list(dict.fromkeys(values))
 
 
-def _modifiers(asked: Mapping[str, Numbers | Words]) -> dict[str, list[Any]]:
+def _modifiers(asked: Mapping[str, Any]) -> dict[str, list[Any]]:
     """Values along the axes that were asked for; of classes their words, until `Axes.with_ids`."""
     found: dict[str, list[Any]] = {}
     for name, value in asked.items():

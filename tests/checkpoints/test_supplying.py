@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import adm_cli
-from adm_cli.checkpoints import fetching, supplying
+from adm_cli.checkpoints import fetching
 from adm_cli.checkpoints.supplying import supplied
 from adm_cli.commands import console
 from adm_cli.errors import DownloadError, MissingWeightsError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import json
 from dataclasses import replace
@@ -13,7 +14,14 @@ import torch
 
 import adm_cli
 from adm_cli.config import SamplingConfig
-from adm_cli.diffusion.modifiers import NEUTRAL, OF_EITHER_GUIDANCE, OF_GUIDANCE
+from adm_cli.diffusion.modifiers import (
+    NEUTRAL,
+    OF_EITHER_GUIDANCE,
+    OF_GUIDANCE,
+    UNASKED,
+    Changes,
+    Swept,
+)
 from adm_cli.errors import ConfigError, RunError, UsageError
 from adm_cli.pictures.images import open_picture
 from adm_cli.sampling.pipeline import generate, load_pipeline
@@ -285,3 +293,12 @@ def test_without_noise_every_seed_draws_the_same(options: dict[str, Any], sample
     assert (one == other).all()
     assert pictures[1.0] == pictures[None]
     assert len(set(pictures[1.0])) == 2
+
+
+def test_python_and_the_command_line_take_every_modifier() -> None:
+    assert set(Changes.__annotations__) == set(Swept.__annotations__) == set(NEUTRAL)
+    for function, unasked in ((adm_cli.sample, UNASKED), (adm_cli.sweep, dict.fromkeys(NEUTRAL))):
+        shown = inspect.signature(function).parameters
+        assert {name: shown[name].default for name in NEUTRAL} == unasked
+        with pytest.raises(TypeError, match="no keyword 'eps_scales'"):
+            function(eps_scales=1.1)  # type: ignore[call-arg]
