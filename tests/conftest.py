@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 import torch
 
-from adm_cli.checkpoints.format import ModelInfo, save_model
+from adm_cli.checkpoints.format import save_model
+from adm_cli.checkpoints.header import ModelInfo
 from adm_cli.checkpoints.loading import build_model
 from adm_cli.commands.main import run
 from adm_cli.config import ClassifierConfig, DiffusionConfig, UNetConfig

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from adm_cli.checkpoints.format import ModelInfo, save_model
+from adm_cli.checkpoints.format import save_model
+from adm_cli.checkpoints.header import ModelInfo
 from adm_cli.checkpoints.loading import build_model
 from adm_cli.config import ClassifierConfig, UNetConfig
 from tests.conftest import TOY_CLASSES, TOY_DIFFUSION, randomise

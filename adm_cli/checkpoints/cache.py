@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from adm_cli.checkpoints.fetched import check_home
-from adm_cli.checkpoints.format import file_sha256, read_model_file, verify_content
+from adm_cli.checkpoints.header import file_sha256, read_model_file, verify_content
+from adm_cli.checkpoints.places import check_home
 from adm_cli.checkpoints.presets import INCEPTION
 from adm_cli.errors import CheckpointError, OutputError, UsageError, did_you_mean
 from adm_cli.files.disk import adm_home, explain_os_error, inception_path, models_folder

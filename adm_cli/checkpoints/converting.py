@@ -11,13 +11,8 @@ from torch import Tensor
 
 from adm_cli.checkpoints.class_names import read_classes
 from adm_cli.checkpoints.folders import read_model_folder
-from adm_cli.checkpoints.format import (
-    ModelFile,
-    ModelInfo,
-    file_sha256,
-    read_model_file,
-    save_model,
-)
+from adm_cli.checkpoints.format import save_model
+from adm_cli.checkpoints.header import ModelFile, ModelInfo, file_sha256, read_model_file
 from adm_cli.checkpoints.loading import (
     Shapes,
     axis_length,

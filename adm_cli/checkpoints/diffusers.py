@@ -17,7 +17,8 @@ from typing import Any
 from torch import Tensor
 
 from adm_cli.checkpoints.diffusers_names import from_diffusers, to_diffusers
-from adm_cli.checkpoints.format import ModelInfo, check_state, load_original, read_metadata
+from adm_cli.checkpoints.format import check_state, load_original
+from adm_cli.checkpoints.header import ModelInfo, read_metadata
 from adm_cli.config import ClassifierConfig, DiffusionConfig, Prediction, UNetConfig
 from adm_cli.errors import CheckpointError, ConfigError, UsageError
 from adm_cli.files.budget import parse_json, whole_text

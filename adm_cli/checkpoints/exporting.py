@@ -18,8 +18,10 @@ from adm_cli.checkpoints.diffusers import (
     unet_settings,
 )
 from adm_cli.checkpoints.diffusers_names import to_diffusers
-from adm_cli.checkpoints.format import ModelFile, check_finite, write_tensors
-from adm_cli.checkpoints.loading import describe_mismatch, expected_shapes, find_weights
+from adm_cli.checkpoints.finding import find_weights
+from adm_cli.checkpoints.format import check_finite, write_tensors
+from adm_cli.checkpoints.header import ModelFile
+from adm_cli.checkpoints.loading import describe_mismatch, expected_shapes
 from adm_cli.checkpoints.onnx import write_onnx
 from adm_cli.checkpoints.tensors import stream_tensors
 from adm_cli.config import UNetConfig

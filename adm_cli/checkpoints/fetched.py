@@ -28,7 +28,7 @@ from adm_cli.files.disk import (
     make_folder,
     read_text,
 )
-from adm_cli.files.links import check_below, check_inside, remove
+from adm_cli.files.links import check_inside, remove
 
 _STALE = 86_400  # seconds after which what a killed process left is nobody's
 _BLOCK = 1 << 22
@@ -50,14 +50,6 @@ def original_path(file: str) -> Path:
 
 def pin_path(name: str) -> Path:
     return adm_home() / "fetched" / f"{name}.json"
-
-
-def check_home() -> None:
-    """Raises OutputError where what is removed or replaced after a fetch may be somebody's.
-
-    ``models`` may be a link, to a larger disk: nothing is removed there but leftovers.
-    """
-    check_below(adm_home(), ("downloads", "fetched"))
 
 
 def read_pin(name: str) -> Pin | None:

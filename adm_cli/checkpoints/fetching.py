@@ -22,7 +22,6 @@ from adm_cli.checkpoints.downloads import (
 from adm_cli.checkpoints.fetched import (
     How,
     Pin,
-    check_home,
     choose_how,
     clean_up,
     copy_file,
@@ -34,11 +33,11 @@ from adm_cli.checkpoints.fetched import (
     write_pin,
     zip_is_intact,
 )
-from adm_cli.checkpoints.format import read_model_file, verify_content
+from adm_cli.checkpoints.header import read_model_file, verify_content
 from adm_cli.checkpoints.http import clean
 from adm_cli.checkpoints.loading import expected_shapes
 from adm_cli.checkpoints.partial import partial_bytes
-from adm_cli.checkpoints.places import checkpoint_path
+from adm_cli.checkpoints.places import check_home, checkpoint_path
 from adm_cli.checkpoints.presets import (
     CHECKPOINTS,
     INCEPTION,

@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from adm_cli.checkpoints.format import (
-    ModelFile,
-    check_finite,
-    file_sha256,
-    read_model_file,
-    read_original,
-)
-from adm_cli.checkpoints.places import checkpoint_path
+from adm_cli.checkpoints.finding import find_weights
+from adm_cli.checkpoints.format import check_finite, read_original
+from adm_cli.checkpoints.header import ModelFile, file_sha256
 from adm_cli.checkpoints.presets import (
     CHECKPOINTS,
     INCEPTION,
-    PRESETS,
-    TERMS,
-    Checkpoint,
-    find_checkpoint,
 )
 from adm_cli.checkpoints.tensors import stream_tensors
 from adm_cli.config import ClassifierConfig, UNetConfig
@@ -34,7 +25,6 @@ from adm_cli.errors import (
     DeviceError,
     MissingWeightsError,
     UsageError,
-    did_you_mean,
 )
 from adm_cli.evaluation.inception import InceptionV3
 from adm_cli.files.disk import inception_path
@@ -59,57 +49,6 @@ def expected_shapes(config: UNetConfig | ClassifierConfig) -> dict[str, tuple[in
     with torch.device("meta"):
         model = build_model(config)
     return {name: tuple(value.shape) for name, value in model.state_dict().items()}
-
-
-def find_weights(name: str | Path) -> ModelFile:
-    """The weights file for a path, a preset or a checkpoint name, its header checked.
-
-    Raises UsageError for an unknown name, MissingWeightsError for a known one whose file is not
-    here, CheckpointError for a bad file.
-    """
-    path, text = Path(os.path.expanduser(name)), str(name)
-    if os.path.isfile(path):  # unlike path.is_file(), False for a name too long to be one
-        return read_model_file(path)
-    if os.sep in text or path.suffix in (".safetensors", ".pt"):
-        raise UsageError(f"{'not a' if os.path.exists(path) else 'no such'} file: {text}")
-    checkpoints = [row.name for row in CHECKPOINTS]
-    models = {row.name: row.model for row in PRESETS}
-    if text not in checkpoints and text not in models:
-        hint = did_you_mean(text, [*models, *checkpoints])
-        raise UsageError(
-            f"{text!r:.80} is neither a preset nor a file{hint} (adm models lists the presets)"
-        )
-    check_here([text])
-    row = find_checkpoint(text if text in checkpoints else models[text])
-    return read_model_file(checkpoint_path(row))
-
-
-def check_here(names: Sequence[str]) -> None:
-    """Raises MissingWeightsError, which names them all, where known weights are not here.
-
-    ``names`` are presets, whose models are meant, checkpoints, and others, which are passed over.
-    """
-    models = {row.name: row.model for row in PRESETS}
-    known = {row.name: row for row in CHECKPOINTS}
-    rows = {name: known[n] for name in names if (n := models.get(name, name)) in known}
-    lacking = {name: row for name, row in rows.items() if not checkpoint_path(row).is_file()}
-    for name, row in lacking.items():
-        error = MissingWeightsError(_how_to_get(row, name, checkpoint_path(row)))
-        error.published = tuple(r.name for r in lacking.values() if not r.embedded)
-        raise error
-
-
-def _how_to_get(row: Checkpoint, asked: str, path: Path) -> str:
-    if row.embedded:
-        return f"the embedded weights {path} are missing: install adm again"
-    together = next((p.checkpoints for p in PRESETS if p.name == asked), (row.name,))
-    rows = [find_checkpoint(name) for name in together]
-    missing = [row for row in rows if not checkpoint_path(row).is_file()]
-    gigabytes = sum(row.size for row in missing) / 1e9
-    return (
-        f"the weights of {row.name} are not on this machine: adm fetch {asked} brings "
-        f"{' and '.join(row.name for row in missing)} ({gigabytes:.1f} GB); {TERMS}"
-    )
 
 
 def load_model(

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adm_cli.checkpoints.format import ModelFile, info_metadata
+from adm_cli.checkpoints.header import ModelFile, info_metadata
 from adm_cli.checkpoints.loading import Model, load_model
 from adm_cli.checkpoints.places import checkpoint_path
 from adm_cli.checkpoints.presets import CHECKPOINTS, EMBEDDED_TERMS, TERMS

@@ -13,7 +13,6 @@ import pickle
 import pickletools
 import re
 import warnings
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -21,14 +20,14 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
+from adm_cli.checkpoints.header import MOST_ENTRIES, zip_of_others
 from adm_cli.devices import free_bytes
 from adm_cli.errors import CheckpointError
 from adm_cli.files.budget import MOST_TEXT, LimitedFile, TooMuchError, counted
 from adm_cli.files.disk import open_file
-from adm_cli.files.foreign import describe_global, describe_zip
+from adm_cli.files.foreign import describe_global
 from adm_cli.files.zips import ForeignZip
 
-MOST_ENTRIES = 100_000  # tensors and numbers of a file, far above any real one
 _MOST_DEPTH = 50
 _MOST_INSTRUCTIONS = 3_000_000  # some 30 a tensor
 _MOST_LARGE = 10_000  # whole numbers of over 32 bits, which can be made to collide as keys
@@ -93,18 +92,6 @@ def open_zip(path: Path) -> ForeignZip:
                 f"expected a file as torch.save writes it"
             )
     return file
-
-
-def zip_of_others(path: Path) -> str | None:
-    """What a zip is that torch.save did not write (`describe_zip`); None for one that it wrote.
-
-    Also None for one whose list cannot be read, which is told when it is opened.
-    """
-    try:
-        with ForeignZip(path, 2 * MOST_ENTRIES) as file:
-            return describe_zip(file.namelist())
-    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile):
-        return None
 
 
 def _check_zip(path: Path) -> None:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from adm_cli.checkpoints.format import ModelFile, ModelInfo
-from adm_cli.checkpoints.loading import check_here, find_weights
+from adm_cli.checkpoints.finding import check_here, find_weights
+from adm_cli.checkpoints.header import ModelFile, ModelInfo
 from adm_cli.checkpoints.presets import ENLARGEMENTS, PRESETS, Preset
 from adm_cli.config import UNetConfig
 from adm_cli.diffusion.modifiers import Modifiers

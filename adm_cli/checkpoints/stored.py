@@ -22,22 +22,6 @@ TYPES = {  # by their names there
 }
 
 
-# Far above any real model, whose header is 0.2 MB at most. A hostile one of a hundred megabytes,
-# which the library takes, grows to gigabytes in Python.
-MAX_HEADER = 10_000_000
-NO_HASH = "0" * 64
-
-
-def begin_hash(file: IO[bytes], recorded: str) -> hashlib._Hash:
-    """The hash of a file up to its tensors, with the ``recorded`` digits as zeros.
-
-    What ``file`` has left is to be added, to make it the content hash.
-    """
-    start = file.read(8)
-    header = file.read(min(int.from_bytes(start, "little"), MAX_HEADER))
-    return hashlib.sha256(start + header.replace(recorded.encode(), NO_HASH.encode(), 1))
-
-
 def read_stored(
     file: IO[bytes], header: Mapping[str, Any], digest: hashlib._Hash | None = None
 ) -> dict[str, Tensor]:

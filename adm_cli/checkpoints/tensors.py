@@ -12,8 +12,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import torch
 from torch import Tensor
 
-from adm_cli.checkpoints.format import ModelFile
-from adm_cli.checkpoints.stored import begin_hash, fill
+from adm_cli.checkpoints.header import ModelFile, begin_hash
+from adm_cli.checkpoints.stored import fill
 from adm_cli.errors import CheckpointError
 from adm_cli.files.disk import open_file
 
@@ -33,14 +33,15 @@ def stream_tensors(file: ModelFile) -> Iterator[tuple[str, Tensor]]:
             hashed: Future[None] | None = None  # of the last tensor, while the next one is read
             whole = True
             for name, shape in file.shapes.items():
-                data = torch.empty(math.prod(shape) * file.dtypes[name].itemsize, dtype=torch.uint8)
+                dtype: torch.dtype = getattr(torch, file.dtypes[name])
+                data = torch.empty(math.prod(shape) * dtype.itemsize, dtype=torch.uint8)
                 whole = fill(opened, data)
                 if hashed is not None:
                     hashed.result()
                 if not whole:
                     break
                 hashed = beside.submit(digest.update, data.numpy())
-                yield name, data.view(file.dtypes[name]).reshape(shape)
+                yield name, data.view(dtype).reshape(shape)
             if hashed is not None:
                 hashed.result()
             while chunk := opened.read(_CHUNK):

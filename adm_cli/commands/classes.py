@@ -73,7 +73,7 @@ def _tell_of_default(text: str, found: Sequence[int]) -> None:
 
 def _classes_of(model: str) -> dict[int, str]:
     """What a model can be asked for: with the preset's classifier, or as its own file says."""
-    from adm_cli.checkpoints.loading import find_weights
+    from adm_cli.checkpoints.finding import find_weights
     from adm_cli.checkpoints.sources import find_sources
 
     info = find_weights(model).info

@@ -90,7 +90,7 @@ app.command("gallery")(loads_torch(gallery.gallery))
 app.command("convert")(loads_torch(convert.convert))
 app.command("export")(needs_weights(export.export))
 app.command("bench")(needs_weights(bench.bench))
-app.command("cache")(loads_torch(cache.cache))
+app.command("cache")(cache.cache)
 app.command("doctor")(loads_torch(doctor.doctor))
 app.command("help")(help.help_)
 

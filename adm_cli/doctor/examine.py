@@ -190,7 +190,7 @@ def _machine(report: Report) -> None:
 
 
 def _weights(report: Report, on_event: OnEvent) -> None:
-    from adm_cli.checkpoints.loading import find_weights
+    from adm_cli.checkpoints.finding import find_weights
 
     embedded = [checkpoint_path(row) for row in CHECKPOINTS if row.embedded]
     published = [row.name for row in CHECKPOINTS if not row.embedded]
@@ -222,7 +222,7 @@ def _weights(report: Report, on_event: OnEvent) -> None:
 
 def _weights_file(report: Report, path: Path, mend: str) -> dict[str, Any]:
     """Header and content hash of a weights file."""
-    from adm_cli.checkpoints.format import read_model_file, verify_content
+    from adm_cli.checkpoints.header import read_model_file, verify_content
 
     try:
         file = read_model_file(path)
@@ -241,7 +241,7 @@ def _weights_file(report: Report, path: Path, mend: str) -> dict[str, Any]:
 
 def _hash_named_file(report: Report, path: Path, digits: str) -> dict[str, Any]:
     """A file that carries the first digits of its SHA-256 in its name."""
-    from adm_cli.checkpoints.format import file_sha256
+    from adm_cli.checkpoints.header import file_sha256
 
     try:
         good = file_sha256(path).startswith(digits)

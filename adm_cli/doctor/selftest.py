@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adm_cli.checkpoints.format import ModelFile, ModelInfo
+from adm_cli.checkpoints.header import ModelFile, ModelInfo
 from adm_cli.checkpoints.loading import Model, build_model
 from adm_cli.checkpoints.sources import Sources
 from adm_cli.config import ClassifierConfig, DiffusionConfig, SamplingConfig, UNetConfig

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adm_cli.checkpoints.loading import find_weights
+from adm_cli.checkpoints.finding import find_weights
 from adm_cli.errors import AdmError, UsageError
 from adm_cli.evaluation.agreement import (
     Beside,

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adm_cli.checkpoints.format import ModelFile
-from adm_cli.checkpoints.loading import find_weights, hasten_on_cpu, load_model
+from adm_cli.checkpoints.finding import find_weights
+from adm_cli.checkpoints.header import ModelFile
+from adm_cli.checkpoints.loading import hasten_on_cpu, load_model
 from adm_cli.checkpoints.presets import PRESETS
 from adm_cli.checkpoints.supplying import supplied
 from adm_cli.devices import choose_device, choose_dtype

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adm_cli.checkpoints.loading import find_weights, hasten_on_cpu, load_inception, load_model
+from adm_cli.checkpoints.finding import find_weights
+from adm_cli.checkpoints.loading import hasten_on_cpu, load_inception, load_model
 from adm_cli.config import ClassifierConfig
 from adm_cli.devices import choose_device, out_of_memory, reproducible_kernels
 from adm_cli.errors import AdmError, DeviceError, UsageError

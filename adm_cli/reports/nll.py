@@ -16,8 +16,10 @@ from typing import Any
 
 import torch
 
-from adm_cli.checkpoints.format import ModelFile, read_tensors, write_tensors
-from adm_cli.checkpoints.loading import find_weights, hasten_on_cpu, load_model
+from adm_cli.checkpoints.finding import find_weights
+from adm_cli.checkpoints.format import read_tensors, write_tensors
+from adm_cli.checkpoints.header import ModelFile
+from adm_cli.checkpoints.loading import hasten_on_cpu, load_model
 from adm_cli.checkpoints.supplying import supplied
 from adm_cli.config import UNetConfig
 from adm_cli.devices import choose_device, choose_dtype

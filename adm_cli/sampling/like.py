@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from adm_cli.checkpoints.format import ModelFile
+from adm_cli.checkpoints.header import ModelFile
 from adm_cli.checkpoints.presets import ENLARGEMENTS
 from adm_cli.checkpoints.sources import Sources
 from adm_cli.devices import choose_device

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from adm_cli.checkpoints.format import verify_content
+from adm_cli.checkpoints.header import verify_content
 from adm_cli.checkpoints.sources import (
     Sources,
     check_cfg,

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from adm_cli.checkpoints.format import ModelFile
-from adm_cli.checkpoints.loading import find_weights
+from adm_cli.checkpoints.finding import find_weights
+from adm_cli.checkpoints.header import ModelFile
 from adm_cli.checkpoints.presets import CHECKPOINTS, PRESETS
 from adm_cli.checkpoints.sources import Sources, find_sources, find_upsampler
 from adm_cli.errors import RunError, UsageError

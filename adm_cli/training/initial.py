@@ -10,8 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from adm_cli.checkpoints.format import ModelFile, check_finite
-from adm_cli.checkpoints.loading import describe_mismatch, expected_shapes, find_weights
+from adm_cli.checkpoints.finding import find_weights
+from adm_cli.checkpoints.format import check_finite
+from adm_cli.checkpoints.header import ModelFile
+from adm_cli.checkpoints.loading import describe_mismatch, expected_shapes
 from adm_cli.checkpoints.presets import PRESETS
 from adm_cli.checkpoints.tensors import stream_tensors
 from adm_cli.config import ClassifierConfig, Recommended, UNetConfig

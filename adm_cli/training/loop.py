@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adm_cli.checkpoints.format import ModelInfo, save_model
+from adm_cli.checkpoints.format import save_model
+from adm_cli.checkpoints.header import ModelInfo
 from adm_cli.devices import peak_bytes
 from adm_cli.diffusion.finite import finite_images
 from adm_cli.diffusion.guidance import ClassifierFn

@@ -22,8 +22,8 @@ from adm_cli.checkpoints.architectures import (
     starter_diffusion,
     starter_unet,
 )
-from adm_cli.checkpoints.format import ModelFile
-from adm_cli.checkpoints.loading import find_weights
+from adm_cli.checkpoints.finding import find_weights
+from adm_cli.checkpoints.header import ModelFile
 from adm_cli.checkpoints.presets import CHECKPOINTS, PRESETS
 from adm_cli.classes.imagenet import select_classes
 from adm_cli.config import ClassifierConfig, DiffusionConfig, UNetConfig

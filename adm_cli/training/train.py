@@ -13,8 +13,9 @@ from typing import Any
 
 import torch
 
-from adm_cli.checkpoints.format import ModelFile, ModelInfo
-from adm_cli.checkpoints.loading import find_weights, load_model
+from adm_cli.checkpoints.finding import find_weights
+from adm_cli.checkpoints.header import ModelFile, ModelInfo
+from adm_cli.checkpoints.loading import load_model
 from adm_cli.devices import DTYPES
 from adm_cli.errors import AdmError, RunError, UsageError
 from adm_cli.events import Count, Note, OnEvent, ignore

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from adm_cli.checkpoints import converting, loading
 from adm_cli.checkpoints.converting import convert
-from adm_cli.checkpoints.format import ModelFile, ModelInfo, read_original, verify_content
+from adm_cli.checkpoints.format import read_original
+from adm_cli.checkpoints.header import ModelFile, ModelInfo, verify_content
 from adm_cli.checkpoints.loading import build_model, expected_shapes, load_model
 from adm_cli.checkpoints.originals import Weights
 from adm_cli.checkpoints.presets import CHECKPOINTS, find_checkpoint

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from adm_cli.checkpoints.converting import convert
-from adm_cli.checkpoints.format import read_model_file
+from adm_cli.checkpoints.header import read_model_file
 from adm_cli.checkpoints.originals import read_weights
 from adm_cli.errors import CheckpointError, UsageError
 

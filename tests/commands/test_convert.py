@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import adm_cli.checkpoints.converting as converting_module
-from adm_cli.checkpoints.format import file_sha256, read_model_file
+from adm_cli.checkpoints.header import file_sha256, read_model_file
 from adm_cli.checkpoints.loading import build_model, load_model
 from adm_cli.checkpoints.presets import Checkpoint
 from adm_cli.classes.imagenet import imagenet_names

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 import adm_cli
-from adm_cli.checkpoints.format import read_model_file
+from adm_cli.checkpoints.header import read_model_file
 from adm_cli.checkpoints.loading import build_model
 from adm_cli.config import ClassifierConfig, DiffusionConfig, UNetConfig
 from tests.conftest import DEEP_CLASSIFIER, DEEP_UNET, Result, randomise

@@ -14,7 +14,8 @@ import pytest
 import torch
 from PIL import Image
 
-from adm_cli.checkpoints.format import ModelInfo, save_model
+from adm_cli.checkpoints.format import save_model
+from adm_cli.checkpoints.header import ModelInfo
 from adm_cli.checkpoints.loading import build_model
 from tests.conftest import TOY_CLASSES, TOY_CLASSIFIER, TOY_DIFFUSION, Result, Toys, randomise
 from tests.training.conftest import draw_pictures

@@ -13,7 +13,8 @@ import torch
 
 import adm_cli
 from adm_cli.checkpoints.diffusers import misfits, unet_settings
-from adm_cli.checkpoints.format import ModelInfo, read_model_file, save_model
+from adm_cli.checkpoints.format import save_model
+from adm_cli.checkpoints.header import ModelInfo, read_model_file
 from adm_cli.checkpoints.loading import build_model
 from adm_cli.checkpoints.presets import CHECKPOINTS
 from adm_cli.config import ClassifierConfig, UNetConfig

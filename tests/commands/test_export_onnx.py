@@ -13,8 +13,8 @@ import torch
 
 import adm_cli
 from adm_cli.checkpoints import onnx
-from adm_cli.checkpoints.format import read_model_file
-from adm_cli.checkpoints.loading import find_weights
+from adm_cli.checkpoints.finding import find_weights
+from adm_cli.checkpoints.header import read_model_file
 from adm_cli.config import ClassifierConfig, UNetConfig
 from tests.conftest import (
     DEEP_CLASSIFIER,

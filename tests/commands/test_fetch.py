@@ -24,7 +24,7 @@ from adm_cli.checkpoints import converting, fetching, loading, presets, sources
 from adm_cli.checkpoints.downloads import Patience, Watch
 from adm_cli.checkpoints.fetched import How, read_pin
 from adm_cli.checkpoints.fetching import find_items, wanted
-from adm_cli.checkpoints.format import read_model_file, verify_content
+from adm_cli.checkpoints.header import read_model_file, verify_content
 from adm_cli.checkpoints.loading import build_model, expected_shapes
 from adm_cli.checkpoints.presets import CHECKPOINTS, Checkpoint, Preset, PublishedFile
 from adm_cli.commands import console

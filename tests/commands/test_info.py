@@ -31,7 +31,8 @@ def test_a_weights_file(adm: Run, toys: Toys) -> None:
     assert (shown["kind"], shown["parameters"]) == ("diffusion", "185,478")
     assert shown["classes"] == "0 circle, 1 square, 3 star"
     assert shown["image_size"] == "8, 8"
-    assert float(shown["gflop"]) > 0
+    assert "gflop" not in shown
+    assert float(facts(adm("info", toys.model, "--cost"))["gflop"]) > 0
     assert shown["diffusion"].startswith("noise_schedule linear, num_timesteps 100, ")
     data = json.loads(adm("info", toys.model, "--json").out)
     assert data["classes"] == {str(i): name for i, name in TOY_CLASSES.items()}
@@ -198,14 +199,15 @@ def test_folders(draw: Run, adm: Run) -> None:
     assert "empty is a folder, and no run, sweep or training of adm" in done.err
 
 
-def test_pictures_and_runs_are_looked_at_without_torch(draw: Run) -> None:
+def test_only_what_needs_torch_loads_it(draw: Run) -> None:
     """A process of its own, which is the only one without torch."""
     made = draw("--class", "0", "--num", 1, "--quiet", "--out", "run").out.split()[0]
     code = (
         "import sys\nfrom adm_cli.commands.main import run\n"
         f"assert run(['info', {made!r}]) == run(['info', 'run']) == 0\n"
+        "assert run(['info', 'tiny', '--verify']) == run(['cache', 'ls']) == 0\n"
         "assert 'torch' not in sys.modules\n"
-        "assert run(['info', 'tiny']) == 0\n"
+        "assert run(['info', 'tiny', '--cost']) == 0\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

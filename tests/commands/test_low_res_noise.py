@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from adm_cli.checkpoints.format import read_model_file
+from adm_cli.checkpoints.header import read_model_file
 from adm_cli.diffusion.noise import noisy_low_res
 from adm_cli.sampling.folder import RunFolder
 from adm_cli.sampling.run import settings

@@ -15,7 +15,8 @@ import torch
 from PIL import Image
 
 import adm_cli.reports.likelihood as likelihood_module
-from adm_cli.checkpoints.format import read_model_file, save_model
+from adm_cli.checkpoints.format import save_model
+from adm_cli.checkpoints.header import read_model_file
 from adm_cli.checkpoints.loading import load_model
 from adm_cli.diffusion.losses import BitsPerDim, bits_per_dim
 from adm_cli.models.fast import FastResBlock

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from adm_cli.checkpoints.format import ModelInfo, save_model
+from adm_cli.checkpoints.format import save_model
+from adm_cli.checkpoints.header import ModelInfo
 from adm_cli.checkpoints.loading import build_model
 from adm_cli.checkpoints.sources import find_upsampler
 from adm_cli.config import SamplingConfig

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from adm_cli.checkpoints.format import read_model_file
+from adm_cli.checkpoints.header import read_model_file
 from adm_cli.training.initial import DRAWN
 from adm_cli.training.setup import default_steps
 from tests.conftest import Result, Toys

@@ -14,8 +14,9 @@ from typing import Any
 
 import torch
 
-from adm_cli.checkpoints.format import ModelInfo, write_tensors
-from adm_cli.checkpoints.format import info_metadata as metadata_of
+from adm_cli.checkpoints.format import write_tensors
+from adm_cli.checkpoints.header import ModelInfo
+from adm_cli.checkpoints.header import info_metadata as metadata_of
 
 
 def safetensors(header: object, data: bytes = b"", length: int | None = None) -> bytes:

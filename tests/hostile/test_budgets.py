@@ -22,7 +22,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from adm_cli.checkpoints.format import load_original, read_model_file
+from adm_cli.checkpoints.format import load_original
+from adm_cli.checkpoints.header import read_model_file
 from adm_cli.checkpoints.loading import load_model
 from adm_cli.checkpoints.originals import read_weights
 from adm_cli.errors import AdmError, ConfigError

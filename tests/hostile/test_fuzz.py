@@ -15,14 +15,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from adm_cli.checkpoints.format import (
-    ModelInfo,
-    read_model_file,
-    read_original,
-    read_tensors,
-    save_model,
-    verify_content,
-)
+from adm_cli.checkpoints.format import read_original, read_tensors, save_model
+from adm_cli.checkpoints.header import ModelInfo, read_model_file, verify_content
 from adm_cli.classes.imagenet import imagenet_names, search_classes, select_classes
 from adm_cli.classes.mixtures import read_mixture, select_choices
 from adm_cli.commands.console import one_line

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from adm_cli.checkpoints.format import load_original, read_model_file
+from adm_cli.checkpoints.format import load_original
+from adm_cli.checkpoints.header import read_model_file
 from adm_cli.errors import AdmError
 from adm_cli.files.lists import read_rows
 from adm_cli.files.manifests import parse_line, render_line

@@ -13,8 +13,9 @@ import torch
 
 import adm_cli.sampling.pipeline as pipeline_module
 from adm_cli.checkpoints import loading
+from adm_cli.checkpoints.finding import find_weights
 from adm_cli.checkpoints.format import check_finite
-from adm_cli.checkpoints.loading import find_weights, load_model
+from adm_cli.checkpoints.loading import load_model
 from adm_cli.config import ClassifierConfig, UNetConfig
 from adm_cli.diffusion.steps import SampleStep
 from adm_cli.errors import CheckpointError

@@ -261,15 +261,15 @@ def test_metrics_of_a_training_run(folder: Path, no_plots: None) -> None:
 
 # Every function that reads a file which it did not just write, and the tests of hostile ones.
 READERS: dict[str, str] = {
-    "checkpoints/format.py _read_header": "test_weights, test_references",
-    "checkpoints/format.py _hash_blanked": "test_weights, test_references",
+    "checkpoints/header.py read_header": "test_weights, test_references",
+    "checkpoints/header.py _hash_blanked": "test_weights, test_references",
     "checkpoints/format.py read_tensors": "test_runs, test_references",
     "checkpoints/format.py load_original": "test_pickles, test_weights",
     "checkpoints/pickles.py load_pickle": "test_pickles, test_references",
     "checkpoints/pickles.py _check_bare": "test_pickles",
     "checkpoints/pickles.py open_zip": "test_pickles",
     "checkpoints/pickles.py _check_zip": "test_pickles, test_references",
-    "checkpoints/pickles.py zip_of_others": "test_pickles",
+    "checkpoints/header.py zip_of_others": "test_pickles",
     "files/zips.py ForeignZip.__init__": "test_pictures, test_arrays, test_pickles",
     "pictures/archives.py FolderSource.read": "test_pictures",
     "pictures/archives.py TarSource.__init__": "test_pictures, test_places",
@@ -350,7 +350,7 @@ PARSERS: dict[str, set[str]] = {
     "np.load": set(),
     "ast.literal_eval": {"flags/pasted_settings.py"},
     "Image.open": {"files/opening.py"},
-    "safetensors.safe_open": {"checkpoints/format.py", "pictures/references.py"},  # headers alone
+    "safetensors.safe_open": {"checkpoints/header.py", "pictures/references.py"},  # headers alone
 }
 
 

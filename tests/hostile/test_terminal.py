@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from adm_cli.checkpoints.format import ModelInfo
+from adm_cli.checkpoints.header import ModelInfo
 from adm_cli.files.manifests import render_line
 from tests.conftest import TOY_CLASSIFIER, TOY_DIFFUSION, TOY_UNET, Toys, save_toy
 from tests.hostile.files import weights

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from adm_cli.checkpoints.format import ModelInfo
+from adm_cli.checkpoints.header import ModelInfo
 from adm_cli.checkpoints.loading import build_model
 from adm_cli.files.strict import config_to_json
 from tests.conftest import TOY_CLASSES, TOY_CLASSIFIER, TOY_DIFFUSION, TOY_UNET, Toys, randomise

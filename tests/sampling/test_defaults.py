@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from adm_cli import SamplingConfig, generate, load_pipeline
-from adm_cli.checkpoints.format import read_model_file
+from adm_cli.checkpoints.header import read_model_file
 from adm_cli.checkpoints.presets import PRESETS, find_preset
 from adm_cli.checkpoints.sources import Sources, find_sources
 from adm_cli.config import DiffusionConfig, Recommended

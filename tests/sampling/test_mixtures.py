@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 import adm_cli
-from adm_cli.checkpoints.format import ModelInfo, save_model
+from adm_cli.checkpoints.format import save_model
+from adm_cli.checkpoints.header import ModelInfo
 from adm_cli.checkpoints.loading import build_model
 from adm_cli.checkpoints.sources import find_sources
 from adm_cli.config import SamplingConfig

@@ -373,7 +373,8 @@ def test_devices() -> None:
 
 
 def test_a_file_whose_tensors_do_not_fit_its_settings(tmp_path: Path) -> None:
-    from adm_cli.checkpoints.format import ModelInfo, save_model
+    from adm_cli.checkpoints.format import save_model
+    from adm_cli.checkpoints.header import ModelInfo
 
     path = tmp_path / "odd.safetensors"
     state = build_model(TOY_UNET).state_dict()

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 import adm_cli.sampling.pipeline as pipeline_module
-from adm_cli.checkpoints.format import ModelInfo, save_model
+from adm_cli.checkpoints.format import save_model
+from adm_cli.checkpoints.header import ModelInfo
 from adm_cli.checkpoints.loading import load_model
 from adm_cli.checkpoints.sources import find_sources, find_upsampler
 from adm_cli.config import DiffusionConfig, SamplingConfig

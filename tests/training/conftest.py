@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from adm_cli.checkpoints.format import ModelInfo
+from adm_cli.checkpoints.header import ModelInfo
 from adm_cli.config import DiffusionConfig
 from adm_cli.pictures.datasets import ImageSet, open_images
 from adm_cli.training.config import TrainingConfig

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 import torch
 
-from adm_cli.checkpoints.format import read_model_file, read_tensors
+from adm_cli.checkpoints.format import read_tensors
+from adm_cli.checkpoints.header import read_model_file
 from adm_cli.checkpoints.loading import load_model
 from adm_cli.errors import AdmError, CheckpointError, OutputError
 from adm_cli.events import Note
