@@ -48,8 +48,8 @@ ModelConfig = UNetConfig | ClassifierConfig
 
 # Epochs of a run whose length nobody chose, and the fewest and most steps that it takes.
 _LENGTHS: dict[Kind, tuple[int, int, int]] = {
-    "diffusion": (500, 2_000, 20_000),
-    "upsampler": (500, 2_000, 20_000),
+    "diffusion": (200, 2_000, 20_000),
+    "upsampler": (200, 2_000, 20_000),
     # of 35 epochs of 1,140 pictures the 14th had the lowest validation loss (examples/own-data.md)
     "classifier": (40, 500, 5_000),
 }
@@ -272,6 +272,16 @@ def default_steps(kind: Kind, pictures: int, batch_size: int) -> int:
     epochs, least, most = _LENGTHS[kind]
     hundreds = math.ceil(epochs * pictures / max(1, batch_size) / 100)
     return min(most, max(least, 100 * hundreds))
+
+
+def why_steps(kind: Kind, steps: int) -> str:
+    """What chose a length of `default_steps`."""
+    epochs, least, most = _LENGTHS[kind]
+    if steps <= least:
+        return "the fewest that adm chooses, as fewer seldom give anything"
+    if steps >= most:
+        return "the most that adm chooses by itself: more may be better, and take longer"
+    return f"{epochs} epochs, as adm chooses"
 
 
 def _resolve_training(kind: Kind, options: Options, pictures: int) -> TrainingConfig:

@@ -49,6 +49,7 @@ from adm_cli.training.setup import (
     feed_options,
     open_data,
     settle,
+    why_steps,
 )
 from adm_cli.training.tasks import make_task
 from adm_cli.training.trainer import Trainer
@@ -232,7 +233,7 @@ def prepare(
         training = settings.training
         epochs = training.steps * training.batch_size / max(1, len(data.training))
         text = f"{training.steps:,} steps of {training.batch_size:,} pictures: {epochs:,.0f} epochs"
-        on_event(Note(f"{text}, chosen by the number of pictures (--steps)"))
+        on_event(Note(f"{text}, {why_steps(settings.kind, training.steps)} (--steps says another)"))
     resuming = folder is not None and before is not None and bool(folder.states())
     return Prepared(settings, data, resuming)
 

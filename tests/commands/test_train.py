@@ -112,7 +112,8 @@ def test_dry_run(adm: Adm, shapes: Path, tmp_path: Path) -> None:
     assert shown[-1].endswith("images/s on this machine")
     unsaid = adm("train-diffusion", shapes, *MODEL, "--dry-run", "--batch-size", 100_000)
     assert "2,000 steps of 100,000 pictures" in unsaid.err
-    assert "chosen by the number of pictures (--steps)" in unsaid.err
+    assert "the fewest that adm chooses" in unsaid.err
+    assert "(--steps says another)" in unsaid.err
     assert not list(tmp_path.iterdir())
 
 
@@ -205,7 +206,8 @@ def test_the_end_says_what_is_next(adm: Adm, shapes: Path) -> None:
     [
         ("classifier", 608, 500), ("classifier", 2000, 1300), ("classifier", 10, 500),
         ("classifier", 10**6, 5000),
-        ("diffusion", 608, 4800), ("upsampler", 10**6, 20_000), ("diffusion", 1, 2000),
+        ("diffusion", 608, 2000), ("upsampler", 10**6, 20_000), ("diffusion", 1, 2000),
+        ("diffusion", 4000, 12_500),
     ],
 )  # fmt: skip
 def test_the_length_suits_the_pictures(kind: Any, pictures: int, steps: int) -> None:
