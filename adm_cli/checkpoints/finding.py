@@ -15,12 +15,16 @@ from adm_cli.errors import MissingWeightsError, UsageError, did_you_mean
 def find_weights(name: str | Path) -> ModelFile:
     """The weights file for a path, a preset or a checkpoint name, its header checked.
 
+    Of a training's folder the model that it made.
     Raises UsageError for an unknown name, MissingWeightsError for a known one whose file is not
     here, CheckpointError for a bad file.
     """
     path, text = Path(os.path.expanduser(name)), str(name)
     if os.path.isfile(path):  # unlike path.is_file(), False for a name too long to be one
         return read_model_file(path)
+    known = {row.name for row in CHECKPOINTS} | {row.name for row in PRESETS}
+    if text not in known and os.path.isfile(path / "model.safetensors"):
+        return read_model_file(path / "model.safetensors")
     if os.sep in text or path.suffix in (".safetensors", ".pt"):
         raise UsageError(f"{'not a' if os.path.exists(path) else 'no such'} file: {text}")
     checkpoints = [row.name for row in CHECKPOINTS]

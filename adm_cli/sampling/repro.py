@@ -103,6 +103,11 @@ def repro(
     or what it was made of are not found.
     """
     path, made = Path(picture), path_or_none(output)
+    if path.is_dir():
+        raise UsageError(
+            f"{path} is a folder, and adm repro makes one picture again: name one in it "
+            f"(adm verify {path} checks all of a run)"
+        )
     recipe = open_recipe(path)  # raises if it is damaged, before anything is written or loaded
     pixels = open_picture(path)[0]
     if made is not None:

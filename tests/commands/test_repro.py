@@ -220,3 +220,10 @@ def test_output_replaces_nothing(draw: Run, again: Run) -> None:
     shutil.copy(picture, "copy.png")
     assert again("copy.png", "-o", "new.WEBP").code == 0
     assert open_picture(Path("new.WEBP"))[1] == open_picture(picture)[1]
+
+
+def test_a_folder_is_no_picture(adm: Run) -> None:
+    Path("run").mkdir()
+    done = adm("repro", "run")
+    assert done.code == 2
+    assert "run is a folder, and adm repro makes one picture again" in done.err

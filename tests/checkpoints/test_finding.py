@@ -1,0 +1,25 @@
+"""From names to weights files."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from adm_cli.checkpoints.finding import find_weights
+from adm_cli.errors import UsageError
+from tests.conftest import Toys
+
+
+def test_a_training_folder_is_the_model_that_it_made(
+    toys: Toys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("runs/first").mkdir(parents=True)
+    with pytest.raises(UsageError, match="not a file: runs/first"):
+        find_weights("runs/first")
+    shutil.copy(toys.model, "runs/first/model.safetensors")
+    assert find_weights("runs/first").path == Path("runs/first/model.safetensors")
+    shutil.copytree("runs/first", "tiny")  # a preset's name comes before a folder's
+    assert find_weights("tiny").parameters == 4_553_190
