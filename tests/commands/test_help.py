@@ -88,7 +88,7 @@ DEFAULTS: list[tuple[str, str, str, Any]] = [
 # Zero by nature, or said by the constant itself (an f-string in the command).
 NEEDLESS = {
     *(("sample", "seed"), ("sample", "eta"), ("upsample", "eta"), ("sweep", "eta")),
-    *(("edit", "eta"), ("interpolate", "eta")),
+    *(("edit", "eta"), ("interpolate", "eta"), ("evaluate", "eta")),
     *(("sweep", "seed"), ("evaluate", "seed"), ("sample", "num"), ("sweep", "num")),
 }
 
