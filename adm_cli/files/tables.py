@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from adm_cli.files.disk import atomic_write
+from adm_cli.files.own import SOFTWARE
 
 NO_PLOT = "no plot is drawn: matplotlib is missing (pip install matplotlib)"
 _LARGEST = 1e30  # what is larger has no place in a plot
@@ -75,7 +76,7 @@ def draw_panels(path: Path, panels: Sequence[Panel]) -> bool:
         if panel.lines and (len(panel.lines) > 1 or panel.y not in panel.lines):
             axis.legend()
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
+    figure.savefig(buffer, format="png", dpi=120, metadata={"Software": SOFTWARE})
     with atomic_write(path) as file:
         file.write(buffer.getvalue())
     return True

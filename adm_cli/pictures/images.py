@@ -25,6 +25,7 @@ from adm_cli.errors import AdmError
 from adm_cli.files.budget import parse_json
 from adm_cli.files.disk import atomic_write, open_file
 from adm_cli.files.opening import open_image
+from adm_cli.files.own import SOFTWARE
 
 if TYPE_CHECKING:  # looking at a picture needs no torch
     from torch import Tensor
@@ -69,6 +70,8 @@ def encode_image(pixels: Pixels, suffix: str, recipe: Recipe | None) -> bytes:
         if recipe is not None:
             text.add_itxt("parameters", parameters_text(recipe))
             text.add_itxt("adm", json.dumps(recipe))
+        else:
+            text.add_text("Software", SOFTWARE)
         image.save(buffer, "PNG", pnginfo=text)
     return buffer.getvalue()
 

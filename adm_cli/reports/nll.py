@@ -36,6 +36,7 @@ from adm_cli.events import (
     ignore,
 )
 from adm_cli.files.disk import check_writable, explain_os_error, refuse_existing
+from adm_cli.files.own import refuse_foreign
 from adm_cli.files.links import remove
 from adm_cli.files.tables import NO_PLOT, Panel, Points, draw_panels, write_csv
 from adm_cli.models.unet import UNet
@@ -200,6 +201,7 @@ def check_output(out: Path | None, *, overwrite: bool) -> None:
         raise UsageError(f"--out {out}: expected a name that ends in .csv")
     if not overwrite:
         refuse_existing([out, out.with_suffix(".png")])
+    refuse_foreign([out.with_suffix(".png"), _part(out)], "choose another --out")
     check_writable(out.parent)
 
 

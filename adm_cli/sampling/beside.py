@@ -7,13 +7,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from adm_cli.events import Note
+from adm_cli.files.own import refuse_foreign
 from adm_cli.html.build import gallery
 from adm_cli.pictures.images import open_picture, save_animation, save_image
 from adm_cli.pictures.sheets import class_sheet
 from adm_cli.sampling.events import FileMade
 from adm_cli.sampling.folder import RunFolder, Shard
 from adm_cli.sampling.merge import merge_npz, open_runs
-from adm_cli.sampling.outputs import PAGE, SEQUENCE
+from adm_cli.sampling.outputs import PAGE, SEQUENCE, Extras
 from adm_cli.sampling.run import Run
 from adm_cli.sampling.writer import record_file
 
@@ -38,6 +39,26 @@ def write_grid(path: Path, pictures: Sequence[Path]) -> int:
     return len(found)
 
 
+def _npz_of(folder: RunFolder, run: Run) -> Path:
+    height, width = run.size
+    return folder.path / f"samples_{len(run.images)}x{height}x{width}x3.npz"
+
+
+def check_beside(folder: RunFolder, run: Run, beside: Extras) -> None:
+    """Raises OutputError where what is made beside the images would replace a file of others."""
+    made = {
+        "--grid": folder.path / GRID if beside.grid else None,
+        "--gallery": folder.path / PAGE if beside.gallery else None,
+        "--format npz": _npz_of(folder, run) if beside.npz else None,
+        "the film": folder.path / SEQUENCE if beside.sequence else None,
+    }
+    there = {how: path for how, path in made.items() if path is not None and path.exists()}
+    records = folder.records() if there else {}
+    for how, path in there.items():
+        if path.name not in records:
+            refuse_foreign([path], f"choose another --out, or leave out {how}")
+
+
 def draw_grid(folder: RunFolder, run: Run, shard: Shard) -> Iterator[FileMade]:
     """``grid.png``, a contact sheet of the first images that are there."""
     path = folder.path / GRID
@@ -52,8 +73,7 @@ def write_npz(folder: RunFolder, run: Run, shard: Shard) -> Iterator[FileMade]:
     """All images of a finished run as the original's npz; nothing of an unfinished one."""
     if len(folder.survey(run.images).missing):
         return  # interrupted: the images are safe, and the same command goes on
-    count, (height, width) = len(run.images), run.size
-    path = folder.path / f"samples_{count}x{height}x{width}x3.npz"
+    count, path = len(run.images), _npz_of(folder, run)
     if not folder.has(path.name):
         merge_npz(path, *open_runs([folder.path]), lambda _done: None)
         record_file(folder, shard, path.name, {"images": count})

@@ -12,6 +12,7 @@ from adm_cli.events import Count
 from adm_cli.files.disk import explain_os_error, file_digest
 from adm_cli.files.links import remove
 from adm_cli.files.manifests import damaged_lines, rewrite_manifest, whole_records
+from adm_cli.files.own import is_own
 from adm_cli.files.sealed import is_whole
 from adm_cli.sampling.events import Finding
 from adm_cli.sampling.film import film_in
@@ -37,8 +38,10 @@ def check_run(run: RunFolder) -> Iterator[Finding | Count]:
         if finding := check_digest(run.path / name, record["sha256"], record["bytes"]):
             yield finding
     names = sorted(os.listdir(run.path))
-    yield from _strays(run, images, names)
-    begun = {name for name in (*names, *records) if images.find(name) is not None}
+    strays = list(_strays(run, images, names))
+    yield from strays
+    strange = {finding.file for finding in strays if finding.kind == "foreign"}
+    begun = {name for name in (*names, *records) if images.find(name) is not None} - strange
     if len(begun) < len(images):
         first = next(image.file for image in images if image.file not in begun)
         count = f"{len(images) - len(begun)} of {len(images)}"
@@ -97,11 +100,11 @@ def _strays(run: RunFolder, images: Images, names: Sequence[str]) -> Iterator[Fi
             yield Finding("temporary", name, text)
         elif name in records:
             continue
-        elif images.find(name) is not None or _is_extra(path, images):
+        elif (images.find(name) is not None or _is_extra(path, images)) and is_own(path):
             text = f"{path} is in no manifest: its line was lost, or never written"
             yield Finding("unrecorded", name, text)
-        elif path.suffix in (".png", ".webp"):
-            yield Finding("foreign", name, f"{path} is no image of this run")
+        elif path.suffix in (".png", ".webp") or _is_extra(path, images):
+            yield Finding("foreign", name, f"{path} is none of this run's")
 
 
 def _is_extra(path: Path, images: Images) -> bool:

@@ -34,7 +34,8 @@ from adm_cli.files.disk import (
 )
 from adm_cli.files.links import check_below, remove, remove_folder
 from adm_cli.files.locks import hold
-from adm_cli.files.manifests import Manifests, Record, Records
+from adm_cli.files.manifests import Manifests, Record, Records, whole_records
+from adm_cli.files.own import is_own, refuse_foreign
 from adm_cli.files.sealed import both_copies, copies_agree, write_copies
 from adm_cli.sampling.images import Images
 from adm_cli.sampling.run import Run, differences, environment, read_run, render_run, settings
@@ -125,12 +126,28 @@ class RunFolder:
     def check(self, run: Run, *, overwrite: bool = False) -> None:
         """Raises what `begin` would, before any work; writes nothing."""
         check_below(self.path, (BASE, HIDDEN_BASE))
+        self._check_books()
+        self._check_images(run.images)
         if overwrite:
             return
         if self.exists():
             self._check_same(self.read(), run)
         else:
             refuse_existing([self.path / name for name in self._names_taken(run.images)])
+
+    def _check_books(self) -> None:
+        """Raises OutputError where what is called as a book of ours is somebody else's."""
+        books = [path for path in (self.file, self.copy) if path.exists()]
+        if not any(map(is_own, books)):
+            books += [p for p in self.manifests() if not any(whole_records(p))]
+            refuse_foreign(books, "choose another --out")
+
+    def _check_images(self, images: Images) -> None:
+        """Raises OutputError where an image would take the place of somebody else's file."""
+        records = self.records()
+        if len(records) < len(images):
+            names = (name for name in self._names_taken(images) if name not in records)
+            refuse_foreign((self.path / name for name in names), "choose another --out")
 
     def as_begun(self, run: Run) -> Run:
         """``run`` as the run that is here, if there is one, goes on.
@@ -140,6 +157,7 @@ class RunFolder:
         """
         if not self.exists():
             return run
+        self._check_books()
         old = self.read()
         kept = {name: getattr(old, name) for name in run.chosen}
         return replace(run, images=run.images.named_as(old.images), **kept)
@@ -347,7 +365,8 @@ class RunFolder:
                 stack.enter_context(self.lock(path.stem))
             names = list(self.records())
             with suppress(RunError):
-                names += self._names_taken(self.read().images)
+                taken = self._names_taken(self.read().images)
+                names += [name for name in taken if is_own(self.path / name)]
             self._remove(self.manifests())
             self._remove([self.path / name for name in names])
             self._remove([self.copy, self.file])

@@ -16,7 +16,7 @@ from adm_cli.files.disk import check_writable, refuse_existing
 from adm_cli.files.fresh import make_fresh_folder
 from adm_cli.files.links import check_inside
 from adm_cli.files.manifests import Record
-from adm_cli.sampling.beside import add_grid
+from adm_cli.sampling.beside import GRID, add_grid, check_beside
 from adm_cli.sampling.costs import drawing_costs
 from adm_cli.sampling.draw import draw
 from adm_cli.sampling.events import Event, FileMade, follow
@@ -171,9 +171,10 @@ def _prepared(outputs: Outputs, run: Run) -> tuple[RunFolder, Run]:
         folder.check(run, overwrite=outputs.overwrite)
     if film is not None:
         check_writable(film.parent)
+    check_beside(folder, run, outputs.beside)
     files = []
     if not folder.exists():
-        files += [folder.path / "grid.png"] if outputs.beside.grid else []
+        files += [folder.path / GRID] if outputs.beside.grid else []
         files += [folder.path / PAGE] if outputs.beside.gallery else []
         files += sorted(folder.path.glob("samples_*.npz")) if outputs.beside.npz else []
     if film is not None and not may_write_film(folder, run, film):

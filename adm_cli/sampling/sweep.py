@@ -271,6 +271,7 @@ class _Sweep:
         Raises RunError where that one has cells which are not asked for now, OutputError where
         files of others would be replaced.
         """
+        self.folder.check_own()
         if not overwrite:
             self.folder.check_new()
         known_axes, old = ({}, {}) if overwrite else self.folder.read()[:2]

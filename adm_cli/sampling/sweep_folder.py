@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +27,7 @@ from adm_cli.files.disk import (
 )
 from adm_cli.files.links import check_below
 from adm_cli.files.names import check_name
+from adm_cli.files.own import is_own, refuse_foreign
 from adm_cli.files.sealed import as_written, both_copies, is_whole, seal, write_copies
 from adm_cli.files.tables import Panel, csv_bytes, draw_panels, write_csv
 from adm_cli.sampling.check import check_digest
@@ -126,6 +128,18 @@ class SweepFolder:
             count = f"{len(gone)} of {len(found.rows)}"
             text = f"{count} cells of {self.path} are not there, e.g. {gone[0]}"
             yield Finding("unfinished", gone[0], text)
+
+    def check_own(self) -> None:
+        """Raises OutputError where a file that bears the name of one of ours is another's."""
+        books = [path for path in both_copies(self.file) if path.exists()]
+        if any(map(is_own, books)):
+            books = []
+        refuse_foreign(books, "choose another --out")
+        known: Iterable[str] = ()
+        with suppress(AdmError):  # a damaged sweep
+            known = self.read().files
+        files = (self.sheet, self.plot, *(() if self.exists() else (self.table,)))
+        refuse_foreign((p for p in files if p.name not in known), "choose another --out")
 
     def check_new(self) -> None:
         """Raises OutputError where a sweep that begins here would replace files of others."""

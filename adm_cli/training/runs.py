@@ -33,6 +33,7 @@ from adm_cli.files.disk import (
 )
 from adm_cli.files.links import check_below, remove, remove_folder
 from adm_cli.files.locks import hold
+from adm_cli.files.own import is_own, refuse_foreign
 from adm_cli.files.tables import Panel, draw_panels
 
 _STATE = re.compile(r"state-(\d{8,})\.safetensors")
@@ -94,7 +95,11 @@ class TrainingFolder:
                 remove(path)
 
     def clear(self) -> None:
-        """Removes all that a run wrote, for another to begin here; settings last."""
+        """Removes all that a run wrote, for another to begin here; settings last.
+
+        Raises OutputError, and removes nothing, where any of it may be somebody else's.
+        """
+        self.check_own()
         for path in self.written():
             remove(path)
 
@@ -106,8 +111,18 @@ class TrainingFolder:
         found.sort(key=lambda name: name.name == "settings.json")
         return [self.path / name for name in found]
 
+    def check_own(self) -> None:
+        """Raises OutputError where a file that bears the name of one of ours is somebody else's.
+
+        Settings, states and weights say what they are; beside one of ours, so does a name.
+        """
+        found = self.written()
+        books = [path for path in found if path.suffix in (".json", ".safetensors")]
+        refuse_foreign(books or found, "choose another --out")
+
     def check_fresh(self) -> None:
-        """Raises OutputError where a run that begins here would replace files of others."""
+        """Raises OutputError where a run that begins here would replace files."""
+        self.check_own()
         found = [path for path in self.written() if path.parent.name != "tensorboard"]
         if found:
             raise OutputError(
@@ -126,9 +141,8 @@ class TrainingFolder:
             if not isinstance(settings, dict):
                 raise ValueError("expected a JSON object")
         except (OSError, ValueError, RecursionError) as error:
-            raise CheckpointError(
-                f"cannot read {self.settings}: {error}; --fresh begins anew"
-            ) from None
+            mend = "--fresh begins anew" if is_own(self.settings) else "choose another --out"
+            raise CheckpointError(f"cannot read {self.settings}: {error}; {mend}") from None
         return settings
 
     def save_state(

@@ -251,8 +251,8 @@ def _merged(
             f"begins one there"
         )
     if folder is None or not used or options.fresh:
-        if folder is not None and not options.fresh:
-            folder.check_fresh()
+        if folder is not None:
+            folder.check_own() if options.fresh else folder.check_fresh()
         return chosen, None
     before = folder.load_settings()
     kept = stored(before, type(options), folder.settings)

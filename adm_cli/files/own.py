@@ -1,0 +1,58 @@
+"""Files that adm wrote, told from those of others that are called alike.
+
+What it makes says so inside: weights and states in their metadata, pictures, films, plots and
+pages in a field for that, an npz by an array of that name, books by their first or last field.
+Where such a file is to be written under a name that nobody gave, or removed, one of somebody else's
+stays, whatever the command was told.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from adm_cli.errors import OutputError
+from adm_cli.files.disk import open_file
+
+SOFTWARE = "adm"  # the field of that name in a PNG that carries no recipe
+_END = 2**16  # bytes at either end of a file, in which it says what it is
+
+_MARKS = re.compile(
+    rb"tEXtSoftware\0adm|iTXtadm\0"  # PNG: sheets and plots; an image
+    rb'|"(?:film|sequence)": |"adm": "'  # what WebP and GIF say
+    rb'|<meta name="generator" content="adm">'
+    rb'|"format":"adm[-"]'  # weights and states
+    rb"|adm\.npy"
+    rb'|\A(?:\xef\xbb\xbf)?\{\r?\n  "format": \d|\n  "sha256": "[0-9a-f]{64}"\r?\n\}\s*\Z'  # books
+    rb'|\A\{\r?\n  "kind": "[a-z]+",\r?\n  "config": \{'  # of a training
+)
+
+
+def is_own(path: Path) -> bool:
+    """Whether a file says that adm wrote it, or holds nothing that could be lost.
+
+    False for one that cannot be read.
+    """
+    try:
+        with open_file(path) as file:
+            start = file.read(_END)
+            file.seek(max(len(start), file.seek(0, os.SEEK_END) - _END))
+            rest = file.read(_END)
+    except OSError:
+        return False
+    return not start.strip(b"\0") or any(_MARKS.search(part) for part in (start, rest, start + rest))
+
+
+def refuse_foreign(paths: Iterable[Path], mend: str) -> None:
+    """Raises OutputError for the first of the files that is there and not adm's own.
+
+    ``mend`` says what else than to move it away would do.
+    """
+    for path in paths:
+        if os.path.lexists(path) and not is_own(path):
+            raise OutputError(
+                f"{path} is there, and nothing in it says that adm wrote it, so it stays: move it "
+                f"away, or {mend}"
+            )
