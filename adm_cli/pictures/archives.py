@@ -21,6 +21,7 @@ from adm_cli.files.long_zips import LongZip
 from adm_cli.pictures.decode import MOST_BYTES
 
 _UNTIDY = re.compile(r"\\|//|(?:^|/)\.(?:/|$)|^/|/$")
+_MAYBE_UNTIDY = re.compile(r"[\\/][/.]|\\")
 _MOST_VISITS = 8  # to one folder, by links: folders that link to each other have endless paths
 _LONGEST_NAME = 4096  # characters, as systems have it
 _MOST_HEADER = 2**18  # bytes of all that a tar says of one file: names, attributes, gaps
@@ -173,7 +174,8 @@ def _zip_name(name: str, *, says_utf8: bool) -> str:
 
 def name_doubts(source: Source, names: list[str]) -> list[str]:
     """What is to be doubted of a source's names, for a person: letters that may be others."""
-    odd = [name for name in names if any("\ud800" <= c <= "\udfff" for c in name)]
+    foreign = (name for name in names if not name.isascii())  # few, where there are a million
+    odd = [name for name in foreign if any("\ud800" <= c <= "\udfff" for c in name)]
     if isinstance(source, ZipSource):
         odd += source.garbled()
     if not odd:
@@ -185,6 +187,8 @@ def name_doubts(source: Source, names: list[str]) -> list[str]:
 
 def _tidy(name: str) -> str:
     """A name in an archive as a folder would give it; some tools write ./ or \\ into zips."""
+    if not _MAYBE_UNTIDY.search(name) and name[:1] not in ("/", ".") and name[-1:] != "/":
+        return name  # in a third of the time
     if not _UNTIDY.search(name):
         return name
     parts = name.replace("\\", "/").split("/")

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from sys import intern
 from typing import NamedTuple
 
 from adm_cli.errors import UsageError, did_you_mean
@@ -169,9 +170,11 @@ def _stored_by_number(pictures: Sequence[Named], words: Sequence[str]) -> bool:
 
     So StyleGAN's and EDM's tools write them, FFHQ's (``01000/01234.png``), and img2dataset.
     """
-    found = [re.search(r"(\d{4,18})\.\w+$", picture.bare) for picture in pictures]
+    if not all(re.fullmatch(r"\d{5}", word) for word in set(words)):
+        return False
+    found = (re.search(r"(\d{4,18})\.\w+$", picture.bare) for picture in pictures)
     numbers = [int(match[1]) for match in found if match is not None]
-    if len(numbers) < len(found) or not all(re.fullmatch(r"\d{5}", word) for word in words):
+    if len(numbers) < len(words):
         return False
     return any(
         all(int(w) in (n // each, n // each * each) for n, w in zip(numbers, words, strict=True))
@@ -182,7 +185,7 @@ def _stored_by_number(pictures: Sequence[Named], words: Sequence[str]) -> bool:
 def _top(name: str, cut: int) -> str | None:
     """The folder below the first ``cut``; None where the file lies there."""
     parts = name.split("/", cut + 1)
-    return parts[cut] if len(parts) > cut + 1 else None
+    return intern(parts[cut]) if len(parts) > cut + 1 else None  # one of each, of a million
 
 
 def _common_folders(names: Sequence[str], *, guessed: bool) -> int:

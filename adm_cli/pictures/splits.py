@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -38,7 +38,7 @@ def split_role(folder: str) -> str | None:
     return _ROLE_OF.get(words[0]) if len(words) == 1 else None
 
 
-def find_splits(names: Sequence[str]) -> list[Part]:
+def find_splits(names: Sequence[str]) -> Iterator[Part]:
     """Where each picture of a source belongs; no role for any unless all have one.
 
     The folders of the splits are at the same depth: above the classes, as in ``train/cat/1.jpg``,
@@ -58,11 +58,11 @@ def find_splits(names: Sequence[str]) -> list[Part]:
                 cut += 1
             bare = {name: "/".join((*parts[:depth], *parts[cut:], ""))
                     for name, parts in folders.items()}  # fmt: skip
-            found = []
             for folder, _, file in (name.rpartition("/") for name in names):
-                found.append(Part(roles[folder], folders[folder][depth], bare[folder] + file))
-            return found
-    return [Part(None, "", name) for name in names]
+                yield Part(roles[folder], folders[folder][depth], bare[folder] + file)
+            return
+    for name in names:
+        yield Part(None, "", name)
 
 
 def half_splits(names: Sequence[str]) -> list[str]:
