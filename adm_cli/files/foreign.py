@@ -40,6 +40,8 @@ _STARTS: tuple[tuple[bytes, str, str], ...] = (
     (b"SQLite format 3", "an SQLite database", "expected weights"),
     (b"\x7fELF", "a program", "expected weights"),
 )  # fmt: skip
+_PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".cls")
+_TRAIN_ON_IT = "not weights: training takes it as it is (adm train-diffusion FILE --dry-run)"
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
 _JPEG2000 = b"\0\0\0\x0cjP  \r\n\x87\n"
 _RECORDS = {"run.json": "run", "settings.json": "training run", "sweep.json": "sweep"}
@@ -68,6 +70,9 @@ def describe_foreign(start: bytes, name: str) -> str | None:
     if len(start) == START and not start.strip(b"\0"):
         return "begins with zeros, as a download does that was never filled: get it again"
     if start[257:262] == b"ustar":
+        first = start[:100].rstrip(b"\0").decode("utf-8", "replace")
+        if first.lower().endswith(_PICTURES):
+            return f"is a tar of pictures ({first!a:.60} and so on), {_TRAIN_ON_IT}"
         return "is a tar archive: unpack it first"
     text = start.lstrip(b"\xef\xbb\xbf \t\r\n")
     if text.lower().startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<body")):
@@ -128,6 +133,8 @@ def describe_zip(names: list[str]) -> str | None:
         return None
     if any(name.endswith(".npy") for name in names):
         return "is npz, arrays of NumPy: expected weights, as torch.save writes them"
+    if names[0].lower().endswith(_PICTURES):
+        return f"is a zip of pictures ({names[0]!a:.60} and so on), {_TRAIN_ON_IT}"
     return f"is a zip archive ({names[0]!a:.60} and so on): unpack it first"
 
 

@@ -22,6 +22,7 @@ from adm_cli.errors import AdmError, UsageError
 from adm_cli.pictures.archives import Source, name_doubts, open_source, read_entry, sorted_names
 from adm_cli.pictures.decode import EXTENSIONS, SOME_ENDINGS, decode_picture
 from adm_cli.pictures.depth import ValueRange
+from adm_cli.pictures.doubts import alike, twice
 from adm_cli.pictures.labels import Named, find_labels
 from adm_cli.pictures.splits import ROLES, describe_splits, find_splits, half_splits
 
@@ -119,7 +120,7 @@ def list_pictures(paths: Sequence[Path]) -> Listing:
         names = sorted_names(source)
         files += [(number, name) for name in names]
         mine = [name for name in names if name.lower().endswith(EXTENSIONS)]
-        notes += name_doubts(source, mine)
+        notes += name_doubts(source, mine) + twice(mine)
         for name, part in zip(mine, find_splits(mine), strict=True):
             pictures.append((Named(number, name, part.name), part.role))
             if part.role is not None:
@@ -209,6 +210,7 @@ def label_pictures(
     else:
         ids, classes = known_ids(found.words, known.classes), known.classes
         count = known.num_classes
+    notes += alike(classes.values())
     numbered = tuple(
         Picture(p.source, p.name, ids[word]) for p, word in zip(pictures, found.words, strict=True)
     )

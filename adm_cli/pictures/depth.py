@@ -174,6 +174,11 @@ def _eight_bits(values: Values, within: ValueRange | None) -> Values:
             f"values from {values.min():g} to {values.max():g}: what of these is black and what "
             f"white? pass --value-range={values.min():g},{values.max():g}"
         )
+    if within is None and values.max() > FULL:
+        raise ValueError(
+            f"values up to {values.max():g}, more than 16 bits hold: what of these is white? pass "
+            f"--value-range {values.max():g}"
+        )
     if not given and values.max() > high:
         raise ValueError(
             f"values up to {values.max():g}, others end at {high:g}: pass --value-range {FULL}"

@@ -7,6 +7,7 @@ CSV and its relatives with or without a heading; StyleGAN's and EDM's ``dataset.
 from __future__ import annotations
 
 import re
+import unicodedata
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import PurePosixPath
@@ -29,6 +30,9 @@ LABEL_COLUMNS = (
 
 _BINARY = {b"PAR1": "Parquet", b"PK\3\4": "a spreadsheet or archive", b"ARROW1": "Arrow"}
 _KINDS = dict.fromkeys((".json", ".jsonl", ".ndjson"), "JSON") | {".yaml": "YAML", ".yml": "YAML"}
+_SPLIT_COLUMNS = frozenset(
+    "split subset partition fold phase usage set is_train is_training train_test".split()
+)
 _COLUMNS = frozenset((*FILE_COLUMNS, *LABEL_COLUMNS))
 _ENDING = re.compile(r"\.[A-Za-z][A-Za-z0-9]{1,4}$")
 _WHOLE_FLOAT = re.compile(r"(-?\d{1,18})\.0+")
@@ -60,6 +64,7 @@ class LabelTable:
 
     def find(self, name: str) -> str | None:
         """The label of a picture: by its name, by its end, then as the end of a longer one."""
+        name = _composed(name)
         parts = name.split("/")
         tails = ["/".join(parts[i:]) for i in range(len(parts))]
         for tail in tails:
@@ -96,7 +101,18 @@ class _Ends:
 
 
 def _parts(name: str) -> list[str]:
-    return [part for part in name.strip().replace("\\", "/").split("/") if part not in ("", ".")]
+    return [p for p in _composed(name).strip().replace("\\", "/").split("/") if p not in ("", ".")]
+
+
+def _composed(name: str) -> str:
+    """Accents with their letters: macOS stores the names of files with the two apart."""
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
+
+
+def _splits(heading: Iterable[str], where: str) -> list[str]:
+    """The doubt about a column that says which pictures are held out."""
+    column = next((name for name in heading if name.strip().lower() in _SPLIT_COLUMNS), None)
+    return [] if column is None else [f"{where}: its {column} is not read: all pictures are used"]
 
 
 def _stem(name: str) -> str:
@@ -210,7 +226,7 @@ def _from_objects(items: Sequence[Any], where: str) -> LabelTable | None:
             f"{where}: expected file_name and label, got {', '.join(map(str, keys))!a:.60}"
         )
     pairs = [(str(i.get(file, "")), _word(i.get(label), where)) for i in items]
-    return LabelTable(pairs, where)
+    return LabelTable(pairs, where, _splits(map(str, keys), where))
 
 
 def _word(label: Any, where: str) -> str:
@@ -240,7 +256,7 @@ def _from_rows(rows: Sequence[Sequence[str]], where: str) -> LabelTable:
         heading = [""] * len(heading)
     file = next((heading.index(c) for c in FILE_COLUMNS if c in heading), None)
     label = next((heading.index(c) for c in LABEL_COLUMNS if c in heading), None)
-    doubts: list[str] = []
+    doubts = _splits(heading, where)
     if file is not None and label is None and len(heading) == 2:
         label = 1 - file
     if file is None and label is not None and len(heading) == 2:

@@ -46,7 +46,8 @@ _NO_CLASS = frozenset(
     "whatsapp signal telegram fb received frame frames still thumb thumbnail tile patch crop "
     "sample samples file data dataset all raw untitled unnamed download downloads page slide "
     "fold folds render output out result results export batch part chunk shard seq cam camera "
-    "p".split()
+    "p 照片 图片 相片 图像 写真 画像 사진 снимок фото изображение bild bilder aufnahme imagen imagenes "
+    "imagem immagine afbeelding obraz zdjecie".split()
 )
 
 
@@ -135,7 +136,7 @@ def _by_names(pictures: Sequence[Named], *, guessed: bool) -> Found:
     if not guessed:
         return Found(words)
     if not all("_" in first for first in firsts):
-        return Found(None)
+        return Found(None, ("no labels in folders or names: unlabelled (or --labels FILE)",))
     unique = set(words)
     if all(map(_WNID.fullmatch, unique)):
         return Found(words, (f"classes by file name, e.g. {words[0]} (--labels says otherwise)",))
@@ -157,9 +158,9 @@ def _is_no_class(word: str) -> bool:
     if _WNID.fullmatch(word):
         return False
     lowered = word.lower()
-    letters = re.findall("[a-z]+", lowered)
+    letters = re.findall(r"[^\W\d_]+", lowered)
     digits = re.sub("[^0-9]", "", word)
-    named = bool(letters) and all(x in _NO_CLASS for x in letters) and word.isascii()
+    named = bool(letters) and all(x in _NO_CLASS for x in letters)
     date = not letters and len(digits) >= 6
     hexadecimal = bool(re.fullmatch(r"[0-9a-f]{8,}|[0-9a-f-]{36}", lowered)) and bool(digits)
     return named or date or hexadecimal or split_role(word) is not None
@@ -266,7 +267,8 @@ def _by_lists(
             f"{found_in} has no label for {len(words) - len(labels)} of {len(words)} pictures, "
             f"e.g. {pictures[words.index(None)].name}: {_ADVICE}"
         )
-    return Found(labels, (f"classes from {found_in} (--labels says otherwise)",))
+    doubts = dict.fromkeys(d for table in lists.values() if table for d in table.doubts)
+    return Found(labels, (f"classes from {found_in} (--labels says otherwise)", *doubts))
 
 
 def _listed_label(table: LabelTable | None, picture: Named, folder: str) -> str | None:

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
 ROLES = ("train", "validation", "test")
 
-_WORDS = {
-    "train": ("train", "training", "trn", "trainset"),
-    "validation": ("val", "valid", "validation", "eval", "evaluation", "dev", "valset", "devset"),
+_WORDS = {  # in English, Spanish, Portuguese, French, German, Chinese, Japanese, Korean, Russian
+    "train": (
+        *("train", "training", "trn", "trainset", "entrenamiento", "treino", "treinamento"),
+        *("entrainement", "apprentissage", "trainingsdaten", "训练", "训练集", "訓練", "학습"),
+        *("обучение",),
+    ),
+    "validation": (
+        *("val", "valid", "validation", "eval", "evaluation", "dev", "valset", "devset"),
+        *("validacion", "validacao", "validierung", "验证", "验证集", "検証", "검증", "валидация"),
+    ),
     "test": (
         *("test", "testing", "tst", "testset", "holdout", "heldout", "unseen"),
-        *("query", "gallery", "probe"),
+        *("query", "gallery", "probe", "prueba", "teste", "测试", "测试集", "テスト", "테스트"),
+        *("тест",),
     ),
 }
 _ROLE_OF = {word: role for role, words in _WORDS.items() for word in words}
@@ -34,7 +43,11 @@ def split_role(folder: str) -> str | None:
     """ "train", "validation" or "test" by a name such as ``Training`` or ``val2017``."""
     folder = re.sub("(?<=[a-z])_?[AB]$", "", folder)  # trainA, testB: two domains
     folder = re.sub("(?i)^t10k", "test", folder)  # of MNIST and its relatives
-    words = [word for word in re.findall("[a-z]+", folder.lower()) if word not in _FILLERS]
+    plain = folder.lower()
+    if not plain.isascii():  # without accents; an accent that is a letter's own stays
+        parts = unicodedata.normalize("NFKD", plain)
+        plain = unicodedata.normalize("NFC", re.sub("(?<=[a-z])[\u0300-\u036f]", "", parts))
+    words = [word for word in re.findall(r"[^\W\d_]+", plain) if word not in _FILLERS]
     return _ROLE_OF.get(words[0]) if len(words) == 1 else None
 
 
@@ -66,12 +79,19 @@ def find_splits(names: Sequence[str]) -> Iterator[Part]:
 
 
 def half_splits(names: Sequence[str]) -> list[str]:
-    """Folders on top that look like splits although others beside them do not."""
-    folders = _folders(names).values()
-    depth = _common(list(folders))
+    """Folders that look like splits although others beside them do not.
+
+    On top, or all of the same few names in the folders there, as ``cat/train`` and ``cat/test``.
+    """
+    folders = list(_folders(names).values())
+    depth = _common(folders)
     tops = {parts[depth] for parts in folders if len(parts) > depth}
-    found = {top: role for top in sorted(tops) if (role := split_role(top)) is not None}
-    return list(found) if len(found) < len(tops) else []
+    found = [top for top in sorted(tops) if split_role(top) is not None]
+    if found:
+        return found if len(found) < len(tops) else []
+    inner = {parts[depth + 1] for parts in folders if len(parts) > depth + 1}
+    found = [name for name in sorted(inner) if split_role(name) is not None]
+    return found if len({split_role(name) for name in found}) > 1 else []
 
 
 def describe_splits(counts: Mapping[str, int]) -> str:

@@ -25,7 +25,10 @@ def describe_folder(path: Path) -> dict[str, Any]:
         }
     if training.used():
         return _describe_training(training)
-    raise UsageError(f"{path} is a folder, and no run, sweep or training of adm: name a file in it")
+    raise UsageError(
+        f"{path} is a folder, and no run, sweep or training of adm: name a file in it (of pictures, "
+        f"adm train-diffusion FOLDER --dry-run shows what is read)"
+    )
 
 
 def _describe_training(folder: TrainingFolder) -> dict[str, Any]:
