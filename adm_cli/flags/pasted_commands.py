@@ -21,6 +21,9 @@ _ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)(\+?)=(.*)", re.ASCII | re.DOTALL)
 _NAME = re.compile(r"[A-Za-z_]\w*|[0-9@*#?$!-]", re.ASCII)
 _SPLAT = re.compile(r"[A-Za-z_][\w./-]*", re.ASCII)  # @FLAGS of PowerShell, @FILE of argparse
 _BRACED = re.compile(r"([A-Za-z_]\w*|[0-9]+|[@*])(\[[@*]\])?(?:(:?[-=+])(.*))?", re.ASCII | re.S)
+_NOTEBOOK = re.compile(r"([A-Za-z_]\w*)\}", re.ASCII)  # !python x.py {FLAGS}
+_SPLIT = re.compile(r"\.split\([^()\n]*\)", re.IGNORECASE)  # $FLAGS.Split(" ") of PowerShell
+_DASHES = "‐‑‒–—―−"  # what word processors make of hyphens
 _PLACEHOLDER = re.compile(r"<\w(?:[^<>\n]*[^<>\s])?>(?![\w])")  # <path to model>: no redirection
 _REDIRECTION = re.compile(r"&?>{1,2}[&|]?|<{1,3}-?")
 _SEPARATOR = re.compile(r"&&|\|\||;;|[;&|()\n]")
@@ -76,7 +79,7 @@ def _plain(text: str) -> str:
     """Line ends, quotes, dashes and blanks as a shell knows them, whatever pasting made of them."""
     text = text.replace("\r\n", "\n").replace("\r", "\n").replace(_OPEN, "").replace(_CLOSE, "")
     text = text.translate(dict(zip(map(ord, "“”„‘’\u00a0\u2028"), '"""\'\' \n', strict=True)))
-    text = re.sub(r"(?<![^\s\"'=])[–—]+(?=[A-Za-z])", "--", text)
+    text = re.sub(rf"(?<![^\s\"'=])-*[{_DASHES}][-{_DASHES}]*(?=[A-Za-z])", "--", text)
     return re.sub(r"^[ \t]*(```|~~~).*$", "", text, flags=re.M).replace("``", "`")
 
 
@@ -196,8 +199,13 @@ class _Reader:
             self.at += 1
         elif char == "$":
             value = self._variable()
+            if split := _SPLIT.match(self.text, self.at):
+                self.at = split.end()
             whole = words.now is not None and "=" in words.now and _ASSIGNMENT.match(words.now)
             words.add(value) if whole else words.add_split(value)
+        elif char == "{" and words.now is None and (name := _NOTEBOOK.match(self.text, self.at)):
+            self.at = name.end()
+            words.add_split(self._value(name[1], None, None))
         elif char == "@" and words.now is None and (name := _SPLAT.match(self.text, self.at)):
             self.at = name.end()
             words.add_split(self._value(name[0], None, None))

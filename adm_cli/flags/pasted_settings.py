@@ -20,6 +20,7 @@ from adm_cli.flags.plain_yaml import parse_yaml
 _MOST_TEXT = 200_000  # characters
 _MOST_ALTERNATIVES = 64
 CONSTRUCTOR = "model_channels"  # an argument of every network's class, and no flag
+_OTHER_WORDS = {"true": True, "false": False, "null": None}  # of TOML, JavaScript
 
 
 _Groups = dict[str, dict[str, Any]]
@@ -203,6 +204,8 @@ class _Python:
             return _Inner()
         if isinstance(node, ast.Name) and node.id in self.names:
             return self.names[node.id]
+        if isinstance(node, ast.Name) and node.id in _OTHER_WORDS:
+            return _OTHER_WORDS[node.id]
         try:
             value = ast.literal_eval(node)
         except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):

@@ -176,6 +176,50 @@ COMMANDS: dict[str, tuple[str, dict[str, Any]]] = {
         "num_res_blocks=1, attention_resolutions=(2, 4), pool='attention')",
         {"kind": "classifier", "size": 64, "width": 64, "blocks": 1, "classes": 10},
     ),
+    "DeepSpeed": (f"deepspeed --num_gpus=8 scripts/image_train.py {BIG} --lr 1e-4", OF_256),
+    "Horovod": (f"horovodrun -np 8 -H localhost:8 python image_train.py {BIG}", OF_256),
+    "a queue's script": (
+        "#!/bin/bash\n#SBATCH --gres=gpu:4\n#SBATCH --time=24:00:00\nmodule load cuda\ncd $HOME/g\n"
+        f"srun --ntasks=4 --gpus-per-task=1 python -u scripts/image_train.py {BIG}",
+        OF_256,
+    ),
+    "a command in quotes for a queue": (
+        f"bsub -q gpu -n 4 -R 'rusage[mem=8000]' -o log 'python image_train.py {BIG}'", OF_256,
+    ),
+    "a container": (
+        f"docker run --gpus all --rm -v $PWD:/w -w /w img:1 python scripts/image_sample.py {BIG}",
+        OF_256,
+    ),
+    "an environment's runner": (
+        f"conda run -n env --no-capture-output python image_sample.py {BIG}", OF_256,
+    ),
+    "nice, for an hour": (f"nice -n 10 timeout 3600 python image_sample.py {BIG}", OF_256),
+    "a module that runs a script": (
+        f"python -m cProfile -o out.prof image_train.py {BIG}", OF_256,
+    ),
+    "a notebook's braces": (
+        f"MODEL_FLAGS='{BIG}'\n!python scripts/image_sample.py {{MODEL_FLAGS}} --batch_size 4",
+        OF_256,
+    ),
+    "PowerShell splits": (
+        f"$FLAGS='{BIG}'\npython image_sample.py $FLAGS.Split(' ')", OF_256,
+    ),
+    "hyphens of a word processor": (
+        "python image_sample.py " + BIG.replace("--", "\u2013-", 3).replace("--num", "\u2014num"),
+        OF_256,
+    ),
+    "TOML": (
+        "[model]\nimage_size = 256\nnum_channels = 128\nlearn_sigma = true\nclass_cond = false\n",
+        {"size": 256, "width": 128, "learned": True, "classes": None},
+    ),
+    "a default for a variable": (
+        f"python image_sample.py {BIG} --image_size ${{SIZE:-256}}", OF_256,
+    ),
+    "argparse's own words": (
+        "Namespace(image_size=256, num_channels=256, num_res_blocks=2, learn_sigma=True, "
+        "attention_resolutions='32,16,8', class_cond=True)",
+        {**OF_256, "classes": 1000},
+    ),
 }  # fmt: skip
 
 
