@@ -110,6 +110,13 @@ def kinds_of(script: str) -> tuple[Kind, ...]:
     return SCRIPTS.get(script, ANY_KIND)
 
 
+# Flags that these scripts of the original have not, so that an abbreviation is none of theirs.
+_IMAGE_SCRIPTS = ("image_sample.py", "image_train.py", "image_nll.py")
+_NOT_OF_IMAGES = re.compile(
+    "classifier_.*|noised|num_classes|sigma_small|large_size|small_size|base_samples"
+)
+
+
 @dataclass
 class Given:
     """One command's flags, their values still text."""
@@ -325,6 +332,8 @@ def _flag(name: str, value: str, given: Given) -> str:
     if plain in KNOWN:
         return plain
     longer = [known for known in KNOWN if known.startswith(plain)] if len(plain) > 2 else []
+    if given.script in _IMAGE_SCRIPTS:
+        longer = [known for known in longer if not _NOT_OF_IMAGES.fullmatch(known)]
     if len(longer) == 1 and not unknowns(value) and _is_typed(longer[0], value):
         given.short.append(f"--{name} as --{longer[0]}")
         return longer[0]

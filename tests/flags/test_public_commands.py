@@ -215,6 +215,10 @@ COMMANDS: dict[str, tuple[str, dict[str, Any]]] = {
     "a default for a variable": (
         f"python image_sample.py {BIG} --image_size ${{SIZE:-256}}", OF_256,
     ),
+    "abbreviations, by what the script itself knows": (
+        "python image_sample.py --image_size 64 --num_c 192 --clas t --nois cosine",
+        {"size": 64, "width": 192, "classes": 1000, "notes": "--num_c as --num_channels"},
+    ),
     "argparse's own words": (
         "Namespace(image_size=256, num_channels=256, num_res_blocks=2, learn_sigma=True, "
         "attention_resolutions='32,16,8', class_cond=True)",
