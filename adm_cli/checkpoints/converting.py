@@ -138,7 +138,8 @@ def plan_conversion(
         classes = read_classes(classes)
     if path.is_dir():
         if preset or flags or weights or null_class:
-            raise UsageError(f"{path} is a folder of a model, which says itself what it holds")
+            mend = "leave out --flags, --preset, --weights and --null-class"
+            raise UsageError(f"{path} is a folder, which says itself what it holds: {mend}")
         return _plan_folder(path, classes, output, overwrite=overwrite)
     row = find_checkpoint(preset) if preset is not None else None
     stamp = file_stamp(path) if path.exists() else ()
@@ -236,9 +237,12 @@ def _identify(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> Checkpoint:
     if fitting:
         names = ", ".join(row.name for row in fitting)
         raise UsageError(f"{path.name} fits {names}: say which with --preset")
+    kind = kind_of_tensors(shapes)
+    what = f"{_KINDS[kind]}, and " if kind else ""
+    width = "classifier_width" if kind == "classifier" else "num_channels"
     raise UsageError(
-        f"{path.name} is none of the published models: pass the flags it was trained with, "
-        f'e.g. --flags "--image_size 64 --num_channels 128 ..."'
+        f"{path.name} is {what}none of the published models: pass the flags it was trained with, "
+        f'e.g. --flags "--image_size 64 --{width} 128 ..."'
     )
 
 

@@ -138,7 +138,7 @@ def check_state(path: Path, state: object) -> dict[str, Tensor]:
     """``state``, if it is a dictionary of finite floating-point tensors; else CheckpointError."""
     if not isinstance(state, dict) or not state:
         raise CheckpointError(
-            f"{path}: expected a dictionary of tensors, got {type(state).__name__}"
+            f"{path}: expected a dictionary of tensors, got {_called(state)}"
         )
     said = held = 0
     storages: set[int] = set()
@@ -163,6 +163,10 @@ def check_state(path: Path, state: object) -> dict[str, Tensor]:
             raise CheckpointError(f"{path}: {said:,} bytes of tensors in {held:,} bytes of data")
         check_finite(path, name, tensor)
     return state
+
+
+def _called(state: object) -> str:
+    return "an empty one" if state == {} else type(state).__name__
 
 
 def check_finite(path: Path, name: str, tensor: Tensor) -> None:

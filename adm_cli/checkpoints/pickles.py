@@ -54,6 +54,12 @@ def load_pickle(path: Path, *, zipped: bool) -> object:
             loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
         return _plain(loaded, counted(iter(int, 1), "entries in one another", MOST_ENTRIES), 0)
     except pickle.UnpicklingError as error:
+        if "Unsupported operand" in str(error):  # of protocols above 2, or of a program
+            raise CheckpointError(
+                f"{path} is pickled as torch.save does not by itself: refused, since it could run "
+                f"code; where it was made, torch.save(weights, 'weights.pt') without "
+                f"pickle_protocol= writes what can be read"
+            ) from None
         found = re.search(r"GLOBAL (\S+)", str(error))
         detail = f" ({found[1]:.80})" if found else ""
         raise CheckpointError(
