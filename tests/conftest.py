@@ -162,7 +162,7 @@ class _Figure:
         return [[_Axis() for _ in range(columns)]]
 
     def savefig(self, file: Any, **_options: Any) -> None:
-        file.write(b"a plot")
+        file.write(b"a plot, tEXtSoftware\0adm")
 
 
 class _Axis:

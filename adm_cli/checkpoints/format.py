@@ -137,9 +137,7 @@ def load_original(path: Path) -> object:
 def check_state(path: Path, state: object) -> dict[str, Tensor]:
     """``state``, if it is a dictionary of finite floating-point tensors; else CheckpointError."""
     if not isinstance(state, dict) or not state:
-        raise CheckpointError(
-            f"{path}: expected a dictionary of tensors, got {_called(state)}"
-        )
+        raise CheckpointError(f"{path}: expected a dictionary of tensors, got {_called(state)}")
     said = held = 0
     storages: set[int] = set()
     for name, tensor in state.items():

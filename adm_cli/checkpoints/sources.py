@@ -66,7 +66,8 @@ def find_sources(
     model_file = find_weights(model)
     if model_file.info.kind != "diffusion":
         raise UsageError(
-            f"{model} holds a {model_file.info.kind} model, expected a diffusion model for --model"
+            f"{model} is no diffusion model, as --model expects, but of the kind: "
+            f"{model_file.info.kind}"
         )
     classifier_file = find_weights(name) if guided and name is not None else None
     sources = Sources(

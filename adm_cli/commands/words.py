@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -165,6 +166,8 @@ def _extra(
         return f"{start}: what is on or off has no value; leave it out"
     if several := _several(group, command, extra, arguments):
         return f"{start}; did you mean {several}?"
+    if "--ref" in own and extra == shown and os.path.exists(extra):
+        return f"{start}; did you mean --ref {shown}?"
     if "--class" not in own or paths:
         return f"{start} ({command} --help)"
     given = params.get("class_") or params.get("classes") or ()

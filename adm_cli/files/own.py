@@ -42,17 +42,19 @@ def is_own(path: Path) -> bool:
             rest = file.read(_END)
     except OSError:
         return False
-    return not start.strip(b"\0") or any(_MARKS.search(part) for part in (start, rest, start + rest))
+    return not start.strip(b"\0") or any(
+        _MARKS.search(part) for part in (start, rest, start + rest)
+    )
 
 
 def refuse_foreign(paths: Iterable[Path], mend: str) -> None:
     """Raises OutputError for the first of the files that is there and not adm's own.
 
-    ``mend`` says what else than to move it away would do.
+    ``mend`` says what would do, beside moving it away.
     """
     for path in paths:
         if os.path.lexists(path) and not is_own(path):
             raise OutputError(
-                f"{path} is there, and nothing in it says that adm wrote it, so it stays: move it "
-                f"away, or {mend}"
+                f"{path} is there, and nothing in it says that adm wrote it, so it stays: {mend}, "
+                f"or move it away"
             )

@@ -46,8 +46,8 @@ _NO_CLASS = frozenset(
     "whatsapp signal telegram fb received frame frames still thumb thumbnail tile patch crop "
     "sample samples file data dataset all raw untitled unnamed download downloads page slide "
     "fold folds render output out result results export batch part chunk shard seq cam camera "
-    "p 照片 图片 相片 图像 写真 画像 사진 снимок фото изображение bild bilder aufnahme imagen imagenes "
-    "imagem immagine afbeelding obraz zdjecie".split()
+    "p 照片 图片 相片 图像 写真 画像 사진 снимок фото изображение bild bilder imagen "
+    "imagenes aufnahme imagem immagine afbeelding obraz zdjecie".split()
 )
 
 

@@ -36,8 +36,8 @@ from adm_cli.events import (
     ignore,
 )
 from adm_cli.files.disk import check_writable, explain_os_error, refuse_existing
-from adm_cli.files.own import refuse_foreign
 from adm_cli.files.links import remove
+from adm_cli.files.own import refuse_foreign
 from adm_cli.files.tables import NO_PLOT, Panel, Points, draw_panels, write_csv
 from adm_cli.models.unet import UNet
 from adm_cli.pictures.datasets import ImageSet, open_images

@@ -56,7 +56,7 @@ def check_beside(folder: RunFolder, run: Run, beside: Extras) -> None:
     records = folder.records() if there else {}
     for how, path in there.items():
         if path.name not in records:
-            refuse_foreign([path], f"choose another --out, or leave out {how}")
+            refuse_foreign([path], f"choose another --out, leave out {how}")
 
 
 def draw_grid(folder: RunFolder, run: Run, shard: Shard) -> Iterator[FileMade]:

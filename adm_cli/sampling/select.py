@@ -221,6 +221,10 @@ def _class_line(place: str, row: str) -> ClassLine | None:
         raise UsageError(f"{place}: {str(error).lower()}") from None
     if not words:
         return None
+    if any(word.endswith(",") for word in words):
+        raise UsageError(
+            f"{place}: {row.strip()!a:.60}: part words by blanks, tabs or ;, no commas"
+        )
     if len(words) > 4:
         raise UsageError(f"{place}: expected class [seed [scale [cfg]]], got {len(words)} words")
     try:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from adm_cli.errors import UsageError
+from adm_cli.checkpoints.presets import CHECKPOINTS, PRESETS
+from adm_cli.errors import RunError, UsageError
 from adm_cli.events import AnyPath, Note, OnEvent, as_paths
-from adm_cli.sampling.check import check_run
+from adm_cli.sampling.check import LOST, check_run
 from adm_cli.sampling.costs import repair_costs
 from adm_cli.sampling.events import Costs, Event, Finding, follow
 from adm_cli.sampling.folder import RunFolder
@@ -69,8 +71,23 @@ def _verify(folder: Path, now: Whereabouts | None, *, dry_run: bool) -> Findings
         what = "sweep" if sweep.exists() else "run"
         yield Note(f"the same command that began the {what} goes on with it")
     elif left and now is None:
-        yield Note(f"adm verify {folder} --repair mends it; so does the same command again")
+        with_weights = " --model FILE" if _needs_weights(runs, left) else ""
+        yield Note(
+            f"adm verify {folder} --repair{with_weights} mends it; so does the same command again"
+        )
     return left
+
+
+def _needs_weights(runs: Sequence[RunFolder], left: Sequence[Finding]) -> bool:
+    """Whether images are to be drawn by weights whose file nobody but the user knows."""
+    known = {row.name for row in PRESETS} | {row.name for row in CHECKPOINTS}
+    if not any(finding.kind in LOST for finding in left):
+        return False
+    models: set[str] = set()
+    for run in runs:
+        with suppress(RunError):
+            models.add(run.read().first.model)
+    return not models <= known
 
 
 def _weigh(folder: Path, now: Whereabouts) -> Findings:

@@ -23,7 +23,7 @@ CASES: dict[str, tuple[Callable[[], Any], dict[str, Any], str]] = {
     "a classifier": (
         lambda: build_model(TOY_CLASSIFIER).state_dict(),
         {},
-        'a classifier, and none of the published models: pass the flags it was trained with, e.g. '
+        "a classifier, and none of the published models: pass the flags it was trained with, e.g. "
         '--flags "--image_size 64 --classifier_width 128 ..."',
     ),
     "a diffusion model": (

@@ -109,7 +109,7 @@ def test_values_beyond_sixteen_bits(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     Image.fromarray(values).save(tmp_path / "a" / "1.tiff")
     images = open_images([tmp_path])
-    with pytest.raises(AdmError, match="more than 16 bits hold.*--value-range 983040"):
+    with pytest.raises(AdmError, match=r"more than 16 bits hold.*--value-range 983040"):
         with_value_range(images, None).decode(0)
     grey = np.asarray(with_value_range(images, "983040").decode(0))[..., 0]
     assert (grey.min(), grey.max()) == (0, 255)

@@ -364,7 +364,12 @@ def test_a_run_that_is_drawn_is_not_overwritten(tmp_path: Path) -> None:
 
 
 def test_foreign_files_are_not_replaced(tmp_path: Path) -> None:
-    (tmp_path / ITEMS[3].file).write_bytes(b"precious")
+    path = tmp_path / ITEMS[3].file
+    path.write_bytes(b"precious")
+    for overwrite in (False, True):
+        with pytest.raises(OutputError, match=f"{ITEMS[3].file} is there, and nothing in it"):
+            RunFolder(tmp_path).begin(RUN, overwrite=overwrite)
+    path.write_bytes(b'"adm": "')  # as a recipe has it
     with pytest.raises(OutputError, match=f"1 of the files .*{ITEMS[3].file}.*--overwrite"):
         RunFolder(tmp_path).begin(RUN)
     RunFolder(tmp_path).begin(RUN, overwrite=True)
