@@ -26,8 +26,8 @@ def describe_folder(path: Path) -> dict[str, Any]:
     if training.used():
         return _describe_training(training)
     raise UsageError(
-        f"{path} is a folder, and no run, sweep or training of adm: name a file in it (of pictures, "
-        f"adm train-diffusion FOLDER --dry-run shows what is read)"
+        f"{path} is a folder, and no run, sweep or training of adm: name a file in it (of "
+        f"pictures, adm train-diffusion FOLDER --dry-run shows what is read)"
     )
 
 

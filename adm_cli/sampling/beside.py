@@ -15,6 +15,7 @@ from adm_cli.sampling.events import FileMade
 from adm_cli.sampling.folder import RunFolder, Shard
 from adm_cli.sampling.merge import merge_npz, open_runs
 from adm_cli.sampling.outputs import PAGE, SEQUENCE, Extras
+from adm_cli.sampling.recipe import drawn_recipe, whole_recipe
 from adm_cli.sampling.run import Run
 from adm_cli.sampling.writer import record_file
 
@@ -34,7 +35,8 @@ def write_grid(path: Path, pictures: Sequence[Path]) -> int:
     if found:
         facts = [recipe or {} for _, recipe in found]
         classes = [str(one.get("class_name") or "")[:_LONGEST] for one in facts]
-        seeds = [str(one.get("seed", ""))[:_LONGEST] for one in facts]
+        drawn = [drawn_recipe(one) if whole_recipe(one) else one for one in facts]
+        seeds = [str(one.get("seed", ""))[:_LONGEST] for one in drawn]
         save_image(path, class_sheet([pixels for pixels, _ in found], classes, seeds))
     return len(found)
 

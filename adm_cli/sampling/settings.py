@@ -297,7 +297,7 @@ def find_upsampling(
         if replace(options, clip=True) != StageOptions():
             raise UsageError(
                 f"{name} enlarges without sampling: leave out the other --upsample-... options, "
-                f"or pass an --upsampler that has them"
+                f"or pass an --upsampler that has them, such as tiny_upsampler"
             )
         height, width = base.model.info.config.image_size
         return Upsampling(

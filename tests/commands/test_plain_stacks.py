@@ -14,6 +14,8 @@ from PIL import Image, PngImagePlugin
 import adm_cli.sampling.pipeline as pipeline_module
 from adm_cli.pictures.decode import enlarge_picture
 from adm_cli.pictures.images import open_picture, save_image
+from adm_cli.pictures.sheets import class_sheet
+from adm_cli.sampling import beside
 from adm_cli.sampling.folder import RunFolder
 from adm_cli.sampling.inputs import pixels_sha256
 from adm_cli.sampling.run import Filter
@@ -49,6 +51,20 @@ def test_the_filter_of_pillow(method: str) -> None:
     filter_ = Image.Resampling[method.upper()]
     expected = np.asarray(Image.fromarray(values).resize((10, 6), filter_))
     assert np.array_equal(enlarge_picture(values, method), expected)
+
+
+def test_a_grid_names_the_seeds_of_what_was_enlarged(
+    plain: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[str]] = []
+
+    def sheet(images: list[Any], classes: list[str], seeds: list[str]) -> Any:
+        seen.append(seeds)
+        return class_sheet(images, classes, seeds)
+
+    monkeypatch.setattr(beside, "class_sheet", sheet)
+    assert plain("--seed", 4, "--num", 2, "--grid").code == 0
+    assert seen == [["4", "5", "6", "7"]]
 
 
 @pytest.mark.parametrize("method", ["bicubic", "lanczos"])
@@ -205,20 +221,19 @@ def test_what_it_does_not_take(plain: Run, draw: Run) -> None:
 
 
 def test_the_embedded_preset(adm: Run) -> None:
-    """Enlarged by its upsampler at a low temperature; a filter is there for whoever asks."""
-    shown = [
-        json.loads(adm("sample", *options, "--dry-run", "--json").out)
-        for options in ((), ("--upsampler", "tiny_upsampler"), ("--upsampler", "bicubic"))
-    ]
-    for row in shown[:2]:
+    """Enlarged by a filter; by its upsampler, at a low temperature, for whoever asks."""
+    asked = ((), ("--model", "tiny-stack"), ("--upsampler", "tiny_upsampler"))
+    shown = [json.loads(adm("sample", *options, "--dry-run", "--json").out) for options in asked]
+    assert (shown[0]["upsampler"], shown[0]["size"]) == ("bicubic", [64, 64])
+    for row in shown[1:]:
         assert (row["upsampler"], row["size"]) == ("tiny_upsampler", [64, 64])
         assert (row["upsampler_sampler"], row["upsampler_steps"]) == ("ddim", "10")
         assert row["upsampler_temperature"] == 0.8
-    assert (shown[2]["upsampler"], shown[2]["size"]) == ("bicubic", [64, 64])
     done = adm("upsample", "x.png", "--model", "bicubic")
     assert (done.code, "no upsampler but a filter" in done.err) == (2, True)
     done = adm("upsample", "x.png", "--model", "tiny_classifier")
     assert (done.code, "expected an upsampler" in done.err) == (2, True)
     rows = {row["name"]: row for row in map(json.loads, adm("models", "--json").out.splitlines())}
-    assert (rows["tiny"]["size"], rows["tiny"]["upsampler"]) == ("64x64", "tiny_upsampler")
-    assert rows["tiny"]["upsampler_temperature"] == 0.8
+    assert (rows["tiny"]["size"], rows["tiny"]["upsampler"]) == ("64x64", "bicubic")
+    assert rows["tiny-stack"]["upsampler"] == "tiny_upsampler"
+    assert rows["tiny-stack"]["upsampler_temperature"] == 0.8

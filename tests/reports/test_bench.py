@@ -107,7 +107,7 @@ def test_random_weights_of_a_stack(monkeypatch: pytest.MonkeyPatch) -> None:
         return replace(row, config=toy[row.kind])
 
     monkeypatch.setattr(benching, "find_checkpoint", small)
-    rows = list(adm_cli.bench("tiny", random_weights=True, batch_size=(1,), seconds=1e-6))
+    rows = list(adm_cli.bench("tiny-stack", random_weights=True, batch_size=(1,), seconds=1e-6))
     assert [row.model for row in rows] == ["tiny", "tiny_upsampler"]
     assert [row.classifier for row in rows] == ["tiny_classifier", None]
 

@@ -33,7 +33,7 @@ def test_every_preset_has_contents_that_can_be(name: str, preset: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "preset", [row for row in PRESETS if row.name != "tiny"], ids=lambda preset: preset.name
+    "preset", [row for row in PRESETS if row.model != "tiny"], ids=lambda preset: preset.name
 )
 def test_the_papers_are_the_presets(preset: Any) -> None:
     """Whose steps and scales are its, with everything later turned off; fast takes fewer."""
@@ -49,12 +49,13 @@ def test_the_papers_are_the_presets(preset: Any) -> None:
 
 
 def test_a_dry_run_shows_what_it_sets(adm: Run) -> None:
-    facts = json.loads(adm("sample", "--profile", "paper", "--dry-run", "--json").out)
+    stack = ("sample", "--model", "tiny-stack", "--profile", "paper", "--dry-run")
+    facts = json.loads(adm(*stack, "--json").out)
     names = ("profile", "sampler", "steps", "scale", "cfg", "upsampler_steps", "num_steps")
     assert [facts[name] for name in names] == ["paper", "ddpm", "250", 1.0, 1.0, "250", 250]
     assert "guide_interval" not in facts
     assert facts["profile_sets"]["upsample_project"] == facts["upsampler_project"] == 0
-    shown = adm("sample", "--profile", "paper", "--dry-run").out
+    shown = adm(*stack).out
     assert "'guide_interval': (0.0, 1.0)" in shown
 
 

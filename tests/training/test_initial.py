@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from adm_cli.checkpoints.architectures import encoder_classifier
-from adm_cli.checkpoints.format import ModelFile, ModelInfo, read_model_file, save_model
+from adm_cli.checkpoints.format import save_model
+from adm_cli.checkpoints.header import ModelFile, ModelInfo, read_model_file
 from adm_cli.config import DiffusionConfig, UNetConfig
 from adm_cli.errors import ConfigError
 from adm_cli.models.classifier import NoisyClassifier
