@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
-from adm_cli.commands import drawing_options, ending, options
+from adm_cli.commands import drawing_options, ending, modifier_options, options
 from adm_cli.commands import show as showing
 
 
+@modifier_options.each_once
 def edit(
     inputs: Annotated[
         list[Path],
@@ -72,17 +73,7 @@ def edit(
     guide_interval: options.GuideInterval = None,
     cfg_interval: options.CfgInterval = None,
     entropy_scaling: options.EntropyScaling = False,
-    guide_by: options.GuideBy = "log-p",
-    divergence_weight: options.DivergenceWeight = 1.0,
-    guide_every: options.GuideEvery = 1,
-    guide_adam: options.GuideAdam = None,
-    classifier_on: options.ClassifierOn = "xt",
-    scale_schedule: options.ScaleSchedule = "constant",
-    negative_class: options.NegativeClass = None,
     weak_model: options.WeakModel = None,
-    weak_scale: options.WeakScale = None,
-    sag_scale: options.SagScale = 1.0,
-    pag_scale: options.PagScale = 1.0,
     num: Annotated[
         Optional[int],
         typer.Option("--num", "-n", help="Images of each picture and class, instead of one."),
@@ -104,10 +95,6 @@ def edit(
         ),
     ] = None,
     eta: options.Eta = None,
-    spacing: options.Spacing = "uniform",
-    eps_scale: options.EpsScale = 1.0,
-    threshold: options.Threshold = None,
-    temperature: options.Temperature = None,
     value_range: options.ValueRange = None,
     batch_size: options.Batch = None,
     device: options.Device = "auto",
@@ -129,6 +116,7 @@ def edit(
     dry_run: options.DryRun = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
+    **changes: Any,
 ) -> None:
     """Draw pictures anew: more or less of all of them, or the white of a mask.
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
-from adm_cli.commands import options
+from adm_cli.commands import modifier_options, options
 from adm_cli.commands.evaluate_results import show_findings
 from adm_cli.commands.numbers import show_costs
 from adm_cli.commands.progress import Progress
 
 
+@modifier_options.each_once
 def evaluate(
     samples: Annotated[
         Optional[Path],
@@ -138,21 +139,7 @@ def evaluate(
     guide_interval: options.GuideInterval = None,
     cfg_interval: options.CfgInterval = None,
     entropy_scaling: options.EntropyScaling = False,
-    guide_by: options.GuideBy = "log-p",
-    divergence_weight: options.DivergenceWeight = 1.0,
-    guide_every: options.GuideEvery = 1,
-    guide_adam: options.GuideAdam = None,
-    classifier_on: options.ClassifierOn = "xt",
-    scale_schedule: options.ScaleSchedule = "constant",
-    negative_class: options.NegativeClass = None,
     weak_model: options.WeakModel = None,
-    weak_scale: options.WeakScale = None,
-    sag_scale: options.SagScale = 1.0,
-    pag_scale: options.PagScale = 1.0,
-    spacing: options.Spacing = "uniform",
-    eps_scale: options.EpsScale = 1.0,
-    threshold: options.Threshold = None,
-    temperature: options.Temperature = None,
     batch_size: options.FeatureBatch = None,
     device: options.Device = "auto",
     out: Annotated[
@@ -166,6 +153,7 @@ def evaluate(
     ] = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
+    **changes: Any,
 ) -> None:
     """Measure samples: each number with its standard error.
 

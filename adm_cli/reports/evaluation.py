@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from adm_cli.checkpoints.supplying import supplied
 from adm_cli.devices import choose_device
+from adm_cli.diffusion.modifiers import UNASKED, Changes
 from adm_cli.errors import UsageError
 from adm_cli.events import AnyPath, Count, OnEvent, ignore
 from adm_cli.pictures.pixels import PixelSet, holds_statistics, open_pixels
@@ -25,7 +26,11 @@ from adm_cli.reports.measure import Extractor, Measured, check_count, load_extra
 from adm_cli.reports.pictures import read_size
 from adm_cli.reports.references import find_reference, metrics_by
 from adm_cli.reports.scores import choose_metrics, compute_scores, features_needed, notes
+from adm_cli.sampling.arguments import spelled_out
 from adm_cli.sampling.settings import Interval
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 class Samples(Protocol):
@@ -86,6 +91,7 @@ def _stored(path: Path, resize: tuple[int, int] | None, values: str | None) -> S
 
 
 @supplied
+@spelled_out(Changes, UNASKED)
 def evaluate(
     samples: AnyPath | None = None,
     *,
@@ -115,21 +121,7 @@ def evaluate(
     guide_interval: str | Interval | None = None,
     cfg_interval: str | Interval | None = None,
     entropy_scaling: bool = False,
-    guide_by: str = "log-p",
-    divergence_weight: float = 1.0,
-    guide_every: int = 1,
-    guide_adam: str | None = None,
-    classifier_on: str = "xt",
-    scale_schedule: str = "constant",
-    negative_class: str | int | None = None,
     weak_model: AnyPath | None = None,
-    weak_scale: float | None = None,
-    sag_scale: float = 1.0,
-    pag_scale: float = 1.0,
-    spacing: str = "uniform",
-    eps_scale: float = 1.0,
-    threshold: float | None = None,
-    temperature: float | None = None,
     batch_size: int | None = None,
     device: str = "auto",
     out: AnyPath | None = None,
@@ -137,6 +129,7 @@ def evaluate(
     fetch: bool = False,
     dry_run: bool = False,
     on_event: OnEvent = ignore,
+    **changes: Unpack[Changes],
 ) -> Evaluation:
     """Measures samples: every number with its standard error.
 
@@ -151,7 +144,7 @@ def evaluate(
     Raises UsageError for what does not belong together, AdmError for too few images or features
     that are not finite, and OutputError.
     """
-    drawing = asked_drawing(locals())
+    drawing = asked_drawing({**locals(), **changes})
     table, against = _path(out), _path(ref)
     checks = Checks(judge, _path(real), per_class, _path(copies_of), copies_in, copy_ratio)
     _check_samples(samples, drawing, asked=checks.asked)

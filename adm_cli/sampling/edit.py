@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from adm_cli.checkpoints.sources import Sources, find_sources
 from adm_cli.checkpoints.supplying import supplied
 from adm_cli.classes.imagenet import select_classes
 from adm_cli.config import DEFAULT_MODEL, SamplingConfig, UNetConfig
 from adm_cli.devices import choose_device
+from adm_cli.diffusion.modifiers import UNASKED, Changes
 from adm_cli.errors import UsageError
 from adm_cli.events import AnyPath, Count, Note, OnEvent, as_paths, as_words, ignore
-from adm_cli.sampling.arguments import Classes, Seeds, comma_list, path_or_none
+from adm_cli.sampling.arguments import Classes, Seeds, comma_list, path_or_none, spelled_out
 from adm_cli.sampling.asked import asked_modifiers, with_negative_class
 from adm_cli.sampling.defaults import choose_schedule, remarks
 from adm_cli.sampling.editing import UNEDITED, Editing
@@ -42,11 +43,15 @@ from adm_cli.sampling.settings import (
 from adm_cli.sampling.start import machine_line
 from adm_cli.sampling.upsample import check_same_inputs
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
 STRENGTH = 0.6  # without a mask
 RESAMPLE, JUMP = 5, 2  # with one
 
 
 @supplied
+@spelled_out(Changes, UNASKED)
 def edit(
     inputs: AnyPath | Sequence[AnyPath],
     model: AnyPath | None = None,
@@ -63,27 +68,13 @@ def edit(
     guide_interval: str | Interval | None = None,
     cfg_interval: str | Interval | None = None,
     entropy_scaling: bool = False,
-    guide_by: str = "log-p",
-    divergence_weight: float = 1.0,
-    guide_every: int = 1,
-    guide_adam: str | None = None,
-    classifier_on: str = "xt",
-    scale_schedule: str = "constant",
-    negative_class: str | int | None = None,
     weak_model: AnyPath | None = None,
-    weak_scale: float | None = None,
-    sag_scale: float = 1.0,
-    pag_scale: float = 1.0,
     num: int | None = None,
     seed: int | None = None,
     seeds: Seeds | None = None,
     sampler: str | None = None,
     steps: str | int | None = None,
     eta: float | None = None,
-    spacing: str = "uniform",
-    eps_scale: float = 1.0,
-    threshold: float | None = None,
-    temperature: float | None = None,
     value_range: str | None = None,
     batch_size: int | None = None,
     device: str = "auto",
@@ -105,6 +96,7 @@ def edit(
     dry_run: bool = False,
     *,
     on_event: OnEvent | None = None,
+    **changes: Unpack[Changes],
 ) -> RunResult:
     """Draws pictures anew, in part or as another class; goes on with a run there.
 
@@ -112,18 +104,19 @@ def edit(
     runs. ``on_event`` sees every `events.Event`. Raises AdmError where the command would print an
     error: UsageError for arguments that cannot be, before any work.
     """
-    changes = asked_modifiers(locals())
     part = find_part(shard, device, path_or_none(out))
     options = StageOptions(
         sampler=sampler, steps=comma_list(steps), scale=scale, eta=eta, clip=clip, cfg=cfg,
         guide_interval=read_interval(guide_interval), entropy_scaling=entropy_scaling,
-        cfg_interval=read_interval(cfg_interval, "--cfg-interval"), **changes,
+        cfg_interval=read_interval(cfg_interval, "--cfg-interval"),
+        **asked_modifiers(changes),
     )  # fmt: skip
     sources = find_sources(
         model or DEFAULT_MODEL, classifier, guided=scale != 0,
-        weak=choose_weak(weak_model, [weak_scale]), noisy=classifier_on != "x0",
+        weak=choose_weak(weak_model, [changes["weak_scale"]]),
+        noisy=changes["classifier_on"] != "x0",
     )  # fmt: skip
-    options = with_negative_class(options, negative_class, sources)
+    options = with_negative_class(options, changes["negative_class"], sources)
     how = _editing(sources, strength, mask, resample, jump, invert, from_class)
     pictures = _read(as_paths(inputs), value_range, on_event)
     masks = None if mask is None else open_inputs(as_paths(mask))

@@ -14,6 +14,7 @@ from adm_cli.diffusion.modifiers import UNASKED, Changes, modified
 from adm_cli.errors import UsageError
 from adm_cli.events import AnyPath, Note, OnEvent, as_words
 from adm_cli.sampling.arguments import Classes, Seeds, comma_list, path_or_none, spelled_out
+from adm_cli.sampling.asked import asked_modifiers, with_negative_class
 from adm_cli.sampling.defaults import noise_remarks, remarks, taken_from
 from adm_cli.sampling.images import Images
 from adm_cli.sampling.job import RunResult, SamplingJob, check_workers, find_part
@@ -24,7 +25,6 @@ from adm_cli.sampling.profiles import fill_profile, in_words, profile_contents
 from adm_cli.sampling.run import Filter, Run, Stage
 from adm_cli.sampling.select import (
     ClassLine,
-    one_class,
     read_class_list,
     select_images,
     select_lines,
@@ -116,7 +116,7 @@ def sample(
         sampler=sampler, steps=comma_list(steps), scale=scale, eta=eta, clip=clip,
         guide_interval=read_interval(guide_interval), entropy_scaling=entropy_scaling,
         cfg=cfg, cfg_interval=read_interval(cfg_interval, "--cfg-interval"),
-        **_modifiers(changes),
+        **asked_modifiers(changes),
     )  # fmt: skip
     later = StageOptions(
         sampler=upsample_sampler, steps=comma_list(upsample_steps), project=upsample_project,
@@ -128,9 +128,7 @@ def sample(
     weak = choose_weak(weak_model, [changes["weak_scale"]])
     noisy = changes["classifier_on"] != "x0"
     sources = find_sources(model, classifier, guided=guided, weak=weak, noisy=noisy)
-    if changes["negative_class"] is not None:
-        negative = one_class("--negative-class", changes["negative_class"], sources)
-        options = replace(options, negative_class=negative)
+    options = with_negative_class(options, changes["negative_class"], sources)
     outputs = choose_outputs(
         path_or_none(out), format, grid, path_or_none(animate), gallery, overwrite, part.shard
     )
@@ -155,12 +153,6 @@ def sample(
         hints += classes_lines(images, sources.classes)
     job = replace(job, hints=hints)
     return job.preview() if dry_run else job.carry_out(on_event)
-
-
-def _modifiers(changes: Changes) -> dict[str, Any]:
-    """As a stage's; a negative class is found when the models are."""
-    found: dict[str, Any] = {**changes, "negative_class": None}
-    return found | ({"weak_scale": 1.0} if changes["weak_scale"] is None else {})
 
 
 def _sample_filled(asked: dict[str, Any]) -> RunResult:

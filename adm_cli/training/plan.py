@@ -10,7 +10,7 @@ from adm_cli.flags.given import Kind
 from adm_cli.training.distributed import find_world, joined
 from adm_cli.training.estimate import estimate
 from adm_cli.training.options import CommonOptions
-from adm_cli.training.setup import describe_classes
+from adm_cli.training.sets import describe_classes
 from adm_cli.training.train import prepare
 
 

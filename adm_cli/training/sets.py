@@ -8,7 +8,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from adm_cli.errors import UsageError
-from adm_cli.pictures.datasets import ImageSet, Listing, label_pictures, list_pictures
+from adm_cli.pictures.datasets import (
+    ImageSet,
+    Listing,
+    label_pictures,
+    list_pictures,
+    pictures_per_class,
+)
 from adm_cli.pictures.ranges import with_value_range
 from adm_cli.pictures.splits import describe_splits
 
@@ -77,3 +83,11 @@ def _fates(listing: Listing, *, validated: bool) -> str:
             parts.append(f"{describe_splits(listing.splits[role])} {fate}")
     offer = "" if validated or "validation" not in listing.splits else " (--val FOLDER uses it)"
     return f"splits: {', '.join(parts)}{offer}"
+
+
+def describe_classes(images: ImageSet, most: int = 20) -> str:
+    """Ids, names and numbers of pictures, on one line."""
+    counts = pictures_per_class(images)
+    parts = [f"{i} {images.classes[i]} ({n})" for i, n in list(counts.items())[:most]]
+    more = f", ... ({len(counts)} in all)" if len(counts) > most else ""
+    return ", ".join(parts) + more

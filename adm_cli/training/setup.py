@@ -34,7 +34,6 @@ from adm_cli.flags.given import Kind
 from adm_cli.pictures.datasets import (
     ImageSet,
     keep_classes,
-    pictures_per_class,
     split_images,
 )
 from adm_cli.training.changes import read_changes
@@ -395,11 +394,3 @@ def parse_size(text: str) -> tuple[int, int]:
 
 def _size(size: tuple[int, int]) -> str:
     return "x".join(map(str, size))
-
-
-def describe_classes(images: ImageSet, most: int = 20) -> str:
-    """Ids, names and numbers of pictures, on one line."""
-    counts = pictures_per_class(images)
-    parts = [f"{i} {images.classes[i]} ({n})" for i, n in list(counts.items())[:most]]
-    more = f", ... ({len(counts)} in all)" if len(counts) > most else ""
-    return ", ".join(parts) + more

@@ -42,10 +42,10 @@ from adm_cli.training.options import (
 from adm_cli.training.original_flags import take_over
 from adm_cli.training.resuming import refuse_changes
 from adm_cli.training.runs import TrainingFolder
+from adm_cli.training.sets import describe_classes
 from adm_cli.training.setup import (
     Data,
     Settings,
-    describe_classes,
     feed_options,
     open_data,
     settle,
