@@ -330,7 +330,9 @@ def test_a_pickle_that_would_run_code(tmp_path: Path, writer: str, nested: bool)
         path.write_bytes(pickle.dumps(attack))
     else:
         save_pt(path, attack, zipped=writer == "zip")
-    with pytest.raises(CheckpointError, match=r"m\.pt holds more than tensors"):
+    with pytest.raises(
+        CheckpointError, match=r"m\.pt (holds more than tensors|is pickled .* could run code)"
+    ):
         read_original(path)
     assert not canary.exists()
     if writer != "pickle":  # the canary is a real one
@@ -347,7 +349,7 @@ OPTIMIZER = torch.optim.AdamW([torch.nn.Parameter(torch.ones(2))]).state_dict()
     [
         ([torch.ones(2)], "expected a dictionary of tensors, got list"),
         (torch.ones(2), "expected a dictionary of tensors, got Tensor"),
-        ({}, "expected a dictionary of tensors, got dict"),
+        ({}, "expected a dictionary of tensors, got an empty one"),
         (OPTIMIZER, "an optimizer's state .opt.*: give the model or ema file"),
         ({"state_dict": {"a": torch.ones(2)}}, "got dict under 'state_dict'"),
         ({"a": torch.ones(2), "step": 3}, "got int under 'step'"),

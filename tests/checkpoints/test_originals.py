@@ -185,7 +185,10 @@ def test_an_unknown_model_asks_for_its_flags(
     original: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(converting, "CHECKPOINTS", CHECKPOINTS[:4])
-    with pytest.raises(UsageError, match=r"toy\.pt is none of the published models: .*--flags"):
+    with pytest.raises(
+        UsageError,
+        match=r"toy\.pt is a diffusion model, and none of the published models: .*--flags",
+    ):
         convert(original)
     assert [p.name for p in original.parent.iterdir()] == ["toy.pt"]
 

@@ -100,7 +100,7 @@ def test_an_unconditional_model_draws_without_a_class(adm: Run, toys: Toys) -> N
     [
         (["golden retreever"], "no class matches 'golden retreever'; did you mean golden retriev"),
         (["zzzzzzzz"], "no class matches 'zzzzzzzz'"),
-        (["golden", "--model", "tinny"], "did you mean tiny?"),
+        (["golden", "--model", "tinny"], "did you mean tiny"),
     ],
 )
 def test_what_is_refused(adm: Run, options: list[str], words: str) -> None:

@@ -202,7 +202,7 @@ def test_measuring_what_is_drawn(draw: Run, adm: Run, toys: Toys, null_toy: Path
     stored = json.loads(adm("evaluate", "o", *judge).out)
     measured = json.loads(adm("evaluate", *model, *drawn, *judge).out)
     assert measured["pixels_sha256"] == stored["pixels_sha256"]
-    refused(adm("evaluate", "o", "--cfg", 2, *judge), 2, "--cfg", "for drawing")
+    refused(adm("evaluate", "o", "--cfg", 2, *judge), 2, "about guidance", "for drawing")
 
 
 def test_a_dry_run_says_it(draw: Run) -> None:

@@ -20,7 +20,7 @@ import filelock
 import pytest
 import torch
 
-from adm_cli.checkpoints import converting, fetching, loading, presets, sources
+from adm_cli.checkpoints import converting, fetching, finding, loading, presets, sources
 from adm_cli.checkpoints.downloads import Patience, Watch
 from adm_cli.checkpoints.fetched import How, read_pin
 from adm_cli.checkpoints.fetching import find_items, wanted
@@ -105,7 +105,16 @@ def site(
     """The toys are published, on a server of this machine, and nothing else is."""
     files = originals | {"pt_inception.pth": bytes(5000)}
     rows = (replace(CHECKPOINTS[0]), replace(TOY), replace(GUIDE))
-    for module in (presets, loading, converting, fetching, sources, recorded, models_command):
+    for module in (
+        presets,
+        finding,
+        loading,
+        converting,
+        fetching,
+        sources,
+        recorded,
+        models_command,
+    ):
         for name, value in (("CHECKPOINTS", rows), ("PRESETS", (PRESET,))):
             if hasattr(module, name):
                 monkeypatch.setattr(module, name, value)
@@ -129,8 +138,9 @@ def site(
 def publish(monkeypatch: pytest.MonkeyPatch, **facts: Any) -> None:
     """What is known of the toy's original."""
     rows = (replace(TOY, **facts), GUIDE)
-    for module in (presets, loading, converting, fetching):
-        monkeypatch.setattr(module, "CHECKPOINTS", rows)
+    for module in (presets, finding, loading, converting, fetching):
+        if hasattr(module, "CHECKPOINTS"):
+            monkeypatch.setattr(module, "CHECKPOINTS", rows)
 
 
 def refused(done: Result, code: int, *words: str) -> None:

@@ -187,8 +187,8 @@ def test_the_same_command_goes_on(nll: Adm, monkeypatch: pytest.MonkeyPatch) -> 
     assert Path("terms.csv").read_bytes() == Path("whole.csv").read_bytes()
     assert not Path("terms.csv.part").exists()
     Path("other.csv.part").write_bytes(b"?")
-    refused(nll("-q", "-o", "other.csv"), 1, "other.csv.part is damaged", "--overwrite")
-    assert nll("--num", 1, "-o", "other.csv", "--overwrite").code == 0
+    refused(nll("-q", "-o", "other.csv"), 1, "other.csv.part is there", "move it away")
+    assert Path("other.csv.part").read_bytes() == b"?"
 
 
 def test_a_broken_model_names_the_picture(

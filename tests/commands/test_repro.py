@@ -68,7 +68,8 @@ def test_identical(draw: Run, again: Run, options: tuple[object, ...]) -> None:
 
 
 def test_a_preset_is_found_by_its_name(adm: Run) -> None:
-    made = adm("sample", "--class", 1, "--num", 1, "--steps", 2, "--device", "cpu")
+    asked = ("--class", 1, "--num", 1, "--steps", 2, "--device", "cpu")
+    made = adm("sample", "--model", "tiny-stack", *asked)
     done = adm("repro", made.out.strip(), "--json")
     assert done.code == 0, done.err
     found = json.loads(done.out)

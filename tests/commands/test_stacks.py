@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import adm_cli.checkpoints.finding as finding_module
 import adm_cli.checkpoints.loading as loading_module
 import adm_cli.checkpoints.presets as presets_module
 import adm_cli.checkpoints.sources as sources_module
@@ -298,7 +299,7 @@ def preset(adm: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Preset:
     plain = Preset(name="toy8", model="toy_base", classifier="toy_guide", steps="2", scale=1.0)
     known = (*presets_module.CHECKPOINTS, *rows)
     row = replace(plain, name="toy-stack", upsampler="toy_upsampler", upsampler_steps="3")
-    modules = (presets_module, loading_module, sources_module, models_module)
+    modules = (presets_module, finding_module, loading_module, sources_module, models_module)
     for module in (*modules, recorded_module, upsample_module):
         if hasattr(module, "PRESETS"):
             monkeypatch.setattr(module, "PRESETS", (*presets_module.PRESETS[:1], plain, row))
