@@ -23,7 +23,7 @@ _HOMES = {
     "DiffusionConfig": "config",
     "SamplingConfig": "config",
     "UNetConfig": "config",
-    "openai_flags": "flags.model",
+    "openai_flags": "checkpoints.flags.model",
     "NoisyClassifier": "models.classifier",
     "SuperResUNet": "models.unet",
     "UNet": "models.unet",
@@ -63,7 +63,7 @@ _HOMES = {
     "generate": "sampling.pipeline",
     "load_pipeline": "sampling.pipeline",
     "enlarge": "sampling.pipeline",
-    "gallery": "html.build",
+    "gallery": "reports.gallery.build",
     "merge": "sampling.merge",
     "repro": "sampling.repro",
     "sample": "sampling.sample",
@@ -133,6 +133,7 @@ if TYPE_CHECKING:
     from adm_cli.checkpoints.converting import convert
     from adm_cli.checkpoints.exporting import export
     from adm_cli.checkpoints.fetching import fetch
+    from adm_cli.checkpoints.flags.model import openai_flags
     from adm_cli.checkpoints.loading import load_model
     from adm_cli.checkpoints.sources import find_upsampler
     from adm_cli.config import ClassifierConfig, DiffusionConfig, SamplingConfig, UNetConfig
@@ -149,12 +150,11 @@ if TYPE_CHECKING:
     from adm_cli.errors import AdmError, NotFiniteError
     from adm_cli.evaluation.metrics import frechet_distance, inception_score, kernel_distance
     from adm_cli.evaluation.neighbours import density_coverage, precision_recall
-    from adm_cli.flags.model import openai_flags
-    from adm_cli.html.build import gallery
     from adm_cli.models.classifier import NoisyClassifier
     from adm_cli.models.unet import SuperResUNet, UNet
     from adm_cli.reports.bench import bench
     from adm_cli.reports.evaluation import evaluate
+    from adm_cli.reports.gallery.build import gallery
     from adm_cli.reports.judging import evaluate_classifier
     from adm_cli.reports.nll import nll
     from adm_cli.reports.references import reference

@@ -9,10 +9,10 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
+from adm_cli.checkpoints.flags.spellings import spell_sampling
 from adm_cli.classes.mixtures import Mixture, read_mixture
 from adm_cli.diffusion.modifiers import Modifiers
 from adm_cli.errors import ConfigError
-from adm_cli.flags.spellings import spell_sampling
 
 QkvOrder = Literal["legacy", "new"]
 Pool = Literal["attention", "adaptive", "spatial", "spatial_v2"]

@@ -11,8 +11,8 @@ from contextlib import contextmanager, suppress
 import torch
 from torch import Tensor
 
+from adm_cli.checkpoints.flags.spellings import spell_dtype
 from adm_cli.errors import DeviceError, UsageError
-from adm_cli.flags.spellings import spell_dtype
 
 _MOST_THREADS = 4  # for a CPU: more are in each other's way
 

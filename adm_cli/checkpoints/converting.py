@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from adm_cli.checkpoints.class_names import read_classes
+from adm_cli.checkpoints.flags.given import Family, Kind
+from adm_cli.checkpoints.flags.model import read_flags
 from adm_cli.checkpoints.folders import read_model_folder
 from adm_cli.checkpoints.format import save_model
 from adm_cli.checkpoints.header import ModelFile, ModelInfo, file_sha256, read_model_file
@@ -29,8 +31,6 @@ from adm_cli.config import ClassifierConfig, DiffusionConfig, UNetConfig
 from adm_cli.errors import CheckpointError, ConfigError, OutputError, UsageError
 from adm_cli.events import AnyPath, Doing, Note, OnEvent, ignore
 from adm_cli.files.disk import file_stamp
-from adm_cli.flags.given import Family, Kind
-from adm_cli.flags.model import read_flags
 
 
 def convert(

@@ -19,6 +19,7 @@ from adm_cli.checkpoints.diffusers import (
 )
 from adm_cli.checkpoints.diffusers_names import to_diffusers
 from adm_cli.checkpoints.finding import find_weights
+from adm_cli.checkpoints.flags.written import edits, lacks, write_flags
 from adm_cli.checkpoints.format import check_finite, write_tensors
 from adm_cli.checkpoints.header import ModelFile
 from adm_cli.checkpoints.loading import describe_mismatch, expected_shapes
@@ -29,7 +30,6 @@ from adm_cli.errors import CheckpointError, OutputError, UsageError
 from adm_cli.events import AnyPath, Doing, Note, OnEvent, ignore
 from adm_cli.files.disk import atomic_write, check_writable
 from adm_cli.files.tables import write_json
-from adm_cli.flags.written import edits, lacks, write_flags
 
 Target = Literal["original", "diffusers", "onnx"]
 

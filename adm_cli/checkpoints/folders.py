@@ -21,13 +21,13 @@ from adm_cli.checkpoints.diffusers import (
     read_folder,
     read_scheduler,
 )
+from adm_cli.checkpoints.flags.model import read_flags
 from adm_cli.checkpoints.loading import kind_of_tensors
 from adm_cli.checkpoints.originals import read_weights
 from adm_cli.config import ClassifierConfig, UNetConfig
 from adm_cli.errors import CheckpointError, ConfigError, UsageError
 from adm_cli.files.budget import whole_text
 from adm_cli.files.disk import file_stamp
-from adm_cli.flags.model import read_flags
 
 _PARTS = ("unet", "classifier")
 _DESCRIBES = frozenset(("num_channels", "classifier_width", "model_channels"))

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from adm_cli.checkpoints.finding import find_weights
+from adm_cli.checkpoints.flags.given import Kind
 from adm_cli.checkpoints.format import check_finite, read_original
 from adm_cli.checkpoints.header import ModelFile, file_sha256
 from adm_cli.checkpoints.presets import (
@@ -28,7 +29,6 @@ from adm_cli.errors import (
 )
 from adm_cli.evaluation.inception import InceptionV3
 from adm_cli.files.disk import inception_path
-from adm_cli.flags.given import Kind
 from adm_cli.models.classifier import NoisyClassifier
 from adm_cli.models.fast import can_pack, hasten
 from adm_cli.models.unet import SuperResUNet, UNet

@@ -43,7 +43,7 @@ def gallery(
     adm gallery runs/scale1 runs/scale4 -o compared.html
     """
     asked = options.asked(locals())
-    from adm_cli.html.build import gallery as build
+    from adm_cli.reports.gallery.build import gallery as build
 
     with showing.Show(json=json, quiet=quiet) as show:
         made = build(**asked, on_event=show)

@@ -13,10 +13,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
+from adm_cli.checkpoints.flags.plain_yaml import parse_yaml
 from adm_cli.errors import UsageError
 from adm_cli.files.budget import MOST_FILES, MOST_TABLE, counted, parse_json
 from adm_cli.files.lists import decode_text, read_rows, text_lines
-from adm_cli.flags.plain_yaml import parse_yaml
 from adm_cli.pictures.decode import EXTENSIONS
 
 FILE_COLUMNS = (

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from adm_cli.events import Note
 from adm_cli.files.own import refuse_foreign
-from adm_cli.html.build import gallery
 from adm_cli.pictures.images import open_picture, save_animation, save_image
 from adm_cli.pictures.sheets import class_sheet
+from adm_cli.reports.gallery.build import gallery
 from adm_cli.sampling.events import FileMade
 from adm_cli.sampling.folder import RunFolder, Shard
 from adm_cli.sampling.merge import merge_npz, open_runs

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from adm_cli.checkpoints.flags.given import OTHER, Family, Kind, listed
+from adm_cli.checkpoints.flags.model import FlagReading, read_flags
 from adm_cli.errors import UsageError
-from adm_cli.flags.given import OTHER, Family, Kind, listed
-from adm_cli.flags.model import FlagReading, read_flags
 
 # Options of ours by the original's flags, where the value is the same.
 _SAME = {

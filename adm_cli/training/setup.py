@@ -23,6 +23,7 @@ from adm_cli.checkpoints.architectures import (
     starter_unet,
 )
 from adm_cli.checkpoints.finding import find_weights
+from adm_cli.checkpoints.flags.given import Kind
 from adm_cli.checkpoints.header import ModelFile
 from adm_cli.checkpoints.presets import CHECKPOINTS, PRESETS
 from adm_cli.classes.imagenet import select_classes
@@ -30,7 +31,6 @@ from adm_cli.config import ClassifierConfig, DiffusionConfig, UNetConfig
 from adm_cli.diffusion.schedule import space_timesteps
 from adm_cli.errors import ConfigError, UsageError, did_you_mean
 from adm_cli.files.strict import config_from_json, config_to_json, with_settings
-from adm_cli.flags.given import Kind
 from adm_cli.pictures.datasets import (
     ImageSet,
     keep_classes,

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 
 from adm_cli.checkpoints.finding import find_weights
+from adm_cli.checkpoints.flags.given import Kind
+from adm_cli.checkpoints.flags.spellings import spell_dtype
 from adm_cli.checkpoints.header import ModelFile, ModelInfo
 from adm_cli.checkpoints.loading import load_model
 from adm_cli.devices import DTYPES
@@ -21,8 +23,6 @@ from adm_cli.errors import AdmError, RunError, UsageError
 from adm_cli.events import Count, Note, OnEvent, ignore
 from adm_cli.files.disk import check_writable
 from adm_cli.files.fresh import make_fresh_folder
-from adm_cli.flags.given import Kind
-from adm_cli.flags.spellings import spell_dtype
 from adm_cli.models.classifier import NoisyClassifier
 from adm_cli.training.distributed import World, find_world, joined
 from adm_cli.training.feed import decode_validation, make_feed

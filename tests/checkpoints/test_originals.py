@@ -16,6 +16,7 @@ from torch import Tensor
 
 from adm_cli.checkpoints import converting, loading
 from adm_cli.checkpoints.converting import convert
+from adm_cli.checkpoints.flags.model import openai_flags
 from adm_cli.checkpoints.format import read_original
 from adm_cli.checkpoints.header import ModelFile, ModelInfo, verify_content
 from adm_cli.checkpoints.loading import build_model, expected_shapes, load_model
@@ -23,7 +24,6 @@ from adm_cli.checkpoints.originals import Weights
 from adm_cli.checkpoints.presets import CHECKPOINTS, find_checkpoint
 from adm_cli.classes.imagenet import imagenet_names
 from adm_cli.errors import CheckpointError, OutputError, UsageError
-from adm_cli.flags.model import openai_flags
 from tests.conftest import randomise
 
 FLAGS = (

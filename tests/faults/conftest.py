@@ -20,12 +20,12 @@ import torch
 from torch import Tensor, nn
 
 from adm_cli.checkpoints import converting, fetching, loading, presets, sources
+from adm_cli.checkpoints.flags.model import openai_flags
 from adm_cli.checkpoints.loading import build_model, expected_shapes
 from adm_cli.checkpoints.originals import read_weights
 from adm_cli.checkpoints.presets import CHECKPOINTS, Checkpoint, Preset, PublishedFile
 from adm_cli.commands import models
 from adm_cli.config import ClassifierConfig, UNetConfig
-from adm_cli.flags.model import openai_flags
 from adm_cli.reports import measure as evaluating
 from adm_cli.sampling import pipeline, sweep_cells
 from adm_cli.training import loop, tasks, trainer

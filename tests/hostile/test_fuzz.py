@@ -15,6 +15,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from adm_cli.checkpoints.flags.given import DEFAULTS
+from adm_cli.checkpoints.flags.model import openai_flags
 from adm_cli.checkpoints.format import read_original, read_tensors, save_model
 from adm_cli.checkpoints.header import ModelInfo, read_model_file, verify_content
 from adm_cli.classes.imagenet import imagenet_names, search_classes, select_classes
@@ -28,8 +30,6 @@ from adm_cli.errors import AdmError
 from adm_cli.files.manifests import parse_line, read_manifest, render_line
 from adm_cli.files.sealed import seal
 from adm_cli.files.strict import config_from_json, config_to_json, with_settings
-from adm_cli.flags.given import DEFAULTS
-from adm_cli.flags.model import openai_flags
 from adm_cli.pictures.images import encode_image, open_picture, parameters_text, recipe_in
 from adm_cli.pictures.pixels import holds_statistics, open_pixels, read_npz_statistics
 from adm_cli.pictures.references import is_reference, read_reference

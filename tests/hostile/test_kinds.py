@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from adm_cli.checkpoints.flags.plain_yaml import parse_yaml
 from adm_cli.checkpoints.format import load_original
 from adm_cli.checkpoints.header import read_model_file
 from adm_cli.errors import AdmError
 from adm_cli.files.lists import read_rows
 from adm_cli.files.manifests import parse_line, render_line
-from adm_cli.flags.plain_yaml import parse_yaml
 from adm_cli.pictures.archives import open_source
 from adm_cli.pictures.decode import decode_picture
 from adm_cli.pictures.npz import read_image_arrays

@@ -18,12 +18,12 @@ import torch
 
 import adm_cli
 from adm_cli.checkpoints import fetched
+from adm_cli.checkpoints.flags.model import openai_flags
 from adm_cli.checkpoints.loading import build_model
 from adm_cli.checkpoints.partial import Partial, Version
 from adm_cli.errors import OutputError
 from adm_cli.files import disk as files
 from adm_cli.files import fresh, links, locks
-from adm_cli.flags.model import openai_flags
 from tests.conftest import Toys
 from tests.hostile.sandbox import Arguments, Done, harmless
 from tests.hostile.test_pictures import TRAIN, labelled

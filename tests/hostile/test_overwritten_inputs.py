@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from adm_cli.checkpoints import converting
+from adm_cli.checkpoints.flags.model import openai_flags
 from adm_cli.checkpoints.format import load_original, read_tensors, write_tensors
 from adm_cli.checkpoints.loading import build_model
-from adm_cli.flags.model import openai_flags
 from tests.conftest import Result, Toys, randomise
 from tests.hostile.sandbox import fork
 from tests.hostile.test_overwritten import cut_short, in_place

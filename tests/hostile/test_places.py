@@ -288,7 +288,7 @@ READERS: dict[str, str] = {
     "files/foreign.py read_start": "test_pictures, test_places",
     "files/opening.py open_image": "test_pictures, test_budgets",
     "files/foreign.py describe_picture": "test_pictures, test_places",
-    "html/build.py _picture": "test_budgets",
+    "reports/gallery/build.py _picture": "test_budgets",
     "pictures/images.py open_picture": "test_pictures, test_places",
     "files/disk.py peek_classes": "test_places",
     "pictures/images.py _description": "test_pictures",
@@ -318,7 +318,7 @@ READERS: dict[str, str] = {
 # What the system says of the machine, the program's own table, opening itself, and other "load"s.
 OTHERS = {
     "devices.py free_bytes", "devices.py device_name", "classes/imagenet.py imagenet_classes",
-    "files/disk.py open_file", "sampling/draw.py _Work.draw", "html/page.py _part",
+    "files/disk.py open_file", "sampling/draw.py _Work.draw", "reports/gallery/page.py _part",
     "sampling/easel.py Easel.painter", "sampling/worker.py serve", "sampling/repro.py _remake",
     "sampling/workers.py Crew._listen", "commands/console.py prepare_streams",
     "training/runs.py MetricsFile.sync", "training/trainer.py Trainer.load_state",
@@ -349,7 +349,7 @@ PARSERS: dict[str, set[str]] = {
     "pickle.load": {"sampling/worker.py", "sampling/workers.py"},  # pipes between its processes
     "pickle.loads": set(),
     "np.load": set(),
-    "ast.literal_eval": {"flags/pasted_settings.py"},
+    "ast.literal_eval": {"checkpoints/flags/pasted_settings.py"},
     "Image.open": {"files/opening.py"},
     "safetensors.safe_open": {"checkpoints/header.py", "pictures/references.py"},  # headers alone
 }
@@ -371,7 +371,8 @@ def test_no_reader_has_a_parser_of_its_own() -> None:
 def test_no_reader_takes_all_that_comes() -> None:
     """A file is read as far as a limit says, and a text becomes a key by `budget.whole_text`."""
     root = Path(adm_cli.__file__).parent
-    of_the_package = {"html/page.py", "classes/imagenet.py", "commands/schemas.py"}  # its own files
+    # its own files
+    of_the_package = {"reports/gallery/page.py", "classes/imagenet.py", "commands/schemas.py"}
     for path in root.rglob("*.py"):
         name = path.relative_to(root).as_posix()
         for node in ast.walk(ast.parse(path.read_text())):

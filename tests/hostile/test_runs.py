@@ -192,8 +192,8 @@ CLASSES: dict[str, bytes] = {
 
 
 def test_lists_of_classes(folder: Path) -> None:
+    from adm_cli.checkpoints.flags.model import openai_flags
     from adm_cli.checkpoints.loading import build_model
-    from adm_cli.flags.model import openai_flags
 
     flags = f"{FLAGS} --class_cond True --num_classes 5"
     torch.save(build_model(openai_flags(flags)[0]).state_dict(), folder / "m.pt")

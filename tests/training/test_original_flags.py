@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from adm_cli.checkpoints.flags.given import Kind
 from adm_cli.errors import UsageError
-from adm_cli.flags.given import Kind
 from adm_cli.training.original_flags import take_over
 
 SIZE = "--image_size 64"

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from adm_cli.checkpoints.flags.pasted_commands import PastedCommand, read_pasted, spelt, unknowns
+from adm_cli.checkpoints.flags.pasted_settings import CONSTRUCTOR, NotPlain, read_settings
 from adm_cli.errors import ConfigError, did_you_mean
-from adm_cli.flags.pasted_commands import PastedCommand, read_pasted, spelt, unknowns
-from adm_cli.flags.pasted_settings import CONSTRUCTOR, NotPlain, read_settings
 
 Kind = Literal["diffusion", "classifier", "upsampler"]
 Family = Literal["guided-diffusion", "improved-diffusion"]

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from adm_cli.checkpoints.flags.model import openai_flags
+from adm_cli.checkpoints.flags.written import edits, lacks, write_flags
 from adm_cli.checkpoints.presets import CHECKPOINTS, Checkpoint
 from adm_cli.config import ClassifierConfig, DiffusionConfig, UNetConfig
-from adm_cli.flags.model import openai_flags
-from adm_cli.flags.written import edits, lacks, write_flags
 from tests.conftest import DEEP_CLASSIFIER, DEEP_UNET, TOY_DIFFUSION, TOY_UPSAMPLER
 
 PUBLISHED = [row for row in CHECKPOINTS if not row.embedded]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from adm_cli.flags.plain_yaml import parse_yaml, plain_value
+from adm_cli.checkpoints.flags.plain_yaml import parse_yaml, plain_value
 
 
 @pytest.mark.parametrize(

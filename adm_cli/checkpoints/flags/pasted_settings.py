@@ -14,8 +14,8 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from adm_cli.checkpoints.flags.plain_yaml import parse_yaml
 from adm_cli.files.budget import parse_json
-from adm_cli.flags.plain_yaml import parse_yaml
 
 _MOST_TEXT = 200_000  # characters
 _MOST_ALTERNATIVES = 64

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from adm_cli.checkpoints.flags.given import Family
+from adm_cli.checkpoints.flags.model import read_flags
 from adm_cli.config import ClassifierConfig, UNetConfig
 from adm_cli.errors import ConfigError
-from adm_cli.flags.given import Family
-from adm_cli.flags.model import read_flags
 
 # What most say of ImageNet at 256: the model of the paper.
 BIG = (

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from adm_cli.checkpoints.flags.pasted_commands import read_pasted, spelt
 from adm_cli.errors import ConfigError
-from adm_cli.flags.pasted_commands import read_pasted, spelt
 
 
 def words(text: str) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from adm_cli.flags.pasted_settings import NotPlain, read_settings
+from adm_cli.checkpoints.flags.pasted_settings import NotPlain, read_settings
 
 KNOWN = ("size", "width", "steps")
 

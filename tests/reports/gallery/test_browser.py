@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from adm_cli.html.page import Tile, gallery_page
-from tests.html.test_page import HOSTILE, picture
+from adm_cli.reports.gallery.page import Tile, gallery_page
+from tests.reports.gallery.test_page import HOSTILE, picture
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 # No look-ups of its own, and no sandbox, which root may not have.

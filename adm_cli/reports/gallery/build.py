@@ -12,9 +12,9 @@ from adm_cli.errors import AdmError, UsageError
 from adm_cli.events import AnyPath, Count, Note, OnEvent, as_paths, ignore
 from adm_cli.files.budget import MOST_FILES, counted
 from adm_cli.files.disk import atomic_write, check_writable, read_file, refuse_existing
-from adm_cli.html.page import Fact, Tile, gallery_page
 from adm_cli.pictures.decode import MOST_BYTES, BadPictureError, decode_picture
 from adm_cli.pictures.images import MOST_STAGES, recipe_in
+from adm_cli.reports.gallery.page import Fact, Tile, gallery_page
 
 ENDINGS = (".png", ".webp", ".jpg", ".jpeg")  # what a browser shows, too
 THUMBNAIL = 64

@@ -137,7 +137,7 @@ def _filled(title: str, data: Mapping[str, Any]) -> str:
 
 
 def _part(name: str) -> str:
-    return (files("adm_cli.html") / name).read_text(encoding="utf-8")
+    return (files("adm_cli.reports.gallery") / name).read_text(encoding="utf-8")
 
 
 def _hash(text: str) -> str:

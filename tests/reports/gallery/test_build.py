@@ -12,9 +12,9 @@ import adm_cli
 from adm_cli.commands import gallery as command
 from adm_cli.errors import OutputError, UsageError
 from adm_cli.events import Note
-from adm_cli.html.build import THUMBNAIL, recipe_facts
 from adm_cli.pictures.images import save_image
-from tests.html.test_page import data_of
+from adm_cli.reports.gallery.build import THUMBNAIL, recipe_facts
+from tests.reports.gallery.test_page import data_of
 
 RECIPE = {"class": 1, "class_name": "goldfish", "seed": 7, "scale": 2.0, "sampler": "ddim",
           "num_steps": 10, "eta": None, "model": "toy", "model_sha256": "0" * 64,

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from adm_cli.checkpoints.flags.model import FlagReading, read_flags
 from adm_cli.config import ClassifierConfig, UNetConfig
 from adm_cli.errors import ConfigError
-from adm_cli.flags.model import FlagReading, read_flags
 
 SMALL = "--image_size 64 --num_channels 64"
 BASE = "--attention_resolutions 32,16,8 --learn_sigma True --resblock_updown True"

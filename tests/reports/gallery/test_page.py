@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from adm_cli.html.page import EACH, Tile, gallery_page
+from adm_cli.reports.gallery.page import EACH, Tile, gallery_page
 
 HOSTILE = "</script><script>document.title='ran'</script>\"'><img src=x onerror=alert(1)>"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

@@ -13,9 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from adm_cli.config import ClassifierConfig, DiffusionConfig, Loss, UNetConfig, Variance
-from adm_cli.errors import ConfigError
-from adm_cli.flags.given import (
+from adm_cli.checkpoints.flags.given import (
     ANY_KIND,
     DEFAULTS,
     KNOWN,
@@ -29,8 +27,10 @@ from adm_cli.flags.given import (
     read_given,
     typed,
 )
-from adm_cli.flags.pasted_commands import spelt, unknowns
-from adm_cli.flags.pasted_settings import NotPlain
+from adm_cli.checkpoints.flags.pasted_commands import spelt, unknowns
+from adm_cli.checkpoints.flags.pasted_settings import NotPlain
+from adm_cli.config import ClassifierConfig, DiffusionConfig, Loss, UNetConfig, Variance
+from adm_cli.errors import ConfigError
 
 FAMILIES: tuple[Family, ...] = ("guided-diffusion", "improved-diffusion")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from adm_cli.checkpoints.flags.model import CHANNEL_MULT, UPSAMPLER_CHANNEL_MULT
 from adm_cli.config import ClassifierConfig, DiffusionConfig, EncoderConfig, UNetConfig
-from adm_cli.flags.model import CHANNEL_MULT, UPSAMPLER_CHANNEL_MULT
 
 _LABELS = 1000  # the original's NUM_CLASSES
 _HEAD_CHANNELS = 64  # of every classifier of the original
