@@ -61,6 +61,20 @@ def check_beside(folder: RunFolder, run: Run, beside: Extras) -> None:
             refuse_foreign([path], f"choose another --out, leave out {how}")
 
 
+def make_beside(
+    folder: RunFolder, run: Run, shard: Shard, beside: Extras
+) -> Iterator[Note | FileMade]:
+    """All of ``beside`` but the film, which is made as images are drawn."""
+    for asked, make in (
+        (beside.npz, write_npz),
+        (beside.grid, draw_grid),
+        (beside.sequence, draw_sequence),
+        (beside.gallery, draw_gallery),
+    ):
+        if asked:
+            yield from make(folder, run, shard)
+
+
 def draw_grid(folder: RunFolder, run: Run, shard: Shard) -> Iterator[FileMade]:
     """``grid.png``, a contact sheet of the first images that are there."""
     path = folder.path / GRID

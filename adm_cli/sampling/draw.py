@@ -16,7 +16,7 @@ from adm_cli.devices import use_threads
 from adm_cli.errors import NotFiniteError, OutputError
 from adm_cli.events import Note
 from adm_cli.sampling.batch import OVERFLOW_ADVICE
-from adm_cli.sampling.beside import draw_gallery, draw_grid, draw_sequence, write_npz
+from adm_cli.sampling.beside import make_beside
 from adm_cli.sampling.easel import Easel, Events
 from adm_cli.sampling.events import BatchDone, Ended, Event, ImageDone, Started, Step
 from adm_cli.sampling.film import (
@@ -257,14 +257,7 @@ class _Work:
 
     def _make_beside(self) -> Events:
         folder, run, shard = self.folder, self.run, self.shard
-        if self.beside.npz:
-            yield from write_npz(folder, run, shard)
-        if self.beside.grid:
-            yield from draw_grid(folder, run, shard)
-        if self.beside.sequence:
-            yield from draw_sequence(folder, run, shard)
-        if self.beside.gallery:
-            yield from draw_gallery(folder, run, shard)
+        yield from make_beside(folder, run, shard, self.beside)
         if self.film is not None and folder.drawn_any(run.images):
             yield from write_film(folder, self.film, shard)  # else it is filmed again
 

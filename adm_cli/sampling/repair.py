@@ -12,14 +12,14 @@ from adm_cli.errors import NotFiniteError
 from adm_cli.events import Note
 from adm_cli.files.manifests import Record
 from adm_cli.pictures.images import read_description
-from adm_cli.sampling.beside import GRID, draw_gallery, draw_grid, draw_sequence, write_npz
+from adm_cli.sampling.beside import GRID, make_beside
 from adm_cli.sampling.check import LOST, forget, repair_run
 from adm_cli.sampling.draw import Only, draw, draw_film
 from adm_cli.sampling.events import Event, Finding
 from adm_cli.sampling.film import film_facts, film_in, of_run
 from adm_cli.sampling.folder import BASE, RunFolder, Shard
 from adm_cli.sampling.models import Models
-from adm_cli.sampling.outputs import PAGE, SEQUENCE
+from adm_cli.sampling.outputs import PAGE, SEQUENCE, Extras
 from adm_cli.sampling.recipe import batch_sizes
 from adm_cli.sampling.recorded import (
     Whereabouts,
@@ -138,14 +138,9 @@ def _make_again(folder: RunFolder, losses: Losses) -> Generator[Event, None, lis
     """
     run = folder.read()
     beside = {name for name in losses.names if run.images.find(name) is None}
-    if GRID in beside:
-        yield from draw_grid(folder, run, Shard())
-    if any(name.endswith(".npz") for name in beside):
-        yield from write_npz(folder, run, Shard())
-    if SEQUENCE in beside:
-        yield from draw_sequence(folder, run, Shard())
-    if PAGE in beside:
-        yield from draw_gallery(folder, run, Shard())
+    npz = any(name.endswith(".npz") for name in beside)
+    made = Extras(npz, GRID in beside, gallery=PAGE in beside, sequence=SEQUENCE in beside)
+    yield from make_beside(folder, run, Shard(), made)
     gone = {name for name in beside if not folder.has(name)}
     found = []
     for name in sorted(gone):

@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from adm_cli.errors import AdmError
 from adm_cli.events import Note
-from adm_cli.sampling.beside import draw_grid, write_npz
+from adm_cli.sampling.beside import make_beside
 from adm_cli.sampling.draw import NOTHING, WHOLE, Only, draw, drop_base, image_tasks, those_there
 from adm_cli.sampling.easel import Events
 from adm_cli.sampling.events import BatchDone, Ended, Event, ImageDone, Started, Step
@@ -187,10 +187,7 @@ class _SharedWork:
                 if of_film and not isinstance(event, ImageDone):
                     yield event
             return
-        if beside.npz:
-            yield from write_npz(folder, run, shard)
-        if beside.grid:
-            yield from draw_grid(folder, run, shard)
+        yield from make_beside(folder, run, shard, beside)
 
 
 class Crew:

@@ -51,7 +51,8 @@ def crews(monkeypatch: pytest.MonkeyPatch) -> list[Crew]:
 
 
 def contents(folder: str) -> dict[str, bytes]:
-    return {n: Path(folder, n).read_bytes() for n in pictures(folder) if n != "base"}
+    names = (n for n in pictures(folder) if n not in ("base", "gallery.html"))  # it says the folder
+    return {n: Path(folder, n).read_bytes() for n in names}
 
 
 def kinds(events: list[Event]) -> list[type]:
@@ -63,12 +64,13 @@ def ended(crew: Crew) -> bool:
 
 
 def test_two_draw_what_one_draws(options: Options, crews: list[Crew]) -> None:
-    asked: Options = {**options, "seeds": "0-4", "grid": True}
+    asked: Options = {**options, "seeds": "0-4", "grid": True, "gallery": True}
     adm_cli.sample(**asked, out="one")
     told: list[Event] = []
-    adm_cli.sample(**{**asked, "seeds": "3", "grid": False}, out="two")
+    adm_cli.sample(**{**asked, "seeds": "3", "grid": False, "gallery": False}, out="two")
     done = adm_cli.sample(**asked, out="two", workers=2, on_event=told.append)
     assert contents("two") == contents("one")
+    assert Path("two", "gallery.html").is_file()
     assert [path.name for path in done.paths()] == [n for n in pictures("one") if "seed" in n]
     (crew,) = crews
     assert (len(crew), ended(crew)) == (2, True)
