@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from adm_cli.errors import OutputError
+from adm_cli.errors import AdmError, OutputError
 from adm_cli.files.budget import MOST_TEXT, parse_json, whole_text
 from adm_cli.files.links import check_inside, is_link, remove
 from adm_cli.files.lists import decode_text
@@ -192,21 +192,16 @@ def move_into_place(source: Path, target: Path) -> None:
     """Rename a whole file, within a disk, and sync; raises OutputError."""
     check_inside(source.parent)
     make_folder(target.parent)
-    try:
+    with explained(f"cannot move {source} to {target}"):
         os.replace(source, target)
-    except OSError as error:
-        raise OutputError(explain_os_error(f"cannot move {source} to {target}", error)) from error
     sync_folder(target.parent)
 
 
 def check_writable(folder: Path) -> None:
     """Raises OutputError before any work if nothing can be written to ``folder``."""
     make_folder(folder)
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise OutputError(explain_os_error(f"cannot write to {folder}", error)) from error
+    with explained(f"cannot write to {folder}"), tempfile.TemporaryFile(dir=folder):
+        pass
 
 
 def open_file(path: Path, *, pipe: bool = False) -> IO[bytes]:
@@ -356,6 +351,15 @@ def explain_os_error(what: str, error: OSError) -> str:
     if error.errno == errno.ENOTDIR:
         return f"{what}: a part of its path is a file; choose another place"
     return f"{what}: {reason}"
+
+
+@contextmanager
+def explained(what: str, kind: type[AdmError] = OutputError) -> Iterator[None]:
+    """An OSError in the block comes out as ``kind``, in one line that begins with ``what``."""
+    try:
+        yield
+    except OSError as error:
+        raise kind(explain_os_error(what, error)) from error
 
 
 def sync_folder(folder: Path) -> None:

@@ -17,11 +17,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from adm_cli.errors import OutputError, RunError, UsageError
+from adm_cli.errors import RunError, UsageError
 from adm_cli.files.budget import parse_json
 from adm_cli.files.disk import (
     atomic_write,
     explain_os_error,
+    explained,
     open_file,
     open_to_append,
     sync_folder,
@@ -240,29 +241,24 @@ class ManifestWriter:
     def __init__(self, path: Path, *, alone: bool) -> None:
         """``alone``: no other process writes to it. Otherwise a torn line is ended, not cut off."""
         self.path = path
-        try:
-            with ExitStack() as failed:
-                self._file = failed.enter_context(open_to_append(path))
-                size = _whole_bytes(path)
-                if size < self._file.tell():
-                    if alone:
-                        self._file.truncate(size)
-                    else:
-                        self._file.write(b"\n")
-                sync_folder(path.parent)
-                failed.pop_all()
-        except OSError as error:
-            raise OutputError(explain_os_error(f"cannot write {path}", error)) from error
+        with explained(f"cannot write {path}"), ExitStack() as failed:
+            self._file = failed.enter_context(open_to_append(path))
+            size = _whole_bytes(path)
+            if size < self._file.tell():
+                if alone:
+                    self._file.truncate(size)
+                else:
+                    self._file.write(b"\n")
+            sync_folder(path.parent)
+            failed.pop_all()
 
     def append(self, records: Iterable[Mapping[str, Any]]) -> None:
         """Returns when the lines are safe; raises OutputError, with as few of them as can be."""
         data = b"".join(render_line(record) for record in records)
-        try:
+        with explained(f"cannot write {self.path}"):
             before = os.fstat(self._file.fileno()).st_size
             _write_all(self._file, data, before)
             os.fsync(self._file.fileno())
-        except OSError as error:
-            raise OutputError(explain_os_error(f"cannot write {self.path}", error)) from error
 
     def close(self) -> None:
         self._file.close()

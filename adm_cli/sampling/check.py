@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from adm_cli.errors import OutputError, RunError
+from adm_cli.errors import RunError
 from adm_cli.events import Count
-from adm_cli.files.disk import explain_os_error, file_digest
+from adm_cli.files.disk import explain_os_error, explained, file_digest
 from adm_cli.files.links import remove
 from adm_cli.files.manifests import damaged_lines, rewrite_manifest, whole_records
 from adm_cli.files.own import is_own
@@ -126,12 +126,10 @@ def repair_run(run: RunFolder, findings: Sequence[Finding]) -> None:
     """
     with _alone(run):
         run.restore()
-        try:
+        with explained(f"cannot repair {run.path}"):
             for finding in findings:
                 if finding.kind in ("damaged", "temporary"):
                     remove(run.path / finding.file)
-        except OSError as error:
-            raise OutputError(explain_os_error(f"cannot repair {run.path}", error)) from error
         for path in run.manifests():
             if next(damaged_lines(path), 0) != 0:
                 rewrite_manifest(path, whole_records(path))

@@ -6,8 +6,7 @@ from collections.abc import Generator, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from adm_cli.errors import OutputError
-from adm_cli.files.disk import explain_os_error, sync_folder
+from adm_cli.files.disk import explained, sync_folder
 from adm_cli.files.links import remove
 from adm_cli.pictures.images import (
     Pixels,
@@ -107,10 +106,8 @@ def film_in(path: Path) -> dict[str, Any] | None:
 
 def remove_film(path: Path) -> None:
     """Removes a film, if there is one, for good; raises OutputError."""
-    try:
+    with explained(f"cannot remove {path}"):
         remove(path)
-    except OSError as error:
-        raise OutputError(explain_os_error(f"cannot remove {path}", error)) from error
     sync_folder(path.parent)
 
 

@@ -23,9 +23,9 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from adm_cli.errors import OutputError, RunError, UsageError
+from adm_cli.errors import RunError, UsageError
 from adm_cli.files.disk import (
-    explain_os_error,
+    explained,
     leftovers,
     make_folder,
     refuse_existing,
@@ -373,11 +373,9 @@ class RunFolder:
             self._manifests, self._run = Manifests(self.path), None
 
     def _remove(self, paths: Iterable[Path]) -> None:
-        try:
-            for path in paths:
+        for path in paths:
+            with explained(f"cannot remove {path}"):
                 remove(path)
-        except OSError as error:
-            raise OutputError(explain_os_error(f"cannot remove {path}", error)) from error
         sync_folder(self.path)
 
 

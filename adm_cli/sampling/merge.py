@@ -27,7 +27,7 @@ from adm_cli.files.budget import whole_number
 from adm_cli.files.disk import (
     atomic_write,
     check_writable,
-    explain_os_error,
+    explained,
     free_disk,
     read_file,
     refuse_existing,
@@ -130,10 +130,8 @@ class Entry:
 
     def read(self) -> bytes:
         """The file's bytes; raises RunError if they are not those that were written."""
-        try:
+        with explained(f"cannot read {self.path}", RunError):
             data = read_file(self.path, MOST_BYTES)
-        except OSError as error:
-            raise RunError(explain_os_error(f"cannot read {self.path}", error)) from error
         if hashlib.sha256(data).hexdigest() != self.record["sha256"]:
             raise RunError(
                 f"{self.path} is damaged: run adm verify {self.path.parent} --repair first"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from adm_cli.errors import OutputError
-from adm_cli.files.disk import explain_os_error, file_digest, free_disk, size_text, write_files
+from adm_cli.files.disk import explained, file_digest, free_disk, size_text, write_files
 from adm_cli.files.links import remove
 from adm_cli.files.manifests import ManifestWriter, Record
 from adm_cli.pictures.images import Pixels, Recipe, encode_image
@@ -148,10 +148,8 @@ def record_file(run: RunFolder, shard: Shard, name: str, facts: Mapping[str, Any
 
 def check_room(folder: Path, needed: int) -> None:
     """Raises OutputError if ``folder``'s disk has no room for so many bytes."""
-    try:
+    with explained(f"cannot write to {folder}"):
         free = free_disk(folder)
-    except OSError as error:
-        raise OutputError(explain_os_error(f"cannot write to {folder}", error)) from error
     if free < needed + _SPARE_BYTES:
         raise OutputError(
             f"cannot write to {folder}: {size_text(needed)} are needed and {size_text(free)} "

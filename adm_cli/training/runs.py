@@ -26,7 +26,7 @@ from adm_cli.errors import CheckpointError, OutputError
 from adm_cli.files.budget import parse_json
 from adm_cli.files.disk import (
     atomic_write,
-    explain_os_error,
+    explained,
     open_file,
     open_to_append,
     read_text,
@@ -196,23 +196,17 @@ class MetricsFile:
             self.columns += new
             self._rewrite()
             return
-        try:
-            line = io.StringIO(newline="")
-            csv.writer(line).writerow(self._cells(row))
-            with open_to_append(self.path) as file:
-                file.write(line.getvalue().encode())
-        except OSError as error:
-            raise OutputError(explain_os_error(f"cannot write {self.path}", error)) from error
+        line = io.StringIO(newline="")
+        csv.writer(line).writerow(self._cells(row))
+        with explained(f"cannot write {self.path}"), open_to_append(self.path) as file:
+            file.write(line.getvalue().encode())
 
     def sync(self) -> None:
         """Returns when the rows are safe; raises OutputError."""
         if not self.path.exists():
             return  # no row yet
-        try:
-            with self.path.open("r+b") as file:
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise OutputError(explain_os_error(f"cannot write {self.path}", error)) from error
+        with explained(f"cannot write {self.path}"), self.path.open("r+b") as file:
+            os.fsync(file.fileno())
 
     def series(self, name: str) -> tuple[list[float], list[float]]:
         """Steps and values of a column, where it has one."""
