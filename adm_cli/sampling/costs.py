@@ -8,17 +8,14 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-import torch
-
 from adm_cli.checkpoints.sources import Sources
 from adm_cli.devices import choose_device
 from adm_cli.sampling.check import LOST
 from adm_cli.sampling.events import Finding
 from adm_cli.sampling.folder import RunFolder
-from adm_cli.sampling.memory import image_costs, weight_bytes
 from adm_cli.sampling.recorded import Whereabouts, run_sources
 from adm_cli.sampling.run import Run, Stage
-from adm_cli.sampling.settings import most_parts, uses_cfg
+from adm_cli.sampling.settings import stage_bytes
 
 
 def repair_costs(
@@ -39,7 +36,7 @@ def repair_costs(
         "folder": str(folder.path),
         "images": len(images),
         "made_of_images": len(lost) - len(images),  # grids, films, archives
-        "evaluations": len(images) * sum(stage.num_steps for stage in run.stages),
+        "evaluations": len(images) * run.num_steps,
         "seconds": None if pace is None else round(pace * len(images), 3),
         "output_bytes": round(mean * len(images)),
         "memory_bytes": memory_bytes(run, run_sources(run, folder, now)) if images else 0,
@@ -53,7 +50,7 @@ def drawing_costs(
     """Of drawing ``count`` images of a run, as `repair_costs`; the disk's bytes are at most."""
     pace = seconds_per_image(folder, run)
     return {
-        "evaluations": count * sum(stage.num_steps for stage in run.stages),
+        "evaluations": count * run.num_steps,
         "seconds": None if pace is None else round(pace * count, 3),
         "output_bytes": 3 * run.size[0] * run.size[1] * count,
         "memory_bytes": memory_bytes(run, sources),
@@ -62,15 +59,12 @@ def drawing_costs(
 
 def memory_bytes(run: Run, sources: Sequence[Sources]) -> int:
     """Weights, and the activations of a batch, about."""
-    weights, costs = 0, []
-    for stage, source in zip(
-        (stage for stage in run.stages if isinstance(stage, Stage)), sources, strict=True
-    ):
-        guided = stage.classifier is not None
-        weights += weight_bytes(source, getattr(torch, stage.dtype), guided=guided)
-        free = uses_cfg(stage, run.images)
-        parts = most_parts(run.images)
-        costs += image_costs(source, guided=guided, classifier_free=free, parts=parts)
+    weights = 0
+    costs: list[int] = []
+    stages = [stage for stage in run.stages if isinstance(stage, Stage)]
+    for stage, source in zip(stages, sources, strict=True):
+        own, each = stage_bytes(stage, source, run.images)
+        weights, costs = weights + own, costs + each
     return weights + run.batch_size * max(costs)
 
 

@@ -18,11 +18,11 @@ from adm_cli.checkpoints.sources import (
 from adm_cli.config import UNetConfig
 from adm_cli.events import Note
 from adm_cli.sampling.inputs import InputPicture
-from adm_cli.sampling.memory import fit_together, image_costs, weight_bytes
+from adm_cli.sampling.memory import fit_together
 from adm_cli.sampling.photos import Photos
 from adm_cli.sampling.pipeline import Pipeline, load_stage
 from adm_cli.sampling.run import Run, Stage
-from adm_cli.sampling.settings import most_parts, uses_cfg
+from adm_cli.sampling.settings import stage_bytes, stage_dtype, uses_cfg
 
 
 @dataclass
@@ -69,7 +69,7 @@ class Models:
             stage = self._stages[i]
             guided = stage.classifier is not None
             self.pipelines[i] = load_stage(
-                self.sources[i], self.device, _dtype(stage), guided=guided, plain=stage.plain
+                self.sources[i], self.device, stage_dtype(stage), guided=guided, plain=stage.plain
             )
         return self.pipelines[i]
 
@@ -84,13 +84,11 @@ class Models:
 
     def _fit(self, run: Run) -> bool:
         """Whether the weights of both stages, and one image's activations, fit into memory."""
-        weights, costs = 0, []
+        weights = 0
+        costs: list[int] = []
         for stage, sources in zip(self._stages, self.sources, strict=True):
-            guided = stage.classifier is not None
-            weights += weight_bytes(sources, _dtype(stage), guided=guided)
-            free = uses_cfg(stage, run.images)
-            parts = most_parts(run.images)
-            costs += image_costs(sources, guided=guided, classifier_free=free, parts=parts)
+            own, each = stage_bytes(stage, sources, run.images)
+            weights, costs = weights + own, costs + each
         return fit_together(weights, max(costs), self.device, self.processes)
 
 
@@ -109,8 +107,3 @@ def check_stage(stage: Stage, sources: Sources, run: Run) -> None:
     check_middle_attention(sources, stage)
     if uses_cfg(stage, run.images):
         check_cfg(sources, stage.negative_class)
-
-
-def _dtype(stage: Stage) -> torch.dtype:
-    found: torch.dtype = getattr(torch, stage.dtype)
-    return found

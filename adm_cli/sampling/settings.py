@@ -351,17 +351,28 @@ def _batch_size(
     machine: Machine,
 ) -> int:
     """As many as fit beside the weights, in each of the stages."""
-    costs, weights = [], 0
+    costs: list[int] = []
+    weights = 0
     for stage, source in zip(stages, sources, strict=False):
         assert isinstance(stage, Stage)
-        guided, free = stage.classifier is not None, uses_cfg(stage, images)
-        parts = most_parts(images)
-        costs += image_costs(source, guided=guided, classifier_free=free, parts=parts)
-        dtype: torch.dtype = getattr(torch, stage.dtype)
-        weights = max(weights, weight_bytes(source, dtype, guided=guided))
+        own, each = stage_bytes(stage, source, images)
+        weights, costs = max(weights, own), costs + each
     return fitting_batch(
         costs, machine.device, len(images), weights=weights, processes=machine.workers
     )
+
+
+def stage_bytes(stage: Stage, sources: Sources, images: Images) -> tuple[int, list[int]]:
+    """Bytes of a stage's weights, and of one image's activations in each of its networks."""
+    guided, parts = stage.classifier is not None, most_parts(images)
+    free = uses_cfg(stage, images)
+    costs = image_costs(sources, guided=guided, classifier_free=free, parts=parts)
+    return weight_bytes(sources, stage_dtype(stage), guided=guided), costs
+
+
+def stage_dtype(stage: Stage) -> torch.dtype:
+    found: torch.dtype = getattr(torch, stage.dtype)
+    return found
 
 
 def uses_cfg(stage: Stage, images: Images) -> bool:
