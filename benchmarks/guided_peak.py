@@ -32,6 +32,7 @@ def main() -> None:
     parser.add_argument("--plain", action="store_true")
     args = parser.parse_args()
     preset, dtype, batch = find_preset(args.model), DTYPES[args.dtype], args.batch_size
+    assert preset is not None
     assert preset.classifier is not None
     report(f"imported, {torch.get_num_threads()} threads", 0)
     net = random_model(find_checkpoint(preset.model).config, dtype)

@@ -9,6 +9,7 @@ and how the paper samples them.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from adm_cli.config import (
     ClassifierConfig,
@@ -376,13 +377,6 @@ def find_checkpoint(name: str) -> Checkpoint:
     )
 
 
-def find_preset(name: str) -> Preset:
-    """The preset of that name, or of that diffusion checkpoint; raises UsageError otherwise."""
-    for row in PRESETS:
-        if name in (row.name, row.model):
-            return row
-    names = [row.name for row in PRESETS]
-    hint = did_you_mean(name, names)
-    raise UsageError(
-        f"{name!r} is neither a preset nor a file{hint} (adm models lists the presets)"
-    )
+def find_preset(name: str | Path) -> Preset | None:
+    """The preset of that name, or of that diffusion checkpoint, if there is one."""
+    return next((row for row in PRESETS if str(name) in (row.name, row.model)), None)

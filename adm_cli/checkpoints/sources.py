@@ -8,7 +8,7 @@ from pathlib import Path
 
 from adm_cli.checkpoints.finding import check_here, find_weights
 from adm_cli.checkpoints.header import ModelFile, ModelInfo
-from adm_cli.checkpoints.presets import ENLARGEMENTS, PRESETS, Preset
+from adm_cli.checkpoints.presets import ENLARGEMENTS, PRESETS, Preset, find_preset
 from adm_cli.config import UNetConfig
 from adm_cli.diffusion.modifiers import Modifiers
 from adm_cli.errors import UsageError
@@ -57,7 +57,7 @@ def find_sources(
     the model's noise, else it is to look at predictions of x_0. Raises
     as `loading.find_weights`, and UsageError where the two do not belong together.
     """
-    preset = next((row for row in PRESETS if str(model) in (row.name, row.model)), None)
+    preset = find_preset(model)
     name: str | Path | None = classifier
     if name is None and preset is not None:
         name = preset.classifier

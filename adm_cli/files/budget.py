@@ -1,6 +1,6 @@
 """What a file or text that others made may cost: the one rule of every reader.
 
-Bytes, entries, depth, the size of numbers and time are bounded here, before they are spent. All
+Bytes, entries, depth and the size of numbers are bounded here, before they are spent. All
 that goes beyond raises `TooMuchError`, a ValueError, which every reader tells in one line as it
 tells of damage. No reader calls a parser of its own: JSON is read by `parse_json`, archives
 through a `LimitedFile`, whatever comes one by one through `counted`.
@@ -11,7 +11,6 @@ from __future__ import annotations
 import io
 import json
 import math
-import time
 from collections.abc import Callable, Iterable, Iterator
 from itertools import accumulate
 from typing import IO, Any, TypeVar
@@ -24,7 +23,6 @@ MOST_DEPTH = 32  # of brackets within brackets; what is written out again must s
 MOST_WHOLE = 2**64  # no whole number is as large: seeds are below
 MOST_DIGITS = 20  # of a whole number in a text: of many longer ones, all may hash alike as keys
 MOST_READS = 1_000_000  # of one picture, or of what stands before a file in an archive
-MOST_SECONDS = 40.0  # of what can be made to take any time
 
 _BLOCK = 2**20
 _MARKS = b'"[]{},'
@@ -151,17 +149,6 @@ def _short(value: object) -> str:
     if type(value) is int and abs(value) >= 10**40:
         return "a number of over 40 digits"
     return f"{value!r:.40}" if isinstance(value, (str, int, float)) else type(value).__name__
-
-
-class Deadline:
-    """Time for what can be made to take any; ``check`` raises TooMuchError when it is over."""
-
-    def __init__(self, seconds: float = MOST_SECONDS) -> None:
-        self.seconds, self._end = seconds, time.monotonic() + seconds
-
-    def check(self) -> None:
-        if time.monotonic() > self._end:
-            raise TooMuchError(f"reading it takes over {self.seconds:.0f} s")
 
 
 def few_reads(file: IO[bytes]) -> IO[bytes]:

@@ -6,13 +6,11 @@ Safetensors that describe themselves and hold a hash of their own content, as we
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import torch
 from torch import Tensor
 
@@ -53,17 +51,6 @@ def save_reference(path: Path, reference: Reference) -> str:
     facts = {name: getattr(reference, name) for name in _FACTS}
     metadata = {"format": FORMAT, "format_version": FORMAT_VERSION, "reference": json.dumps(facts)}
     return write_tensors(path, tensors, metadata)
-
-
-def is_reference(path: Path) -> bool:
-    """Whether a file says that it is a reference; False for anything that cannot be read."""
-    try:
-        if not os.path.isfile(path):  # a pipe would be waited for
-            return False
-        with safetensors.safe_open(path, framework="pt") as handle:
-            return (handle.metadata() or {}).get("format") == FORMAT
-    except (OSError, MemoryError, safetensors.SafetensorError):
-        return False
 
 
 def read_reference(path: Path) -> Reference:

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from adm_cli.checkpoints.loading import Model, build_model, hasten_on_cpu, load_model
-from adm_cli.checkpoints.presets import ENLARGEMENTS, PRESETS, find_checkpoint
+from adm_cli.checkpoints.presets import ENLARGEMENTS, find_checkpoint, find_preset
 from adm_cli.checkpoints.sources import Sources, find_sources, find_upsampler
 from adm_cli.config import ClassifierConfig, DiffusionConfig, UNetConfig
 from adm_cli.devices import (
@@ -157,7 +157,7 @@ def _parts(
     model: str | Path, classifier: str | Path | None, *, random_weights: bool, guided: bool
 ) -> list[_Part]:
     """The model with its classifier and, for a stack's preset, the upsampler."""
-    preset = next((row for row in PRESETS if str(model) in (row.name, row.model)), None)
+    preset = find_preset(model)
     steps = upsampler = None
     if preset is not None:
         steps = preset.steps

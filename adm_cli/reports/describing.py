@@ -52,7 +52,7 @@ def describe(
         )
     if suffix in (".png", ".webp") or is_picture(read_start(path)):
         return _picture(path, before_torch)
-    if _is_reference(path):
+    if is_reference(path):
         before_torch()
         from adm_cli.pictures.references import describe_reference, read_reference
 
@@ -113,7 +113,7 @@ def _folder(path: Path, before_torch: BeforeTorch) -> Facts:
     }
 
 
-def _is_reference(path: Path) -> bool:
+def is_reference(path: Path) -> bool:
     """Whether a file says so; False for anything that cannot be read."""
     try:  # a pipe would be waited for
         return os.path.isfile(path) and read_metadata(path).get("format") == "adm-reference"

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from adm_cli.checkpoints.presets import ENLARGEMENTS, PRESETS, Preset
+from adm_cli.checkpoints.presets import ENLARGEMENTS, Preset, find_preset
 from adm_cli.errors import UsageError, did_you_mean
 from adm_cli.events import as_words
 from adm_cli.sampling.defaults import EVERYWHERE
@@ -66,7 +66,7 @@ def profile_contents(name: str, model: str, *, guided: bool = False) -> Contents
     if name not in PROFILES:
         hint = did_you_mean(name, PROFILES)
         raise UsageError(f"unknown --profile {name!r}{hint} (there are {', '.join(PROFILES)})")
-    preset = next((row for row in PRESETS if model in (row.name, row.model)), None)
+    preset = find_preset(model)
     if name == "paper":
         return _paper(preset, guided=guided)
     if preset is None:

@@ -22,7 +22,6 @@ class World:
     rank: int = 0
     size: int = 1
     local_rank: int = 0
-    local_size: int = 1
 
     @property
     def writes(self) -> bool:
@@ -60,10 +59,8 @@ def find_world() -> World:
     try:
         values = [
             int(os.environ.get(name, default))
-            for name, default in (
-                ("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"), ("LOCAL_WORLD_SIZE", "1"),
-            )
-        ]  # fmt: skip
+            for name, default in (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
+        ]
     except ValueError as error:
         raise UsageError(f"RANK, WORLD_SIZE and their like must be numbers: {error}") from None
     return World(*values)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import time
 import zipfile
 from typing import Any
 
@@ -14,7 +13,6 @@ from hypothesis import strategies as st
 
 from adm_cli.files.budget import (
     MOST_WHOLE,
-    Deadline,
     LimitedFile,
     TooMuchError,
     counted,
@@ -117,15 +115,6 @@ def test_what_comes_one_by_one_is_counted() -> None:
     endless = iter(int, 1)
     with pytest.raises(TooMuchError, match="over 3 files"):
         list(counted(endless, "files", 3))
-
-
-def test_time_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    deadline = Deadline(5)
-    deadline.check()
-    now = time.monotonic()
-    monkeypatch.setattr(time, "monotonic", lambda: now + 6)
-    with pytest.raises(TooMuchError, match="over 5 s"):
-        deadline.check()
 
 
 def test_a_library_s_reads_are_bounded() -> None:

@@ -32,7 +32,8 @@ from adm_cli.files.sealed import seal
 from adm_cli.files.strict import config_from_json, config_to_json, with_settings
 from adm_cli.pictures.images import encode_image, open_picture, parameters_text, recipe_in
 from adm_cli.pictures.pixels import holds_statistics, open_pixels, read_npz_statistics
-from adm_cli.pictures.references import is_reference, read_reference
+from adm_cli.pictures.references import read_reference
+from adm_cli.reports.describing import is_reference
 from adm_cli.sampling.folder import Shard
 from adm_cli.sampling.images import Image
 from adm_cli.sampling.inputs import open_inputs

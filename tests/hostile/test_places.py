@@ -306,7 +306,6 @@ READERS: dict[str, str] = {
     "pictures/decode.py decode_picture": "test_pictures",
     "pictures/decode.py peak_value": "test_pictures",
     "sampling/run.py read_run": "test_runs, test_places",
-    "pictures/references.py is_reference": "test_references, test_places",
     "files/sealed.py is_whole": "test_runs, test_places",
     "sampling/sweep_folder.py _read": "test_references",
     "training/runs.py TrainingFolder.load_settings": "test_runs, test_places",
@@ -351,7 +350,7 @@ PARSERS: dict[str, set[str]] = {
     "np.load": set(),
     "ast.literal_eval": {"checkpoints/flags/pasted_settings.py"},
     "Image.open": {"files/opening.py"},
-    "safetensors.safe_open": {"checkpoints/header.py", "pictures/references.py"},  # headers alone
+    "safetensors.safe_open": {"checkpoints/header.py"},  # headers alone
 }
 
 

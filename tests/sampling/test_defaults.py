@@ -46,6 +46,7 @@ def ask(**settings: Any) -> SamplingConfig:
 
 def test_the_preset_decides() -> None:
     preset = find_preset("tiny")
+    assert preset is not None
     found = resolve(find_sources("tiny"), ask(classes=(207,)))
     for name in ("sampler", "steps", "scale", "cfg"):
         assert getattr(found, name) == getattr(preset, name), name
