@@ -12,7 +12,6 @@ import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,15 +35,6 @@ _NAME = re.compile(r"manifest(-\d+-of-\d+)?\.jsonl", re.ASCII)
 _decode = json.JSONDecoder().raw_decode  # half the time of `json.loads`
 MOST_OTHERS = 10_000  # files of a folder that are no images of its run
 _MOST_LINE = 2**20  # bytes; what is longer is damaged, and counts as several
-
-
-@dataclass
-class Manifest:
-    """What could be read of a manifest."""
-
-    records: list[Record] = field(default_factory=list)
-    damaged: list[int] = field(default_factory=list)  # line numbers, from 1
-    torn: bool = False  # the last line has no end
 
 
 def render_line(record: Mapping[str, Any]) -> bytes:
@@ -101,13 +91,6 @@ def damaged_lines(path: Path) -> Iterator[int | None]:
     for number, line in enumerate(read_lines(path), 1):
         if parse_line(line) is None and line != b"\n":
             yield number if line.endswith(b"\n") else None
-
-
-def read_manifest(path: Path) -> Manifest:
-    """Every whole line of a manifest; raises RunError if the file cannot be read."""
-    damaged = list(damaged_lines(path))
-    numbers = [number for number in damaged if number is not None]
-    return Manifest(list(whole_records(path)), numbers, None in damaged)
 
 
 class Records(Mapping[str, Record]):

@@ -15,9 +15,10 @@ import torch
 import adm_cli.sampling.memory as memory_module
 import adm_cli.sampling.pipeline as pipeline_module
 from adm_cli.diffusion.steps import SampleStep
-from adm_cli.files.manifests import read_manifest, render_line
+from adm_cli.files.manifests import render_line
 from adm_cli.pictures.images import open_picture
 from tests.conftest import Result, Toys
+from tests.manifests import read_manifest
 
 Run = Callable[..., Result]
 Files = dict[str, str]

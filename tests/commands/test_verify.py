@@ -16,11 +16,12 @@ from PIL import Image
 import adm_cli.sampling.memory as memory_module
 import adm_cli.sampling.pipeline as pipeline_module
 import adm_cli.sampling.settings as settings_module
-from adm_cli.files.manifests import read_manifest, render_line, rewrite_manifest
+from adm_cli.files.manifests import render_line, rewrite_manifest
 from adm_cli.models.unet import UNet
 from adm_cli.pictures.images import open_picture, save_image
 from adm_cli.sampling.folder import RunFolder
 from tests.conftest import TOY_UNET, Result, Toys, save_toy
+from tests.manifests import read_manifest
 
 Run = Callable[..., Result]
 WANTED = ("--class", "0,3", "--num", 2, "-b", 2)

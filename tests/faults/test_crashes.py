@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from adm_cli.files import disk as files
-from adm_cli.files.manifests import ManifestWriter, read_manifest, render_line
+from adm_cli.files.manifests import ManifestWriter, render_line
 from adm_cli.sampling.folder import RunFolder
 from adm_cli.sampling.writer import ImageWriter
 from tests.conftest import Toys
@@ -22,6 +22,7 @@ from tests.faults.shim import write_state
 from tests.faults.test_checks import lines_first
 from tests.faults.test_every_operation import Points, vouched
 from tests.faults.writing import Action, Command, adm, both, sample
+from tests.manifests import read_manifest
 
 
 def sampled(toys: Toys, num: int, out: str = "o") -> Action:

@@ -27,7 +27,7 @@ from adm_cli.commands.recipe_lines import recipe_lines
 from adm_cli.config import ClassifierConfig, DiffusionConfig, SamplingConfig, UNetConfig
 from adm_cli.diffusion.schedule import space_timesteps
 from adm_cli.errors import AdmError
-from adm_cli.files.manifests import parse_line, read_manifest, render_line
+from adm_cli.files.manifests import parse_line, render_line
 from adm_cli.files.sealed import seal
 from adm_cli.files.strict import config_from_json, config_to_json, with_settings
 from adm_cli.pictures.images import encode_image, open_picture, parameters_text, recipe_in
@@ -45,6 +45,7 @@ from adm_cli.training.config import TrainingConfig
 from adm_cli.training.setup import parse_size
 from tests.conftest import TOY_CLASSES, TOY_CLASSIFIER, TOY_DIFFUSION, TOY_UNET
 from tests.hostile.files import npy, npz, png, png_chunk
+from tests.manifests import read_manifest
 from tests.sampling.runs import run_of
 
 EXAMPLES = 2000 if os.environ.get("ADM_FUZZ") else 50

@@ -16,7 +16,6 @@ from adm_cli.files import manifests
 from adm_cli.files.manifests import (
     ManifestWriter,
     parse_line,
-    read_manifest,
     render_line,
     rewrite_manifest,
 )
@@ -24,6 +23,7 @@ from adm_cli.files.sealed import seal
 from adm_cli.sampling.folder import RunFolder, Shard
 from adm_cli.sampling.images import MAX_IMAGES, Image, Images, drawn_row
 from adm_cli.sampling.run import Filter, Run, differences, read_run, render_run
+from tests.manifests import read_manifest
 from tests.sampling.runs import STAGE, image, names, run_of
 
 ITEMS = [image(c, s) for c in (7, 300) for s in range(4)]
