@@ -12,7 +12,7 @@ from typing import Literal
 from adm_cli.checkpoints.flags.spellings import spell_sampling
 from adm_cli.classes.mixtures import Mixture, read_mixture
 from adm_cli.diffusion.modifiers import Modifiers
-from adm_cli.errors import ConfigError
+from adm_cli.errors import ConfigError, size_words
 
 QkvOrder = Literal["legacy", "new"]
 Pool = Literal["attention", "adaptive", "spatial", "spatial_v2"]
@@ -85,8 +85,8 @@ class EncoderConfig:
         if height % self.stride or width % self.stride:
             folded = f", patches of {self.patch}x{self.patch}" if self.patch > 1 else ""
             raise ConfigError(
-                f"image size {height}x{width} is not divisible by the model's total stride "
-                f"{self.stride} ({len(self.channel_mult)} levels of channel_mult{folded})"
+                f"image size {size_words(self.image_size)} is not divisible by the model's total "
+                f"stride {self.stride} ({len(self.channel_mult)} levels of channel_mult{folded})"
             )
         for channels in self.level_channels:
             if not 0 < channels <= _MAX_CHANNELS or channels % NORM_GROUPS:

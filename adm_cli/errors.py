@@ -17,7 +17,7 @@ A message states what was expected, what came, and the command or option that me
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class AdmError(Exception):
@@ -60,6 +60,12 @@ class RunError(AdmError):
 
 class OutputError(AdmError):
     pass
+
+
+def size_words(size: Sequence[int]) -> str:
+    """A height and a width as pictures are spoken of, the width first: ``"64x48"``."""
+    height, width = size
+    return f"{width}x{height}"
 
 
 def did_you_mean(word: str, known: Iterable[str], *, alike: float = 0.5) -> str:

@@ -20,7 +20,7 @@ from tests.conftest import DEEP_UNET as TOY_UNET
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"image_size": (9, 8)}, "9x8 is not divisible by the model's total stride 2"),
+        ({"image_size": (9, 8)}, "8x9 is not divisible by the model's total stride 2"),
         ({"image_size": (0, 8)}, "image_size must be from 1"),
         ({"model_channels": 48}, "multiple of 32 channels"),
         ({"channel_mult": (0.1, 1)}, "multiple of 32 channels"),

@@ -11,7 +11,7 @@ from adm_cli.checkpoints.header import ModelFile, ModelInfo
 from adm_cli.checkpoints.presets import ENLARGEMENTS, PRESETS, Preset, find_preset
 from adm_cli.config import UNetConfig
 from adm_cli.diffusion.modifiers import Modifiers
-from adm_cli.errors import UsageError
+from adm_cli.errors import UsageError, size_words
 
 DEFAULT_PASSES = 8  # of back projection: leave a hundredth of the difference, or less
 
@@ -144,9 +144,9 @@ def check_stack(base: Sources, upsampler: Sources) -> None:
     assert isinstance(theirs, UNetConfig)
     if theirs.low_res_size != ours.image_size:
         raise UsageError(
-            f"{upsampler.model_name} enlarges {_size(theirs.low_res_size or (0, 0))} pictures, "
-            f"{base.model_name} makes {_size(ours.image_size)}: pass another --upsampler, "
-            f"or --no-upsample"
+            f"{upsampler.model_name} enlarges {size_words(theirs.low_res_size or (0, 0))} "
+            f"pictures, {base.model_name} makes {size_words(ours.image_size)}: pass another "
+            f"--upsampler, or --no-upsample"
         )
     for class_id, name in base.classes.items():
         other = upsampler.classes.get(class_id, name)
@@ -165,8 +165,8 @@ def _check_pair(model: ModelFile, classifier: ModelFile) -> None:
         )
     if theirs.image_size != ours.image_size:
         raise UsageError(
-            f"the classifier {classifier.name} is for {_size(theirs.image_size)} images, "
-            f"the model {model.name} makes {_size(ours.image_size)}: "
+            f"the classifier {classifier.name} is for {size_words(theirs.image_size)} images, "
+            f"the model {model.name} makes {size_words(ours.image_size)}: "
             f"pass a --classifier of that size"
         )
     if ours.num_classes is not None and theirs.num_classes != ours.num_classes:
@@ -206,8 +206,9 @@ def _check_weak(model: ModelFile, weak: ModelFile) -> None:
     sizes = [(info.config.image_size, info.config.in_channels) for info in (theirs, ours)]
     if sizes[0] != sizes[1]:
         raise UsageError(
-            f"the weak model {weak.name} makes {_size(theirs.config.image_size)} images, the model "
-            f"{model.name} {_size(ours.config.image_size)}: pass a --weak-model of that size"
+            f"the weak model {weak.name} makes {size_words(theirs.config.image_size)} images, "
+            f"the model {model.name} {size_words(ours.config.image_size)}: pass a --weak-model "
+            f"of that size"
         )
     for name in ("prediction", "noise_schedule", "num_timesteps"):
         mine, other = getattr(ours.diffusion, name), getattr(theirs.diffusion, name)
@@ -295,7 +296,3 @@ def check_middle_attention(sources: Sources, changes: Modifiers) -> None:
                 f"--{name.replace('_', '-')} {getattr(changes, name):g} needs attention in the "
                 f"middle of the model, and {sources.model_name} has none: leave it out"
             )
-
-
-def _size(size: tuple[int, int]) -> str:
-    return f"{size[0]}x{size[1]}"

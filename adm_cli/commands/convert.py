@@ -10,6 +10,7 @@ import typer
 from adm_cli.commands import completing, console, options
 from adm_cli.commands.numbers import show_costs
 from adm_cli.commands.progress import Progress
+from adm_cli.errors import size_words
 from adm_cli.files.disk import free_disk
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ def _show_plan(plan: Conversion, *, json: bool) -> None:
         console.note(text)
     facts = {
         "kind": plan.info.kind,
-        "size": "x".join(map(str, plan.info.config.image_size)),
+        "size": size_words(plan.info.config.image_size),
         "classes": plan.info.config.num_classes,
         "parameters": plan.parameters,
         "output": str(plan.output),

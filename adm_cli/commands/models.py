@@ -16,6 +16,7 @@ from adm_cli.checkpoints.presets import (
     find_checkpoint,
 )
 from adm_cli.commands import console, options
+from adm_cli.errors import size_words
 
 # in the table; JSON has them
 _HIDDEN = (
@@ -57,7 +58,7 @@ def _row(preset: Preset) -> dict[str, Any]:
     sampled = preset.upsampler is not None and not plain
     return {
         "name": preset.name,
-        "size": "x".join(map(str, size)),
+        "size": size_words(size),
         "model": preset.model,
         "classifier": preset.classifier,
         "upsampler": preset.upsampler,

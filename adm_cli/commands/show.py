@@ -9,6 +9,7 @@ from typing import Any
 from adm_cli.commands import console
 from adm_cli.commands.numbers import show_costs
 from adm_cli.commands.progress import Progress
+from adm_cli.errors import size_words
 from adm_cli.sampling import events
 
 _COSTS = ("evaluations", "seconds", "output_bytes", "memory_bytes")  # of a dry run
@@ -134,7 +135,7 @@ def show_settings(facts: Mapping[str, Any], *, json: bool) -> None:
     shown["classes"] = ", ".join(classes[:10]) + (", ..." if len(classes) > 10 else "")
     if "mixtures" in shown:
         shown["mixtures"] = ", ".join(shown["mixtures"])
-    shown["size"] = "x".join(map(str, shown["size"]))
+    shown["size"] = size_words(shown["size"])
     if "seeds" in shown:
         shown["seeds"] = "{} to {}".format(*shown["seeds"])
     costs = {name: shown.pop(name) for name in _COSTS if name in shown}

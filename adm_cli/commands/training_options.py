@@ -61,7 +61,7 @@ _OPTIONS: dict[str, Any] = {
     "workers": _option(
         "--workers", panel=_MACHINE, help=f"Processes that decode when streaming. ({WORKERS})"
     ),
-    "size": _option("--size", panel=_MODEL, help=f"64, or HEIGHTxWIDTH. ({SIZE})"),
+    "size": _option("--size", panel=_MODEL, help=f"64, or WIDTHxHEIGHT. ({SIZE})"),
     "channels": _option("--channels", panel=_MODEL, help="Width. (by size: 32 to 128)"),
     "preset": _option(
         "--preset",

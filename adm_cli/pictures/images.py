@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
-from adm_cli.errors import AdmError
+from adm_cli.errors import AdmError, size_words
 from adm_cli.files.budget import parse_json
 from adm_cli.files.disk import atomic_write, open_file
 from adm_cli.files.opening import open_image
@@ -78,7 +78,7 @@ def encode_image(pixels: Pixels, suffix: str, recipe: Recipe | None) -> bytes:
 
 def parameters_text(recipe: Recipe) -> str:
     """The settings in the form that Stable Diffusion tools write and read."""
-    size = "x".join(str(side) for side in reversed(recipe["size"]))
+    size = size_words(recipe["size"])
     first = recipe.get("base") or recipe  # who enlarges is told apart from who draws
     while "sampler" not in first:  # enlarged without weights in between
         first = first["base"]

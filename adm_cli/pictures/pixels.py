@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from adm_cli.errors import AdmError, UsageError
+from adm_cli.errors import AdmError, UsageError, size_words
 from adm_cli.files.manifests import Manifests
 from adm_cli.pictures.datasets import ImageSet, open_images
 from adm_cli.pictures.decode import center_crop
@@ -120,8 +120,9 @@ class PicturePixels:
         pixels = self._decode(index)
         if pixels.shape[:2] != tuple(self.size):
             raise AdmError(
-                f"{self.images.name(index)} is {_text(pixels.shape[:2])}, {self.images.name(0)} is "
-                f"{_text(self.size)}: images must be of one size, or pass --resize SIZE"
+                f"{self.images.name(index)} is {size_words(pixels.shape[:2])}, "
+                f"{self.images.name(0)} is {size_words(self.size)}: "
+                f"images must be of one size, or pass --resize SIZE"
             )
         return pixels
 
@@ -248,7 +249,3 @@ def _ahead(items: Iterator[Pixels]) -> Iterator[Pixels]:
             yield item
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _text(size: Sequence[int]) -> str:
-    return f"{size[0]}x{size[1]}"

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from adm_cli.checkpoints.format import read_tensors, write_tensors
-from adm_cli.errors import CheckpointError
+from adm_cli.errors import CheckpointError, size_words
 from adm_cli.files.budget import parse_json
 
 FORMAT, FORMAT_VERSION = "adm-reference", "1"
@@ -101,7 +101,7 @@ def _parse(facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Reference
             check_statistics(mean, covariance)
     _check(reference.kept, (len(reference.kept), len(reference.mu)), torch.float32)
     if height < 1 or width < 1 or (images is not None and images < 2):
-        raise ValueError(f"{images} images of {height}x{width}")
+        raise ValueError(f"{images} images of {size_words((height, width))}")
     return reference
 
 

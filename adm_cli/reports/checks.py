@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adm_cli.errors import UsageError
+from adm_cli.errors import UsageError, size_words
 from adm_cli.evaluation.agreement import Beside
 from adm_cli.evaluation.copies import COPY_RATIO
 from adm_cli.evaluation.metrics import Gaussian
@@ -90,7 +90,7 @@ class Checks:
         facts = {
             "training": str(self.copies_of),
             "training_images": found.training_images,
-            "in": f"pixels {samples.size[0]}x{samples.size[1]}" if space is None else space.label,
+            "in": f"pixels {size_words(samples.size)}" if space is None else space.label,
             "ratio": found.most,
             "share": value_and_error(*found.share),
             "worst": [vars(pair) for pair in found.worst],

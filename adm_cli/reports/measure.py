@@ -19,7 +19,7 @@ from adm_cli.checkpoints.finding import find_weights
 from adm_cli.checkpoints.loading import hasten_on_cpu, load_inception, load_model
 from adm_cli.config import ClassifierConfig
 from adm_cli.devices import choose_device, out_of_memory, reproducible_kernels
-from adm_cli.errors import AdmError, DeviceError, UsageError
+from adm_cli.errors import AdmError, DeviceError, UsageError, size_words
 from adm_cli.evaluation.inception import POOL_DIM, SPATIAL_DIM, Features, InceptionV3
 from adm_cli.evaluation.metrics import (
     InceptionScore,
@@ -312,8 +312,3 @@ def open_reference(path: Path, extractor: Extractor) -> Reference:
             f"same --features, or make another with adm reference"
         )
     return reference
-
-
-def size_words(size: tuple[int, int]) -> str:
-    """Height and width."""
-    return f"{size[0]}x{size[1]}"

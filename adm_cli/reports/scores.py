@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from adm_cli.checkpoints.presets import INCEPTION
-from adm_cli.errors import AdmError, UsageError, did_you_mean
+from adm_cli.errors import AdmError, UsageError, did_you_mean, size_words
 from adm_cli.evaluation.metrics import Estimate, Gaussian, OnPart, frechet_estimate, kernel_distance
 from adm_cli.evaluation.neighbours import (
     DC_NEIGHBOURS,
@@ -17,7 +17,7 @@ from adm_cli.evaluation.neighbours import (
     precision_recall,
 )
 from adm_cli.pictures.references import Reference
-from adm_cli.reports.measure import Extractor, Measured, size_words
+from adm_cli.reports.measure import Extractor, Measured
 
 METRICS = ("fid", "sfid", "is", "kid", "pr", "dc")
 LEAST_FID, FEW_IMAGES = 2048, 10_000  # below: no FID; below: a warning

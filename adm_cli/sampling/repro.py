@@ -14,7 +14,7 @@ import torch
 from adm_cli.checkpoints.sources import Sources
 from adm_cli.checkpoints.supplying import supplied
 from adm_cli.devices import choose_device, use_threads
-from adm_cli.errors import AdmError, NotFiniteError, RunError, UsageError
+from adm_cli.errors import AdmError, NotFiniteError, RunError, UsageError, size_words
 from adm_cli.events import AnyPath, Note, OnEvent, as_paths
 from adm_cli.files.disk import check_writable
 from adm_cli.pictures.decode import fit_picture
@@ -126,7 +126,7 @@ def repro(
     assert new.pixels is not None
     assert new.recipe is not None
     if new.pixels.shape != pixels.shape:
-        sizes = [f"{shape[1]}x{shape[0]}" for shape in (pixels.shape, new.pixels.shape)]
+        sizes = [size_words(shape[:2]) for shape in (pixels.shape, new.pixels.shape)]
         raise AdmError(f"{path} is {sizes[0]} pixels, the model makes {sizes[1]}")
     if made is not None:
         save_image(made, new.pixels, new.recipe)

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Sequence
 
 from adm_cli.checkpoints.sources import Sources
-from adm_cli.errors import UsageError
+from adm_cli.errors import UsageError, size_words
 from adm_cli.sampling.image_names import chosen_class, image_name
 from adm_cli.sampling.images import MAX_IMAGES, Image, Images
 from adm_cli.sampling.inputs import InputPicture, InputPictures
@@ -79,8 +79,8 @@ def pair_masks(pictures: InputPictures, masks: InputPictures | None) -> list[Pho
     for picture, mask in zip(pictures.items, rows, strict=True):
         if mask.size != picture.size:
             raise UsageError(
-                f"the mask {mask.where} is {_size(mask)}, and {picture.where} {_size(picture)}: "
-                f"expected a mask of the picture's size"
+                f"the mask {mask.where} is {size_words(mask.size)}, and {picture.where} "
+                f"{size_words(picture.size)}: expected a mask of the picture's size"
             )
     return [Photo(*pair) for pair in zip(pictures.items, rows, strict=True)]
 
@@ -113,7 +113,3 @@ def _own_class(picture: InputPicture, sources: Sources) -> int | None:
 
 def _named(picture: InputPicture) -> str:
     return picture.where.encode(errors="replace").decode()
-
-
-def _size(picture: InputPicture) -> str:
-    return f"{picture.size[1]}x{picture.size[0]}"

@@ -14,7 +14,7 @@ from adm_cli.checkpoints.supplying import supplied
 from adm_cli.config import UNetConfig
 from adm_cli.devices import choose_device
 from adm_cli.diffusion.modifiers import OF_TRAJECTORY, modified
-from adm_cli.errors import RunError, UsageError
+from adm_cli.errors import RunError, UsageError, size_words
 from adm_cli.events import AnyPath, Count, Note, OnEvent, as_paths
 from adm_cli.sampling.arguments import Seeds, comma_list, path_or_none
 from adm_cli.sampling.images import Images
@@ -151,10 +151,10 @@ def _upsampler_for(pictures: InputPictures) -> Sources:
             known[row.config.low_res_size] = row.name
     if size in known:
         return find_upsampler(known[size])
-    listed = ", ".join(f"{name} ({_size(small)})" for small, name in known.items())
+    listed = ", ".join(f"{name} ({size_words(small)})" for small, name in known.items())
     raise UsageError(
-        f"{count} of {len(pictures)} pictures are {_size(size)}, and no known upsampler enlarges "
-        f"these: pass --model, perhaps with --resize (there are {listed})"
+        f"{count} of {len(pictures)} pictures are {size_words(size)}, and no known upsampler "
+        f"enlarges these: pass --model, perhaps with --resize (there are {listed})"
     )
 
 
@@ -163,8 +163,8 @@ def _check_sizes(pictures: InputPictures, sources: Sources) -> None:
     wrong = [] if pictures.size is not None else [i for i in pictures.items if i.size != size]
     if wrong:
         raise UsageError(
-            f"{len(wrong)} of {len(pictures)} pictures are not {_size(size)}, which "
-            f"{sources.model_name} enlarges, e.g. {wrong[0].where} ({_size(wrong[0].size)}): "
+            f"{len(wrong)} of {len(pictures)} pictures are not {size_words(size)}, which "
+            f"{sources.model_name} enlarges, e.g. {wrong[0].where} ({size_words(wrong[0].size)}): "
             f"pass --resize to fit them, or another --model"
         )
 
@@ -208,7 +208,3 @@ def _settings(run: Run, pictures: int) -> dict[str, Any]:
         "images": len(run.images),
         "size": list(run.size),
     }
-
-
-def _size(size: tuple[int, int]) -> str:
-    return f"{size[1]}x{size[0]}"

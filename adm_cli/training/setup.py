@@ -29,7 +29,7 @@ from adm_cli.checkpoints.presets import CHECKPOINTS, PRESETS
 from adm_cli.classes.imagenet import select_classes
 from adm_cli.config import ClassifierConfig, DiffusionConfig, UNetConfig
 from adm_cli.diffusion.schedule import space_timesteps
-from adm_cli.errors import ConfigError, UsageError, did_you_mean
+from adm_cli.errors import ConfigError, UsageError, did_you_mean, size_words
 from adm_cli.files.strict import config_from_json, config_to_json, with_settings
 from adm_cli.pictures.datasets import (
     ImageSet,
@@ -335,8 +335,8 @@ def _check(
             low >= high for low, high in zip(config.low_res_size, config.image_size, strict=True)
         ):
             raise UsageError(
-                f"the small pictures ({_size(config.low_res_size)}) must be smaller than the "
-                f"large ones ({_size(config.image_size)}): pass --low-size"
+                f"the small pictures ({size_words(config.low_res_size)}) must be smaller than the "
+                f"large ones ({size_words(config.image_size)}): pass --low-size"
             )
     if training.crop is not None or training.vary_kernel:
         _check_degradation(kind, config, training.crop)
@@ -385,12 +385,8 @@ def feed_options(settings: Settings, share: tuple[int, int]) -> FeedOptions:
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """ "64" or "48x64" (height x width)."""
+    """Height and width of "48" or "64x48", whose width comes first, as in `size_words`."""
     found = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", text.strip())
     if not found:
-        raise UsageError(f"size {text!r}: expected a number, or HEIGHTxWIDTH")
-    return int(found[1]), int(found[2] or found[1])
-
-
-def _size(size: tuple[int, int]) -> str:
-    return "x".join(map(str, size))
+        raise UsageError(f"size {text!r}: expected a number, or WIDTHxHEIGHT")
+    return int(found[2] or found[1]), int(found[1])

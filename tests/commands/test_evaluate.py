@@ -198,7 +198,7 @@ def test_sizes_are_resized_only_when_asked(run: Run) -> None:
         (["evaluate", "samples", "--ref", "photos", "--metrics", "sfid"], 2, "sfid needs"),
         (["evaluate", "samples", "--ref", "photos", "-o", "a.txt"], 2, "ends in .csv or .json"),
         (["evaluate", "samples", "--ref", "photos", "-b", "0"], 2, "at least 1, got 0"),
-        (["evaluate", "samples", "--ref", "photos", "--resize", "big"], 2, "HEIGHTxWIDTH"),
+        (["evaluate", "samples", "--ref", "photos", "--resize", "big"], 2, "WIDTHxHEIGHT"),
         (["evaluate", "samples", "--ref", "photos", "--resize", "0"], 2, "--resize 0"),
         (["reference", "photos", "-o", "ref.npz"], 2, "ends in .safetensors"),
         (["reference", "nowhere", "-o", "ref.safetensors"], 2, "no such folder or file"),

@@ -134,7 +134,7 @@ def test_ablations_presets_and_flags_by_name(adm: Adm, shapes: Path) -> None:
     flags = "--image_size 64 --num_channels 96 --learn_sigma True --noise_schedule cosine"
     assert config("train-diffusion", "--flags", flags)["model_channels"] == 96
     sized = config("train-diffusion", "--size", "64x96", "--channels", 64)
-    assert sized["image_size"] == [64, 96]
+    assert sized["image_size"] == [96, 64]  # height, width
     assert config("train-diffusion", "--unconditional")["num_classes"] is None
     assert config("train-diffusion", "--kimg", 200)["steps"] == 2
 

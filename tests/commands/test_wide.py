@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from adm_cli.errors import size_words
 from adm_cli.pictures.images import open_picture
 from adm_cli.pictures.sheets import class_sheet
+from adm_cli.training.setup import parse_size
 from tests.conftest import TOY_CLASSIFIER, TOY_UNET, TOY_UPSAMPLER, Result, Toys, save_toy
 
 Run = Callable[..., Result]
@@ -84,6 +86,18 @@ def test_a_square_picture_is_not_taken_for_one(adm: Run, wide: Toys) -> None:
     done = adm("upsample", "tall.png", "--model", wide.plain_upsampler, "--steps", 2)
     assert done.code == 2
     assert "8x16" in done.err  # width x height, as the picture is spoken of
+    assert "16x8" in done.err
+
+
+def test_sizes_are_said_and_asked_for_in_one_order(adm: Run) -> None:
+    assert size_words((8, 16)) == "16x8"
+    assert parse_size("16x8") == (8, 16)
+    for i, size in enumerate([(16, 8)] + 5 * [(8, 8)]):
+        Path("mixed").mkdir(exist_ok=True)
+        Image.new("RGB", size).save(f"mixed/{i}.png")
+    done = adm("reference", "mixed", "--output", "r.safetensors", "--features", "tiny_classifier")
+    assert done.code != 0
+    assert "8x8" in done.err
     assert "16x8" in done.err
 
 
