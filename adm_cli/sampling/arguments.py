@@ -31,6 +31,10 @@ def path_or_none(value: AnyPath | None) -> Path | None:
     return None if value is None else Path(value)
 
 
+def text_or_none(value: AnyPath | None) -> str | None:
+    return None if value is None else str(value)
+
+
 def spelled_out(
     kinds: type, defaults: Mapping[str, object]
 ) -> Callable[[Callable[P, T]], Callable[P, T]]:

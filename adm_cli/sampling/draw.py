@@ -15,7 +15,7 @@ import torch
 from adm_cli.devices import use_threads
 from adm_cli.errors import NotFiniteError, OutputError
 from adm_cli.events import Note
-from adm_cli.sampling.batch import OVERFLOW_ADVICE
+from adm_cli.sampling.batch import OVERFLOW_ADVICE, class_and_seed
 from adm_cli.sampling.beside import make_beside
 from adm_cli.sampling.easel import Easel, Events
 from adm_cli.sampling.events import BatchDone, Ended, Event, ImageDone, Started, Step
@@ -268,8 +268,7 @@ def _overflow(folder: RunFolder, images: Sequence[Image]) -> NotFiniteError:
 
 
 def _named(folder: RunFolder, image: Image) -> str:
-    of = "no class" if image.class_id is None else f"class {image.class_id}"
-    return f"{folder.path / image.file} ({of}, seed {image.seed})"
+    return f"{folder.path / image.file} ({class_and_seed(image.class_id, image.seed)})"
 
 
 def draw_film(

@@ -13,18 +13,18 @@ from adm_cli.config import DEFAULT_MODEL, SamplingConfig, UNetConfig
 from adm_cli.devices import choose_device
 from adm_cli.diffusion.modifiers import UNASKED, Changes
 from adm_cli.errors import UsageError
-from adm_cli.events import AnyPath, Count, Note, OnEvent, as_paths, as_words, ignore
+from adm_cli.events import AnyPath, OnEvent, as_paths, as_words
 from adm_cli.sampling.arguments import Classes, Seeds, comma_list, path_or_none, spelled_out
 from adm_cli.sampling.asked import asked_modifiers, with_negative_class
 from adm_cli.sampling.defaults import choose_schedule, remarks
 from adm_cli.sampling.editing import UNEDITED, Editing
 from adm_cli.sampling.images import Images
-from adm_cli.sampling.inputs import InputPictures, open_inputs
+from adm_cli.sampling.inputs import open_inputs, read_inputs
 from adm_cli.sampling.job import RunResult, SamplingJob, check_workers, find_part
 from adm_cli.sampling.models import Models
 from adm_cli.sampling.outputs import choose_outputs
 from adm_cli.sampling.run import Filter, Run, Stage
-from adm_cli.sampling.sample import check_upsampling_used, sampling_facts
+from adm_cli.sampling.sample import choose_upsampling, sampling_facts
 from adm_cli.sampling.select_edits import chosen_seeds, pair_masks, select_edits
 from adm_cli.sampling.settings import (
     Interval,
@@ -34,7 +34,6 @@ from adm_cli.sampling.settings import (
     check_modifiers,
     choose_weak,
     distinct_kinds,
-    find_upsampling,
     make_run,
     make_stage,
     read_interval,
@@ -118,7 +117,7 @@ def edit(
     )  # fmt: skip
     options = with_negative_class(options, changes["negative_class"], sources)
     how = _editing(sources, strength, mask, resample, jump, invert, from_class)
-    pictures = _read(as_paths(inputs), value_range, on_event)
+    pictures = read_inputs(as_paths(inputs), on_event, values=value_range)
     masks = None if mask is None else open_inputs(as_paths(mask))
     outputs = choose_outputs(
         path_or_none(out), format, grid, path_or_none(animate), gallery, overwrite, part.shard
@@ -131,11 +130,10 @@ def edit(
     check_modifiers(options, [config])
     where = Machine(choose_device(part.device), dtype, batch_size, plain, workers)
     check_workers(workers, where.device)
-    upsampling = None
-    if not no_upsample:
-        later = StageOptions(clip=clip)
-        upsampling = find_upsampling(sources, distinct_kinds(images), upsampler, later, where)
-    check_upsampling_used(upsampling, upsampler is not None or keep_base, no_upsample)
+    upsampling = choose_upsampling(
+        sources, images, upsampler, StageOptions(clip=clip), where, none=no_upsample,
+        used=keep_base,
+    )  # fmt: skip
     weights = [sources]
     if upsampling is not None and upsampling.sources is not None:
         weights.append(upsampling.sources)
@@ -212,18 +210,6 @@ def _one_class(sources: Sources, spec: str) -> int:
     if len(chosen) != 1:
         raise UsageError(f"--from-class {spec}: expected one class")
     return chosen[0]
-
-
-def _read(
-    paths: Sequence[Any], value_range: str | None, on_event: OnEvent | None
-) -> InputPictures:  # fmt: skip
-    tell = on_event or ignore
-    found = open_inputs(
-        paths, values=value_range, on_picture=lambda n: tell(Count("pictures read", n, None))
-    )
-    for note in found.notes:
-        tell(Note(note))
-    return found
 
 
 def _facts(run: Run, sources: Sources, pictures: int) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from adm_cli.errors import AdmError, UsageError
+from adm_cli.events import Count, Note, OnEvent, ignore
 from adm_cli.files.disk import read_file
 from adm_cli.files.foreign import read_start
 from adm_cli.pictures.decode import (
@@ -114,6 +115,24 @@ def open_inputs(
             if on_picture is not None:
                 on_picture(len(found))
     return InputPictures(found, resize, within, notes)
+
+
+def read_inputs(
+    paths: Sequence[Path],
+    on_event: OnEvent | None,
+    *,
+    resize: Size | None = None,
+    values: str | None = None,
+) -> InputPictures:
+    """As `open_inputs`, telling ``on_event`` of it."""
+    tell = on_event or ignore
+    found = open_inputs(
+        paths, resize=resize, values=values,
+        on_picture=lambda count: tell(Count("pictures read", count, None)),
+    )  # fmt: skip
+    for note in found.notes:
+        tell(Note(note))
+    return found
 
 
 def _plain_files(path: Path) -> list[str]:

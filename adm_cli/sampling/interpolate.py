@@ -18,7 +18,7 @@ from adm_cli.sampling.image_names import chosen_class, image_name
 from adm_cli.sampling.images import Image, Images
 from adm_cli.sampling.job import RunResult, find_part
 from adm_cli.sampling.outputs import choose_outputs
-from adm_cli.sampling.sample import check_upsampling_used, sampling_job
+from adm_cli.sampling.sample import choose_upsampling, sampling_job
 from adm_cli.sampling.select import choice_name, parse_seeds, wanted_classes
 from adm_cli.sampling.settings import (
     Interval,
@@ -26,7 +26,6 @@ from adm_cli.sampling.settings import (
     StageOptions,
     check_modifiers,
     distinct_kinds,
-    find_upsampling,
     read_interval,
     sampling_config,
 )
@@ -95,11 +94,10 @@ def interpolate(
     config = sampling_config(sources, distinct_kinds(images), options)
     check_modifiers(options, [config])
     where = Machine(choose_device(part.device), dtype, batch_size, plain)
-    upsampling = None
-    if not no_upsample:
-        later = StageOptions(clip=clip)
-        upsampling = find_upsampling(sources, distinct_kinds(images), upsampler, later, where)
-    check_upsampling_used(upsampling, upsampler is not None or keep_base, no_upsample)
+    upsampling = choose_upsampling(
+        sources, images, upsampler, StageOptions(clip=clip), where, none=no_upsample,
+        used=keep_base,
+    )  # fmt: skip
     job = sampling_job(sources, config, options, images, upsampling, where, outputs, keep_base)
     job = replace(job, hints=[machine_line(job.run, part.device, where)])
     return job.preview() if dry_run else job.carry_out(on_event)

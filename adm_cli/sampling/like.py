@@ -14,6 +14,7 @@ from adm_cli.devices import choose_device
 from adm_cli.diffusion.modifiers import NEUTRAL, OF_EITHER_GUIDANCE, OF_GUIDANCE, modifiers
 from adm_cli.errors import DeviceError, RunError, UsageError
 from adm_cli.events import AnyPath
+from adm_cli.sampling.arguments import text_or_none
 from adm_cli.sampling.defaults import EVERYWHERE
 from adm_cli.sampling.images import ORIGIN
 from adm_cli.sampling.recipe import (
@@ -103,19 +104,15 @@ class Likeness:
             stage = replace(stage, classifier_on=asked["classifier_on"])
         if stage.scale == 0:
             stage = replace(stage, classifier=None, classifier_sha256=None)
-        given = tuple(None if asked[n] is None else str(asked[n]) for n in ("model", "classifier"))
-        weak = asked["weak_model"]
-        now = Whereabouts(
-            () if given[0] is None else (given[0],),
-            given[1],
-            weak_model=None if weak is None else str(weak),
-        )
+        names = ("model", "classifier", "weak_model")
+        model, classifier, weak = (text_or_none(asked[name]) for name in names)
+        now = Whereabouts(() if model is None else (model,), classifier, weak_model=weak)
         sources = stage_sources(stage, now, self.picture)
-        if given[0] is None:
+        if model is None:
             self._check("--model", stage.model, sources.model, stage.model_sha256)
-        if asked["weak_model"] is None and stage.weak_model_sha256 is not None:
+        if weak is None and stage.weak_model_sha256 is not None:
             self._check("--weak-model", stage.weak_model, sources.weak, stage.weak_model_sha256)
-        if given[1] is None and stage.classifier_sha256 is not None:
+        if classifier is None and stage.classifier_sha256 is not None:
             self._check(
                 "--classifier", stage.classifier, sources.classifier, stage.classifier_sha256
             )
@@ -145,7 +142,7 @@ class Likeness:
         if given in ENLARGEMENTS:
             return {}
         stage = self.enlarged
-        now = Whereabouts(upsampler=None if given is None else str(given))
+        now = Whereabouts(upsampler=text_or_none(given))
         sources = stage_sources(stage, now, self.picture, "--upsampler")
         if given is None:
             self._check("--upsampler", stage.model, sources.model, stage.model_sha256)

@@ -14,14 +14,14 @@ import torch
 from adm_cli.checkpoints.sources import Sources
 from adm_cli.checkpoints.supplying import supplied
 from adm_cli.devices import choose_device, use_threads
-from adm_cli.errors import AdmError, NotFiniteError, RunError, UsageError, size_words
+from adm_cli.errors import AdmError, RunError, UsageError, size_words
 from adm_cli.events import AnyPath, Note, OnEvent, as_paths
 from adm_cli.files.disk import check_writable
 from adm_cli.pictures.decode import fit_picture
 from adm_cli.pictures.depth import parse_value_range
 from adm_cli.pictures.images import MOST_STAGES, Pixels, Recipe, open_picture, save_image
-from adm_cli.sampling.arguments import path_or_none
-from adm_cli.sampling.batch import OVERFLOW_ADVICE
+from adm_cli.sampling.arguments import path_or_none, text_or_none
+from adm_cli.sampling.batch import class_and_seed, refuse_overflow
 from adm_cli.sampling.events import BatchDone, Ended, Event, Started, follow
 from adm_cli.sampling.folder import RunFolder
 from adm_cli.sampling.inputs import InputPicture, open_inputs, pixels_sha256
@@ -113,13 +113,9 @@ def repro(
     if made is not None:
         _check_output(made)
     now = Whereabouts(
-        () if model is None else (str(model),),
-        None if classifier is None else str(classifier),
-        None if upsampler is None else str(upsampler),
-        tuple(as_paths(() if small is None else small)),
-        device,
-        None if weak_model is None else str(weak_model),
-    )
+        () if model is None else (str(model),), text_or_none(classifier), text_or_none(upsampler),
+        as_paths(() if small is None else small), device, text_or_none(weak_model),
+    )  # fmt: skip
     threads = _recorded_threads(path, recipe)
     differing = [] if use_threads(threads) else [_threads_differ(threads)]
     new = follow(_remake(recipe, path, now), on_event)
@@ -196,10 +192,7 @@ def _painted(
         if isinstance(found, list):
             (done,) = found
             if done.pixels is None:
-                of = "no class" if done.image.class_id is None else f"class {done.image.class_id}"
-                raise NotFiniteError(
-                    f"the image is not finite ({of}, seed {done.image.seed}): {OVERFLOW_ADVICE}"
-                )
+                refuse_overflow([class_and_seed(done.image.class_id, done.image.seed)], 1)
             yield BatchDone(1)
             yield Ended(None, 1, 0, 1, 0.0)
             return done

@@ -142,11 +142,10 @@ def sample(
     check_modifiers(options, [config])
     where = Machine(choose_device(part.device), dtype, batch_size, plain, workers)
     check_workers(workers, where.device)
-    upsampling = None
-    if not no_upsample:
-        upsampling = find_upsampling(sources, distinct_kinds(images), upsampler, later, where)
-    used = upsampler is not None or keep_base or later != StageOptions(clip=clip)
-    check_upsampling_used(upsampling, used, no_upsample)
+    used = keep_base or later != StageOptions(clip=clip)
+    upsampling = choose_upsampling(
+        sources, images, upsampler, later, where, none=no_upsample, used=used
+    )
     job = sampling_job(sources, config, options, images, upsampling, where, outputs, keep_base)
     hints = [machine_line(job.run, part.device, where)]
     if classes is None and not lines and sources.classes:
@@ -210,13 +209,30 @@ def _class_list(
     return read_class_list(path)
 
 
-def check_upsampling_used(upsampling: Upsampling | None, asked: bool, no_upsample: bool) -> None:
-    """Raises UsageError for settings of an upsampler where there is none."""
-    if upsampling is not None or not asked:
-        return
-    if no_upsample:
-        raise UsageError("--no-upsample stands alone: leave out what is about the upsampler")
-    raise UsageError("there is no upsampler to set or to keep pictures of: pass --upsampler")
+def choose_upsampling(
+    sources: Sources,
+    images: Images,
+    name: AnyPath | None,
+    options: StageOptions,
+    where: Machine,
+    *,
+    none: bool,
+    used: bool,
+) -> Upsampling | None:
+    """The upsampler, unless ``none`` is asked for; ``used``: something was asked of it.
+
+    Raises as `find_upsampling`, and UsageError for settings of an upsampler where there is none.
+    """
+    found = None
+    if not none:
+        found = find_upsampling(sources, distinct_kinds(images), name, options, where)
+    if found is None and (used or name is not None):
+        raise UsageError(
+            "--no-upsample stands alone: leave out what is about the upsampler"
+            if none
+            else "there is no upsampler to set or to keep pictures of: pass --upsampler"
+        )
+    return found
 
 
 def sampling_job(

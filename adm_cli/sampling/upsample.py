@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from adm_cli.checkpoints.presets import CHECKPOINTS
@@ -15,10 +14,10 @@ from adm_cli.config import UNetConfig
 from adm_cli.devices import choose_device
 from adm_cli.diffusion.modifiers import OF_TRAJECTORY, modified
 from adm_cli.errors import RunError, UsageError, size_words
-from adm_cli.events import AnyPath, Count, Note, OnEvent, as_paths
+from adm_cli.events import AnyPath, OnEvent, as_paths
 from adm_cli.sampling.arguments import Seeds, comma_list, path_or_none
 from adm_cli.sampling.images import Images
-from adm_cli.sampling.inputs import InputPictures, open_inputs
+from adm_cli.sampling.inputs import InputPictures, read_inputs
 from adm_cli.sampling.job import RunResult, SamplingJob, check_workers, find_part
 from adm_cli.sampling.models import Models
 from adm_cli.sampling.outputs import Outputs, choose_outputs
@@ -82,7 +81,8 @@ def upsample(
     changes = {name: given[name] for name in OF_TRAJECTORY}
     part = find_part(shard, device, path_or_none(out))
     sources = None if model is None else find_upsampler(model)
-    pictures = _read(as_paths(inputs), sources, resize, value_range, on_event)
+    size = _size_to_fit(sources) if resize else None
+    pictures = read_inputs(as_paths(inputs), on_event, resize=size, values=value_range)
     sources = sources or _upsampler_for(pictures)
     _check_sizes(pictures, sources)
     outputs = choose_outputs(
@@ -119,27 +119,10 @@ def _run(
     return make_run([stage], [sources], images, where, outputs.suffix[1:])
 
 
-def _read(
-    paths: Sequence[Path],
-    sources: Sources | None,
-    resize: bool,
-    value_range: str | None,
-    on_event: OnEvent | None,
-) -> InputPictures:
-    size = None
-    if resize:
-        if sources is None:
-            raise UsageError("--resize needs --model, which says to what size")
-        size = low_res_size(sources)
-    told: Callable[[int], None] | None = None
-    if on_event is not None:
-        show = on_event
-        told = lambda count: show(Count("pictures read", count, None))  # noqa: E731
-    found = open_inputs(paths, resize=size, values=value_range, on_picture=told)
-    if on_event is not None:
-        for note in found.notes:
-            on_event(Note(note))
-    return found
+def _size_to_fit(sources: Sources | None) -> tuple[int, int]:
+    if sources is None:
+        raise UsageError("--resize needs --model, which says to what size")
+    return low_res_size(sources)
 
 
 def _upsampler_for(pictures: InputPictures) -> Sources:

@@ -9,6 +9,7 @@ from pathlib import Path
 from adm_cli.checkpoints.presets import CHECKPOINTS, PRESETS
 from adm_cli.errors import RunError, UsageError
 from adm_cli.events import AnyPath, Note, OnEvent, as_paths
+from adm_cli.sampling.arguments import text_or_none
 from adm_cli.sampling.check import LOST, check_run
 from adm_cli.sampling.costs import repair_costs
 from adm_cli.sampling.events import Costs, Event, Finding, follow
@@ -44,13 +45,9 @@ def verify(
     if dry_run and not repair:
         raise UsageError("--dry-run says what --repair would cost: pass it, too")
     now = Whereabouts(
-        (model,) if isinstance(model, str) else tuple(model or ()),
-        None if classifier is None else str(classifier),
-        None if upsampler is None else str(upsampler),
-        tuple(as_paths(inputs or ())),
-        device,
-        None if weak_model is None else str(weak_model),
-    )
+        (model,) if isinstance(model, str) else tuple(model or ()), text_or_none(classifier),
+        text_or_none(upsampler), as_paths(inputs or ()), device, text_or_none(weak_model),
+    )  # fmt: skip
     return follow(_verify(Path(folder), now if repair else None, dry_run=dry_run), on_event)
 
 
