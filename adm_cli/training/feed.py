@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from typing import NamedTuple
 
 import numpy as np
@@ -172,10 +173,7 @@ class CachedFeed:
         return pixels[:, ::-1] if draw.flip else pixels
 
     def batches(self, start: int) -> Iterator[Batch]:
-        step = start
-        while True:
-            yield self.batch(step)
-            step += 1
+        return map(self.batch, count(start))
 
 
 class StreamedFeed:
@@ -320,10 +318,7 @@ class _Steps:
         self.plan, self.start = plan, start
 
     def __iter__(self) -> Iterator[list[Draw]]:
-        step = self.start
-        while True:
-            yield self.plan.draws(step)
-            step += 1
+        return map(self.plan.draws, count(self.start))
 
 
 class _Decoder:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -311,14 +311,7 @@ class TrainingRun:
         for i, rate in enumerate(self.config.ema_rates):
             place = path if i == 0 else path.with_name(f"{path.stem}-ema{rate}.safetensors")
             weights = self.trainer.averaged(i)
-            info = ModelInfo(
-                config=self.job.info.config,
-                diffusion=self.job.info.diffusion,
-                classes=self.job.info.classes,
-                training={**summary, "ema_rate": rate},
-                source=self.job.info.source,
-                recommended=self.job.info.recommended,
-            )
+            info = replace(self.job.info, training={**summary, "ema_rate": rate})
             save_model(place, {n: w.to(self.job.save_dtype) for n, w in weights.items()}, info)
 
     def _load(self) -> None:

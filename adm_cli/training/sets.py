@@ -18,6 +18,7 @@ from adm_cli.pictures.datasets import (
 from adm_cli.pictures.ranges import with_value_range
 from adm_cli.pictures.splits import describe_splits
 
+_MOST_NAMED = 20  # classes
 _JUDGED = ("validation", "test", "train")  # which split of a set given for validation is used
 
 
@@ -85,9 +86,9 @@ def _fates(listing: Listing, *, validated: bool) -> str:
     return f"splits: {', '.join(parts)}{offer}"
 
 
-def describe_classes(images: ImageSet, most: int = 20) -> str:
+def describe_classes(images: ImageSet) -> str:
     """Ids, names and numbers of pictures, on one line."""
     counts = pictures_per_class(images)
-    parts = [f"{i} {images.classes[i]} ({n})" for i, n in list(counts.items())[:most]]
-    more = f", ... ({len(counts)} in all)" if len(counts) > most else ""
+    parts = [f"{i} {images.classes[i]} ({n})" for i, n in list(counts.items())[:_MOST_NAMED]]
+    more = f", ... ({len(counts)} in all)" if len(counts) > _MOST_NAMED else ""
     return ", ".join(parts) + more

@@ -162,7 +162,7 @@ def settle(kind: Kind, options: Options, data: Data) -> Settings:
     changes = read_changes(options.get("set", ()), (training, diffusion, config))
     training = with_settings(training, changes[0])
     diffusion = with_settings(diffusion, changes[1])
-    config = _changed(config, changes[2])
+    config = with_settings(config, changes[2])
     _check(kind, config, diffusion, training, data.training)
     return Settings(kind, config, diffusion, training, data.facts(), options)
 
@@ -211,7 +211,7 @@ def _resolve_model(
             height, width = config.image_size
             low = options.get("low_size")
             changes["low_res_size"] = parse_size(str(low)) if low else (height // 2, width // 2)
-    return _changed(config, changes), diffusion
+    return with_settings(config, changes), diffusion
 
 
 def _begun_with(kind: Kind, file: ModelFile) -> tuple[ModelConfig, DiffusionConfig]:
@@ -221,12 +221,6 @@ def _begun_with(kind: Kind, file: ModelFile) -> tuple[ModelConfig, DiffusionConf
     elif file.info.kind != kind:
         raise UsageError(f"--init {file.path} holds a {file.info.kind} model, not a {kind}")
     return config, file.info.diffusion
-
-
-def _changed(config: ModelConfig, changes: Mapping[str, Any]) -> ModelConfig:
-    if isinstance(config, UNetConfig):
-        return with_settings(config, changes)
-    return with_settings(config, changes)
 
 
 def _num_classes(
