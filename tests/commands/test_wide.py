@@ -85,8 +85,8 @@ def test_a_square_picture_is_not_taken_for_one(adm: Run, wide: Toys) -> None:
     Image.new("RGB", (8, 16)).save("tall.png")
     done = adm("upsample", "tall.png", "--model", wide.plain_upsampler, "--steps", 2)
     assert done.code == 2
-    assert "8x16" in done.err  # width x height, as the picture is spoken of
-    assert "16x8" in done.err
+    assert "not 16x8" in done.err  # width x height, as the picture is spoken of
+    assert "tall.png (8x16)" in done.err
 
 
 def test_sizes_are_said_and_asked_for_in_one_order(adm: Run) -> None:
