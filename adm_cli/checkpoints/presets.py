@@ -20,7 +20,7 @@ from adm_cli.config import (
 from adm_cli.errors import UsageError, did_you_mean
 
 ORIGINALS = "https://openaipublic.blob.core.windows.net/diffusion/jul-2021"
-ENLARGEMENTS = ("bicubic", "lanczos")  # that stand in for an upsampler: filters, no weights
+ENLARGEMENTS = ("bicubic", "lanczos", "back-projection")  # for an upsampler: filters, no weights
 ENLARGEMENT_FACTOR = 2  # of theirs, each side
 TERMS = (
     "OpenAI's checkpoints are for research only, not for commercial use (model card: "

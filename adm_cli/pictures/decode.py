@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from PIL import ExifTags, Image, UnidentifiedImageError, features
 
-from adm_cli.checkpoints.presets import ENLARGEMENT_FACTOR
 from adm_cli.config import LEAST_CROP
 from adm_cli.errors import AdmError
 from adm_cli.files.opening import open_image
@@ -205,16 +204,6 @@ def _averages(pixels: Pixels, size: tuple[int, int]) -> Pixels:
     values = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].double()  # [1, 3, H', W']
     means = F.interpolate(values, size, mode="area")[0].permute(1, 2, 0)
     return means.round().to(torch.uint8).contiguous().numpy()
-
-
-def enlarge_picture(pixels: Pixels, method: str) -> Pixels:
-    """uint8 [H, W, 3] enlarged to [2H, 2W, 3] by a method of `presets.ENLARGEMENTS`.
-
-    Pillow's filter of that name, in whole numbers: the same values on every machine.
-    """
-    height, width = (ENLARGEMENT_FACTOR * side for side in pixels.shape[:2])
-    filter_ = {"bicubic": Image.Resampling.BICUBIC, "lanczos": Image.Resampling.LANCZOS}[method]
-    return np.asarray(Image.fromarray(pixels).resize((width, height), filter_))
 
 
 def random_crop(

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from adm_cli.diffusion.steps import SampleStep
 from adm_cli.events import Note
-from adm_cli.pictures.decode import enlarge_picture
+from adm_cli.pictures.enlarging import enlarge_picture
 from adm_cli.pictures.images import Pixels, to_model_range, to_uint8
 from adm_cli.sampling.batch import ImageBatch
 from adm_cli.sampling.defaults import choose_sampler, choose_schedule

@@ -1,4 +1,4 @@
-"""Stacks whose second stage is a plain enlargement: bicubic or lanczos, without weights."""
+"""Stacks whose second stage is a plain enlargement, without weights."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 import adm_cli.sampling.pipeline as pipeline_module
-from adm_cli.pictures.decode import enlarge_picture
+from adm_cli.checkpoints.presets import ENLARGEMENTS
+from adm_cli.pictures.enlarging import enlarge_picture
 from adm_cli.pictures.images import open_picture, save_image
 from adm_cli.pictures.sheets import class_sheet
 from adm_cli.sampling import beside
@@ -44,15 +45,6 @@ def mend(adm: Run, toys: Toys) -> Run:
     return lambda *options: adm("verify", "o", "--repair", *models, *options)
 
 
-@pytest.mark.parametrize("method", ["bicubic", "lanczos"])
-def test_the_filter_of_pillow(method: str) -> None:
-    """Not square, so that the sides cannot be exchanged."""
-    values = np.random.default_rng(0).integers(0, 256, (3, 5, 3), dtype=np.uint8)
-    filter_ = Image.Resampling[method.upper()]
-    expected = np.asarray(Image.fromarray(values).resize((10, 6), filter_))
-    assert np.array_equal(enlarge_picture(values, method), expected)
-
-
 def test_a_grid_names_the_seeds_of_what_was_enlarged(
     plain: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -67,7 +59,7 @@ def test_a_grid_names_the_seeds_of_what_was_enlarged(
     assert seen == [["4", "5", "6", "7"]]
 
 
-@pytest.mark.parametrize("method", ["bicubic", "lanczos"])
+@pytest.mark.parametrize("method", ENLARGEMENTS)
 def test_large_pictures_are_the_small_ones_enlarged(plain: Run, draw: Run, method: str) -> None:
     done = plain("--upsampler", method)
     assert (done.code, len(done.out.splitlines())) == (0, 2), done.err
