@@ -21,6 +21,11 @@ from adm_cli.files.long_zips import LongZip
 from adm_cli.pictures.decode import MOST_BYTES
 
 _UNTIDY = re.compile(r"\\|//|(?:^|/)\.(?:/|$)|^/|/$")
+# hidden, or what systems put beside files: copies of attributes, previews, what was thrown away
+_NOT_OURS = re.compile(
+    r"(?:^|/)(?:\.|(?:__MACOSX|@eaDir|#recycle|\$RECYCLE\.BIN|lost\+found|"
+    r"System Volume Information)/)"
+)
 _MAYBE_UNTIDY = re.compile(r"[\\/][/.]|\\")
 _MOST_VISITS = 8  # to one folder, by links: folders that link to each other have endless paths
 _LONGEST_NAME = 4096  # characters, as systems have it
@@ -239,7 +244,7 @@ def sorted_names(source: Source) -> list[str]:
 
     As lists of their parts would be, with less memory: no name has a character below "\\0".
     """
-    seen = [n for n in source.names() if n and not n.startswith((".", "__MACOSX/"))]
+    seen = [n for n in source.names() if n and not _NOT_OURS.search(n)]
     if long := next((name for name in seen if len(name) > _LONGEST_NAME), None):
         raise UsageError(f"{source.path} has a name of {len(long):,} characters: {long!a:.40}...")
-    return sorted((n for n in seen if "/." not in n), key=lambda name: name.replace("/", "\0"))
+    return sorted(seen, key=lambda name: name.replace("/", "\0"))

@@ -22,7 +22,7 @@ from adm_cli.errors import AdmError, UsageError
 from adm_cli.pictures.archives import Source, name_doubts, open_source, read_entry, sorted_names
 from adm_cli.pictures.decode import EXTENSIONS, SOME_ENDINGS, decode_picture
 from adm_cli.pictures.depth import ValueRange
-from adm_cli.pictures.doubts import alike, twice
+from adm_cli.pictures.doubts import alike, strange, twice
 from adm_cli.pictures.labels import Named, find_labels
 from adm_cli.pictures.splits import ROLES, describe_splits, find_splits, half_splits
 
@@ -210,7 +210,7 @@ def label_pictures(
     else:
         ids, classes = known_ids(found.words, known.classes), known.classes
         count = known.num_classes
-    notes += alike(classes.values())
+    notes += alike(classes.values()) + (strange(found.words) if known is None else [])
     numbered = tuple(
         Picture(p.source, p.name, ids[word]) for p, word in zip(pictures, found.words, strict=True)
     )

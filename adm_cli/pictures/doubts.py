@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Sequence
+
+from adm_cli.pictures.label_files import is_nothing
+
+_MISSING = frozenset("none na - -- ? unknown undefined unlabeled unlabelled missing -1".split())
 
 
 def twice(names: Sequence[str]) -> list[str]:
@@ -42,3 +48,22 @@ def alike(classes: Iterable[str]) -> list[str]:
     if not pairs:
         return []
     return [f"classes of nearly equal names are told apart ({len(pairs)}), e.g. {pairs[0]}"]
+
+
+def strange(words: Sequence[str]) -> list[str]:
+    """Labels, one a picture, that may be none, or several, or numbers written in two ways."""
+    counts = Counter(words)
+    notes = []
+    if missing := [w for w in counts if is_nothing(w) or w.lower() in _MISSING]:
+        notes.append(f"{missing[0]!a} is a class ({counts[missing[0]]:,}): is that no label?")
+    joined = {w: re.split(r"\s*[,;|]\s*", w) for w in counts if re.search("[,;|]", w)}
+    if several := [w for w, parts in joined.items() if any(part in counts for part in parts)]:
+        notes.append(f"a label of several, such as {several[0]!a:.60}, is a class of its own")
+    numbers: dict[int, str] = {}
+    for word in filter(re.compile(r"\d{1,18}").fullmatch, counts):
+        if (other := numbers.setdefault(int(word), word)) != word:
+            notes.append(f"{other!a} and {word!a} are one class, {int(word)}")
+            break
+    if len(counts) == len(words) > 3:
+        notes.append("each picture is a class of its own: are these labels?")
+    return notes

@@ -6,6 +6,7 @@ CSV and its relatives with or without a heading; StyleGAN's and EDM's ``dataset.
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
 from bisect import bisect_left
@@ -34,6 +35,11 @@ _SPLIT_COLUMNS = frozenset(
     "split subset partition fold phase usage set is_train is_training train_test".split()
 )
 _COLUMNS = frozenset((*FILE_COLUMNS, *LABEL_COLUMNS))
+_CAPTIONS = frozenset(
+    "text texts caption captions prompt prompts description sentence title alt url mask".split()
+)
+_NOTHING = frozenset(("", "nan", "-nan", "<na>", "nat", "#n/a", "n/a", "null"))  # and Python's None
+_BITS = {"0": 0, "0.0": 0, "1": 1, "1.0": 1}
 _ENDING = re.compile(r"\.[A-Za-z][A-Za-z0-9]{1,4}$")
 _WHOLE_FLOAT = re.compile(r"(-?\d{1,18})\.0+")
 
@@ -42,16 +48,23 @@ class NotLabelsError(UsageError):
     """A file that holds no labels, whatever else it is."""
 
 
+def is_nothing(word: str) -> bool:
+    """Whether a label is what programs write where there is none, as pandas does."""
+    return word == "None" or word.strip().lower() in _NOTHING
+
+
 class LabelTable:
     """Labels by the name of a picture, which a list may give in full, in part, or without ending.
 
-    ``doubts`` is what a person should know of how the list was read.
+    ``doubts`` is what a person should know of how the list was read. A label that is nothing,
+    such as ``nan``, is an empty one.
     """
 
     def __init__(self, pairs: Iterable[tuple[str, str]], where: str, doubts: Sequence[str] = ()):
         self.where, self.doubts = where, tuple(doubts)
         self._exact: dict[str, str] = {}
-        for name, label in counted(pairs, "labels", MOST_FILES):
+        for name, said in counted(pairs, "labels", MOST_FILES):
+            label = "" if is_nothing(said) else said
             key = "/".join(_parts(name))
             if self._exact.setdefault(key, label) != label:
                 raise UsageError(f"{where} gives {key} two labels, {self._exact[key]} and {label}")
@@ -79,7 +92,7 @@ class LabelTable:
             whole = _Ends(self._exact.items())
             self._ends = whole, _Ends((_stem(key), label) for key, label in self._exact.items())
         found = (ends.find(n) for n in (name, _stem(name)) for ends in self._ends)
-        return next(filter(None, found), None)
+        return next((label for label in found if label is not None), None)
 
 
 class _Ends:
@@ -230,19 +243,31 @@ def _from_objects(items: Sequence[Any], where: str) -> LabelTable | None:
 
 
 def _word(label: Any, where: str) -> str:
-    """A label as a word; one-hot vectors, as StyleGAN's conditions may be, are their place."""
-    if label is None:
+    word = label_word(label)
+    if word is None:
+        raise UsageError(
+            f"{where}: a label must be a number or a word, got {label!a:.40}: expected pairs such "
+            f'as ["a.png", 7]'
+        )
+    return word
+
+
+def label_word(label: Any) -> str | None:
+    """A label in JSON as a word, "" for none; None for what cannot be one.
+
+    A list of one label is that; one-hot vectors, as StyleGAN's conditions may be, are their place.
+    """
+    if isinstance(label, list) and len(label) == 1:
+        label = label[0]
+    if label is None or (type(label) is float and math.isnan(label)):
         return ""
     if type(label) is float and label.is_integer():
         label = int(label)
-    if type(label) in (int, str):
+    if type(label) in (int, str, bool):
         return str(label).strip()
     if isinstance(label, list) and label.count(1) == 1 and label.count(0) == len(label) - 1:
         return str(label.index(1))
-    raise UsageError(
-        f"{where}: a label must be a number or a word, got {label!a:.40}: expected pairs such as "
-        f'["a.png", 7]'
-    )
+    return None
 
 
 def _from_rows(rows: Sequence[Sequence[str]], where: str) -> LabelTable:
@@ -259,8 +284,14 @@ def _from_rows(rows: Sequence[Sequence[str]], where: str) -> LabelTable:
     doubts = _splits(heading, where)
     if file is not None and label is None and len(heading) == 2:
         label = 1 - file
+        if heading[label] in _CAPTIONS:
+            raise NotLabelsError(f"{where}: the column {rows[0][label]!a:.60} is no label")
+    if file is not None and label is None and (columns := _one_hot(rows, file, where)):
+        return columns
     if file is None and label is not None and len(heading) == 2:
         file = 1 - label
+    if file is not None and label is not None:
+        doubts += _rivals(rows[0], label, where)
     if (file is None) != (label is None):
         wanted = "file" if file is None else "label"
         raise NotLabelsError(f"{where}: no column is called {wanted}: {', '.join(rows[0])!a:.60}")
@@ -273,6 +304,28 @@ def _from_rows(rows: Sequence[Sequence[str]], where: str) -> LabelTable:
     else:
         rows = rows[1:]
     return LabelTable(_pairs(rows, file, label, where), where, doubts)
+
+
+def _one_hot(rows: Sequence[Sequence[str]], file: int, where: str) -> LabelTable | None:
+    """A table with a column for each class, of which one is 1 and the others 0; else None."""
+    pairs = []
+    for row in rows[1:]:
+        bits = [_BITS.get(cell) for i, cell in enumerate(row) if i != file]
+        if len(row) != len(rows[0]) or None in bits or bits.count(1) != 1:
+            return None
+        place = bits.index(1)
+        pairs.append((row[file], rows[0][place + (place >= file)]))
+    return LabelTable(pairs, where, [f"{where}: a column for each class"]) if pairs else None
+
+
+def _rivals(heading: Sequence[str], label: int, where: str) -> list[str]:
+    """The doubt about a second column that could be the label."""
+    others = [
+        name for i, name in enumerate(heading) if i != label and name.lower() in LABEL_COLUMNS
+    ]
+    if not others:
+        return []
+    return [f"{where}: its {heading[label]} is the label, its {others[0]} is not read"]
 
 
 def _file_column(rows: Sequence[Sequence[str]]) -> int:

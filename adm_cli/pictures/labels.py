@@ -18,17 +18,18 @@ from adm_cli.files.budget import MOST_TABLE, parse_json
 from adm_cli.files.disk import read_file
 from adm_cli.files.lists import decode_text
 from adm_cli.pictures.archives import Source, read_entry
+from adm_cli.pictures.guesses import WNID, guess_by_names, is_no_class, stored_by_number
 from adm_cli.pictures.label_files import (
     LABEL_COLUMNS,
     LabelTable,
     NotLabelsError,
+    is_nothing,
+    label_word,
     parse_labels,
 )
-from adm_cli.pictures.splits import split_role
 
 LABELS = ("auto", "folders", "names", "none")  # or the path of a file
 
-_WNID = re.compile(r"n\d{8}")
 _LABEL_BYTES = 100_000  # of a .cls or .json beside a picture
 _LONGEST_LABEL = 1000  # characters
 _LISTS = ("dataset.json", "metadata.jsonl", "metadata.csv", "val_annotations.txt")
@@ -37,18 +38,6 @@ _SEEMS_LABELS = re.compile(
     r"(label|annotation|metadata).*\.(csv|tsv|txt|jsonl?|ndjson|parquet|xlsx?)$", re.IGNORECASE
 )
 _ADVICE = "mend it, or pass --labels folders, names, none or a file"
-
-# What cameras, phones and tools call files, and people the folders of all their pictures.
-_NO_CLASS = frozenset(
-    "img image images imgs dsc dscn dscf dcim pxl mvimg imgp pict picture pictures pic pics photo "
-    "photos foto fotos jpeg jpg png jpegimages jpgs pngs gopr gh gx gp dji sam wp vid video mov "
-    "movie clip burst pano portrait screenshot screen shot snap snapshot scan scanned capture "
-    "whatsapp signal telegram fb received frame frames still thumb thumbnail tile patch crop "
-    "sample samples file data dataset all raw untitled unnamed download downloads page slide "
-    "fold folds render output out result results export batch part chunk shard seq cam camera "
-    "p 照片 图片 相片 图像 写真 画像 사진 снимок фото изображение bild bilder imagen "
-    "imagenes aufnahme imagem immagine afbeelding obraz zdjecie".split()
-)
 
 
 class Named(NamedTuple):
@@ -107,6 +96,15 @@ def _unread(listed: Sequence[tuple[int, str]]) -> tuple[str, ...]:
     return () if name is None else (f"{name} is not read: pass its path to --labels for that",)
 
 
+def _by_names(pictures: Sequence[Named], *, guessed: bool) -> Found:
+    """The file's name up to the first underscore, as the original does it."""
+    firsts = [picture.bare.rsplit("/", 1)[-1] for picture in pictures]
+    if not guessed:
+        return Found([first.split("_")[0] for first in firsts])
+    words, note = guess_by_names(firsts)
+    return Found(words, (note,))
+
+
 def _by_folders(pictures: Sequence[Named], tops: Sequence[str | None], *, guessed: bool) -> Found:
     bare = [p.name for p, top in zip(pictures, tops, strict=True) if top is None]
     if bare:
@@ -118,69 +116,32 @@ def _by_folders(pictures: Sequence[Named], tops: Sequence[str | None], *, guesse
     if not guessed:
         return Found(words)
     unique = sorted(set(words))
-    if all(map(_is_no_class, unique)):
+    within = _inner_folders(pictures, words)
+    if all(map(is_no_class, unique)):
         shown = ", ".join(unique[:3])
-        return Found(None, (f"folders such as {shown} are no classes (or --labels folders)",))
-    if _stored_by_number(pictures, words):
+        text = f"folders such as {shown} are no classes (or --labels folders)"
+        return Found(None, (text, *within))
+    if stored_by_number([picture.bare for picture in pictures], words):
         text = f"folders such as {unique[0]} only number files: no classes (or --labels folders)"
         return Found(None, (text,))
-    if len(unique) == 1 and not _WNID.fullmatch(unique[0]):
+    if len(unique) == 1 and not WNID.fullmatch(unique[0]):
         return Found(words, (f"one class only, the folder {unique[0]} (or --labels none)",))
-    return Found(words, (f"classes by folder, e.g. {words[0]} (--labels says otherwise)",))
+    text = f"classes by folder, e.g. {words[0]} (--labels says otherwise)"
+    return Found(words, (text, *within))
 
 
-def _by_names(pictures: Sequence[Named], *, guessed: bool) -> Found:
-    """The file's name up to the first underscore, as the original does it."""
-    firsts = [picture.bare.rsplit("/", 1)[-1] for picture in pictures]
-    words = [first.split("_")[0] for first in firsts]
-    if not guessed:
-        return Found(words)
-    if not all("_" in first for first in firsts):
-        return Found(None, ("no labels in folders or names: unlabelled (or --labels FILE)",))
-    unique = set(words)
-    if all(map(_WNID.fullmatch, unique)):
-        return Found(words, (f"classes by file name, e.g. {words[0]} (--labels says otherwise)",))
-    doubtful = next((f for f, w in zip(firsts, words, strict=True) if _is_no_class(w)), None)
-    if doubtful is None and (len(unique) == 1 or len(unique) == len(words) > 3):
-        doubtful = firsts[0]  # all of one class, or each of its own
-    if doubtful is not None:
-        text = f"names such as {doubtful} are no classes: unlabelled (or --labels names)"
-        return Found(None, (text,))
-    return Found(words, (f"classes guessed: {firsts[0]} is {words[0]} (or pass --labels)",))
-
-
-def _is_no_class(word: str) -> bool:
-    """Whether a folder or the beginning of a name says where a picture came from, not what it is.
-
-    Camera names with or without a number (``IMG``, ``DSC00012``, ``frame-1``), splits, dates and
-    times, and long hexadecimal numbers.
-    """
-    if _WNID.fullmatch(word):
-        return False
-    lowered = word.lower()
-    letters = re.findall(r"[^\W\d_]+", lowered)
-    digits = re.sub("[^0-9]", "", word)
-    named = bool(letters) and all(x in _NO_CLASS for x in letters)
-    date = not letters and len(digits) >= 6
-    hexadecimal = bool(re.fullmatch(r"[0-9a-f]{8,}|[0-9a-f-]{36}", lowered)) and bool(digits)
-    return named or date or hexadecimal or split_role(word) is not None
-
-
-def _stored_by_number(pictures: Sequence[Named], words: Sequence[str]) -> bool:
-    """Whether folders hold so many files each by number, as ``00001/img00001234.png``.
-
-    So StyleGAN's and EDM's tools write them, FFHQ's (``01000/01234.png``), and img2dataset.
-    """
-    if not all(re.fullmatch(r"\d{5}", word) for word in set(words)):
-        return False
-    found = (re.search(r"(\d{4,18})\.\w+$", picture.bare) for picture in pictures)
-    numbers = [int(match[1]) for match in found if match is not None]
-    if len(numbers) < len(words):
-        return False
-    return any(
-        all(int(w) in (n // each, n // each * each) for n, w in zip(numbers, words, strict=True))
-        for each in (1000, 10_000)
-    )
+def _inner_folders(pictures: Sequence[Named], tops: Sequence[str]) -> tuple[str, ...]:
+    """The doubt about folders that hold the same folders each, which then may be the classes."""
+    inside: dict[str, set[str]] = {}
+    for picture, top in zip(pictures, tops, strict=True):
+        below = f"/{picture.bare}".partition(f"/{top}/")[2]
+        inside.setdefault(top, set()).add(below.partition("/")[0] if "/" in below else "")
+    shared = set.intersection(*inside.values())
+    if len(inside) < 2 or len(shared) < 2 or "" in shared:
+        return ()
+    first, second = sorted(shared)[:2]
+    text = f"each of {', '.join(sorted(inside)[:3])} holds folders {first}, {second}: if these are "
+    return (f"{text}the classes, give those {len(inside)} folders one by one",)
 
 
 def _top(name: str, cut: int) -> str | None:
@@ -198,9 +159,9 @@ def _common_folders(names: Sequence[str], *, guessed: bool) -> int:
     while shortest - cut > 1:
         first = split[0][cut]
         last = shortest - cut == 2  # which may be a class, unless its name says otherwise
-        if _WNID.fullmatch(first) or any(parts[cut] != first for parts in split):
+        if WNID.fullmatch(first) or any(parts[cut] != first for parts in split):
             break
-        if last and not (guessed and _is_no_class(first)):
+        if last and not (guessed and is_no_class(first)):
             break
         cut += 1
     return cut
@@ -217,20 +178,32 @@ def _by_file(labels: str, pictures: Sequence[Named]) -> Found:
     except OSError as error:
         raise UsageError(f"cannot read {path} as CSV: {error.strerror or error}") from None
     table = parse_labels(data, path.name, str(path))
-    if table is None:
+    words = None if table is None else _look_up(table, [(p.name, p.bare) for p in pictures])
+    if table is None or words is None:
         return Found(None, (f"{path.name} says that there are no labels",))
-    return Found(_look_up(table, [(p.name, p.bare) for p in pictures]), table.doubts)
+    return Found(words, table.doubts)
 
 
-def _look_up(table: LabelTable, names: Sequence[tuple[str, ...]]) -> list[str]:
-    """A label for each picture, by any of its names; raises UsageError if one has none."""
-    found = [next(filter(None, map(table.find, any_of)), None) for any_of in names]
+def _look_up(table: LabelTable, names: Sequence[tuple[str, ...]]) -> list[str] | None:
+    """A label for each picture, by any of its names; None where the table says none of any.
+
+    Raises UsageError if some have none.
+    """
+    found = [
+        next((label for name in any_of if (label := table.find(name)) is not None), None)
+        for any_of in names
+    ]
+    if found and set(found) == {""}:
+        return None
     missing = [any_of[0] for any_of, label in zip(names, found, strict=True) if not label]
     if missing:
         example = table.example()
+        hint = f"; it names e.g. {example:.60}" if example else ""
+        if "" in found:  # they are named, but with nothing, or nan
+            hint = ": write it there, or take these pictures away"
         raise UsageError(
             f"{table.where} has no label for {len(missing)} of {len(names)} pictures, "
-            f"e.g. {missing[0]}" + (f"; it names e.g. {example:.60}" if example else "")
+            f"e.g. {missing[0]}{hint}"
         )
     return [label for label in found if label]
 
@@ -360,16 +333,15 @@ def _read_label(source: Source, name: str) -> str:
     except ValueError:
         return ""
     label = _json_label(text) if name.lower().endswith("json") else text
-    return label if len(label) <= _LONGEST_LABEL else ""
+    return label if len(label) <= _LONGEST_LABEL and not is_nothing(label) else ""
 
 
 def _json_label(text: str) -> str:
-    """The "label" or "cls" of a JSON object, or nothing."""
+    """The "label" or "cls" of a JSON object, or the label that is all of it, or nothing."""
     try:
         value = parse_json(text)
-        label = next(value[key] for key in LABEL_COLUMNS if key in value)
-    except (ValueError, TypeError, KeyError, StopIteration):
+        if isinstance(value, dict):
+            value = next(value[key] for key in LABEL_COLUMNS if key in value)
+    except (ValueError, StopIteration):
         return ""
-    if type(label) is float and label.is_integer():
-        label = int(label)
-    return str(label) if type(label) in (int, str) else ""
+    return label_word(value) or ""
