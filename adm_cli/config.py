@@ -12,7 +12,7 @@ from typing import Literal
 from adm_cli.checkpoints.flags.spellings import spell_sampling
 from adm_cli.classes.mixtures import Mixture, read_mixture
 from adm_cli.diffusion.modifiers import Modifiers
-from adm_cli.errors import ConfigError, size_words
+from adm_cli.errors import ConfigError, how_many, size_words
 
 QkvOrder = Literal["legacy", "new"]
 Pool = Literal["attention", "adaptive", "spatial", "spatial_v2"]
@@ -291,7 +291,10 @@ class SamplingConfig(Modifiers):
             if not 0 <= seed < 2**64:
                 raise ConfigError(f"a seed must be a whole number from 0 to 2^64 - 1, got {seed}")
         if self.mixtures is not None and len(self.mixtures) != len(self.seeds):
-            raise ConfigError(f"{len(self.mixtures)} mixtures for {len(self.seeds)} images")
+            raise ConfigError(
+                f"{how_many(len(self.mixtures), 'mixture')} for "
+                f"{how_many(len(self.seeds), 'image')}"
+            )
         self._check_guidance()
         if self.eta is not None and not 0 <= self.eta <= 1:
             raise ConfigError(f"eta must be in [0, 1], got {self.eta}")
@@ -318,7 +321,8 @@ class SamplingConfig(Modifiers):
             )
         for name, values, off in (("scale", scales, 0), ("cfg", cfgs, 1)):
             if len(values) != len(self.seeds):
-                raise ConfigError(f"{len(values)} {name}s for {len(self.seeds)} images")
+                images = how_many(len(self.seeds), "image")
+                raise ConfigError(f"{how_many(len(values), name)} for {images}")
             if wrong := [value for value in dict.fromkeys(values) if not math.isfinite(value)]:
                 raise ConfigError(f"the guidance {name} must be a finite number, got {wrong[0]}")
             if any(c is None and v != off for c, v in zip(self.classes, values, strict=True)):

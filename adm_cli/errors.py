@@ -68,6 +68,12 @@ def size_words(size: Sequence[int]) -> str:
     return f"{width}x{height}"
 
 
+def how_many(count: float, noun: str, plural: str = "") -> str:
+    """ "1 picture", "1,200 pictures"; a ``plural`` that is not the noun and an s is given."""
+    shown = f"{count:,.0f}"
+    return f"{shown} {noun if shown == '1' else plural or f'{noun}s'}"
+
+
 def did_you_mean(word: str, known: Iterable[str], *, alike: float = 0.5) -> str:
     """``"; did you mean a, b?"`` for the nearest of ``known``, or an empty string.
 

@@ -28,7 +28,7 @@ from adm_cli.checkpoints.places import checkpoint_path
 from adm_cli.checkpoints.presets import CHECKPOINTS, Checkpoint, find_checkpoint
 from adm_cli.classes.imagenet import imagenet_names
 from adm_cli.config import ClassifierConfig, DiffusionConfig, UNetConfig
-from adm_cli.errors import CheckpointError, ConfigError, OutputError, UsageError
+from adm_cli.errors import CheckpointError, ConfigError, OutputError, UsageError, how_many
 from adm_cli.events import AnyPath, Doing, Note, OnEvent, ignore
 from adm_cli.files.disk import file_stamp
 
@@ -276,7 +276,8 @@ def _with_null_class(
         raise UsageError("--null-class: the model has no labels, of which one could mean no class")
     if config.num_classes not in (rows, rows - 1) or rows < 2:
         raise UsageError(
-            f"--null-class: the model has {rows} labels, so {rows - 1} classes: pass "
+            f"--null-class: the model has {how_many(rows, 'label')}, so "
+            f"{how_many(rows - 1, 'class', 'classes')}: pass "
             f"--num_classes {rows - 1} in --flags"
         )
     return replace(config, num_classes=rows - 1, null_class=True)
@@ -383,7 +384,10 @@ def _classes(
         if not classes:
             raise UsageError("--classes names no class")
         if wrong := [i for i in classes if not 0 <= i < count]:
-            raise UsageError(f"class {wrong[0]} is out of range: the model has {count} classes")
+            raise UsageError(
+                f"class {wrong[0]} is out of range: the model has "
+                f"{how_many(count, 'class', 'classes')}"
+            )
         if odd := [(i, name) for i, name in classes.items() if not name.isprintable()]:
             raise UsageError("class {} {!a:.60}: a name is one printable line".format(*odd[0]))
         return classes

@@ -21,7 +21,7 @@ from typing import IO, Any
 import safetensors
 
 from adm_cli.config import ClassifierConfig, DiffusionConfig, Recommended, UNetConfig
-from adm_cli.errors import CheckpointError
+from adm_cli.errors import CheckpointError, how_many
 from adm_cli.files.budget import parse_json, whole_text
 from adm_cli.files.disk import file_digest, open_file
 from adm_cli.files.foreign import START, describe_foreign, describe_zip
@@ -146,10 +146,14 @@ def _parse_metadata(metadata: Mapping[str, str]) -> ModelInfo:
         raise ValueError(f"kind {kind!r}, but settings of a {info.kind} model")
     count = config.num_classes or 0
     if bool(info.classes) != bool(count):
-        raise ValueError(f"{len(info.classes)} names for {count} classes")
+        raise ValueError(
+            f"{how_many(len(info.classes), 'name')} for {how_many(count, 'class', 'classes')}"
+        )
     for class_id, name in info.classes.items():
         if not 0 <= class_id < count or not name.isprintable():
-            raise ValueError(f"class {class_id} {name!a:.60} of {count} classes")
+            raise ValueError(
+                f"class {class_id} {name!a:.60} of {how_many(count, 'class', 'classes')}"
+            )
     return info
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from adm_cli.checkpoints.format import check_state, load_original
-from adm_cli.errors import CheckpointError, UsageError
+from adm_cli.errors import CheckpointError, UsageError, how_many
 
 ANCHOR = "time_embed.0.weight"
 _MOST_ENTRIES, _MOST_DEPTH = 100_000, 12  # far above any real file
@@ -219,4 +219,6 @@ def _squeezed(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[st
         if (value.ndim == 4 and value.shape[2:] == (1, 1)) or value.ndim == 2:
             found[name] = value.reshape(value.shape[0], value.shape[1], 1)
             changed += 1
-    return found, [f"{changed} attention weights in the original's shape"] if changed else []
+    return found, [
+        f"{how_many(changed, 'attention weight')} in the original's shape"
+    ] if changed else []

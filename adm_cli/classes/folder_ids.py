@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from adm_cli.classes.imagenet import imagenet_classes, imagenet_names
-from adm_cli.errors import UsageError
+from adm_cli.errors import UsageError, how_many
 
 _WHOLE = re.compile(r"-?\d{1,99}")
 _MOST_CLASSES = 10**6
@@ -65,7 +65,8 @@ def known_ids(words: Sequence[str], known: Mapping[int, str]) -> dict[str, int]:
     strange = sorted(set(words) - set(ids))
     if strange:
         raise UsageError(
-            f"the validation pictures have {len(strange)} classes that the training pictures "
+            f"the validation pictures have {how_many(len(strange), 'class', 'classes')} that "
+            "the training pictures "
             f"have not, e.g. {strange[0]}"
         )
     return ids

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from adm_cli.classes.groups import group_ids, group_members
-from adm_cli.errors import UsageError, did_you_mean
+from adm_cli.errors import UsageError, did_you_mean, how_many
 from adm_cli.files.budget import MOST_DIGITS, whole_text
 
 _MOST_LISTED = 20  # classes, in a message
@@ -175,7 +175,8 @@ def _known_id(class_id: int, known: Mapping[int, str]) -> int:
     names = imagenet_names()
     name = f" ({names[class_id]})" if _of_imagenet(known) and class_id in names else ""
     raise UsageError(
-        f"class {class_id}{name} is not among the {len(ids)} classes this model was trained on: "
+        f"class {class_id}{name} is not among the {how_many(len(ids), 'class', 'classes')} this "
+        "model was trained on: "
         f"{_listed(known)}"
     )
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from adm_cli.commands import completing, console, options
+from adm_cli.errors import how_many
 
 if TYPE_CHECKING:
     from adm_cli.reports.bench import Speed
@@ -71,7 +72,8 @@ def _print_table(rows: list[Speed]) -> None:
     console.print_table(_HEADING, [_cells(row) for row in rows])
     print(
         f"\n{last.device}, {last.dtype}: a large convolution {last.convolution_rate:.0f} GFLOP/s, "
-        f"a large matrix product {last.product_rate:.0f}; images/s are of {last.steps} steps"
+        f"a large matrix product {last.product_rate:.0f}; images/s are of "
+        f"{how_many(last.steps, 'step')}"
     )
 
 

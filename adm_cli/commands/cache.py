@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from adm_cli.commands import console, options
-from adm_cli.errors import AdmError, UsageError
+from adm_cli.errors import AdmError, UsageError, how_many
 from adm_cli.files.disk import adm_home, size_text
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def cache(
     if not json:
         total = sum(file.bytes for file in files) / 1e9
         what = freed if action is Action.rm else "there"
-        console.note(f"{len(files)} files, {total:.2f} GB {what}, in {adm_home()}")
+        console.note(f"{how_many(len(files), 'file')}, {total:.2f} GB {what}, in {adm_home()}")
     if broken:
         raise typer.Exit(1)
 

@@ -10,7 +10,7 @@ import typer
 from adm_cli.commands import completing, console, options
 from adm_cli.commands.numbers import show_costs
 from adm_cli.commands.progress import Progress
-from adm_cli.errors import size_words
+from adm_cli.errors import how_many, size_words
 from adm_cli.files.disk import free_disk
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def convert(
         )
     else:
         console.note(
-            f"{result.info.kind} model, {result.parameters:,} parameters; "
+            f"{result.info.kind} model, {how_many(result.parameters, 'parameter')}; "
             f"source SHA-256 {result.info.source['sha256']}"
         )
         print(result.path)

@@ -9,6 +9,7 @@ import typer
 
 from adm_cli.commands import completing, console, options
 from adm_cli.commands.progress import Progress
+from adm_cli.errors import how_many
 
 if TYPE_CHECKING:
     from adm_cli.reports.classifier import ClassifierReport
@@ -78,7 +79,7 @@ def evaluate_classifier(
             _show(found.report, found.summary, json=json)
             if not quiet:
                 count = found.summary["images"]
-                pictures = f"{count} pictures" if count > 1 else "1 picture"
+                pictures = how_many(count, "picture")
                 part = "" if found.summary["complete"] else f"only a part, of {found.pictures}: "
                 console.note(f"{part}{pictures} in {found.seconds:.1f} s")
 

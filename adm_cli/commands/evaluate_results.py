@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from adm_cli.commands import console
 from adm_cli.commands.numbers import error_text, rounded, with_error
+from adm_cli.errors import how_many
 
 if TYPE_CHECKING:
     from adm_cli.reports.findings import Evaluation
@@ -59,7 +60,8 @@ def _show_agreement(facts: Mapping[str, Any]) -> None:
     seen = {True: "noisy pictures", False: "clean pictures", None: "it does not say what"}
     print(
         f"judge: {console.one_line(found['judge'])} ({found['judge_sha256'][:8]}), "
-        f"{found['judge_classes']} classes, trained on {seen[found['judge_noised']]}"
+        f"{how_many(found['judge_classes'], 'class', 'classes')}, "
+        f"trained on {seen[found['judge_noised']]}"
     )
     columns = BESIDE if found["real"] else BESIDE[:1]
     rows = [
@@ -92,7 +94,7 @@ def _show_copies(facts: Mapping[str, Any]) -> None:
 def _set(name: str, images: int | None) -> str:
     """A set of pictures, for a person."""
     text = console.one_line(name)
-    return text if images is None else f"{text} ({images:,} images)"
+    return text if images is None else f"{text} ({how_many(images, 'image')})"
 
 
 def _share(found: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ import typer
 
 from adm_cli.commands import console, options
 from adm_cli.commands import show as showing
+from adm_cli.errors import how_many
 from adm_cli.files.disk import size_text
 
 _THUMBNAIL = 64  # `html.build.THUMBNAIL`, which needs Pillow
@@ -49,4 +50,6 @@ def gallery(
         made = build(**asked, on_event=show)
         show.result({"path": str(made.path), "pictures": made.pictures, "bytes": made.bytes})
     if not json and not quiet:
-        console.note(f"{made.pictures:,} pictures, {size_text(made.bytes)}: open it in a browser")
+        console.note(
+            f"{how_many(made.pictures, 'picture')}, {size_text(made.bytes)}: open it in a browser"
+        )

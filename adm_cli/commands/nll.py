@@ -10,6 +10,7 @@ import typer
 from adm_cli.commands import console, options
 from adm_cli.commands.numbers import show_costs, with_error
 from adm_cli.commands.progress import Progress
+from adm_cli.errors import how_many
 
 if TYPE_CHECKING:
     from adm_cli.reports.nll import Likelihood
@@ -94,7 +95,7 @@ def nll(
 
 def _told(found: Likelihood, out: Path | None) -> str:
     images = found.totals["images"]
-    pictures = f"{images} pictures" if images > 1 else "1 picture"
+    pictures = how_many(images, "picture")
     text = f"{pictures} in {found.seconds:.1f} s"
     if found.complete:
         return text

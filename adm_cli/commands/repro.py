@@ -9,6 +9,7 @@ import typer
 
 from adm_cli.commands import completing, console, options
 from adm_cli.commands import show as showing
+from adm_cli.errors import how_many
 
 if TYPE_CHECKING:
     from adm_cli.sampling.repro import Reproduction
@@ -84,7 +85,7 @@ def _report(found: Reproduction, *, json: bool) -> None:
             console.note(f"although these differ: {differing}")
         return
     print(
-        f"different: {found.values_that_differ} of {found.values} values, "
+        f"different: {found.values_that_differ} of {how_many(found.values, 'value')}, "
         f"by at most {found.largest_difference} of 255"
     )
     if differing:

@@ -9,7 +9,7 @@ from typing import Any
 from adm_cli.commands import console
 from adm_cli.commands.numbers import show_costs
 from adm_cli.commands.progress import Progress
-from adm_cli.errors import size_words
+from adm_cli.errors import how_many, size_words
 from adm_cli.sampling import events
 
 _COSTS = ("evaluations", "seconds", "output_bytes", "memory_bytes")  # of a dry run
@@ -67,7 +67,7 @@ class Show(Progress):
             self._paths = 0
         done, total = event.there + event.drawn, event.images
         if event.there == total:
-            self.note(f"nothing to do: {_images(total)} in {event.folder}, all there")
+            self.note(f"nothing to do: {how_many(total, 'image')} in {event.folder}, all there")
         elif 0 < done < total:
             again = f"--out {event.within or event.folder} goes on"
             again = again if self.goes_on is None else self.goes_on
@@ -75,7 +75,7 @@ class Show(Progress):
         elif done:
             there = f" ({event.there} were there)" if event.there else ""
             seconds = f"{event.seconds:.1f} s in {event.folder}"
-            self.note(f"{_images(total)} in {seconds}{there}")
+            self.note(f"{how_many(total, 'image')} in {seconds}{there}")
 
     def _finding(self, event: Any) -> None:
         if self.json:
@@ -143,7 +143,3 @@ def show_settings(facts: Mapping[str, Any], *, json: bool) -> None:
     for name, value in shown.items():
         print(f"{name:{width}} {'-' if value in (None, '') else console.one_line(str(value))}")
     show_costs(costs, json=False)
-
-
-def _images(count: int) -> str:
-    return "1 image" if count == 1 else f"{count:,} images"

@@ -10,6 +10,7 @@ import typer
 from adm_cli.commands import console, modifier_options, options
 from adm_cli.commands import show as showing
 from adm_cli.config import DEFAULT_NUM, DEFAULT_ROWS
+from adm_cli.errors import how_many
 
 
 @modifier_options.several
@@ -131,7 +132,9 @@ def _show_costs(rows: list[dict[str, Any]], *, json: bool) -> None:
             console.print_json(row)
         return
     names = ("images", "to_draw", "evaluations", "gflop")
-    rows.append({"cell": f"{len(rows)} cells", **{n: sum(row[n] for row in rows) for n in names}})
+    rows.append(
+        {"cell": how_many(len(rows), "cell"), **{n: sum(row[n] for row in rows) for n in names}}
+    )
     console.print_table(
         ["cell", "images", "to draw", "steps", "evaluations", "TFLOP"],
         [

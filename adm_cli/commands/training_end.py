@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from adm_cli.commands import console
 from adm_cli.commands.progress import duration
+from adm_cli.errors import how_many
 from adm_cli.files.tables import NO_PLOT
 
 if TYPE_CHECKING:
@@ -18,9 +19,9 @@ def tell_costs(facts: Mapping[str, Any]) -> None:
     """The last lines of a dry run: what matters of it."""
     epochs = facts["steps"] * facts["batch_size"] / max(1, facts["pictures"])
     lines = [
-        f"{facts['steps']:,} steps of {facts['batch_size']}: {epochs:,.0f} epochs of "
-        f"{facts['pictures']:,} pictures",
-        f"{facts['parameters']:,} parameters, {facts['memory_gb']:.2f} GB of memory",
+        f"{how_many(facts['steps'], 'step')} of {facts['batch_size']}: "
+        f"{how_many(epochs, 'epoch')} of {how_many(facts['pictures'], 'picture')}",
+        f"{how_many(facts['parameters'], 'parameter')}, {facts['memory_gb']:.2f} GB of memory",
     ]
     if facts["hours"] is not None:
         time = duration(3600 * facts["hours"])
@@ -41,7 +42,8 @@ def tell_end(done: Training) -> None:
         )
         return
     console.note(
-        f"{done.steps:,} steps, {done.epochs:,.0f} epochs, in {duration(done.seconds)} "
+        f"{how_many(done.steps, 'step')}, {how_many(done.epochs, 'epoch')}, in "
+        f"{duration(done.seconds)} "
         f"with validating and saving"
     )
     if done.best_step is not None and "loss" in done.validation:

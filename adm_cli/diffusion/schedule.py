@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
-from adm_cli.errors import ConfigError
+from adm_cli.errors import ConfigError, how_many
 
 
 def linear_betas(num_timesteps: int) -> Tensor:
@@ -69,7 +69,8 @@ def space_timesteps(num_timesteps: int, spec: str | Sequence[int]) -> list[int]:
         length = size + (i < extra)
         if count > length:
             raise ConfigError(
-                f"steps {spec!r:.60}: cannot take {count} steps from a section of {length} "
+                f"steps {spec!r:.60}: cannot take {how_many(count, 'step')} from a section of "
+                f"{length} "
                 f"(the model has {num_timesteps} timesteps)"
             )
         stride = (length - 1) / (count - 1) if count > 1 else 1.0

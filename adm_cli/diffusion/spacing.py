@@ -28,7 +28,7 @@ def spaced_timesteps(schedule: NoiseSchedule, count: int, spacing: Spacing) -> l
     """
     last = len(schedule) - 1
     if not 1 <= count <= len(schedule):
-        raise ConfigError(f"{count} steps: expected from 1 to {len(schedule)}, the timesteps")
+        raise ConfigError(f"steps {count}: expected from 1 to {len(schedule)}, the timesteps")
     if spacing == "uniform":
         return space_timesteps(len(schedule), str(count))
     if spacing == "lsun":

@@ -20,7 +20,7 @@ from typing import Any
 from adm_cli import __version__
 from adm_cli.checkpoints.places import checkpoint_path
 from adm_cli.checkpoints.presets import CHECKPOINTS
-from adm_cli.errors import AdmError, CheckpointError
+from adm_cli.errors import AdmError, CheckpointError, how_many
 from adm_cli.events import Doing, OnEvent, ignore
 from adm_cli.files.disk import adm_home, explain_os_error, free_disk, leftovers, writable
 
@@ -277,8 +277,8 @@ def _self_tests(report: Report, on_event: OnEvent) -> None:
         if not result.passed:
             report.broken(
                 f"the self-test on {device} drew another picture: "
-                f"{result.values_that_differ} values, by up to {result.largest_difference} "
-                f"of 255",
+                f"{how_many(result.values_that_differ, 'value')}, by up to "
+                f"{result.largest_difference} of 255",
                 "--device cpu if that passes, or the torch of constraints.txt: "
                 "pip install -c constraints.txt --force-reinstall torch",
             )

@@ -14,11 +14,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from adm_cli.errors import AdmError, UsageError
+from adm_cli.errors import AdmError, UsageError, how_many
 from adm_cli.files.budget import MOST_FILES, LimitedFile, TooMuchError, counted
 from adm_cli.files.disk import open_file
 from adm_cli.files.long_zips import LongZip
-from adm_cli.pictures.decode import MOST_BYTES
+from adm_cli.pictures.decode import EXTENSIONS, MOST_BYTES
 
 _UNTIDY = re.compile(r"\\|//|(?:^|/)\.(?:/|$)|^/|/$")
 # hidden, or what systems put beside files: copies of attributes, previews, what was thrown away
@@ -131,6 +131,8 @@ class TarSource:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.places: dict[str, tuple[int, int]] = {}
+        self.links = 0  # pictures of which the tar holds a name and no bytes
+        self.first_link = ""
         with open_file(path) as raw:
             # the library takes the lengths of names and attributes from the file
             limited: Any = LimitedFile(raw, _MOST_HEADER, in_all=_MOST_HEADER)
@@ -143,6 +145,9 @@ class TarSource:
                         raise TooMuchError(f"over {_MOST_ATTRIBUTES} attributes")
                     if member.isfile() and not member.issparse():
                         self.places[_tidy(member.name)] = (member.offset_data, member.size)
+                    elif not member.isdir() and member.name.lower().endswith(EXTENSIONS):
+                        self.links += 1
+                        self.first_link = self.first_link or _tidy(member.name)
                 end = file.offset
         with path.open("rb") as raw:
             raw.seek(end)
@@ -178,16 +183,25 @@ def _zip_name(name: str, *, says_utf8: bool) -> str:
 
 
 def name_doubts(source: Source, names: list[str]) -> list[str]:
-    """What is to be doubted of a source's names, for a person: letters that may be others."""
+    """What is to be doubted of a source's names, for a person: links, odd letters."""
     foreign = (name for name in names if not name.isascii())  # few, where there are a million
     odd = [name for name in foreign if any("\ud800" <= c <= "\udfff" for c in name)]
     if isinstance(source, ZipSource):
         odd += source.garbled()
+    notes = []
+    if isinstance(source, TarSource) and source.links:
+        notes.append(
+            f"{source.path.name}: passed over {how_many(source.links, 'link')} in place of "
+            f"pictures, e.g. {source.first_link} (tar --dereference stores these)"
+        )
     if not odd:
-        return []
+        return notes
     shown = odd[0].encode("ascii", "backslashreplace").decode()
     what = "names are" if len(odd) > 1 else "name is"
-    return [f"{source.path.name}: {len(odd)} {what} not in UTF-8 and may be garbled, e.g. {shown}"]
+    return [
+        *notes,
+        f"{source.path.name}: {len(odd)} {what} not in UTF-8 and may be garbled, e.g. {shown}",
+    ]
 
 
 def _tidy(name: str) -> str:

@@ -18,7 +18,7 @@ from PIL import Image
 
 from adm_cli.classes.folder_ids import known_ids, number_classes
 from adm_cli.classes.imagenet import imagenet_names
-from adm_cli.errors import AdmError, UsageError
+from adm_cli.errors import AdmError, UsageError, how_many
 from adm_cli.pictures.archives import Source, name_doubts, open_source, read_entry, sorted_names
 from adm_cli.pictures.decode import EXTENSIONS, SOME_ENDINGS, decode_picture
 from adm_cli.pictures.depth import ValueRange
@@ -251,7 +251,8 @@ def match_classes(images: ImageSet, known: Mapping[int, str]) -> ImageSet:
     if not kept:
         ours, theirs = (", ".join(list(c.values())[:5]) for c in (images.classes, known))
         raise UsageError(
-            f"the model knows none of the pictures' {len(images.classes)} classes ({ours}): "
+            "the model knows none of the pictures' "
+            f"{how_many(len(images.classes), 'class', 'classes')} ({ours}): "
             f"expected some of its own {len(known)} ({theirs})"
         )
     there = {p.label for p in kept}

@@ -87,7 +87,10 @@ def _of_pictures(
     if _class_of(recipe_in(images.read(0))) is not None:
         recipes: list[Recipe | None] = [recipe_in(images.read(i)) for i in range(len(images))]
         return [_class_of(recipe) for recipe in recipes], recipes
-    named = open_images([path])
+    try:
+        named = open_images([path])
+    except UsageError:  # lists that do not fit; what is told of it is about an option not there
+        return [None] * len(images), []
     if not named.classes:
         return [None] * len(images), []
     ids = {p.name: p.label for p in match_classes(named, known).pictures}

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from adm_cli.checkpoints.finding import find_weights
-from adm_cli.errors import AdmError, UsageError
+from adm_cli.errors import AdmError, UsageError, how_many
 from adm_cli.evaluation.agreement import (
     Beside,
     ClassCounts,
@@ -121,7 +121,8 @@ def measure_agreement(
         return Agreement(asked, *_compared([mine]), mine, None, None, 0)
     if not set(asked) & set(real.classes):
         raise AdmError(
-            f"{real.pixels.path} has pictures of none of the samples' {len(asked)} classes: "
+            f"{real.pixels.path} has pictures of none of the samples' "
+            f"{how_many(len(asked), 'class', 'classes')}: "
             f"expected some of {_names(asked, judge)}"
         )
     theirs = _judge_pictures(real, judge, asked, _counting(on_step, "real pictures", real))
@@ -211,7 +212,9 @@ def agreement_notes(
     elif judge.noised:
         notes.append(f"{name} was trained on noisy pictures, and sees clean ones here: {mending}")
     if samples.left_out:
-        notes.append(f"{samples.left_out} samples of no class that {name} knows are left out")
+        notes.append(
+            f"left out: {how_many(samples.left_out, 'sample')} of no class that {name} knows"
+        )
     if real is None or found.real is None:
         return notes
     there = {int(label) for label in found.real.labels}

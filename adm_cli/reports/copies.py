@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from adm_cli.errors import UsageError
+from adm_cli.errors import UsageError, how_many
 from adm_cli.evaluation.copies import COPY_RATIO, TwoNearest, copied_share
 from adm_cli.evaluation.metrics import Estimate
 from adm_cli.pictures.images import Pixels
@@ -62,7 +62,9 @@ def find_copies(
         raise UsageError(f"a copy's ratio of distances must lie between 0 and 1, got {most:g}")
     pictures = open_pixels(training, samples.size)
     if len(pictures) < 2:
-        raise UsageError(f"{training} has {len(pictures)} pictures, expected at least 2")
+        raise UsageError(
+            f"{training} has {how_many(len(pictures), 'picture')}, expected at least 2"
+        )
     embed = _as_pixels if extractor is None else _Embed(extractor)
     size = batch_size if extractor is None else extractor.batch_size
     views: list[tuple[Tensor, Tensor]] = []

@@ -18,7 +18,7 @@ from adm_cli.checkpoints.loading import hasten_on_cpu, load_model
 from adm_cli.checkpoints.presets import PRESETS
 from adm_cli.checkpoints.supplying import supplied
 from adm_cli.devices import choose_device, choose_dtype
-from adm_cli.errors import AdmError, UsageError
+from adm_cli.errors import AdmError, UsageError, how_many
 from adm_cli.events import (
     AnyPath,
     Count,
@@ -102,7 +102,7 @@ def evaluate_classifier(
     for text in images.notes:
         on_event(Note(text))
     if dropped:
-        text = f"{dropped} pictures of classes that {file.name} does not know are left out"
+        text = f"left out: {how_many(dropped, 'picture')} of classes that {file.name} does not know"
         on_event(Note(text))
     images = some_pictures(images, num, seed)
     folder = None if out is None else Path(out)
@@ -137,7 +137,7 @@ def evaluate_classifier(
         if report.images and folder is not None:
             _write(result(complete=complete), folder, on_event)
     if not report.images:
-        raise AdmError(f"none of the {total} pictures can be read")
+        raise AdmError(f"none of {how_many(total, 'picture')} can be read")
     return result(complete=True)
 
 

@@ -19,7 +19,7 @@ from adm_cli.checkpoints.finding import find_weights
 from adm_cli.checkpoints.loading import hasten_on_cpu, load_inception, load_model
 from adm_cli.config import ClassifierConfig
 from adm_cli.devices import choose_device, out_of_memory, reproducible_kernels
-from adm_cli.errors import AdmError, DeviceError, UsageError, size_words
+from adm_cli.errors import AdmError, DeviceError, UsageError, how_many, size_words
 from adm_cli.evaluation.inception import POOL_DIM, SPATIAL_DIM, Features, InceptionV3
 from adm_cli.evaluation.metrics import (
     InceptionScore,
@@ -170,7 +170,9 @@ def measure(
 def check_count(count: int) -> None:
     """Raises AdmError for too few images to measure."""
     if count < LEAST_IMAGES:
-        raise AdmError(f"{count} images are too few to measure: at least {LEAST_IMAGES} are needed")
+        raise AdmError(
+            f"{how_many(count, 'image')}, too few to measure: at least {LEAST_IMAGES} are needed"
+        )
 
 
 def _writable(batch: Pixels) -> Tensor:
@@ -193,7 +195,8 @@ def run_network(extractor: Extractor, images: Tensor) -> Features:
         if not out_of_memory(error):
             raise
         raise DeviceError(
-            f"not enough memory on {extractor.device} for {len(images)} images at once: "
+            f"not enough memory on {extractor.device} for {how_many(len(images), 'image')} at "
+            "once: "
             f"pass a smaller --batch-size"
         ) from None
 
@@ -282,7 +285,9 @@ def published_reference(
         return None
     for name, dim in (("mu", POOL_DIM), ("mu_s", SPATIAL_DIM)):
         if name in stored and len(stored[name]) != dim:
-            raise AdmError(f"{images.path}: {name} has {len(stored[name])} numbers, expected {dim}")
+            raise AdmError(
+                f"{images.path}: {name} has {how_many(len(stored[name]), 'number')}, expected {dim}"
+            )
     measured = None
     if features:
         measured = reference_from_images(images, extractor, on_images=on_images)

@@ -24,7 +24,7 @@ from adm_cli.checkpoints.supplying import supplied
 from adm_cli.config import UNetConfig
 from adm_cli.devices import choose_device, choose_dtype
 from adm_cli.diffusion.schedule import NoiseSchedule
-from adm_cli.errors import AdmError, CheckpointError, OutputError, UsageError
+from adm_cli.errors import AdmError, CheckpointError, OutputError, UsageError, how_many
 from adm_cli.events import (
     AnyPath,
     Count,
@@ -229,7 +229,7 @@ def _pictures(
         hint = " (--class none judges the model without classes)" if config.null_class else ""
         raise UsageError(f"{error}{hint}") from None
     if dropped:
-        text = f"{dropped} pictures of classes that {file.name} does not know are left out"
+        text = f"left out: {how_many(dropped, 'picture')} of classes that {file.name} does not know"
         on_event(Note(text))
     return images
 
@@ -269,7 +269,7 @@ def _measure(
             on_event(SoFar(result()))
     done = total
     if not report.images:
-        raise AdmError(f"none of the {total} pictures can be read")
+        raise AdmError(f"none of {how_many(total, 'picture')} can be read")
     return result()
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from adm_cli.checkpoints.presets import INCEPTION
-from adm_cli.errors import AdmError, UsageError, did_you_mean, size_words
+from adm_cli.errors import AdmError, UsageError, did_you_mean, how_many, size_words
 from adm_cli.evaluation.metrics import Estimate, Gaussian, OnPart, frechet_estimate, kernel_distance
 from adm_cli.evaluation.neighbours import (
     DC_NEIGHBOURS,
@@ -115,7 +115,7 @@ def _check_dims(samples: Measured, reference: Reference) -> None:
     for stored, mine in ((reference.mu, samples.pool.shift), (reference.mu_s, spatial)):
         if stored is not None and mine is not None and len(stored) != len(mine):
             raise AdmError(
-                f"the reference {reference.source} has {len(stored)} features, "
+                f"the reference {reference.source} has {how_many(len(stored), 'feature')}, "
                 f"{samples.extractor.label} has {len(mine)}: make another with adm reference"
             )
 
@@ -143,7 +143,8 @@ def _need_features(reference: Reference, metric: str) -> None:
     least = _NEED_FEATURES[metric]
     if len(reference.kept) < least:
         raise UsageError(
-            f"{reference.source} has the features of {len(reference.kept)} images, {metric} needs "
+            f"{reference.source} has the features of {how_many(len(reference.kept), 'image')}, "
+            f"{metric} needs "
             f"{least}: leave out {metric}"
         )
 
@@ -154,12 +155,13 @@ def notes(samples: Measured, reference: Reference) -> list[str]:
     few, dim = _fewest(samples, reference), len(reference.mu)
     if few < LEAST_FID and samples.extractor.name == "inception":
         found.append(
-            f"{few:,} images are too few for a number called FID ({LEAST_FID:,} at least): "
+            f"{how_many(few, 'image')}, too few for a number called FID ({LEAST_FID:,} at least): "
             f"fd_inception compares only with itself at as many images"
         )
     elif few < FEW_IMAGES:
         found.append(
-            f"{few:,} images: Fréchet distances are biased upwards; compare only equal numbers of "
+            f"{how_many(few, 'image')}: Fréchet distances are biased upwards; compare only "
+            "equal numbers of "
             f"images (published values have 50,000)"
         )
     extractor = samples.extractor

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from adm_cli.errors import RunError
+from adm_cli.errors import RunError, how_many
 from adm_cli.events import Count
 from adm_cli.files.disk import explain_os_error, explained, file_digest
 from adm_cli.files.links import remove
@@ -71,7 +71,11 @@ def _books(run: RunFolder) -> Iterator[Finding]:
             else:
                 more += 1
         if more:
-            yield Finding("line", path.name, f"{path}: {more:,} more lines are damaged")
+            yield Finding(
+                "line",
+                path.name,
+                f"{path}: {how_many(more, 'more line is', 'more lines are')} damaged",
+            )
 
 
 def check_digest(path: Path, wanted: str, length: int | None = None) -> Finding | None:

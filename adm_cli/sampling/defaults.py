@@ -13,7 +13,7 @@ from adm_cli.diffusion.samplers import SAMPLERS, SAMPLERS_WITH_ETA
 from adm_cli.diffusion.schedule import NoiseSchedule
 from adm_cli.diffusion.spacing import spaced_timesteps
 from adm_cli.diffusion.steps import Sampler
-from adm_cli.errors import ConfigError, UsageError, did_you_mean
+from adm_cli.errors import ConfigError, UsageError, did_you_mean, how_many
 
 # Where guidance acts by default if it would run away at the highest noise, as the embedded model's
 # preset has it (docs/sweeps.md measures with it); (0, 1) is the paper's form.
@@ -140,7 +140,9 @@ def taken_from(sources: Sources, config: SamplingConfig, resolved: SamplingConfi
         return None
     steps = len(choose_schedule(sources.model.info.diffusion, resolved.steps, resolved.spacing))
     if sources.model.info.recommended is not None:
-        return f"{resolved.sampler}, {steps} steps: what {sources.model_name} recommends"
+        return (
+            f"{resolved.sampler}, {how_many(steps, 'step')}: what {sources.model_name} recommends"
+        )
     if steps <= _MANY_STEPS:
         return None
     return (

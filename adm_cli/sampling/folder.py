@@ -23,7 +23,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from adm_cli.errors import RunError, UsageError
+from adm_cli.errors import RunError, UsageError, how_many
 from adm_cli.files.disk import (
     explained,
     leftovers,
@@ -278,8 +278,8 @@ class RunFolder:
         if another process has it and keeps it for ``seconds``.
         """
         busy = (
-            f"another process is drawing into {self.path} ({name}): wait for it, or share "
-            f"the work out with --shard"
+            f"another process is drawing into {self.path} ({name}): wait for it "
+            f"(adm sample, edit and upsample --shard share work out)"
         )
         with hold(self.path / f".{name}.lock", busy, seconds=seconds) as alone:
             yield alone
@@ -320,7 +320,8 @@ class RunFolder:
         ]
         if surplus:
             raise RunError(
-                f"{len(surplus)} images of {self.path} are not among those asked for now, e.g. "
+                f"{self.path} has {how_many(len(surplus), 'image')} beside those asked for now, "
+                "e.g. "
                 f"{surplus[0]}: ask for them too (--seeds gives every class the same seeds), "
                 f"choose another --out, or pass --overwrite to start anew"
             )

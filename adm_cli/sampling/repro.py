@@ -14,7 +14,7 @@ import torch
 from adm_cli.checkpoints.sources import Sources
 from adm_cli.checkpoints.supplying import supplied
 from adm_cli.devices import choose_device, use_threads
-from adm_cli.errors import AdmError, RunError, UsageError, size_words
+from adm_cli.errors import AdmError, RunError, UsageError, how_many, size_words
 from adm_cli.events import AnyPath, Note, OnEvent, as_paths
 from adm_cli.files.disk import check_writable
 from adm_cli.pictures.decode import fit_picture
@@ -264,7 +264,7 @@ def _small_picture(
         same = [item for item in pictures.items if item.pixels_sha256 == digest]
         if not same and len(pictures) > 1:
             where = now.inputs[0]
-            raise UsageError(f"none of the {len(pictures)} pictures of {where} is the one")
+            raise UsageError(f"none of {how_many(len(pictures), 'picture')} of {where} is the one")
         return replace(same[0] if same else pictures.items[0], recipe=recipe["base"])
     if recipe["base"] is None:
         raise UsageError(

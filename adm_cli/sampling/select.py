@@ -18,7 +18,7 @@ from adm_cli.checkpoints.sources import Sources
 from adm_cli.classes.imagenet import select_classes
 from adm_cli.classes.mixtures import mixture_name, select_choices
 from adm_cli.config import DEFAULT_NUM
-from adm_cli.errors import UsageError
+from adm_cli.errors import UsageError, how_many
 from adm_cli.files.disk import open_file
 from adm_cli.files.lists import decode_text
 from adm_cli.sampling.images import MAX_IMAGES, ImageRow, Images, drawn_row
@@ -226,7 +226,9 @@ def _class_line(place: str, row: str) -> ClassLine | None:
             f"{place}: {row.strip()!a:.60}: part words by blanks, tabs or ;, no commas"
         )
     if len(words) > 4:
-        raise UsageError(f"{place}: expected class [seed [scale [cfg]]], got {len(words)} words")
+        raise UsageError(
+            f"{place}: expected class [seed [scale [cfg]]], got {how_many(len(words), 'word')}"
+        )
     try:
         seeds = parse_seeds(words[1]) if len(words) > 1 else None
     except UsageError:

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Sequence
 
 from adm_cli.checkpoints.sources import Sources
-from adm_cli.errors import UsageError, size_words
+from adm_cli.errors import UsageError, how_many, size_words
 from adm_cli.sampling.image_names import chosen_class, image_name
 from adm_cli.sampling.images import MAX_IMAGES, Image, Images
 from adm_cli.sampling.inputs import InputPicture, InputPictures
@@ -69,7 +69,8 @@ def pair_masks(pictures: InputPictures, masks: InputPictures | None) -> list[Pho
         return [Photo(picture) for picture in pictures.items]
     if len(masks) not in (1, len(pictures)):
         raise UsageError(
-            f"{len(masks)} masks for {len(pictures)} pictures: expected one for all, or one for "
+            f"{how_many(len(masks), 'mask')} for {how_many(len(pictures), 'picture')}: expected "
+            "one for all, or one for "
             f"each in the same order"
         )
     for i, mask in enumerate(masks.items):

@@ -13,7 +13,7 @@ from adm_cli.checkpoints.supplying import supplied
 from adm_cli.config import DEFAULT_ROWS
 from adm_cli.devices import choose_device
 from adm_cli.diffusion.modifiers import NEUTRAL, Swept, modified, read_modifier
-from adm_cli.errors import NotFiniteError, RunError, UsageError
+from adm_cli.errors import NotFiniteError, RunError, UsageError, how_many
 from adm_cli.events import AnyPath, Note, OnEvent, as_words, ignore
 from adm_cli.files.fresh import fresh_folder, make_fresh_folder
 from adm_cli.sampling.arguments import (
@@ -323,7 +323,9 @@ class _Sweep:
             row, whole = self.rows[cell.cell.name], True
             if missing := cell.missing:
                 name = cell.cell.name
-                yield Note(f"cell {i + 1} of {len(self.cells)}: {missing} images of {name}")
+                yield Note(
+                    f"cell {i + 1} of {len(self.cells)}: {how_many(missing, 'image')} of {name}"
+                )
                 if models is None or models.sources[0] is not cell.sources:
                     models = self._load(cell.sources)
                 try:
@@ -368,9 +370,10 @@ class _Sweep:
         yield SweepEnded(varied_axes(cells) or ["scale"], rows, metrics)
         total, where = sum(missing.values()), self.folder.path
         yield Note(
-            f"{total} images are missing in {where}: the same command with --out {where} goes on"
+            f"{how_many(total, 'image')} missing in {where}: the same command with --out "
+            f"{where} goes on"
             if total
-            else f"{len(rows)} cells in {where}: {', '.join(self.folder.results())}"
+            else f"{how_many(len(rows), 'cell')} in {where}: {', '.join(self.folder.results())}"
         )
 
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from adm_cli.checkpoints.presets import CHECKPOINTS, PRESETS
-from adm_cli.errors import RunError, UsageError
+from adm_cli.errors import RunError, UsageError, how_many
 from adm_cli.events import AnyPath, Note, OnEvent, as_paths
 from adm_cli.sampling.arguments import text_or_none
 from adm_cli.sampling.check import LOST, check_run
@@ -129,7 +129,7 @@ def _look(run: RunFolder, *, inner: bool) -> Findings:
         yield found
     if not findings:
         count = sum(1 for _ in run.kept(run.read().images))
-        yield Note(f"{run.path}: all {count:,} images are there and right")
+        yield Note(f"{run.path}: {how_many(count, 'image')}, all there and right")
     return findings
 
 

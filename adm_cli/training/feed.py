@@ -21,7 +21,7 @@ from torch import Tensor
 
 from adm_cli.config import LEAST_CROP
 from adm_cli.devices import free_bytes
-from adm_cli.errors import AdmError
+from adm_cli.errors import AdmError, how_many
 from adm_cli.pictures.datasets import ImageSet
 from adm_cli.pictures.decode import (
     center_crop,
@@ -254,7 +254,7 @@ def decode_all(
             f"remove them, or pass --skip-bad"
         )
     if not good:
-        raise AdmError(f"none of the {len(images)} pictures can be read, e.g. {bad[0]}")
+        raise AdmError(f"none of {how_many(len(images), 'picture')} can be read, e.g. {bad[0]}")
     return pixels, good, tuple(bad)
 
 

@@ -29,7 +29,7 @@ from adm_cli.checkpoints.presets import CHECKPOINTS, PRESETS
 from adm_cli.classes.imagenet import select_classes
 from adm_cli.config import ClassifierConfig, DiffusionConfig, UNetConfig
 from adm_cli.diffusion.schedule import space_timesteps
-from adm_cli.errors import ConfigError, UsageError, did_you_mean, size_words
+from adm_cli.errors import ConfigError, UsageError, did_you_mean, how_many, size_words
 from adm_cli.files.strict import config_from_json, config_to_json, with_settings
 from adm_cli.pictures.datasets import (
     ImageSet,
@@ -274,7 +274,7 @@ def why_steps(kind: Kind, steps: int) -> str:
         return "the fewest that adm chooses, as fewer seldom give anything"
     if steps >= most:
         return "the most that adm chooses by itself: more may be better, and take longer"
-    return f"{epochs} epochs, as adm chooses"
+    return f"{how_many(epochs, 'epoch')}, as adm chooses"
 
 
 def _resolve_training(kind: Kind, options: Options, pictures: int) -> TrainingConfig:
@@ -338,7 +338,8 @@ def _check(
     if count is not None and images.classes and max(images.classes) >= count:
         top = max(images.classes)
         raise UsageError(
-            f"label {top} ({images.classes[top]}) is out of range for {count} classes: "
+            f"label {top} ({images.classes[top]}) is out of range for "
+            f"{how_many(count, 'class', 'classes')}: "
             f"leave num_classes to the pictures, or fix the labels"
         )
 

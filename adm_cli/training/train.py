@@ -19,7 +19,7 @@ from adm_cli.checkpoints.flags.spellings import spell_dtype
 from adm_cli.checkpoints.header import ModelFile, ModelInfo
 from adm_cli.checkpoints.loading import load_model
 from adm_cli.devices import DTYPES
-from adm_cli.errors import AdmError, RunError, UsageError
+from adm_cli.errors import AdmError, RunError, UsageError, how_many
 from adm_cli.events import Count, Note, OnEvent, ignore
 from adm_cli.files.disk import check_writable
 from adm_cli.files.fresh import make_fresh_folder
@@ -226,13 +226,14 @@ def prepare(
     for text in data.notes:
         on_event(Note(text))
     held = len(data.validation or ())
-    on_event(Note(f"{len(data.training)} pictures to train on, {held} to validate"))
+    on_event(Note(f"{how_many(len(data.training), 'picture')} to train on, {held} to validate"))
     if data.training.classes:
         on_event(Note(f"classes: {describe_classes(data.training)}"))
     if not {"steps", "kimg"} & set(chosen):
         training = settings.training
         epochs = training.steps * training.batch_size / max(1, len(data.training))
-        text = f"{training.steps:,} steps of {training.batch_size:,} pictures: {epochs:,.0f} epochs"
+        text = f"{how_many(training.steps, 'step')} of {how_many(training.batch_size, 'picture')}"
+        text += f": {how_many(epochs, 'epoch')}"
         on_event(Note(f"{text}, {why_steps(settings.kind, training.steps)} (--steps says another)"))
     resuming = folder is not None and before is not None and bool(folder.states())
     return Prepared(settings, data, resuming)
@@ -333,7 +334,7 @@ def _begin(
         validation = images, labels
         bad += more
     if bad:
-        on_event(Note(f"passed over {len(bad)} unreadable pictures, e.g. {bad[0]}"))
+        on_event(Note(f"passed over {how_many(len(bad), 'unreadable picture')}, e.g. {bad[0]}"))
     save_dtype = spell_dtype(str(chosen.get("save_dtype", "float32")))
     if save_dtype not in DTYPES:
         raise UsageError(f"--save-dtype {save_dtype}: expected {', '.join(DTYPES)}")

@@ -214,7 +214,7 @@ def test_images_may_be_added_but_not_left_out(draw: Run) -> None:
     assert contents("o").items() > before.items()
     fewer = draw("--class", "0", "--seeds", "0-2", "--out", "o")
     assert fewer.code == 1
-    assert "3 images of o are not among those asked for now, e.g. 0003_star_" in fewer.err
+    assert "o has 3 images beside those asked for now, e.g. 0003_star_" in fewer.err
 
 
 def test_grid_and_film_of_a_resumed_run(draw: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -427,7 +427,7 @@ def test_every_file_is_watched(adm: Run, whole: Path, toys: Toys) -> None:
 
 
 def test_what_verify_says(adm: Run, whole: Path) -> None:
-    assert adm("verify", whole).err == "adm: o: all 6 images are there and right\n"
+    assert adm("verify", whole).err == "adm: o: 6 images, all there and right\n"
     gone, cut, *_ = pictures_in(whole)
     (whole / gone).unlink()
     (whole / cut).write_bytes((whole / cut).read_bytes()[:-5])

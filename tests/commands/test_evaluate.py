@@ -241,7 +241,7 @@ def test_too_few_samples_are_refused_before_any_work(run: Run) -> None:
     save_pictures(Path("few"), 5)
     done = run("evaluate", "few", "--ref", "photos")
     assert done.code == 1
-    assert "5 images are too few to measure: at least 6 are needed" in done.err
+    assert "5 images, too few to measure: at least 6 are needed" in done.err
 
 
 def test_a_reference_made_with_other_features_is_refused(run: Run, adm: Run) -> None:
@@ -280,5 +280,5 @@ def test_inception_from_a_file(adm: Run) -> None:
     found = facts(adm("evaluate", "few", "--ref", "few", "--metrics", "is,pr", *options))
     assert list(found["metrics"]) == ["is", "precision", "recall"]
     assert found["features_weights"] == "inception.pth"
-    assert found["notes"][0].startswith("6 images are too few for a number called FID")
+    assert found["notes"][0].startswith("6 images, too few for a number called FID")
     assert "inception.pth is not the published file" in found["notes"][1]

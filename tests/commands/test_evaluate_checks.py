@@ -109,7 +109,7 @@ def test_an_npz_of_another_size_with_labels(judged: Adm) -> None:
     assert found["agreement"]["among_asked"]["samples"]["value"] == pytest.approx(6 / 7)
     assert found["agreement"]["among_asked"]["real"] == {"value": None, "error": None}
     assert found["agreement"]["resizing"].startswith("centre crop as in training")
-    assert "1 samples of no class that judge knows are left out" in found["notes"]
+    assert "left out: 1 sample of no class that judge knows" in found["notes"]
 
 
 def test_the_guide_as_a_judge_is_told(adm: Adm, toys: Toys) -> None:

@@ -236,4 +236,4 @@ def test_wrong_files(adm: Adm, toys: Toys, shapes: Path, tmp_path: Path) -> None
     (tmp_path / "bad" / "star" / "1.png").write_bytes(b"?")
     refused(of(toys.model, tmp_path / "bad"), 1, "bad/star/1.png", "--skip-bad")
     done = adm("nll", "bad", "--model", toys.model, "--steps", 2, "--skip-bad", "-q")
-    refused(done, 1, "none of the 1 pictures can be read")
+    refused(done, 1, "none of 1 picture can be read")

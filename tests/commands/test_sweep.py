@@ -200,7 +200,7 @@ def test_more_cells_may_be_added_and_metrics_later(sweep: Adm, judged: Adm) -> N
     [
         (["--scale", "0"], ["scale [0.0, 2.5] -> [0.0]", "--overwrite"]),
         (["--steps", "2,4"], ["steps ['2', '3'] -> ['2', '4']"]),
-        (["--num", "3"], ["are not among those asked for now"]),
+        (["--num", "3"], ["beside those asked for now"]),
         (["--no-clip"], ["clip_denoised True -> False"]),
         (["--dtype", "float64"], ["dtype float32 -> float64"]),
         (["--batch-size", "7"], ["batch_size"]),
@@ -240,7 +240,7 @@ def test_overwrite_starts_anew(
         stop_after(1, patched)
         stopped = sweep(*GRID, "--seed", 5, "--out", "grid", "--overwrite")
     assert stopped.code == 130
-    assert "24 images are missing" in stopped.err  # none of the old ones counts
+    assert "24 images missing" in stopped.err  # none of the old ones counts
     done = sweep(*GRID, "--seed", 5, "--out", "grid", "-q")
     assert done.code == 0, done.err
     old, new = pictures_of(str(sample_grid)), pictures_of("grid")
@@ -365,7 +365,7 @@ def test_wrong_references(sweep: Adm, toys: Toys, tmp_path: Path) -> None:
     judge = ("--features", toys.classifier)
     refused(sweep("--steps", 2, "--num", 6, "--ref", "gone", *judge), 2, "gone")
     few = sweep("--steps", 2, "--class", "0", "--num", 5, "--ref", "gone", *judge)
-    refused(few, 1, "5 images are too few to measure")
+    refused(few, 1, "5 images, too few to measure")
     (tmp_path / "empty").mkdir()
     refused(sweep("--steps", 2, "--num", 6, "--ref", "empty", *judge), 2, "no pictures")
     (tmp_path / "damaged").mkdir()

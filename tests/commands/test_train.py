@@ -107,7 +107,7 @@ def test_dry_run(adm: Adm, shapes: Path, tmp_path: Path) -> None:
     assert min(facts[n] for n in ("gflop_per_image", "memory_gb", "images_per_second")) > 0
     assert facts["classes"] == "0 circle (9), 1 square (9)"
     shown = adm("train-diffusion", shapes, *MODEL, *SHORT, "--dry-run").out.splitlines()
-    assert shown[-3] == "4 steps of 4: 1 epochs of 18 pictures"
+    assert shown[-3] == "4 steps of 4: 1 epoch of 18 pictures"
     assert "parameters, " in shown[-2]
     assert shown[-1].endswith("images/s on this machine")
     unsaid = adm("train-diffusion", shapes, *MODEL, "--dry-run", "--batch-size", 100_000)
@@ -198,7 +198,7 @@ def test_the_end_says_what_is_next(adm: Adm, shapes: Path) -> None:
         "adm: next: adm sample --model base/model.safetensors --class all --num 2 --grid"
     )
     assert done[-2] == "adm: losses: base/metrics.png"
-    assert "4 steps, 1 epochs, in " in done[-4]
+    assert "4 steps, 1 epoch, in " in done[-4]
 
 
 @pytest.mark.parametrize(

@@ -448,7 +448,9 @@ def test_links_in_tars_are_passed_over(tmp_path: Path) -> None:
         link = tarfile.TarInfo("cat/2.png")
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
         file.addfile(link)
-    assert [p.name for p in open_images([tmp_path / "x.tar"]).pictures] == ["cat/1.png"]
+    images = open_images([tmp_path / "x.tar"])
+    assert [p.name for p in images.pictures] == ["cat/1.png"]
+    assert "passed over 1 link in place of pictures, e.g. cat/2.png" in images.notes[0]
 
 
 # nothing to read
@@ -606,7 +608,7 @@ def test_validation_of_wordnet_ids(tmp_path: Path) -> None:
     validation = open_images([held], known=training)
     assert ids(validation) == [2, 134, 517]
     assert validation.num_classes == 1000
-    with pytest.raises(UsageError, match=rf"1 classes .*e\.g\. {GOLDFISH}"):
+    with pytest.raises(UsageError, match=rf"1 class that .*e\.g\. {GOLDFISH}"):
         open_images([folder(held, [f"{GOLDFISH}/1.png"])], known=training)
 
 

@@ -93,7 +93,7 @@ def test_progress_and_refusals(tmp_path: Path) -> None:
     )
     assert told == [("training pictures", 5, 8), ("training pictures", 8, 8)]
     save(tmp_path / "one.npz", pixels(1))
-    with pytest.raises(UsageError, match=r"one\.npz has 1 pictures, expected at least 2"):
+    with pytest.raises(UsageError, match=r"one\.npz has 1 picture, expected at least 2"):
         find_copies(samples, tmp_path / "one.npz")
     for most in (0, 1):
         with pytest.raises(UsageError, match=f"between 0 and 1, got {most}"):

@@ -141,7 +141,7 @@ def test_blank_samples_have_numbers() -> None:
 
 
 def test_what_cannot_be_measured() -> None:
-    with pytest.raises(AdmError, match="5 images are too few to measure: at least 6"):
+    with pytest.raises(AdmError, match="5 images, too few to measure: at least 6"):
         measured(images(5))
     with pytest.raises(AdmError, match="images of 4x4 among images of 5x5"):
         measure([images(4), images(4, size=4)], extractor(), count=8)

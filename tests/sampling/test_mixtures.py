@@ -211,7 +211,7 @@ def test_damaged_mixtures_are_refused(options: dict[str, Any]) -> None:
     for wrong in ({"mixture": "0"}, {"mixture": "0+5*"}, {"mixture": 3}, {"class": 3}):
         with pytest.raises(AdmError, match="recipe is damaged"):
             check_recipe({**recipe, **wrong})
-    with pytest.raises(ConfigError, match="2 mixtures for 1 images"):
+    with pytest.raises(ConfigError, match=r"2 mixtures for 1 image$"):
         SamplingConfig(seeds=(0,), classes=(0,), mixtures=("0+1", None))
     config = SamplingConfig(
         seeds=(0,), classes=(0,), mixtures=("0+2",), scale=0, cfg=1, steps="2", batch_size=1

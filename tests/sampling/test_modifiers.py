@@ -187,7 +187,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"guide_every": 2, "scale": 0}, "--guide-every: of a classifier's guidance"),
     ({"spacing": "cubic"}, "spacing is one of uniform, trailing, quadratic, log-snr, lsun"),
     ({"spacing": "trailing", "steps": "ddim4"}, "trailing spacing chooses .* got 'ddim4'"),
-    ({"spacing": "log-snr", "steps": 101}, "101 steps: expected from 1 to 100"),
+    ({"spacing": "log-snr", "steps": 101}, "steps 101: expected from 1 to 100"),
     ({"spacing": "lsun", "steps": 24}, "lsun spacing shares at least 25 steps, got 24"),
     ({"eps_scale": 0}, "eps_scale must be from 0.5 to 2, got 0"),
     ({"threshold": 1.5}, "threshold must be from 0.5 to 1, got 1.5"),

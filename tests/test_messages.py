@@ -1,0 +1,178 @@
+"""What messages say: numbers with the right noun, and advice that the command line takes."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.main import get_command
+
+import adm_cli
+from adm_cli.commands.main import app
+from adm_cli.errors import how_many
+
+ROOT = Path(adm_cli.__file__).parent
+# Nouns that are counted in messages. "1 of 3 images are missing" is right as it is.
+_COUNTED = re.compile(
+    r" (?:[a-z-]+ )?(?:images|pictures|classes|steps|epochs|files|labels|words|cells|samples|lines"
+    r"|rows|seeds|masks|parameters|channels|features|numbers|values|threads|commands|columns"
+    r"|folders|levels|predictions|tensors)\b"
+)
+# Numbers that are never 1, by their limits or by what was asked before, and words that are no
+# numbers; what only a program of its own sees.
+_NEVER_ONE = """
+config.py side // factor
+agreement.py len(labels)
+agreement.py len(predicted)
+agreement.py real.pixels.path
+budget.py self.entries
+check.py count
+classifier.py size
+config.py channels
+config.py len(self.channel_mult)
+config.py len(self.classes)
+config.py len(self.seeds)
+defaults.py steps
+diffusers.py config.level_channels[0]
+doctor.py row['parameters']
+examine.py threads
+given.py len(found)
+images.py count
+images.py self._count
+label_files.py key
+labels.py ending
+labels.py len(inside)
+labels.py plain[1]
+long_zips.py most
+measure.py extractor.weights
+neighbours.py k
+pipeline.py len(config.seeds)
+pipeline.py len(pictures)
+plain_yaml.py self.entries
+process.py wanted
+references.py images
+runs.py len(found)
+schedule.py num_timesteps
+select.py count
+sources.py theirs.num_classes
+sweep.py label
+sweep_folder.py count
+sweep_folder.py row.get('drawn')
+sweep_grid.py self.steps or 'all'
+workers.py count
+"""
+
+
+@pytest.mark.parametrize(
+    ("count", "words", "shown"),
+    [
+        (1, ("picture",), "1 picture"),
+        (0, ("picture",), "0 pictures"),
+        (1200, ("class", "classes"), "1,200 classes"),
+        (1, ("class", "classes"), "1 class"),
+        (0.9, ("epoch",), "1 epoch"),  # as it is shown
+    ],
+)
+def test_how_many(count: float, words: tuple[str, ...], shown: str) -> None:
+    assert how_many(count, *words) == shown
+
+
+def test_no_message_says_1_pictures() -> None:
+    found = set()
+    for path in ROOT.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            parts = node.values if isinstance(node, ast.JoinedStr) else []
+            before = ""
+            for number, noun in pairwise(parts):
+                before = str(number.value) if isinstance(number, ast.Constant) else before
+                if isinstance(number, ast.FormattedValue) and isinstance(noun, ast.Constant):
+                    name = ast.unparse(number.value)
+                    limit = re.search("[A-Z]{3}|per_second|_size|how_many", name)
+                    if _COUNTED.match(str(noun.value)) and not limit and before[-4:] != " of ":
+                        found.add(f"{path.name} {name}")
+    assert found == set(_NEVER_ONE.strip().split("\n"))
+
+
+_GROUP: Any = get_command(app)
+OPTIONS = {
+    name: {o for p in command.params for o in (*p.opts, *p.secondary_opts)} | {"--help"}
+    for name, command in _GROUP.commands.items()
+}
+_OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*[a-z0-9](?![\w-])")
+_ADM = re.compile(r"\badm ((?:[a-z-]+, )*(?:[a-z-]+ and )?[a-z-]+)((?:(?!\badm )[^;:()|,])*)")
+_OF_OTHERS = {  # pip, tar, srun and sbatch
+    "--force-reinstall", "--no-deps", "--dereference", "--wrap", "--n", "--np", "--nproc",
+    "--ntasks",
+}  # fmt: skip
+# What only some commands do, and the options that may be advised there.
+ABOUT = {
+    "sampling": {
+        "edit.py": "edit", "select_edits.py": "edit", "photos.py": "edit", "merge.py": "merge",
+        "repro.py": "repro", "verify.py": "verify", "like.py": "sample", "sample.py": "sample",
+        "select.py": "sample", "interpolate.py": "interpolate", "upsample.py": "upsample",
+        "sweep.py": "sweep", "sweep_cells.py": "sweep", "sweep_grid.py": "sweep",
+        "folder.py": "sample upsample edit",
+    },
+    "checkpoints": {
+        "converting.py": "convert", "folders.py": "convert", "exporting.py": "export",
+        "onnx.py": "export", "fetching.py": "fetch", "downloads.py": "fetch", "fetched.py": "fetch",
+    },
+    "reports": {
+        "nll.py": "nll", "likelihood.py": "nll", "classifier.py": "evaluate-classifier",
+        "judging.py": "evaluate-classifier", "agreement.py": "evaluate", "copies.py": "evaluate",
+        "evaluation.py": "evaluate", "scores.py": "evaluate", "bench.py": "bench",
+        "measure.py": "evaluate reference",
+    },
+    "training": {
+        "loop.py": "train-diffusion train-classifier train-upsampler",
+        "runs.py": "train-diffusion train-classifier train-upsampler",
+        "resuming.py": "train-diffusion train-classifier train-upsampler",
+    },
+}  # fmt: skip
+
+
+def texts(path: Path) -> Iterator[str]:
+    """Every text of a file but docstrings; what is filled into one is {}."""
+    tree = ast.parse(path.read_text())
+    parts = [part for node in ast.walk(tree) if isinstance(node, ast.JoinedStr)
+             for part in node.values]  # fmt: skip
+    docs = [node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)]
+    skip = {id(node) for node in (*parts, *docs)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            yield "".join(
+                str(v.value) if isinstance(v, ast.Constant) else "{}" for v in node.values
+            )
+        elif (
+            isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in skip
+        ):
+            yield node.value
+
+
+def test_advised_commands_have_the_options_that_they_are_advised_with() -> None:
+    known = set().union(_OF_OTHERS, {"--version"}, *OPTIONS.values())
+    seen = 0
+    for path in ROOT.rglob("*.py"):
+        for text in texts(path):
+            for match in _ADM.finditer(text):
+                names = re.split(", | and ", match[1])
+                if set(names) <= set(OPTIONS):
+                    seen += len(names)
+                    advised = set(_OPTION.findall(match[2]))
+                    assert all(advised <= OPTIONS[name] for name in names), (path, text)
+            assert set(_OPTION.findall(text)) <= known, (path, text)
+    assert seen > 60
+
+
+@pytest.mark.parametrize("room", ABOUT)
+def test_advised_options_are_those_of_the_command_that_says_so(room: str) -> None:
+    for file, commands in ABOUT[room].items():
+        for text in texts(ROOT / room / file):
+            advised = set(_OPTION.findall(_ADM.sub("", text)))
+            for name in commands.split():
+                assert advised <= OPTIONS[name] | {"--version"}, (file, text)
