@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from adm_cli.checkpoints.flags.pasted_commands import PastedCommand, read_pasted, spelt, unknowns
-from adm_cli.checkpoints.flags.pasted_settings import CONSTRUCTOR, NotPlain, read_settings
+from adm_cli.checkpoints.flags.pasted_settings import CONSTRUCTOR, UNNAMED, NotPlain, read_settings
 from adm_cli.errors import ConfigError, did_you_mean
 
 Kind = Literal["diffusion", "classifier", "upsampler"]
@@ -130,6 +130,7 @@ class Given:
     short: list[str] = field(default_factory=list)  # abbreviations, as the original takes them
     where: str = ""
     cut: bool = False  # flags behind a comment were left out
+    rivals: list[str] = field(default_factory=list)  # variables with a value a branch
     problem: str = ""  # the first
 
     def complain(self, problem: str) -> None:
@@ -155,6 +156,7 @@ def read_given(text: str) -> list[Given]:
     found: list[Given] = []
     for one in pasted.commands:
         given = _from_command(one)
+        given.rivals = pasted.rivals
         if given.script:
             found.append(given)
         elif found and found[-1].script:
@@ -227,7 +229,9 @@ def _from_settings(values: Mapping[str, Any], where: str) -> Given:
     if CONSTRUCTOR in values:
         values = _from_constructor(values, given)
     for name, value in values.items():
-        if name not in KNOWN:
+        if name == UNNAMED:
+            given.complain(f"{value} are given by their places: write names, as image_size=64")
+        elif name not in KNOWN:
             given.foreign.append(name)
         elif isinstance(value, (list, tuple)):
             given.flags[name] = ",".join(map(str, value))
@@ -300,8 +304,10 @@ def _from_words(words: Sequence[str], given: Given) -> None:
         word = words[i]
         i += 1
         if not re.match(r"--\w", word):
-            if unknowns(word) == [word[1:-1]] or re.fullmatch(r"\{\w+\}", word):  # of notebooks
-                given.unset.append(spelt(word))
+            if unknowns(word) == [word[1:-1]] or re.fullmatch(r"\{+[^{}]*(\}+)?", word):
+                given.unset.append(spelt(word))  # {FLAGS} of notebooks, {{flags}} of templates
+            elif word[:1] == "-" and (name := word[1:].partition("=")[0]) in KNOWN:
+                given.complain(f"-{name} has one dash: the original's flags have two")
             elif known in DEFAULTS and known in given.flags and not word.startswith("-"):
                 given.complain(
                     f"--{known} takes one value, got {spelt(str(given.flags[known]))} and "

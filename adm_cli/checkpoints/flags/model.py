@@ -191,6 +191,8 @@ def _notes(given: Given) -> list[str]:
         notes.append(f"without a value, passed over: {listed(given.bare)}")
     if given.short:
         notes.append(f"read {listed(given.short, '')}")
+    if given.rivals:
+        notes.append(f"set in several branches, the last is read: {listed(given.rivals, '$')}")
     if given.unset:
         notes.append(f"not set in the text, read as nothing: {listed(given.unset, '')}")
     left = [name for name, value in given.flags.items() if name in DEFAULTS and not _plain(value)]

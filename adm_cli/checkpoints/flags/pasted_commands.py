@@ -23,12 +23,14 @@ _SPLAT = re.compile(r"[A-Za-z_][\w./-]*", re.ASCII)  # @FLAGS of PowerShell, @FI
 _BRACED = re.compile(r"([A-Za-z_]\w*|[0-9]+|[@*])(\[[@*]\])?(?:(:?[-=+])(.*))?", re.ASCII | re.S)
 _NOTEBOOK = re.compile(r"([A-Za-z_]\w*)\}", re.ASCII)  # !python x.py {FLAGS}
 _SPLIT = re.compile(r"\.split\([^()\n]*\)", re.IGNORECASE)  # $FLAGS.Split(" ") of PowerShell
+_LISTED = re.compile(r"^[ \t]*\$\w+[ \t]*=[ \t]*[\"']--\S+,[^\n()]*$", re.M)  # of PowerShell
 _DASHES = "‐‑‒–—―−"  # what word processors make of hyphens
 _PLACEHOLDER = re.compile(r"<\w(?:[^<>\n]*[^<>\s])?>(?![\w])")  # <path to model>: no redirection
 _REDIRECTION = re.compile(r"&?>{1,2}[&|]?|<{1,3}-?")
 _SEPARATOR = re.compile(r"&&|\|\||;;|[;&|()\n]")
 _PROMPTS = frozenset("$ % > >>> ! { } do then else elif if while until fi done time RUN".split())
 _EXPORTS = frozenset("export declare typeset local readonly set_env env setenv ENV".split())
+_EQUALS = {"=": "=", ":=": "=", "::=": "=", "?=": "=", "+=": "+= "}
 _SILENT = frozenset("echo printf cat alias unset cd".split())
 _BATCH = re.compile(r"^[ \t]*@?set[ \t]+\"?[A-Za-z_]\w*=|\^[ \t]*$", re.I | re.M | re.ASCII)
 
@@ -47,6 +49,7 @@ class PastedText:
 
     commands: list[PastedCommand] = field(default_factory=list)
     variables: dict[str, str] = field(default_factory=dict)
+    rivals: list[str] = field(default_factory=list)  # variables with a value a branch
     characters: int = 0
 
 
@@ -79,6 +82,7 @@ def _plain(text: str) -> str:
     """Line ends, quotes, dashes and blanks as a shell knows them, whatever pasting made of them."""
     text = text.replace("\r\n", "\n").replace("\r", "\n").replace(_OPEN, "").replace(_CLOSE, "")
     text = text.translate(dict(zip(map(ord, "“”„‘’\u00a0\u2028"), '"""\'\' \n', strict=True)))
+    text = _LISTED.sub(lambda line: re.sub("(?<=[\"']),", " ", line[0]), text)
     text = re.sub(rf"(?<![^\s\"'=])-*[{_DASHES}][-{_DASHES}]*(?=[A-Za-z])", "--", text)
     return re.sub(r"^[ \t]*(```|~~~).*$", "", text, flags=re.M).replace("``", "`")
 
@@ -145,6 +149,7 @@ class _Reader:
             raise ConfigError("flags: commands within commands, too deep to be read")
         self.text, self.found, self.depth = text, found, depth
         self.at = self.arrays = 0  # lists that are open
+        self.branches = 0  # of if and case, within which this is
         # Of this command: lines were joined, a comment ended it there. Of the one before: that.
         self.continued = self.cut = self.follows_cut = False
 
@@ -179,7 +184,7 @@ class _Reader:
             words.redirect()
             self.at = redirection.end()
         elif char == "(" and words.now is not None and _ASSIGNMENT.fullmatch(words.now):
-            words.add(self._array())
+            words.add(f" {self._array()}" if words.now.endswith("+=") else self._array())
         elif separator := _SEPARATOR.match(text, self.at):
             self.at = separator.end()
             return False
@@ -316,6 +321,8 @@ class _Reader:
     def _command(self, words: list[str]) -> None:
         """Obeys an assignment, keeps anything else."""
         self.continued, cut, self.cut = False, self.cut, False
+        first = words[0] if words else ""
+        self.branches += (first in ("if", "case")) - (first in ("fi", "esac"))
         words = _without_prompt(words)
         if not words:
             return
@@ -340,6 +347,8 @@ class _Reader:
         if match := _ASSIGNMENT.fullmatch(word):
             name, plus, value = match.groups()
             before = self.found.variables.pop(name, "")
+            if self.branches > 0 and before not in ("", value) and not plus:
+                self.found.rivals.append(name)
             self.found.variables[name] = f"{before}{value}" if plus else value  # now the last
 
 
@@ -350,8 +359,8 @@ def _without_prompt(words: list[str]) -> list[str]:
     if not words:
         return []
     first = _UNKNOWN.sub(r"\1", words[0], count=1) if words[0].startswith(_OPEN) else words[0]
-    if len(words) > 2 and words[1] == "=" and _NAME.fullmatch(first):
-        return [f"{first}={' '.join(words[2:])}"]  # notebooks, PowerShell
+    if len(words) > 2 and words[1] in _EQUALS and _NAME.fullmatch(first):
+        return [f"{first}{_EQUALS[words[1]]}{' '.join(words[2:])}"]  # notebooks, PowerShell, make
     if given := _ASSIGNMENT.fullmatch(first):
         if given[3].startswith("--"):  # make: all of the line is the value
             return [" ".join([first, *words[1:]])]

@@ -20,6 +20,8 @@ from adm_cli.files.budget import parse_json
 _MOST_TEXT = 200_000  # characters
 _MOST_ALTERNATIVES = 64
 CONSTRUCTOR = "model_channels"  # an argument of every network's class, and no flag
+UNNAMED = "(unnamed)"  # values that a call gives by their places alone
+_BUILDER = re.compile(r"(sr_)?create_\w+|\w*Model")  # of the original's functions and classes
 _OTHER_WORDS = {"true": True, "false": False, "null": None}  # of TOML, JavaScript
 
 
@@ -189,6 +191,9 @@ class _Python:
                 said[name] = self._value(value)
         elif isinstance(node, ast.Call):
             said = {k.arg: self._value(k.value) for k in node.keywords if k.arg}
+            name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+            if _BUILDER.fullmatch(name) and (places := _constants(node.args)):
+                said[UNNAMED] = places
             inner = [(owner, value) for value in [*node.args, *(k.value for k in node.keywords)]]
         elif isinstance(node, (ast.List, ast.Tuple)):
             inner = [(f"{owner} {i}", value) for i, value in enumerate(node.elts)]
@@ -211,6 +216,11 @@ class _Python:
         except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
             return NotPlain(" ".join(ast.unparse(node).split())[:60])
         return value
+
+
+def _constants(nodes: list[ast.expr]) -> str:
+    """The plain values among arguments without names, as they are written."""
+    return ", ".join(ast.unparse(node) for node in nodes if isinstance(node, ast.Constant))[:60]
 
 
 class _Inner:

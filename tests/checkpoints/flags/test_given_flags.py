@@ -79,6 +79,8 @@ def test_what_the_original_reads(script: str, flags: str, expected: tuple[Any, .
         f"cd x\npip install --upgrade y\npython image_train.py {SMALL}\npython setup.py install",
         f"UNUSED='--num_channels 96'\nA='{SMALL}'\npython image_train.py $A",
         "{'image_size': 64, 'num_channels': 64}",
+        "$F = '--image_size', '64', '--num_channels', '64'\npython image_train.py @F",
+        "A = '--num_channels 64'\nif x; then y; fi\npython image_train.py $A",
         "set A=--image_size 64\r\npython image_train.py %A% ^\r\n --num_channels 64 ^ %*",
     ],
 )
@@ -116,6 +118,16 @@ def test_foreign_flags_are_named_in_one_note() -> None:
         (f"{SMALL} --diffusion_steps 4000", "pass --flags-of improved-diffusion"),
         (f"{SMALL} --sigma_small True", "pass --flags-of improved-diffusion"),
         ("{'image_size': 64, 'use_fp16': gpu}", "left at the default: --use_fp16"),
+        (
+            "if a; then F='--image_size 64'; else F='--image_size 128'; fi\npython x.py $F",
+            "set in several branches, the last is read: $F",
+        ),
+        (
+            "case $1 in\n 64) F='--image_size 64';;\n *) F='--image_size 128';;\nesac\n"
+            "python x.py $F",
+            "the last is read: $F",
+        ),
+        (f"python image_sample.py {SMALL} {{{{flags}}}}", "read as nothing: {{flags}}"),
     ],
 )
 def test_what_is_told(text: str, note: str) -> None:
@@ -135,6 +147,9 @@ def test_what_is_told(text: str, note: str) -> None:
         (f"{SMALL} --attention_resolutions 16, 8", "takes one value, got 16, and '8'"),
         ("python x.py --image_size 64\n--num_channels 64", "does not belong to the command before"),
         ("--num_chanels 64", "did you mean num_channels"),
+        ("python x.py -image_size 64 -num_channels 96", "-image_size has one dash"),
+        ("python image_train.py {{flags}}", r"\{\{flags\}\} is not set in the text"),
+        ("create_model(64, 96, 3, learn_sigma=True)", "64, 96, 3 are given by their places"),
         ("--image_size 32", "or --flags-of improved-diffusion, which knows 32"),
         (f"--lr {SMALL}", "flag --lr has no value"),
     ],

@@ -50,6 +50,9 @@ def words(text: str) -> list[str]:
         ("A=--a 1 \\\n  --b 2\nx:\n\trun $(A)", "run --a 1 --b 2"),
         ("set A=--a 1\r\nset B=%A% --b\r\nREM no\r\nrun ^\r\n  %B% c:\\x", "run --a 1 --b c:/x"),
         ('@set "A=--a 1"\n@REM run\nrun %A% %*', "run --a 1"),
+        ("A := --a 1\nA += --b 2\nx:\n\trun $(A)", "run --a 1 --b 2"),
+        ("A ?= --a 1\nx:\n\trun ${A}", "run --a 1"),
+        ("A=(--a 1)\nA+=(--b 2)\nrun ${A[@]}", "run --a 1 --b 2"),
     ],
 )
 def test_words(text: str, expected: str) -> None:
