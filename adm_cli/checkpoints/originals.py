@@ -94,22 +94,24 @@ def _apart(name: str, chosen: str) -> str:
 def _add_dotless(entries: dict[str, Any], found: list[str]) -> None:
     """Averages under names without dots (``model_ema.diffusion_modeltime_embed0weight``), renamed.
 
-    As latent-diffusion writes them beside ``model.``; only where every weight has one.
+    As latent-diffusion and others of Lightning write them beside ``model.``; only where every
+    weight has one.
     """
     for prefix in list(found):
-        head, model, rest = prefix.rpartition("model.diffusion_model.")
-        if not model or rest:
-            continue
-        names = {
-            name: f"{head}model_ema.{name.removeprefix(head + 'model.').replace('.', '')}"
-            for name, value in entries.items()
-            if _owner(name, found) == prefix and isinstance(value, Tensor)
-        }
-        if names and all(dotless in entries for dotless in names.values()):
-            for name, dotless in names.items():
-                renamed = f"{head}model_ema.{name.removeprefix(prefix)}"
-                entries[renamed] = entries.pop(dotless)
-            found.append(f"{head}model_ema.")
+        parts = prefix.split(".")[:-1]
+        for i, part in enumerate(parts):
+            outer = "".join(f"{p}." for p in parts[:i])
+            average = f"{outer}{part}_ema."
+            names = {
+                name: average + name.removeprefix(f"{outer}{part}.").replace(".", "")
+                for name, value in entries.items()
+                if _owner(name, found) == prefix and not _is_extra(name, value)
+            }
+            if names and all(dotless in entries for dotless in names.values()):
+                for name, dotless in names.items():
+                    entries[f"{average}{name.removeprefix(prefix)}"] = entries.pop(dotless)
+                found.append(average)
+                break
 
 
 def _is_list(value: object) -> bool:

@@ -61,10 +61,10 @@ def describe_foreign(start: bytes, name: str) -> str | None:
             return f"is {what}: {mend}"
     if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
         return "is a picture (WebP): adm info shows what made it"
-    if start.startswith(_JPEG2000):
-        return "is a picture (JPEG 2000): expected weights"
     if start[4:8] == b"ftyp":
         return "is a picture or film (HEIC, AVIF, MP4): expected weights"
+    if is_picture(start):  # JPEG 2000, BMP, PPM
+        return "is a picture: expected weights"
     if start[:1] == b"\x08" and b"pytorch" in start[:24]:
         return "is ONNX: only weights of PyTorch can be read"
     if len(start) == START and not start.strip(b"\0"):

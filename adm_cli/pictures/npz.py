@@ -43,6 +43,9 @@ _HEADERS = {
 }
 
 Array = npt.NDArray[Any]
+_PICTURES = frozenset(  # what others call the array of pictures
+    "images image imgs samples pictures photos data x X x_train X_train train_images".split()
+)
 
 
 class Npz:
@@ -218,11 +221,17 @@ class ImageArrays:
 
 def image_array(npz: Npz) -> NpzArray:
     """``arr_0``, uint8 [N, H, W, 3]; raises UsageError for anything else."""
+    if "arr_0" not in npz.names and (found := [n for n in npz.names if n in _PICTURES]):
+        load = f"numpy.load({npz.path.name!a})[{found[0]!r}]"
+        raise UsageError(
+            f"{npz.path} has no array arr_0: it holds {', '.join(npz.names[:5])}: "
+            f"numpy.save('pictures.npy', {load}) mends it"
+        )
     images = npz.array("arr_0")
     shape = images.shape
     if images.dtype != np.uint8 or len(shape) != 4 or shape[3] != 3 or 0 in shape:
         raise UsageError(
-            f"{npz.path}: {images}, expected uint8 images [N, H, W, 3]{_mending(images)}"
+            f"{npz.path}: {images}, expected uint8 images [N, H, W, 3]{_mending(npz.path, images)}"
         )
     if shape[0] > MOST_FILES:
         raise UsageError(f"{npz.path}: {images}, expected {MOST_FILES:,} images at most")
@@ -231,21 +240,30 @@ def image_array(npz: Npz) -> NpzArray:
     return images
 
 
-def _mending(images: NpzArray) -> str:
-    """What makes an array of pictures out of what is there."""
+def _mending(path: Path, images: NpzArray) -> str:
+    """Python that makes an array of pictures out of what is there."""
     shape, dtype = images.shape, images.dtype
     steps = []
+    if len(shape) == 3 and 3 in (shape[0], shape[2]):  # one picture
+        steps.append("x = x[None]")
+        shape = (1, *shape)
     if len(shape) == 4 and shape[3] != 3 and shape[1] == 3:
         steps.append("x = x.transpose(0, 2, 3, 1)")
     elif len(shape) == 3 or (len(shape) == 4 and shape[3] == 1):
         steps.append(f"x = numpy.stack([x{'[..., 0]' * (len(shape) == 4)}] * 3, -1)")
     elif len(shape) != 4 or shape[3] != 3:
         return ""
-    if dtype.kind == "f":
-        steps.append("x = (255 * x).round().clip(0, 255).astype('uint8')")  # of 0 to 1
-    elif dtype != np.uint8:
-        steps.append("x = x.astype('uint8')")
-    return f": {'; '.join(steps)}; numpy.save('pictures.npy', x) mends it" if steps else ""
+    if dtype.kind == "f":  # of -1 to 1, 0 to 1, or 0 to 255
+        scaled = "127.5 * (x + 1) if x.min() < 0 else 255 * x if x.max() <= 1 else x"
+        steps.append(f"x = ({scaled}).round().clip(0, 255).astype('uint8')")
+    elif dtype.kind == "b":
+        steps.append("x = 255 * x.astype('uint8')")
+    elif dtype.kind in "iu" and dtype != np.uint8:  # of 8 or 16 bits
+        steps.append("x = (x // 257 if x.max() > 255 else x).astype('uint8')")
+    if not steps:
+        return ""
+    load = f"x = numpy.load({path.name!a})" + ("['arr_0']" if path.suffix.lower() == ".npz" else "")
+    return f": {'; '.join((load, *steps))}; numpy.save('pictures.npy', x) mends it"
 
 
 def read_image_arrays(path: Path) -> ImageArrays:

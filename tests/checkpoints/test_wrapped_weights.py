@@ -70,6 +70,12 @@ def read(folder: Path, content: object, wanted: str | None = None) -> tuple[floa
         ({**under("model.", NET), **under("model_ema.", AVERAGE)}, 2,
          "of several weights took model_ema (an average); --weights for model"),
         (
+            {**under("net.", NET), "net.betas": torch.ones(9),
+             **{f"net_ema.{name.replace('.', '')}": value for name, value in AVERAGE.items()}},
+            2,
+            "of several weights took net_ema (an average); --weights for net",
+        ),
+        (
             {
                 "state_dict": {
                     **under("model.diffusion_model.", NET),
@@ -93,9 +99,9 @@ def read(folder: Path, content: object, wanted: str | None = None) -> tuple[floa
             "left out, no weights of it: step, betas, note, sqrt_alphas_cumprod",
         ),
         ({n: v.unsqueeze(-1) if "qkv" in n else v for n, v in NET.items()}, 1,
-         "1 attention weights in the original's shape"),
+         "1 attention weight in the original's shape"),
         ({n: v.squeeze(-1) if "qkv" in n else v for n, v in NET.items()}, 1,
-         "1 attention weights in the original's shape"),
+         "1 attention weight in the original's shape"),
     ],
 )  # fmt: skip
 def test_which_weights(tmp_path: Path, content: object, value: float, note: str) -> None:

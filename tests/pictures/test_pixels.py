@@ -225,3 +225,46 @@ def test_statistics_that_make_no_sense(
     np.savez(tmp_path / "a.npz", arr_0=pixels(), **arrays)
     with pytest.raises(AdmError, match=message):
         read_npz_statistics(tmp_path / "a.npz")
+
+
+WHOLE = pixels(4, (5, 6))
+OTHERS: dict[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]] = {  # and what they are as pictures
+    "from -1 to 1": ((WHOLE / 127.5 - 1).astype(np.float32), WHOLE),
+    "from 0 to 1": (WHOLE / 255, WHOLE),
+    "from 0 to 255": (WHOLE.astype(np.float64), WHOLE),
+    "channels first": (WHOLE.transpose(0, 3, 1, 2), WHOLE),
+    "channels first, floats": ((WHOLE / 255).transpose(0, 3, 1, 2), WHOLE),
+    "16 bits": (WHOLE.astype(np.uint16) * 257, WHOLE),
+    "whole numbers": (WHOLE.astype(np.int64), WHOLE),
+    "masks": (WHOLE > 127, (WHOLE > 127) * np.uint8(255)),
+    "one": (WHOLE[0], WHOLE[:1]),
+    "one, channels first": (WHOLE[0].transpose(2, 0, 1), WHOLE[:1]),
+    "grey": (WHOLE[..., 0], np.stack([WHOLE[..., 0]] * 3, -1)),
+    "grey, one channel": (WHOLE[..., :1], np.stack([WHOLE[..., 0]] * 3, -1)),
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+@pytest.mark.parametrize("name", ["a.npy", "a.npz"])
+def test_what_is_advised_for_other_arrays_makes_pictures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, name: str
+) -> None:
+    """The lines of the message are run: what they write is read, and shows the same."""
+    monkeypatch.chdir(tmp_path)
+    array, expected = OTHERS[kind]
+    np.save(name, array) if name == "a.npy" else np.savez(name, array)
+    with pytest.raises(UsageError) as refusal:
+        open_pixels(Path(name))
+    lines = str(refusal.value).partition("[N, H, W, 3]: ")[2].removesuffix(" mends it")
+    exec(lines, {"numpy": np})
+    (mended,) = open_pixels(Path("pictures.npy")).batches(len(expected))
+    assert np.array_equal(mended, expected)
+
+
+def test_pictures_under_another_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.savez("a.npz", y=np.arange(4), images=WHOLE)
+    with pytest.raises(UsageError, match=r"no array arr_0: it holds y, images: ") as refusal:
+        open_pixels(Path("a.npz"))
+    exec(str(refusal.value).partition("images: ")[2].removesuffix(" mends it"), {"numpy": np})
+    assert np.array_equal(np.load("pictures.npy"), WHOLE)
