@@ -12,6 +12,7 @@ import ipaddress
 import re
 import socket
 import time
+import unicodedata
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
@@ -150,6 +151,7 @@ def redirected(source: str, location: str) -> str:
 
 def _private(host: str) -> bool:
     """Whether a host is of this machine or network, in any form that resolves, such as 127.1."""
+    host = unicodedata.normalize("NFKC", host).replace("\u3002", ".")  # as names are looked up
     host = host.rstrip(".").lower()
     try:
         address = ipaddress.ip_address(host)
@@ -158,7 +160,18 @@ def _private(host: str) -> bool:
             address = ipaddress.ip_address(socket.inet_aton(host))  # as the resolver reads numbers
         except OSError:
             return host == "localhost" or host.endswith(".localhost")
-    return not (getattr(address, "ipv4_mapped", None) or address).is_global
+    inner = _inner_address(address) if isinstance(address, ipaddress.IPv6Address) else address
+    return not inner.is_global or getattr(address, "is_site_local", False)
+
+
+def _inner_address(
+    address: ipaddress.IPv6Address,
+) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """The IPv4 address that a gateway takes from one of IPv6: mapped, 6to4, NAT64, translated."""
+    whole = int(address)
+    if whole >> 32 in (0, 0xFFFF << 16, 0x64FF9B << 64) and whole > 1:
+        return ipaddress.IPv4Address(whole & 0xFFFFFFFF)
+    return address.ipv4_mapped or address.sixtofour or address
 
 
 def body(response: requests.Response, timeout: float) -> Iterator[bytes]:

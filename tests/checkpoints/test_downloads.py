@@ -406,6 +406,9 @@ def test_a_redirect_loop(server: Server, tmp_path: Path) -> None:
             for host in (
                 *("127.1", "0x7f000001", "2130706433", "017700000001", "127.0.0.1.", "LOCALHOST."),
                 *("[::ffff:127.0.0.1]", "[::ffff:10.0.0.1]", "0", "169.254.43518"),
+                *("[2002:7f00:1::]", "[64:ff9b::127.0.0.1]", "[::127.0.0.1]", "[fec0::1]"),
+                *("[::ffff:0:10.0.0.1]", "\uff11\uff12\uff17.0.0.1", "127\u30020\u30020\u30021"),
+                "\u24dbocalhost",
             )
         ),
         ("http://a.org/x", "file:///etc/passwd", "not followed"),
