@@ -187,6 +187,15 @@ def test_documents_link_to_files_that_are_there(path: Path) -> None:
         assert target.startswith("https://") or (path.parent / target).exists(), target
 
 
+def test_every_threat_is_shown_by_a_test() -> None:
+    table = [row for row in (PROJECT / "SECURITY.md").read_text().split("\n") if row[:1] == "|"]
+    assert len(table) > 15
+    for row in table[2:]:
+        shown = re.findall(r"\]\((tests/[\w/]+\.py)\)", row.rsplit("|", 2)[1])
+        assert shown, row
+        assert all("def test_" in (PROJECT / path).read_text() for path in shown), row
+
+
 def test_the_project_speaks_of_itself_alone() -> None:
     for path in package_files():
         assert not re.search(r"/(work|tmp|farm)/|TODO|FIXME|XXX", path.read_text()), path

@@ -234,9 +234,10 @@ def open_source(path: Path) -> Source:
     if path.suffix.lower() in (".npy", ".npz"):
         first = "" if path.suffix.lower() == ".npy" else "['arr_0']"
         raise UsageError(
-            f"{path} holds arrays, expected a folder, a .zip or a .tar of pictures: for i, x in "
-            f"enumerate(numpy.load({path.name!r}){first}): "
-            f"PIL.Image.fromarray(x).save(f'pictures/{{i}}.png') makes them"
+            f"{path} holds arrays, expected a folder, a .zip or a .tar of pictures: python -c "
+            f"\"import numpy, os, PIL.Image; os.mkdir('pictures'); [PIL.Image.fromarray(x).save("
+            f"f'pictures/{{i}}.png') for i, x in enumerate(numpy.load({path.name!a}){first})]\" "
+            f"makes them"
         )
     try:
         if path.suffix.lower() == ".zip" or zipfile.is_zipfile(path):

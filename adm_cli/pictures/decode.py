@@ -128,7 +128,9 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
 
 def _to_rgb(image: Image.Image, stored: Values | None, values: ValueRange | None) -> Image.Image:
     if image.mode == "F" and values is None:
-        raise ValueError("floating-point pixels have no known range: pass --value-range")
+        raise ValueError(
+            "floating-point pixels have no known range: pass --value-range LOW,HIGH, such as 0,1"
+        )
     if stored is not None:
         image = to_eight_bits(in_parts(stored), values, len(stored))
     elif image.mode in (*GREY_MODES, "F"):

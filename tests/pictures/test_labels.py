@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from adm_cli.errors import UsageError
@@ -327,10 +328,16 @@ def test_what_is_passed_over_is_counted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["x.npy", "x.npz"])
-def test_arrays_are_named(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).write_bytes(b"\x93NUMPY")
-    with pytest.raises(UsageError, match=f"{name} holds arrays, expected a folder"):
-        open_images([tmp_path / name])
+def test_arrays_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """What is advised makes pictures of them."""
+    monkeypatch.chdir(tmp_path)
+    arrays = np.arange(2 * 4 * 4 * 3, dtype=np.uint8).reshape(2, 4, 4, 3)
+    np.save(name, arrays) if name.endswith("y") else np.savez(name, arrays)
+    with pytest.raises(UsageError, match=f"{name} holds arrays, expected a folder") as refusal:
+        open_images([Path(name)])
+    exec(str(refusal.value).split('"')[1], {})
+    images = open_images([Path("pictures")])
+    assert [np.asarray(images.decode(i)).tolist() for i in range(2)] == arrays.tolist()
 
 
 def _zip_with_raw_name(path: Path, raw: bytes) -> Path:
