@@ -22,7 +22,7 @@ from adm_cli.errors import AdmError, UsageError, how_many
 from adm_cli.pictures.archives import Source, name_doubts, open_source, read_entry, sorted_names
 from adm_cli.pictures.decode import EXTENSIONS, SOME_ENDINGS, decode_picture
 from adm_cli.pictures.depth import ValueRange
-from adm_cli.pictures.doubts import alike, strange, twice
+from adm_cli.pictures.doubts import alike, beside_runs, strange, twice
 from adm_cli.pictures.labels import Named, find_labels
 from adm_cli.pictures.splits import ROLES, describe_splits, find_splits, half_splits
 
@@ -120,6 +120,9 @@ def list_pictures(paths: Sequence[Path]) -> Listing:
         names = sorted_names(source)
         files += [(number, name) for name in names]
         mine = [name for name in names if name.lower().endswith(EXTENSIONS)]
+        if beside := beside_runs(source, names, mine):
+            notes.append(f"passed over, no images of their run: {', '.join(sorted(beside)[:3])}")
+            mine = [name for name in mine if name not in beside]
         notes += name_doubts(source, mine) + twice(mine)
         for name, part in zip(mine, find_splits(mine), strict=True):
             pictures.append((Named(number, name, part.name), part.role))

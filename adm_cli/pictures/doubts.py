@@ -6,7 +6,11 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 
+from adm_cli.errors import AdmError
+from adm_cli.files.manifests import Manifests
+from adm_cli.pictures.archives import FolderSource, Source
 from adm_cli.pictures.label_files import is_nothing
 
 _MISSING = frozenset("none na - -- ? unknown undefined unlabeled unlabelled missing -1".split())
@@ -67,3 +71,16 @@ def strange(words: Sequence[str]) -> list[str]:
     if len(counts) == len(words) > 3:
         notes.append("each picture is a class of its own: are these labels?")
     return notes
+
+
+def beside_runs(source: Source, names: Sequence[str], pictures: Sequence[str]) -> set[str]:
+    """Sheets, films and whatever else lies beside the images that a run of ours recorded."""
+    if not isinstance(source, FolderSource):
+        return set()
+    found: set[str] = set()
+    for folder in (name[: -len("run.json")] for name in names if f"/{name}".endswith("/run.json")):
+        with suppress(AdmError):  # a damaged run, or another program's: pictures like others
+            images = {f"{folder}{name}" for name in Manifests(source.path / folder).records()}
+            here = {n for n in pictures if n.startswith(folder) and "/" not in n[len(folder) :]}
+            found |= here - images if images else set()
+    return found

@@ -12,6 +12,7 @@ from PIL import Image
 
 from adm_cli.errors import AdmError, UsageError
 from adm_cli.files.foreign import START, describe_foreign, describe_zip
+from adm_cli.files.manifests import render_line
 from adm_cli.pictures.datasets import list_pictures, open_images
 from adm_cli.pictures.doubts import alike, twice
 from adm_cli.pictures.ranges import with_value_range
@@ -125,3 +126,16 @@ def test_pictures_in_an_archive_are_not_to_be_unpacked(tmp_path: Path) -> None:
     assert "training takes it as it is" in str(describe_zip(["a/1.png"]))
     with pytest.raises(UsageError, match="no pictures"):
         list_pictures([put(tmp_path / "empty", "x/1.txt")])
+
+
+def test_sheets_and_films_of_a_run_are_none_of_its_images(tmp_path: Path) -> None:
+    """They were trained on with the images."""
+    put(tmp_path, "a/0.png", "a/1.png", "a/grid.png", "a/film.gif", "b/grid.png")
+    (tmp_path / "a/run.json").write_text("{}")
+    lines = [{"file": f"{i}.png", "bytes": 8, "sha256": "0" * 64} for i in range(2)]
+    (tmp_path / "a/manifest.jsonl").write_bytes(b"".join(map(render_line, lines)))
+    listing = list_pictures([tmp_path])
+    assert [named.name for named, _ in listing.pictures] == ["a/0.png", "a/1.png", "b/grid.png"]
+    assert "passed over, no images of their run: a/film.gif, a/grid.png" in listing.notes
+    (tmp_path / "a/manifest.jsonl").unlink()  # of another program
+    assert len(list_pictures([tmp_path]).pictures) == 5
