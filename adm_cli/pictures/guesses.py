@@ -12,6 +12,10 @@ from adm_cli.pictures.splits import split_role
 WNID = re.compile(r"n\d{8}")
 _IN_NAME = re.compile(r"(?<![A-Za-z0-9])n\d{8}(?!\d)")
 _COUNTED = re.compile(r"([^\W\d_]{2,})[ .-]?\(?\d+\)?\.\w+")  # cat.0.jpg, cat (1).jpg, cat-1.jpg
+_OF_OTHERS = re.compile(  # and the same pictures at another size
+    r"(?:\w*[_-])?(?:masks?|segs?|segmentations?|annotations?|gts?|ground[_ -]?truths?|depths?"
+    r"|normals|edges|trimaps?|labels|LR|lr|x[248])(?:[_-]\w*)?"
+)
 _LAST_NUMBER = re.compile(r"(.+?)_\d+\.\w+")
 
 # What cameras, phones and tools call files, and people the folders of all their pictures.
@@ -26,6 +30,11 @@ _NO_CLASS = frozenset(
     "p 照片 图片 相片 图像 写真 画像 사진 снимок фото изображение bild bilder imagen "
     "imagenes aufnahme imagem immagine afbeelding obraz zdjecie".split()
 )
+
+
+def of_others(folders: Sequence[str]) -> str | None:
+    """A folder, among others, whose pictures describe those beside it, as masks do."""
+    return next((f for f in folders if _OF_OTHERS.fullmatch(f)), None) if len(folders) > 1 else None
 
 
 def guess_by_names(names: Sequence[str]) -> tuple[list[str] | None, str]:

@@ -29,7 +29,12 @@ LABEL_COLUMNS = (
     "category_name class_label"
 ).split()
 
-_BINARY = {b"PAR1": "Parquet", b"PK\3\4": "a spreadsheet or archive", b"ARROW1": "Arrow"}
+_BINARY = {
+    b"PAR1": "Parquet",
+    b"\x93NUMPY": "a NumPy array",
+    b"PK\3\4": "a spreadsheet or archive",
+    b"ARROW1": "Arrow",
+}
 _KINDS = dict.fromkeys((".json", ".jsonl", ".ndjson"), "JSON") | {".yaml": "YAML", ".yml": "YAML"}
 _SPLIT_COLUMNS = frozenset(
     "split subset partition fold phase usage set is_train is_training train_test".split()

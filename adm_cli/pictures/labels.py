@@ -18,7 +18,13 @@ from adm_cli.files.budget import MOST_TABLE, parse_json
 from adm_cli.files.disk import read_file
 from adm_cli.files.lists import decode_text
 from adm_cli.pictures.archives import Source, read_entry
-from adm_cli.pictures.guesses import WNID, guess_by_names, is_no_class, stored_by_number
+from adm_cli.pictures.guesses import (
+    WNID,
+    guess_by_names,
+    is_no_class,
+    of_others,
+    stored_by_number,
+)
 from adm_cli.pictures.label_files import (
     LABEL_COLUMNS,
     LabelTable,
@@ -127,6 +133,8 @@ def _by_folders(pictures: Sequence[Named], tops: Sequence[str | None], *, guesse
     if len(unique) == 1 and not WNID.fullmatch(unique[0]):
         return Found(words, (f"one class only, the folder {unique[0]} (or --labels none)",))
     text = f"classes by folder, e.g. {words[0]} (--labels says otherwise)"
+    if (masks := of_others(unique)) is not None:
+        text += f"; {masks} may hold no class, but masks or the like: then give the others alone"
     return Found(words, (text, *within))
 
 

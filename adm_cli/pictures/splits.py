@@ -14,20 +14,23 @@ _WORDS = {  # in English, Spanish, Portuguese, French, German, Chinese, Japanese
     "train": (
         *("train", "training", "trn", "trainset", "entrenamiento", "treino", "treinamento"),
         *("entrainement", "apprentissage", "trainingsdaten", "训练", "训练集", "訓練", "학습"),
-        *("обучение",),
+        *("обучение", "addestramento", "学習", "学習用"),
     ),
     "validation": (
         *("val", "valid", "validation", "eval", "evaluation", "dev", "valset", "devset"),
-        *("validacion", "validacao", "validierung", "验证", "验证集", "検証", "검증", "валидация"),
+        *("validacion", "validacao", "validierung", "validierungsdaten", "validazione"),
+        *("验证", "验证集", "検証", "검증", "валидация"),
     ),
     "test": (
         *("test", "testing", "tst", "testset", "holdout", "heldout", "unseen"),
         *("query", "gallery", "probe", "prueba", "teste", "测试", "测试集", "テスト", "테스트"),
-        *("тест",),
+        *("тест", "testdaten", "prova", "テスト用"),
     ),
 }
 _ROLE_OF = {word: role for role, words in _WORDS.items() for word in words}
-_FILLERS = frozenset("set data dataset split images image imgs img pictures seg ds".split())
+_FILLERS = frozenset(
+    "set data dataset split images image imgs img pictures seg ds public private".split()
+)
 
 
 class Part(NamedTuple):

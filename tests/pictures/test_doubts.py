@@ -59,9 +59,9 @@ def test_classes_of_nearly_one_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("role", "words"),
     [
-        ("train", "entrenamiento treinamento entraînement 训练集 訓練 обучение"),
-        ("validation", "validación validação Validierung 验证 検証"),
-        ("test", "prueba teste 测试集 テスト тест"),
+        ("train", "entrenamiento treinamento entraînement 训练集 訓練 обучение addestramento 学習"),
+        ("validation", "validación validação Validierung validazione 验证 検証"),
+        ("test", "prueba teste Testdaten private_test 测试集 テスト тест"),
         (None, "trainer 训 contest пёс"),
     ],
 )

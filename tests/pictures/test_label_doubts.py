@@ -136,3 +136,18 @@ def test_what_systems_put_beside_pictures_is_no_class(tmp_path: Path) -> None:
         "lost+found/1.png", "System Volume Information/1.png", "#recycle/1.png")  # fmt: skip
     images = open_images([tmp_path])
     assert [p.name for p in images.pictures] == ["cat/1.png", "dog/1.png"]
+
+
+@pytest.mark.parametrize("other", ["masks", "SegmentationClass_masks", "ground_truth", "LR", "gt"])
+def test_masks_beside_pictures_are_doubted(tmp_path: Path, other: str) -> None:
+    put(tmp_path, "JPEGImages/1.png", f"{other}/1.png")
+    (note,) = open_images([tmp_path]).notes
+    assert f"; {other} may hold no class, but masks or the like" in note
+    put(tmp_path / "others", "cat/1.png", "lemur/1.png", "maskfish/1.png")
+    assert "masks" not in open_images([tmp_path / "others"]).notes[0]
+
+
+def test_arrays_of_labels_are_named(tmp_path: Path) -> None:
+    (tmp_path / "l.npy").write_bytes(b"\x93NUMPY\x01\0")
+    with pytest.raises(UsageError, match="is a NumPy array: save it as CSV"):
+        open_images([put(tmp_path / "set", *THREE)], labels=str(tmp_path / "l.npy"))
