@@ -111,6 +111,7 @@ def edit(
     grid: options.Grid = None,
     animate: options.Animate = None,
     gallery: options.Gallery = False,
+    no_metadata: options.NoMetadata = False,
     overwrite: options.Overwrite = False,
     fetch: options.Fetch = False,
     dry_run: options.DryRun = False,

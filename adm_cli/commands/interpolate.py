@@ -56,6 +56,7 @@ def interpolate(
     format: options.Format = "png",
     grid: options.Grid = None,
     gallery: options.Gallery = False,
+    no_metadata: options.NoMetadata = False,
     overwrite: options.Overwrite = False,
     fetch: options.Fetch = False,
     dry_run: options.DryRun = False,

@@ -341,6 +341,13 @@ Animate = Annotated[
 Gallery = Annotated[
     bool, typer.Option("--gallery", help="Also write gallery.html, a page of the run's images.")
 ]
+NoMetadata = Annotated[
+    bool,
+    typer.Option(
+        "--no-metadata",
+        help="Pictures without their recipes, to publish; the run's folder keeps what made them.",
+    ),
+]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Show the resolved settings and draw nothing.")
 ]

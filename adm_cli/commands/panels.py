@@ -15,7 +15,7 @@ _CLASSIFIER = (
 )
 _SAMPLER = "sampler steps spacing eta clip eps_scale threshold temperature"
 _MACHINE = "batch_size device dtype plain workers shard fetch"
-_OUTPUT = "format grid gallery animate overwrite dry_run json quiet"
+_OUTPUT = "format grid gallery animate no_metadata overwrite dry_run json quiet"
 
 # By command: its usual options, in this order, then panels. What is named nowhere keeps its own
 # panel (`training_options`), or is in "More".

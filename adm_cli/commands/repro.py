@@ -1,4 +1,4 @@
-"""``adm repro``: make a picture again and compare."""
+"""``adm repro``: make a picture again, or all of a run, and compare."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from adm_cli.errors import how_many
 
 if TYPE_CHECKING:
     from adm_cli.sampling.repro import Reproduction
+    from adm_cli.sampling.repro_run import RunReproduction
 
 
 def repro(
     picture: Annotated[
-        Path, typer.Argument(help="A PNG or WebP made by adm sample or adm upsample.")
+        Path,
+        typer.Argument(help="A PNG or WebP that adm drew, or the folder of a run."),
     ],
     model: Annotated[
         Optional[str],
@@ -52,22 +54,57 @@ def repro(
         Optional[Path], typer.Option("--output", "-o", help="Also write the new picture here.")
     ] = None,
     weak_model: options.WeakModel = None,
+    num: Annotated[
+        Optional[int],
+        typer.Option(
+            "--num", "-n", help="Of a folder: this many, spread over the run. Default: all."
+        ),
+    ] = None,
     fetch: options.Fetch = False,
     json: options.Json = False,
 ) -> None:
     """Make a picture again and say whether it is identical, and if not what differs.
 
     Of an enlarged picture, first the small one is made again. Exit code 0 if every value is the
-    same, 1 if not.
+    same, 1 if not. Of a run's folder all its images are drawn again, beside it: exit code 1 where
+    one differs by more than rounding, 1 of 255.
     """
     asked = options.asked(locals())
-    from adm_cli.sampling.repro import repro as remake
+    from adm_cli.sampling import repro as remaking
 
     with showing.Show(json=json, quiet=False) as show:
-        found = remake(**asked, on_event=show)
-    _report(found, json=json)
-    if not found.identical:
+        found = remaking.repro(**asked, on_event=show)
+    if isinstance(found, remaking.Reproduction):
+        _report(found, json=json)
+        failed = not found.identical
+    else:
+        _report_run(found, json=json)
+        failed = found.images_different > 0
+    if failed:
         raise typer.Exit(1)
+
+
+def _report_run(found: RunReproduction, *, json: bool) -> None:
+    """Say how many of a run's images are as they were."""
+    if json:
+        console.print_json(found.facts())
+        return
+    counts = (
+        f"{found.images_identical:,} of {found.images:,} identical",
+        f"{found.images_rounded:,} within rounding (1 of 255)",
+        f"{found.images_different:,} different",
+    )
+    most = f", by at most {found.largest_difference} of 255" if found.largest_difference else ""
+    print(", ".join(counts) + most)
+    if found.first_different is not None:
+        console.note(
+            f"the first that is different: {found.first_different} (adm verify tells files that "
+            f"were changed since)"
+        )
+    if not found.identical and found.inputs_that_differ:
+        console.note(
+            f"since the run was begun, this has changed: {', '.join(found.inputs_that_differ)}"
+        )
 
 
 def _report(found: Reproduction, *, json: bool) -> None:

@@ -87,6 +87,7 @@ def upsample(
     grid: options.Grid = None,
     animate: options.Animate = None,
     gallery: options.Gallery = False,
+    no_metadata: options.NoMetadata = False,
     overwrite: options.Overwrite = False,
     fetch: options.Fetch = False,
     dry_run: options.DryRun = False,

@@ -16,12 +16,13 @@ from pathlib import Path
 from adm_cli.errors import OutputError
 from adm_cli.files.disk import open_file
 
-SOFTWARE = "adm"  # the field of that name in a PNG that carries no recipe
+SOFTWARE = "adm"  # the field of that name in a picture that carries no recipe
 _END = 2**16  # bytes at either end of a file, in which it says what it is
 
 _MARKS = re.compile(
     rb"tEXtSoftware\0adm|iTXtadm\0"  # PNG: sheets and plots; an image
     rb'|"(?:film|sequence)": |"adm": "'  # what WebP and GIF say
+    rb"|\x011\0\x02\0\0\0\x04adm\0"  # EXIF's Software, of a WebP without a recipe
     rb'|<meta name="generator" content="adm">'
     rb'|"format":"adm[-"]'  # weights and states
     rb"|adm\.npy"

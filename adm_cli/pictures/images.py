@@ -36,7 +36,7 @@ Pixels = npt.NDArray[np.uint8]
 MOST_STAGES = 8  # of a recipe within a recipe
 MOST_PIXELS = 2**28 // 3  # from here on Pillow warns of a trap
 BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
-_DESCRIPTION = 0x010E  # EXIF ImageDescription
+_DESCRIPTION, _SOFTWARE = 0x010E, 0x0131  # of EXIF: ImageDescription, Software
 
 
 def to_uint8(x: Tensor) -> Tensor:
@@ -64,6 +64,8 @@ def encode_image(pixels: Pixels, suffix: str, recipe: Recipe | None) -> bytes:
         exif = Image.Exif()
         if recipe is not None:
             exif[_DESCRIPTION] = json.dumps(recipe)
+        else:
+            exif[_SOFTWARE] = SOFTWARE
         image.save(buffer, "WEBP", lossless=True, exif=exif)
     else:
         text = PngImagePlugin.PngInfo()

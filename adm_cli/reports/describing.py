@@ -18,6 +18,7 @@ from adm_cli.errors import AdmError, CheckpointError, UsageError
 from adm_cli.files.foreign import describe_picture, is_picture, read_start
 from adm_cli.pictures.images import open_picture, read_description
 from adm_cli.sampling.folder import RunFolder
+from adm_cli.sampling.no_recipe import image_beside, why_no_recipe
 from adm_cli.sampling.run import environment, settings
 
 Facts = dict[str, Any]
@@ -80,16 +81,22 @@ def _picture(path: Path, before_torch: BeforeTorch) -> Facts:
         return sheet
     if recipe is None:
         kind = "" if found is None else " ({}, {}x{} pixels)".format(*found)
-        raise AdmError(f"{path} carries no recipe: it was not made by adm, or was re-saved{kind}")
+        raise AdmError(f"{why_no_recipe(path)}{kind}")
     return recipe
 
 
 def _sheet(path: Path, before_torch: BeforeTorch) -> Facts:
-    """What the folder says whose pictures a sheet shows: of a run, a sweep, or a training."""
+    """What the folder says whose pictures a sheet shows: of a run, a sweep, or a training.
+
+    Likewise of an image of a run that was drawn without recipes.
+    """
     place = path.parent.parent if path.parent.name == "samples" else path.parent
     if not any((place / name).is_file() for name in _RECORDS):
         return {}
     facts = _folder(place, before_torch)
+    if image := image_beside(path):
+        kind = f"image without a recipe, of a {facts['kind']}"
+        return {"file": str(path), "kind": kind, **image.facts(), **{**facts, "kind": kind}}
     return {"file": str(path), **facts, "kind": f"sheet of a {facts['kind']}"}
 
 

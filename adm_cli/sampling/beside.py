@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from adm_cli.events import Note
 from adm_cli.files.own import refuse_foreign
@@ -13,6 +14,7 @@ from adm_cli.pictures.sheets import class_sheet
 from adm_cli.reports.gallery.build import gallery
 from adm_cli.sampling.events import FileMade
 from adm_cli.sampling.folder import RunFolder, Shard
+from adm_cli.sampling.image_names import class_word
 from adm_cli.sampling.merge import merge_npz, open_runs
 from adm_cli.sampling.outputs import PAGE, SEQUENCE, Extras
 from adm_cli.sampling.recipe import drawn_recipe, whole_recipe
@@ -26,19 +28,29 @@ _LONGEST = 100  # of a label, in characters
 _A_SECOND = 8  # frames
 
 
-def write_grid(path: Path, pictures: Sequence[Path]) -> int:
+def _write_grid(path: Path, folder: RunFolder, run: Run) -> int:
     """A contact sheet of the first pictures, read from their files; returns how many it shows.
 
-    Rows are classes, called as the pictures' recipes say.
+    Rows are classes, called as the pictures' recipes say, else their files.
     """
-    found = [open_picture(picture) for picture in pictures[:MOST_IN_GRID]]
+    records = itertools.islice(folder.kept(run.images), MOST_IN_GRID)
+    names = [str(record["file"]) for record in records]
+    found = [open_picture(folder.path / name) for name in names]
     if found:
-        facts = [recipe or {} for _, recipe in found]
+        facts = [one or _named(name, run) for name, (_, one) in zip(names, found, strict=True)]
         classes = [str(one.get("class_name") or "")[:_LONGEST] for one in facts]
         drawn = [drawn_recipe(one) if whole_recipe(one) else one for one in facts]
         seeds = [str(one.get("seed", ""))[:_LONGEST] for one in drawn]
         save_image(path, class_sheet([pixels for pixels, _ in found], classes, seeds))
     return len(found)
+
+
+def _named(file: str, run: Run) -> dict[str, Any]:
+    """What a sheet says of an image that carries no recipe."""
+    place = run.images.find(file)
+    assert place is not None  # or the run would not have kept it
+    image = run.images[place]
+    return {"class_name": class_word(file) if image.input is None else "", "seed": image.seed}
 
 
 def _npz_of(folder: RunFolder, run: Run) -> Path:
@@ -78,8 +90,7 @@ def make_beside(
 def draw_grid(folder: RunFolder, run: Run, shard: Shard) -> Iterator[FileMade]:
     """``grid.png``, a contact sheet of the first images that are there."""
     path = folder.path / GRID
-    records = itertools.islice(folder.kept(run.images), MOST_IN_GRID)
-    shown = write_grid(path, [folder.path / record["file"] for record in records])
+    shown = _write_grid(path, folder, run)
     if shown:
         record_file(folder, shard, path.name, {"images": shown})
         yield FileMade(path, {"images": shown})

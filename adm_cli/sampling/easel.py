@@ -78,8 +78,10 @@ class Easel:
             for tasks in chunks
             for task in tasks
         }
+        # Those in passing carry their recipes: lines of the large ones take batch sizes from them.
+        small = replace(run.base(), metadata=run.metadata or not self.models.keep_base)
         drawing = self._draw_base(
-            run.base(), base, self.models.first(), shard=self.shard, only=only,
+            small, base, self.models.first(), shard=self.shard, only=only,
             overwrite=self._overwrite,
         )  # fmt: skip
         with suppress(NotFiniteError):  # the others are enlarged first

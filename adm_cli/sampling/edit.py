@@ -22,7 +22,7 @@ from adm_cli.sampling.images import Images
 from adm_cli.sampling.inputs import open_inputs, read_inputs
 from adm_cli.sampling.job import RunResult, SamplingJob, check_workers, find_part
 from adm_cli.sampling.models import Models
-from adm_cli.sampling.outputs import choose_outputs
+from adm_cli.sampling.outputs import Outputs, choose_outputs
 from adm_cli.sampling.run import Filter, Run, Stage
 from adm_cli.sampling.sample import choose_upsampling, sampling_facts
 from adm_cli.sampling.select_edits import chosen_seeds, pair_masks, select_edits
@@ -90,6 +90,7 @@ def edit(
     grid: bool | None = None,
     animate: AnyPath | None = None,
     gallery: bool = False,
+    no_metadata: bool = False,
     overwrite: bool = False,
     fetch: bool = False,
     dry_run: bool = False,
@@ -120,8 +121,9 @@ def edit(
     pictures = read_inputs(as_paths(inputs), on_event, values=value_range)
     masks = None if mask is None else open_inputs(as_paths(mask))
     outputs = choose_outputs(
-        path_or_none(out), format, grid, path_or_none(animate), gallery, overwrite, part.shard
-    )
+        path_or_none(out), format, grid, path_or_none(animate), gallery, overwrite, part.shard,
+        metadata=not no_metadata,
+    )  # fmt: skip
     images, made_of = select_edits(
         pair_masks(pictures, masks), sources, as_words(class_),
         chosen_seeds(seed, comma_list(seeds), num), outputs.suffix,
@@ -137,7 +139,7 @@ def edit(
     weights = [sources]
     if upsampling is not None and upsampling.sources is not None:
         weights.append(upsampling.sources)
-    run = _run(weights, config, how, images, upsampling, where, outputs.suffix[1:])
+    run = _run(weights, config, how, images, upsampling, where, outputs)
     if pictures.values is not None:
         run = replace(run, value_range=pictures.values[:2])
     job = SamplingJob(
@@ -158,7 +160,7 @@ def _run(
     images: Images,
     upsampling: Upsampling | None,
     where: Machine,
-    format: str,
+    outputs: Outputs,
 ) -> Run:
     sources = weights[0]
     schedule = choose_schedule(sources.model.info.diffusion, config.steps, config.spacing)
@@ -168,7 +170,7 @@ def _run(
         **{name: getattr(how, name) for name in UNEDITED},
     )
     stages: list[Stage | Filter] = [first, *([] if upsampling is None else [upsampling.stage])]
-    return make_run(stages, weights, images, where, format)
+    return make_run(stages, weights, images, where, outputs.suffix[1:], metadata=outputs.metadata)
 
 
 def _editing(

@@ -52,3 +52,11 @@ def split_name(file: str) -> tuple[str, int, str] | None:
     if len(digits) > 6 and digits[0] == "0":  # not as `image_name` writes it
         return None
     return file[: found.start()], int(digits), file[found.end() :]
+
+
+def class_word(file: str) -> str:
+    """How a file's name calls its class: ``golden retriever``; "" where it does not."""
+    parts = split_name(file)
+    label = "" if parts is None else parts[0]
+    word = re.sub(r"\A[^_]*_|_(?:(?:scale|cfg)[^_]*_)*\Z", "", label)
+    return word.replace("-", " ")

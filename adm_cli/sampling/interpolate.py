@@ -63,6 +63,7 @@ def interpolate(
     format: str = "png",
     grid: bool | None = None,
     gallery: bool = False,
+    no_metadata: bool = False,
     overwrite: bool = False,
     fetch: bool = False,
     dry_run: bool = False,
@@ -85,7 +86,8 @@ def interpolate(
     )  # fmt: skip
     sources = find_sources(model or DEFAULT_MODEL, classifier, guided=scale != 0)
     outputs = choose_outputs(
-        path_or_none(out), format, grid, None, gallery, overwrite, part.shard
+        path_or_none(out), format, grid, None, gallery, overwrite, part.shard,
+        metadata=not no_metadata,
     )  # fmt: skip
     outputs = replace(outputs, beside=replace(outputs.beside, sequence=True))
     images = Images.of(

@@ -116,6 +116,7 @@ class SamplingJob:
             "dtype": run.first.dtype,
             "out": str(folder.path),
             "format": outputs.format,
+            **({} if run.metadata else {"metadata": False}),
             "shard": str(outputs.shard),
             **({"workers": self.workers} if self.workers > 1 else {}),
             "to_draw": missing,

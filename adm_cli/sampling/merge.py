@@ -222,7 +222,7 @@ def merge_npz(path: Path, run: Run, entries: Sequence[Entry], on_image: OnImage)
             _write_array(archive, "arr_1", np.array(classes, dtype=np.int64))
         if seeds is not None:
             _write_array(archive, "seeds", np.array(seeds, dtype=np.uint64))
-        _write_array(archive, "adm", np.array(json.dumps(run_recipe(run))))
+        _write_array(archive, "adm", np.array(json.dumps(run_recipe(run) if run.metadata else {})))
 
 
 def _column(entries: Sequence[Entry], name: str, least: int, most: int) -> list[int] | None:

@@ -37,6 +37,7 @@ class Outputs:
     beside: Extras
     overwrite: bool
     shard: Shard
+    metadata: bool = True  # False: the pictures carry no recipes
 
     @property
     def folder(self) -> RunFolder:
@@ -51,7 +52,7 @@ class Outputs:
 
 def choose_outputs(
     out: Path | None, format: str, grid: bool | None, animate: Path | None, gallery: bool,
-    overwrite: bool, shard: Shard,
+    overwrite: bool, shard: Shard, *, metadata: bool = True,
 ) -> Outputs:  # fmt: skip
     """The options, checked; raises UsageError."""
     if format not in FORMATS:
@@ -68,7 +69,7 @@ def choose_outputs(
         )
     suffix = ".webp" if format == "webp" else ".png"
     beside = Extras(format == "npz", bool(grid), animate, gallery)
-    return Outputs(out, suffix, beside, overwrite, shard)
+    return Outputs(out, suffix, beside, overwrite, shard, metadata)
 
 
 def remove_if_empty(folder: Path) -> None:

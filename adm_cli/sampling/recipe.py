@@ -21,6 +21,7 @@ from adm_cli.pictures.images import MOST_STAGES, open_picture
 from adm_cli.sampling.defaults import EVERYWHERE
 from adm_cli.sampling.editing import UNEDITED
 from adm_cli.sampling.images import ORIGIN, Image, Images, check_way, mixtures_of, recorded_image
+from adm_cli.sampling.no_recipe import why_no_recipe
 from adm_cli.sampling.run import Filter, Run, Stage
 
 # What a recipe leaves out where it is as here: most pictures have none of it.
@@ -236,7 +237,7 @@ def open_recipe(path: Path) -> dict[str, Any]:
     """The recipe of a picture; raises AdmError where it has none, or a damaged one."""
     recipe = open_picture(path)[1]
     if recipe is None:
-        raise AdmError(f"{path} carries no recipe: it was not made by adm, or was re-saved")
+        raise AdmError(why_no_recipe(path))
     check_recipe(recipe)
     return dict(recipe)
 

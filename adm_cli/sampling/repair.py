@@ -57,7 +57,7 @@ def mend(
     run = folder.read()
     losses, models = _find_losses(folder, run, findings), None
     if losses.drawn():
-        models, without = _find_models(folder, run, losses, now)
+        models, without = find_models(folder, run, losses.drawn(), now)
         if without:
             name, where = next(iter(without.items()))
             what = "enlarged" if run.first.strength is None else "edited"
@@ -99,13 +99,13 @@ def _find_losses(folder: RunFolder, run: Run, findings: Iterable[Finding]) -> Lo
     return Losses(names, images, films, known)
 
 
-def _find_models(
-    folder: RunFolder, run: Run, losses: Losses, now: Whereabouts
+def find_models(
+    folder: RunFolder, run: Run, names: Iterable[str], now: Whereabouts
 ) -> tuple[Models, dict[str, str]]:
-    """What draws the lost images, and which of them have no small picture now."""
+    """What draws these images of a run again, and which of them have no small picture now."""
     sources = run_sources(run, folder, now)
     models = Models(sources, choose_device(now.device or run.device))
-    places = [run.images.find(name) for name in losses.drawn()]
+    places = [run.images.find(name) for name in names]
     images = [run.images[place] for place in places if place is not None]
     if run.first.strength is not None:
         photos, without = recorded_photos(images, folder.path, now, run.value_range)

@@ -1,4 +1,4 @@
-"""`adm_cli.repro`: a picture made again by its recipe, and compared."""
+"""`adm_cli.repro`: a picture made again by its recipe, or a run's, and compared."""
 
 from __future__ import annotations
 
@@ -51,8 +51,10 @@ from adm_cli.sampling.recorded import (
     remaking_batch,
     stage_sources,
 )
+from adm_cli.sampling.repro_run import RunReproduction, repro_run
 from adm_cli.sampling.run import Filter, Run
 from adm_cli.sampling.settings import current_versions, low_res_size
+from adm_cli.sampling.sweep_folder import SweepFolder
 from adm_cli.sampling.writer import Finished
 
 Remade = Generator[Event, None, Finished]
@@ -92,30 +94,47 @@ def repro(
     device: str | None = None,
     output: AnyPath | None = None,
     weak_model: AnyPath | None = None,
+    num: int | None = None,
     fetch: bool = False,
     *,
     on_event: OnEvent | None = None,
-) -> Reproduction:
+) -> Reproduction | RunReproduction:
     """Makes a picture again by the recipe in it, of an enlarged one first the small picture.
 
-    As ``adm repro``, whose options these are; ``small`` is its ``--input``: what was enlarged, or
-    edited and by which mask. Raises AdmError where a recipe is missing or damaged, or its weights
-    or what it was made of are not found.
+    Of a run's folder all images that are there, or ``num``, by its ``run.json``. As ``adm repro``,
+    whose options these are; ``small`` is its ``--input``: what was enlarged, or edited and by which
+    mask. Raises AdmError where a recipe is missing or damaged, or its weights or what it was made
+    of are not found.
     """
     path, made = Path(picture), path_or_none(output)
-    if path.is_dir():
-        raise UsageError(
-            f"{path} is a folder, and adm repro makes one picture again: name one in it "
-            f"(adm verify {path} checks all of a run)"
-        )
-    recipe = open_recipe(path)  # raises if it is damaged, before anything is written or loaded
-    pixels = open_picture(path)[0]
-    if made is not None:
-        _check_output(made)
     now = Whereabouts(
         () if model is None else (str(model),), text_or_none(classifier), text_or_none(upsampler),
         as_paths(() if small is None else small), device, text_or_none(weak_model),
     )  # fmt: skip
+    if path.is_dir():
+        if made is not None:
+            raise UsageError(f"--output is of one picture, and {path} is a folder: leave it out")
+        return follow(repro_run(_run_folder(path), now, num), on_event)
+    if num is not None:
+        raise UsageError(f"--num is of a run's folder, and {path} is no folder: leave it out")
+    return _repro_picture(path, made, now, on_event)
+
+
+def _run_folder(path: Path) -> RunFolder:
+    """Raises UsageError for a sweep, which holds several."""
+    cells = SweepFolder(path).cells() if SweepFolder(path).exists() else []
+    if cells:
+        raise UsageError(f"{path} is a sweep: name the folder of a cell, such as {cells[0].path}")
+    return RunFolder(path)
+
+
+def _repro_picture(
+    path: Path, made: Path | None, now: Whereabouts, on_event: OnEvent | None
+) -> Reproduction:
+    recipe = open_recipe(path)  # raises if it is damaged, before anything is written or loaded
+    pixels = open_picture(path)[0]
+    if made is not None:
+        _check_output(made)
     threads = _recorded_threads(path, recipe)
     differing = [] if use_threads(threads) else [_threads_differ(threads)]
     new = follow(_remake(recipe, path, now), on_event)

@@ -88,6 +88,7 @@ class Run:
     format: str  # of the files: png, webp
     versions: Mapping[str, str]  # adm, torch, pillow: a change is told
     value_range: tuple[float, float] | None = None  # of what is enlarged, in files of 16 bits
+    metadata: bool = True  # the pictures carry their recipes
     # Settings left to the program, not asked for: a run that is there keeps its own.
     chosen: tuple[str, ...] = field(default=(), compare=False)
 
@@ -137,6 +138,7 @@ def settings(run: Run) -> dict[str, Any]:
                 found[f"{prefix}{name}"] = value
     names = ["size", "device", "threads", "batch_size", "format"]
     names += [] if run.value_range is None else ["value_range"]
+    names += [] if run.metadata else ["metadata"]
     return found | {name: getattr(run, name) for name in names}
 
 
@@ -175,6 +177,7 @@ def render_run(run: Run) -> bytes:
         "picture_format": run.format,
         "versions": dict(run.versions),
         **({} if run.value_range is None else {"value_range": run.value_range}),
+        **({} if run.metadata else {"metadata": False}),
     }
     rows = ",\n    ".join(json.dumps(row_to_json(row)) for row in run.images.rows)
     body = json.dumps(head, indent=2)[:-2] + f',\n  "images": [\n    {rows}\n  ],\n'
@@ -246,12 +249,15 @@ def _run_from(value: Mapping[str, Any]) -> Run:
         format=value["picture_format"],
         versions=MappingProxyType(dict(value["versions"])),
         value_range=_value_range(value.get("value_range")),
+        metadata=value.get("metadata", True),
     )
     if not 1 <= len(stages) <= 2 or not isinstance(stages[0], Stage):
         raise ValueError(f"{len(stages)} stages")
     texts = (run.device, run.format, *run.versions, *run.versions.values())
     if not all(isinstance(text, str) for text in texts):
         raise TypeError("device, picture_format and versions must be texts")
+    if type(run.metadata) is not bool:
+        raise TypeError(f"metadata is {run.metadata!r:.40}, expected true or false")
     if type(run.batch_size) is not int or not 1 <= run.batch_size <= _MOST_BATCH:
         raise TypeError(f"batch_size is {run.batch_size!r:.40}")
     return run

@@ -91,6 +91,7 @@ def sample(
     grid: bool | None = None,
     animate: AnyPath | None = None,
     gallery: bool = False,
+    no_metadata: bool = False,
     overwrite: bool = False,
     fetch: bool = False,
     dry_run: bool = False,
@@ -130,8 +131,9 @@ def sample(
     sources = find_sources(model, classifier, guided=guided, weak=weak, noisy=noisy)
     options = with_negative_class(options, changes["negative_class"], sources)
     outputs = choose_outputs(
-        path_or_none(out), format, grid, path_or_none(animate), gallery, overwrite, part.shard
-    )
+        path_or_none(out), format, grid, path_or_none(animate), gallery, overwrite, part.shard,
+        metadata=not no_metadata,
+    )  # fmt: skip
     if lines:
         images = select_lines(sources, lines, outputs.suffix, seed=seed, num=num)
     else:
@@ -251,7 +253,7 @@ def sampling_job(
     if upsampling is not None:
         stages.append(upsampling.stage)
         weights += [] if upsampling.sources is None else [upsampling.sources]
-    run = make_run(stages, weights, images, where, outputs.suffix[1:])
+    run = make_run(stages, weights, images, where, outputs.suffix[1:], metadata=outputs.metadata)
     told = taken_from(sources, config_asked(config, options), config)
     notes = [*([] if told is None else [told]), *remarks(config, sources.model.info.diffusion)]
     notes += noise_remarks(sources, config)

@@ -315,9 +315,11 @@ def make_run(
     images: Images,
     machine: Machine,
     format: str,
+    *,
+    metadata: bool = True,
 ) -> Run:
     """A run of resolved stages; ``sources`` are the weights of those that have any."""
-    size, chosen = machine.batch_size, ["threads"]
+    size, chosen = machine.batch_size, ["threads", *(["metadata"] if metadata else [])]
     if size is None:
         size = _batch_size(stages, sources, images, machine)
         chosen.append("batch_size")
@@ -332,6 +334,7 @@ def make_run(
         batch_size=size,
         format=format,
         versions=current_versions(stages),
+        metadata=metadata,
         chosen=tuple(chosen),
     )
 

@@ -65,6 +65,7 @@ def upsample(
     grid: bool | None = None,
     animate: AnyPath | None = None,
     gallery: bool = False,
+    no_metadata: bool = False,
     overwrite: bool = False,
     fetch: bool = False,
     dry_run: bool = False,
@@ -86,8 +87,9 @@ def upsample(
     sources = sources or _upsampler_for(pictures)
     _check_sizes(pictures, sources)
     outputs = choose_outputs(
-        path_or_none(out), format, grid, path_or_none(animate), gallery, overwrite, part.shard
-    )
+        path_or_none(out), format, grid, path_or_none(animate), gallery, overwrite, part.shard,
+        metadata=not no_metadata,
+    )  # fmt: skip
     images, made_of = select_enlarged(
         pictures, sources, comma_list(class_), seed, comma_list(seeds), outputs.suffix
     )
@@ -116,7 +118,9 @@ def _run(
 ) -> Run:  # fmt: skip
     config = enlarging_config(sources, distinct_kinds(images), options)
     stage = make_stage(sources, config, where)
-    return make_run([stage], [sources], images, where, outputs.suffix[1:])
+    return make_run(
+        [stage], [sources], images, where, outputs.suffix[1:], metadata=outputs.metadata
+    )
 
 
 def _size_to_fit(sources: Sources | None) -> tuple[int, int]:

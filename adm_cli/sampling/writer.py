@@ -60,6 +60,7 @@ class ImageWriter:
             self._manifest = ManifestWriter(self.run.manifest(self.shard), alone=alone)
             stack.callback(self._manifest.close)
             self._known = self.run.records()
+            self._metadata = self.run.read().metadata
             thread = threading.Thread(target=self._work, name="adm-writer", daemon=True)
             thread.start()
             self._thread = thread
@@ -104,7 +105,7 @@ class ImageWriter:
                 self._failure = error
 
     def _write(self, images: Sequence[Finished]) -> None:
-        files = [(done.image.file, _encoded(done)) for done in images]
+        files = [(done.image.file, _encoded(done, self._metadata)) for done in images]
         check_room(self.run.path, sum(len(data) for _, data in files))
         placed, failure = write_files(self.run.path, files, self._prefix)
         records = [
@@ -125,9 +126,10 @@ class ImageWriter:
         return {"file": name, **facts, "bytes": len(data), "sha256": digest}
 
 
-def _encoded(done: Finished) -> bytes:
+def _encoded(done: Finished, metadata: bool) -> bytes:
     assert done.pixels is not None  # or it would not have been handed over
-    return encode_image(done.pixels, Path(done.image.file).suffix, done.recipe)
+    recipe = done.recipe if metadata else None
+    return encode_image(done.pixels, Path(done.image.file).suffix, recipe)
 
 
 def record_file(run: RunFolder, shard: Shard, name: str, facts: Mapping[str, Any]) -> None:

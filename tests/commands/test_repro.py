@@ -223,8 +223,6 @@ def test_output_replaces_nothing(draw: Run, again: Run) -> None:
     assert open_picture(Path("new.WEBP"))[1] == open_picture(picture)[1]
 
 
-def test_a_folder_is_no_picture(adm: Run) -> None:
+def test_a_folder_that_is_no_run(adm: Run) -> None:
     Path("run").mkdir()
-    done = adm("repro", "run")
-    assert done.code == 2
-    assert "run is a folder, and adm repro makes one picture again" in done.err
+    one_line(adm("repro", "run"), 1, "run is no run: it has no run.json")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from adm_cli.errors import AdmError, UsageError
 from adm_cli.events import AnyPath, Count, Note, OnEvent, as_paths, ignore
 from adm_cli.files.budget import MOST_FILES, counted
 from adm_cli.files.disk import atomic_write, check_writable, read_file, refuse_existing
+from adm_cli.files.manifests import Manifests
 from adm_cli.pictures.decode import MOST_BYTES, BadPictureError, decode_picture
 from adm_cli.pictures.images import MOST_STAGES, recipe_in
 from adm_cli.reports.gallery.page import Fact, Tile, gallery_page
@@ -103,13 +105,13 @@ def _picture(path: Path, source: Path | None, beside: Path) -> Tile | None:
     """None for what lies in a run's folder and is none of its images: grids and sheets."""
     data = read_file(path, MOST_BYTES)
     recipe = recipe_in(data)
-    if recipe is None and ((path.parent / _RUN).exists() or path.name == "sheet.png"):
+    facts = recipe_facts(recipe) if recipe else _recorded_facts(path)
+    if not facts and ((path.parent / _RUN).exists() or path.name == "sheet.png"):
         return None
     try:
         image = decode_picture(data, str(path))
     except BadPictureError as error:
         raise AdmError(str(error).removeprefix(f"{path}: ")) from None
-    facts = recipe_facts(recipe)
     if source is not None:
         facts = {"folder": str(source), **facts}
     where = os.path.relpath(path, beside).replace(os.sep, "/")
@@ -137,3 +139,23 @@ def recipe_facts(recipe: Mapping[str, Any] | None) -> dict[str, Fact]:
     if drawn is not recipe:
         facts["upsampler"] = str(recipe.get("model"))
     return facts
+
+
+def _recorded_facts(path: Path) -> dict[str, Fact]:
+    """Of a picture without a recipe, what its run's manifest says; nothing of what is no image."""
+    records = _manifests(path.parent).records(lambda name: os.path.lexists(path.parent / name))
+    record = records.get(path.name, {})
+    if "seed" not in record:
+        return {}
+    facts: dict[str, Fact] = {
+        "class": None if record.get("class") is None else str(record["class"])
+    }
+    for name in ("seed", "scale", "cfg"):
+        if isinstance(value := record.get(name), (int, float)):
+            facts[name] = value
+    return facts
+
+
+@lru_cache(maxsize=1)
+def _manifests(folder: Path) -> Manifests:
+    return Manifests(folder)
