@@ -294,7 +294,7 @@ MANY_PARAMETERS = {
 }
 SAMPLER_FILES = {"diffusion/samplers", "diffusion/multistep", "diffusion/steps"}
 OPTIONS = {"bench", "sample", "edit", "interpolate", "upsample", "sweep", "verify", "repro",
-           "convert", "fetch", "evaluate", "nll", "reference", "evaluate_classifier", "plan_nll",
+           "convert", "fetch", "evaluate", "nll", "reference", "evaluate_classifier", "plan_nll", "plan_reference",
            "plan_conversion"}  # fmt: skip
 
 

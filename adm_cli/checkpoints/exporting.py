@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from adm_cli.checkpoints.flags.written import edits, lacks, write_flags
 from adm_cli.checkpoints.format import check_finite, write_tensors
 from adm_cli.checkpoints.header import ModelFile
 from adm_cli.checkpoints.loading import describe_mismatch, expected_shapes
-from adm_cli.checkpoints.onnx import write_onnx
+from adm_cli.checkpoints.onnx import check_installed, write_onnx
 from adm_cli.checkpoints.tensors import stream_tensors
 from adm_cli.config import UNetConfig
 from adm_cli.errors import CheckpointError, OutputError, UsageError
@@ -43,6 +44,7 @@ class Export:
     kind: str
     parameters: int
     flags: str | None  # of the original, that build the model
+    output_bytes: int  # of its weights
 
     def to_json(self) -> dict[str, Any]:
         """All of it."""
@@ -55,6 +57,7 @@ def export(
     *,
     to: Target,
     overwrite: bool = False,
+    dry_run: bool = False,
     on_event: OnEvent = ignore,
 ) -> Export:
     """Writes a model for another program; ``model`` is a preset, checkpoint name or file.
@@ -63,7 +66,8 @@ def export(
     strictly into what `Export.flags` build; `convert` makes the same tensors of it again.
     "diffusers": ``output`` is a folder with a `UNet2DModel` in ``unet/`` and a `DDPMScheduler` in
     ``scheduler/``; of an unconditional model it is a whole `DDPMPipeline`. "onnx": ``output`` is an
-    .onnx, the network in float32 (`checkpoints.onnx`). ``on_event`` takes a `Note` of each thing a
+    .onnx, the network in float32 (`checkpoints.onnx`). With ``dry_run`` all is checked but the
+    weights' values, and nothing is written. ``on_event`` takes a `Note` of each thing a
     person should know.
 
     Raises UsageError for a model that the other program's code cannot be, with what it lacks;
@@ -75,14 +79,14 @@ def export(
     on_event(Doing(f"exporting {model}"))
     file, path = find_weights(model), Path(output)
     if to == "original":
-        return _to_original(file, path, overwrite=overwrite, on_event=on_event)
+        return _to_original(file, path, overwrite=overwrite, dry_run=dry_run, on_event=on_event)
     if to == "onnx":
-        return _to_onnx(file, path, overwrite=overwrite)
-    return _to_diffusers(file, path, overwrite=overwrite)
+        return _to_onnx(file, path, overwrite=overwrite, dry_run=dry_run)
+    return _to_diffusers(file, path, overwrite=overwrite, dry_run=dry_run)
 
 
 def _to_original(
-    file: ModelFile, path: Path, *, overwrite: bool, on_event: OnEvent
+    file: ModelFile, path: Path, *, overwrite: bool, dry_run: bool, on_event: OnEvent
 ) -> Export:  # fmt: skip
     config, diffusion = file.info.config, file.info.diffusion
     _refuse(file, "a model of the original", lacks(config, diffusion))
@@ -93,22 +97,24 @@ def _to_original(
         on_event(Note(f"the original's script_util.py needs an edit: {text}"))
     if isinstance(config, UNetConfig) and config.null_class:
         on_event(Note("its last label means no class: adm convert takes it with --null-class"))
-    tensors = _tensors(file)
-    with atomic_write(path) as opened:
-        _save(tensors, opened)
-    flags = write_flags(config, diffusion)
-    return Export(path, "original", file.info.kind, file.parameters, flags)
+    if not dry_run:
+        tensors = _tensors(file)
+        with atomic_write(path) as opened:
+            _save(tensors, opened)
+    return _export(file, path, "original", write_flags(config, diffusion))
 
 
-def _to_onnx(file: ModelFile, path: Path, *, overwrite: bool) -> Export:
+def _to_onnx(file: ModelFile, path: Path, *, overwrite: bool, dry_run: bool) -> Export:
     if path.suffix != ".onnx":
         raise UsageError(f"{path}: expected a name that ends in .onnx")
     _check_output(path, [path], overwrite=overwrite)
-    write_onnx(file, path)
-    return Export(path, "onnx", file.info.kind, file.parameters, None)
+    check_installed()
+    if not dry_run:
+        write_onnx(file, path)
+    return _export(file, path, "onnx")
 
 
-def _to_diffusers(file: ModelFile, path: Path, *, overwrite: bool) -> Export:
+def _to_diffusers(file: ModelFile, path: Path, *, overwrite: bool, dry_run: bool) -> Export:
     config, diffusion = file.info.config, file.info.diffusion
     if not isinstance(config, UNetConfig):
         raise UsageError(f"{file.name} is a classifier, for which diffusers has no model")
@@ -127,11 +133,21 @@ def _to_diffusers(file: ModelFile, path: Path, *, overwrite: bool) -> Export:
             "unet": ["diffusers", "UNet2DModel"],
         }
     _check_output(path, [unet / WEIGHTS[0], *files], overwrite=overwrite)
-    tensors = to_diffusers(_tensors(file), config)
-    write_tensors(unet / WEIGHTS[0], tensors, metadata(file.info))
-    for place, settings in files.items():  # what makes it a model comes after the weights
-        write_json(place, settings)
-    return Export(path, "diffusers", file.info.kind, file.parameters, None)
+    if not dry_run:
+        tensors = to_diffusers(_tensors(file), config)
+        write_tensors(unet / WEIGHTS[0], tensors, metadata(file.info))
+        for place, settings in files.items():  # what makes it a model comes after the weights
+            write_json(place, settings)
+    return _export(file, path, "diffusers")
+
+
+def _export(file: ModelFile, path: Path, to: Target, flags: str | None = None) -> Export:
+    sizes = {
+        name: 4 if to == "onnx" else getattr(torch, kind).itemsize
+        for name, kind in file.dtypes.items()
+    }
+    count = sum(math.prod(shape) * sizes[name] for name, shape in file.shapes.items())
+    return Export(path, to, file.info.kind, file.parameters, flags, count)
 
 
 def _save(tensors: Mapping[str, Tensor], opened: IO[bytes]) -> None:

@@ -38,18 +38,22 @@ _PAGE = 4096  # tensors begin at one, so that they can be mapped
 _EXTERNAL = 1  # TensorProto.EXTERNAL
 
 
-def write_onnx(file: ModelFile, path: Path) -> None:
-    """Writes ``file``'s network to ``path``, whole or not at all.
-
-    Weights of more than 2 GB, which one file of ONNX cannot hold, go beside it into ``path`` with
-    the model's hash and ``.data`` behind its name. Raises UsageError where a package is missing,
-    OutputError where it cannot be written, and as `load_model`.
-    """
+def check_installed() -> None:
+    """Raises UsageError where a package is missing that exporting needs."""
     if missing := [name for name in _NEEDED if find_spec(name) is None]:
         raise UsageError(
             f"--to onnx needs {' and '.join(missing)}, which torch exports with: "
             f"pip install {' '.join(_NEEDED)} (the extra onnx of adm-cli)"
         )
+
+
+def write_onnx(file: ModelFile, path: Path) -> None:
+    """Writes ``file``'s network to ``path``, whole or not at all.
+
+    Weights of more than 2 GB, which one file of ONNX cannot hold, go beside it into ``path`` with
+    the model's hash and ``.data`` behind its name. Raises OutputError where it cannot be written,
+    and as `load_model`.
+    """
     proto = _graph(load_model(file))
     said = {**info_metadata(file.info), **_license(file), "content_sha256": file.content_sha256}
     for key, value in said.items():

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from adm_cli.commands import completing, console, options
+from adm_cli.commands.numbers import show_costs
 from adm_cli.commands.progress import Progress
 
 
@@ -37,6 +38,9 @@ def export(
         typer.Option("--to", help="original (openai/guided-diffusion), diffusers or onnx."),
     ],
     overwrite: options.Overwrite = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check all, say what it would be; write nothing.")
+    ] = False,
     json: options.Json = False,
 ) -> None:
     """Write a model for another program; refused, with the reason, where its code cannot be it.
@@ -52,10 +56,16 @@ def export(
     from adm_cli.checkpoints.exporting import export as write
 
     with Progress(quiet=False) as progress:
-        done = write(model, output, to=to.value, overwrite=overwrite, on_event=progress)
+        done = write(
+            model, output, to=to.value, overwrite=overwrite, dry_run=dry_run, on_event=progress
+        )
     if json:
         console.print_json(done.to_json())
         return
-    print(done.path)
+    if dry_run:
+        names = ("path", "kind", "parameters", "output_bytes")
+        show_costs({name: getattr(done, name) for name in names}, json=False)
+    else:
+        print(done.path)
     if done.flags is not None:
         print(done.flags)

@@ -9,10 +9,11 @@ import typer
 
 from adm_cli.commands import console, options
 from adm_cli.commands import show as showing
+from adm_cli.commands.numbers import show_costs
 from adm_cli.errors import how_many
 from adm_cli.files.disk import size_text
 
-_THUMBNAIL = 64  # `html.build.THUMBNAIL`, which needs Pillow
+_THUMBNAIL = 64  # `reports.gallery.build.THUMBNAIL`, which needs Pillow
 
 
 def gallery(
@@ -30,6 +31,9 @@ def gallery(
         int, typer.Option("--thumbnail", help="Side of the thumbnails, pixels.", min=8, max=512)
     ] = _THUMBNAIL,
     overwrite: options.Overwrite = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what it would be, by 100 pictures; write none.")
+    ] = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -48,8 +52,12 @@ def gallery(
 
     with showing.Show(json=json, quiet=quiet) as show:
         made = build(**asked, on_event=show)
-        show.result({"path": str(made.path), "pictures": made.pictures, "bytes": made.bytes})
-    if not json and not quiet:
+        facts = {"path": str(made.path), "pictures": made.pictures, "bytes": made.bytes}
+        if not dry_run:
+            show.result(facts)
+    if dry_run:
+        show_costs(facts if json else {**facts, "bytes": f"{size_text(made.bytes)}"}, json=json)
+    elif not json and not quiet:
         console.note(
             f"{how_many(made.pictures, 'picture')}, {size_text(made.bytes)}: open it in a browser"
         )

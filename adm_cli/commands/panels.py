@@ -95,7 +95,7 @@ PANELS: dict[str, dict[str, str]] = {
     },
     "reference": {
         USUAL: "out features resize device batch_size",
-        "More": "inception value_range fetch overwrite json quiet",
+        "More": "inception value_range fetch overwrite dry_run json quiet",
     },
     "fetch": {
         USUAL: "source offline overwrite dry_run keep_original",

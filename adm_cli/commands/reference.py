@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from adm_cli.commands import console, options
+from adm_cli.commands.numbers import show_costs
 from adm_cli.commands.progress import Progress
 
 
@@ -28,6 +29,9 @@ def reference(
     device: options.Device = "auto",
     overwrite: options.Overwrite = False,
     fetch: options.Fetch = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what it would cost, by one batch; write nothing.")
+    ] = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -37,16 +41,18 @@ def reference(
 
     adm reference VIRTUAL_imagenet256_labeled.npz -o imagenet256.safetensors
     """
-    from adm_cli.reports.references import reference as measure
+    how: dict[str, Any] = options.asked(locals())
+    dry_run = how.pop("dry_run")
+    from adm_cli.reports import references
 
-    progress = Progress(quiet=quiet)
-    with progress:
-        made = measure(
-            data, out=out, features=features, inception=inception, resize=resize,
-            value_range=value_range, batch_size=batch_size, device=device, overwrite=overwrite,
-            fetch=fetch, on_event=progress,
-        )  # fmt: skip
-    if json:
+    with Progress(quiet=quiet) as progress:
+        if dry_run:
+            costs = references.plan_reference(**how, on_event=progress)
+        else:
+            made = references.reference(**how, on_event=progress)
+    if dry_run:
+        show_costs(costs, json=json)
+    elif json:
         console.print_json(made.to_json())
     else:
         print(made.path)

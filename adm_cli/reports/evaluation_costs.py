@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from pathlib import Path
@@ -10,9 +11,10 @@ from typing import Any, Protocol
 import torch
 
 from adm_cli.devices import peak_bytes
-from adm_cli.pictures.pixels import holds_statistics, open_pixels
+from adm_cli.pictures.pixels import PixelSet, holds_statistics, open_pixels
+from adm_cli.pictures.references import MOST_FEATURES, Reference
 from adm_cli.reports.drawn import Drawn
-from adm_cli.reports.measure import Extractor
+from adm_cli.reports.measure import Extractor, make_reference, measure
 
 _PATIENCE = 3.0  # seconds: a first pass that takes longer is taken for all
 
@@ -56,6 +58,32 @@ def evaluation_costs(
         "memory_bytes": peak_bytes(device),  # of this process after a batch of each
         "output_bytes": 0,
         "device": str(device),
+    }
+
+
+def reference_costs(images: PixelSet, extractor: Extractor) -> dict[str, Any]:
+    """Of measuring a set once, as `evaluation_costs`: by one batch of it, which is read, too.
+
+    Raises as `measure`.
+    """
+    batch = min(extractor.batch_size, len(images))
+    found: list[Reference] = []
+
+    def act() -> None:
+        first = itertools.islice(images.batches(batch), 1)
+        found[:] = [make_reference(measure(first, extractor, count=batch, keep=None), "")]
+
+    once = _seconds(act, extractor.device)
+    shapes = (found[0].mu, found[0].sigma, found[0].mu_s, found[0].sigma_s)
+    statistics = sum(0 if tensor is None else tensor.nbytes for tensor in shapes)
+    kept = found[0].kept.nbytes // batch * min(MOST_FEATURES, len(images))
+    return {
+        "images": len(images),
+        "feature_passes": len(images),
+        "seconds": round(once * math.ceil(len(images) / batch), 1),
+        "memory_bytes": peak_bytes(extractor.device),
+        "output_bytes": statistics + kept,
+        "device": str(extractor.device),
     }
 
 

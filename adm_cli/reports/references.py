@@ -12,6 +12,7 @@ from adm_cli.events import AnyPath, Count, Note, OnEvent, ignore
 from adm_cli.files.disk import check_writable
 from adm_cli.pictures.pixels import PixelSet, StatisticsOnly, open_pixels, statistics_only
 from adm_cli.pictures.references import Reference, describe_reference, save_reference
+from adm_cli.reports.evaluation_costs import reference_costs
 from adm_cli.reports.measure import (
     Extractor,
     check_size,
@@ -61,20 +62,9 @@ def reference(
     width). ``on_event`` takes `Note` and `Count`. Raises UsageError, OutputError, and what
     `load_extractor` and `measure` raise.
     """
-    path, source = Path(out), Path(data)
-    if path.suffix != ".safetensors":
-        raise UsageError(f"--out {path}: expected a name that ends in .safetensors")
-    if path.exists() and not overwrite:
-        raise OutputError(f"{path} exists already: pass --overwrite, or another --out")
-    check_writable(path.parent)
-    size = read_size(resize)
-    extractor = load_extractor(
-        features, inception=None if inception is None else Path(inception), device=device,
-        batch_size=batch_size,
-    )  # fmt: skip
-    images = open_pixels(source, size, value_range)
-    for text in images.notes:
-        on_event(Note(text))
+    path = _output(out, overwrite=overwrite)
+    extractor = _extractor(features, inception, device, batch_size)
+    images = _opened(data, resize, value_range, on_event)
 
     def on_images(done: int) -> None:
         on_event(Count("images", done, len(images)))
@@ -84,9 +74,57 @@ def reference(
     found = found or reference_from_images(images, extractor, on_images=on_images)
     digest = save_reference(path, found)
     if published:
-        text = f"the statistics that {source.name} holds were kept, not those of its images"
+        text = f"the statistics that {images.path.name} holds were kept, not those of its images"
         on_event(Note(text))
     return ReferenceFile(path, found, digest)
+
+
+@supplied
+def plan_reference(
+    data: AnyPath,
+    *,
+    out: AnyPath,
+    features: str = "inception",
+    inception: AnyPath | None = None,
+    resize: str | int | None = None,
+    value_range: str | None = None,
+    batch_size: int | None = None,
+    device: str = "auto",
+    overwrite: bool = False,
+    fetch: bool = False,
+    on_event: OnEvent = ignore,
+) -> dict[str, Any]:
+    """What `reference` would take, by one batch; checks what it does and writes nothing."""
+    path = _output(out, overwrite=overwrite)
+    extractor = _extractor(features, inception, device, batch_size)
+    images = _opened(data, resize, value_range, on_event)
+    return {"out": str(path), **reference_costs(images, extractor)}
+
+
+def _output(out: AnyPath, *, overwrite: bool) -> Path:
+    path = Path(out)
+    if path.suffix != ".safetensors":
+        raise UsageError(f"--out {path}: expected a name that ends in .safetensors")
+    if path.exists() and not overwrite:
+        raise OutputError(f"{path} exists already: pass --overwrite, or another --out")
+    check_writable(path.parent)
+    return path
+
+
+def _extractor(
+    features: str, inception: AnyPath | None, device: str, batch_size: int | None
+) -> Extractor:
+    weights = None if inception is None else Path(inception)
+    return load_extractor(features, inception=weights, device=device, batch_size=batch_size)
+
+
+def _opened(
+    data: AnyPath, resize: str | int | None, value_range: str | None, on_event: OnEvent
+) -> PixelSet:
+    images = open_pixels(Path(data), read_size(resize), value_range)
+    for text in images.notes:
+        on_event(Note(text))
+    return images
 
 
 def find_reference(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from adm_cli.reports.gallery.build import gallery
 from adm_cli.sampling.events import FileMade
 from adm_cli.sampling.folder import RunFolder, Shard
 from adm_cli.sampling.image_names import class_word
+from adm_cli.sampling.images import Images
 from adm_cli.sampling.merge import merge_npz, open_runs
 from adm_cli.sampling.outputs import PAGE, SEQUENCE, Extras
 from adm_cli.sampling.recipe import drawn_recipe, whole_recipe
@@ -28,16 +29,16 @@ _LONGEST = 100  # of a label, in characters
 _A_SECOND = 8  # frames
 
 
-def _write_grid(path: Path, folder: RunFolder, run: Run) -> int:
+def write_grid(path: Path, pictures: Sequence[Path], images: Images | None = None) -> int:
     """A contact sheet of the first pictures, read from their files; returns how many it shows.
 
-    Rows are classes, called as the pictures' recipes say, else their files.
+    Rows are classes, called as the pictures' recipes say, else as files that are of ``images``.
     """
-    records = itertools.islice(folder.kept(run.images), MOST_IN_GRID)
-    names = [str(record["file"]) for record in records]
-    found = [open_picture(folder.path / name) for name in names]
+    pictures = pictures[:MOST_IN_GRID]
+    found = [open_picture(picture) for picture in pictures]
     if found:
-        facts = [one or _named(name, run) for name, (_, one) in zip(names, found, strict=True)]
+        recipes = [recipe for _, recipe in found]
+        facts = [one or _named(p, images) for p, one in zip(pictures, recipes, strict=True)]
         classes = [str(one.get("class_name") or "")[:_LONGEST] for one in facts]
         drawn = [drawn_recipe(one) if whole_recipe(one) else one for one in facts]
         seeds = [str(one.get("seed", ""))[:_LONGEST] for one in drawn]
@@ -45,12 +46,14 @@ def _write_grid(path: Path, folder: RunFolder, run: Run) -> int:
     return len(found)
 
 
-def _named(file: str, run: Run) -> dict[str, Any]:
-    """What a sheet says of an image that carries no recipe."""
-    place = run.images.find(file)
-    assert place is not None  # or the run would not have kept it
-    image = run.images[place]
-    return {"class_name": class_word(file) if image.input is None else "", "seed": image.seed}
+def _named(picture: Path, images: Images | None) -> dict[str, Any]:
+    """What a sheet says of a picture that carries no recipe."""
+    place = None if images is None else images.find(picture.name)
+    if images is None or place is None:
+        return {}
+    image = images[place]
+    word = class_word(picture.name) if image.input is None else ""
+    return {"class_name": word, "seed": image.seed}
 
 
 def _npz_of(folder: RunFolder, run: Run) -> Path:
@@ -90,7 +93,8 @@ def make_beside(
 def draw_grid(folder: RunFolder, run: Run, shard: Shard) -> Iterator[FileMade]:
     """``grid.png``, a contact sheet of the first images that are there."""
     path = folder.path / GRID
-    shown = _write_grid(path, folder, run)
+    records = itertools.islice(folder.kept(run.images), MOST_IN_GRID)
+    shown = write_grid(path, [folder.path / record["file"] for record in records], run.images)
     if shown:
         record_file(folder, shard, path.name, {"images": shown})
         yield FileMade(path, {"images": shown})

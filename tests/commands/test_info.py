@@ -117,7 +117,7 @@ def test_nothing_in_a_picture_reaches_the_terminal_raw(adm: Run) -> None:
 @pytest.mark.parametrize(
     ("name", "code", "words"),
     [
-        ("plain.png", 1, "plain.png carries no recipe: it was not made by adm, or was re-saved"),
+        ("plain.png", 1, "plain.png carries no recipe: it is a sheet, or was drawn with"),
         ("text.png", 1, "cannot read text.png as PNG or WebP"),
         ("none.png", 1, "cannot read none.png as PNG or WebP: No such file or directory"),
         ("x.npz", 2, "not npz"),

@@ -20,6 +20,7 @@ from adm_cli.reports.gallery.page import Fact, Tile, gallery_page
 
 ENDINGS = (".png", ".webp", ".jpg", ".jpeg")  # what a browser shows, too
 THUMBNAIL = 64
+_TRIED = 100  # pictures, to guess by
 _RUN = "run.json"
 
 
@@ -38,6 +39,7 @@ def gallery(
     title: str | None = None,
     thumbnail: int = THUMBNAIL,
     overwrite: bool = False,
+    dry_run: bool = False,
     *,
     on_event: OnEvent | None = None,
 ) -> Gallery:
@@ -45,7 +47,8 @@ def gallery(
 
     As ``adm gallery``, whose options these are: ``paths`` are runs, sweeps, folders or pictures;
     thumbnails are ``thumbnail`` pixels a side, and a click opens the picture itself, which the
-    page finds by its path relative to the page. Raises UsageError where there is no picture,
+    page finds by its path relative to the page. With ``dry_run`` nothing is written, and the size
+    is guessed by a page of 100 of them. Raises UsageError where there is no picture,
     OutputError where ``output`` is there already.
     """
     out, tell = Path(output), on_event or ignore
@@ -74,6 +77,9 @@ def gallery(
                 made += 1
                 yield found
 
+    count = len(files)
+    if dry_run:
+        files = [files[i * count // _TRIED] for i in range(_TRIED)] if count > _TRIED else files
     page = gallery_page(title or out.stem, pictures(), side=thumbnail).encode()
     if not made:
         raise UsageError(f"no picture that can be shown: {bad[0] if bad else folders[0]}")
@@ -81,6 +87,10 @@ def gallery(
         tell(Note(f"left out: {text}"))
     if len(bad) > 3:
         tell(Note(f"left out: {len(bad) - 3:,} more"))
+    if dry_run:
+        alone = len(gallery_page(title or out.stem, iter(()), side=thumbnail).encode())
+        share = count / len(files)
+        return Gallery(out, round(made * share), alone + round((len(page) - alone) * share))
     with atomic_write(out) as file:
         file.write(page)
     return Gallery(out, made, len(page))
