@@ -294,8 +294,8 @@ MANY_PARAMETERS = {
 }
 SAMPLER_FILES = {"diffusion/samplers", "diffusion/multistep", "diffusion/steps"}
 OPTIONS = {"bench", "sample", "edit", "interpolate", "upsample", "sweep", "verify", "repro",
-           "convert", "fetch", "evaluate", "nll", "reference", "evaluate_classifier", "plan_nll", "plan_reference",
-           "plan_conversion"}  # fmt: skip
+           "convert", "fetch", "evaluate", "nll", "reference", "evaluate_classifier", "plan_nll",
+           "plan_reference", "plan_conversion"}  # fmt: skip
 
 
 def test_files_and_functions_stay_short() -> None:
