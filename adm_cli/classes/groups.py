@@ -131,6 +131,11 @@ def _rows() -> dict[str, str]:
     return {word: ids for words, ids in rows for word in words.split()}
 
 
+def group_words() -> list[str]:
+    """All of them."""
+    return list(_rows())
+
+
 def group_ids(word: str) -> str | None:
     """Ids of what ``word`` means, such as "151-268" for dog, Dogs or DOG; None for other words."""
     word = word.strip().lower()

@@ -9,7 +9,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from adm_cli.classes.groups import group_ids, group_members
+from adm_cli.classes.groups import group_ids, group_members, group_words
 from adm_cli.classes.imagenet import imagenet_classes, imagenet_names, search_classes
 from adm_cli.commands import console, options
 from adm_cli.errors import UsageError, did_you_mean
@@ -31,7 +31,7 @@ def classes(
     text = " ".join(query or [])
     found = _find(text, known)
     if not found:
-        hint = did_you_mean(text, [name for i in known for name in [known[i]]])
+        hint = did_you_mean(text, [*known.values(), *group_words()])
         raise UsageError(f"no class matches {text!r}{hint}")
     rows = imagenet_classes()
     for class_id in found:

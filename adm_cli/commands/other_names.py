@@ -22,6 +22,9 @@ OTHER_OPTIONS: Mapping[str, tuple[str, ...]] = {
     "classifier-scale": ("--scale",),
     **dict.fromkeys(("guidance-scale", "guidance", "guidance-strength"), _GUIDANCE),
     **dict.fromkeys(("guidance-weight", "guide-scale", "strength"), _GUIDANCE),
+    **dict.fromkeys(("no-guidance", "no-classifier", "unguided"), ("--scale 0",)),
+    **dict.fromkeys(("unconditional", "uncond", "no-class"), ("--class none",)),
+    **dict.fromkeys(("from", "to"), ("--class 207,281, the way from one to the other",)),
     "cfg-scale": ("--cfg",),
     "cfg-weight": ("--cfg",),
     "w": ("--cfg",),
@@ -33,6 +36,7 @@ OTHER_OPTIONS: Mapping[str, tuple[str, ...]] = {
     "num-fid-samples": ("--total (--num counts those of each class)", "--num"),
     **dict.fromkeys(("samples", "n-samples"), _COUNT),
     "n": ("--num",),
+    "sample": ("--num",),
     **dict.fromkeys(("count", "number", "amount", "images"), _COUNT),
     "num-images-per-prompt": ("--num",),
     "timestep-respacing": ("--steps",),
@@ -80,18 +84,28 @@ OTHER_OPTIONS: Mapping[str, tuple[str, ...]] = {
     "bs": ("--batch-size",),
     **dict.fromkeys(
         "outdir outdir-path out-dir out-path output-dir output-path save-dir save-path save-to "
-        "save dir folder logdir log-dir results-dir".split(),
+        "save dir folder logdir log-dir results-dir name run-name exp-name".split(),
         ("--out", "--output"),
     ),
     **dict.fromkeys(("force", "f", "replace", "clobber", "yes"), ("--overwrite",)),
     **dict.fromkeys(("resume", "continue", "restart", "go-on"), ("--resume", *_GOES_ON)),
     **dict.fromkeys(("gif", "video", "film", "animation"), ("--animate FILE.gif",)),
     **dict.fromkeys(("save-grid", "make-grid", "contact-sheet", "sheet"), ("--grid",)),
+    **dict.fromkeys(("nrow", "ncol", "rows", "columns", "cols"), ("--grid",)),
+    **dict.fromkeys(("strip-metadata", "no-exif", "no-recipe"), ("--no-metadata",)),
     **dict.fromkeys(("upscale", "hires", "superres", "sr"), ("--upsampler",)),
     **dict.fromkeys(("gpus", "num-gpus", "nproc"), ("--shard (torchrun shares by itself)", _RUN)),
+    **dict.fromkeys(("gpu-id", "device-id", "gpu-ids"), ("--device cuda:0",)),
+    **dict.fromkeys(
+        ("threads", "num-threads", "nthreads"), ("OMP_NUM_THREADS=4 before the command",)
+    ),
+    "cache-dir": ("ADM_HOME=FOLDER before the command",),
     **dict.fromkeys(("jobs", "j", "processes"), ("--workers",)),
     **dict.fromkeys(("config", "yaml", "cfg-file", "params"), (_RUN_JSON,)),
     **dict.fromkeys(("list", "l"), ("the command without an option",)),
+    "list-models": ("adm models, a command",),
+    **dict.fromkeys(("list-samplers", "samplers"), ("--sampler, whose help names them all",)),
+    **dict.fromkeys(("events", "jsonl", "json-lines"), ("--json, an object a line",)),
     "gpu": ("--device cuda",),
     "cuda": ("--device cuda",),
     "cpu": ("--device cpu",),
@@ -100,7 +114,10 @@ OTHER_OPTIONS: Mapping[str, tuple[str, ...]] = {
     "half": ("--dtype float16",),
     "use-fp16": ("--dtype float16",),
     "bf16": ("--dtype bfloat16",),
-    "silent": ("--quiet",),
+    **dict.fromkeys(
+        ("silent", "no-progress", "disable-progress", "disable-tqdm", "no-bar"), ("--quiet",)
+    ),
+    "progress": ("there always, unless --quiet",),
     "v": ("--version",),
     "verbose": ("ADM_DEBUG=1 before the command, for tracebacks",),
     "ref-batch": ("--ref",),
@@ -134,6 +151,7 @@ OTHER_OPTIONS: Mapping[str, tuple[str, ...]] = {
     ),
     **dict.fromkeys(("x", "y-axis", "axis", "grid-x"), ("the option itself: --scale 0,1,2",)),
     "max-steps": ("--steps",),
+    **dict.fromkeys(("arch", "architecture", "backbone"), ("--preset, --channels or --set",)),
     "learning-rate": ("--lr",),
     "ema-rate": ("--ema",),
     "ema-decay": ("--ema",),
@@ -165,7 +183,7 @@ OTHER_OPTIONS: Mapping[str, tuple[str, ...]] = {
 _TRAINING = "train-diffusion, train-classifier or train-upsampler"
 OTHER_COMMANDS: Mapping[str, str] = {
     **dict.fromkeys(
-        "generate draw create run infer inference dream txt2img image-sample "
+        "generate gen draw create run infer inference predict demo dream txt2img image-sample "
         "classifier-sample samples".split(),
         "sample",
     ),

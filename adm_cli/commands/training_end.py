@@ -21,7 +21,8 @@ def tell_costs(facts: Mapping[str, Any]) -> None:
     lines = [
         f"{how_many(facts['steps'], 'step')} of {facts['batch_size']}: "
         f"{how_many(epochs, 'epoch')} of {how_many(facts['pictures'], 'picture')}",
-        f"{how_many(facts['parameters'], 'parameter')}, {facts['memory_gb']:.2f} GB of memory",
+        f"{how_many(facts['parameters'], 'parameter')}, {facts['memory_gb']:.2f} GB of memory, "
+        f"{facts['free_gb']:.2f} GB are free",
     ]
     if facts["hours"] is not None:
         time = duration(3600 * facts["hours"])

@@ -19,10 +19,12 @@ _EXAMPLES = {
     "--dtype": "float32", "--format": "png", "--guide-interval": "0.2,0.8", "--shard": "1/4",
     "--cfg-interval": "0.2,0.8", "--metrics": "fid,pr", "--lr": "1e-4", "--ema": "0.9999",
     "--eta": "0.5", "--val-split": "0.05", "--label-dropout": "0.1", "--weight-decay": "0.01",
+    "--strength": "0.6", "--temperature": "0.9", "--threshold": "0.995", "--eps-scale": "1.004",
     "--timeout": "30", "--kimg": "1000", "--seed": "0", "--batch-size": "8", "--cfg": "1.5",
 }  # fmt: skip
 
 _ALIKE = 0.7  # below that the nearest option or command is another one
+_RESULTS = (".safetensors", ".npz", ".zip", ".tar", ".html", ".csv", ".json")  # of commands
 _LISTS = ("--seeds", "--at", "--metrics", "--scale", "--cfg", "--sampler")  # where they take text
 
 
@@ -143,11 +145,37 @@ def _bad_value(
         what = f"at least {limits['ge']:g}"
     elif problem.get("type") == "int_from_float":
         what = "a whole number"
+    if value.lower() in ("auto", "default") and param.default is None:
+        return f"{name} {value!r}: leave it out, then adm chooses"
+    number = _number(value, whole=what == "a whole number")
+    if number not in (None, value):
+        return f"{name} {value!r:.60}: expected {what}: write {name} {number}"
     example = _example(param)
     such = f", such as {example}" if example else ""
-    if re.fullmatch(r"[\d.]+(,[\d.]+)+", value) and name in _options(group.commands["sweep"]):
+    lists = _find_param(group, "adm sweep", name)
+    if re.fullmatch(r"[\d.]+(,[\d.]+)+", value) and lists is not None and _takes_text(lists):
         such += f" (several: adm sweep {name} {value:.60})"
     return f"{name} {value!r:.60}: expected {what}{such}"
+
+
+def _number(value: str, *, whole: bool) -> str | None:
+    """``10k``, ``50,000``, ``1e5`` and ``60%`` as they are written here; None for anything else."""
+    found = re.fullmatch(
+        r"(\d{1,3}(?:,\d{3})+|\d{1,9}(?:\.\d{1,9})?(?:e\d)?)([k%]?)",
+        value.strip().lower(),
+        re.ASCII,
+    )
+    if found is None:
+        return None
+    number = float(found[1].replace(",", ""))
+    number *= {"k": 1000, "%": 0.01}.get(found[2], 1)
+    if whole:
+        return f"{number:.0f}" if number.is_integer() else None
+    return f"{number:g}"
+
+
+def _takes_text(param: Any) -> bool:
+    return "str" in str(param.type_descriptor.annotation)
 
 
 def _extra(
@@ -166,8 +194,13 @@ def _extra(
         return f"{start}: what is on or off has no value; leave it out"
     if several := _several(group, command, extra, arguments):
         return f"{start}; did you mean {several}?"
-    if "--ref" in own and extra == shown and os.path.exists(extra):
+    second = os.path.exists(extra) or (command == "adm evaluate" and not paths)
+    if "--ref" in own and extra == shown and second:
         return f"{start}; did you mean --ref {shown}?"
+    if extra == shown and os.path.splitext(shown)[1] in _RESULTS and not os.path.exists(shown):
+        made = next((name for name in ("--output", "--out") if name in own), None)
+        if made is not None:
+            return f"{start}; did you mean {made} {shown}?"
     if "--class" not in own or paths:
         return f"{start} ({command} --help)"
     given = params.get("class_") or params.get("classes") or ()
@@ -191,7 +224,7 @@ def _several(group: Any, command: str, extra: str, arguments: Sequence[str]) -> 
     if place < 2 or arguments[place - 2] not in _command_options(group, command):
         return None
     name, first = arguments[place - 2 : place]
-    lists = "str" in str(_find_param(group, command, name).type_descriptor.annotation)
+    lists = _takes_text(_find_param(group, command, name))
     if name in ("--class", "-c") or not (first.endswith(",") or (name in _LISTS and lists)):
         return None
     return f"{name} {','.join(word.strip(',') for word in [first, *extra.split()])}"

@@ -125,6 +125,8 @@ def open_picture(path: Path) -> tuple[Pixels, dict[str, Any] | None]:
             with open_file(path) as file, open_image(file, ("PNG", "WEBP")) as image:
                 recipe = _recipe_of(image)
                 pixels = np.asarray(image.convert("RGB"))
+    except UnidentifiedImageError:  # whose text is a memory address
+        raise AdmError(f"cannot read {path} as PNG or WebP: it is neither, or damaged") from None
     except OSError as error:
         raise AdmError(f"cannot read {path} as PNG or WebP: {error.strerror or error}") from None
     except (ValueError, SyntaxError, *BOMBS) as error:

@@ -6,6 +6,7 @@ found.numbers["fd_adm"]["value"]
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -199,6 +200,8 @@ def _path(given: AnyPath | None) -> Path | None:
 def _check_samples(samples: object, drawing: Drawing, *, asked: bool) -> None:
     if (samples is None) == (drawing.model is None):
         raise UsageError("give either SAMPLES, or --model to draw them")
+    if samples is not None and not os.path.exists(str(samples)):  # before weights are missed
+        raise UsageError(f"no such folder or file of pictures: {samples}")
     if drawing.model is None and drawing.asked:
         raise UsageError(
             "--class, --num, --scale, --sampler, --steps, --seed, --classifier and all else about "

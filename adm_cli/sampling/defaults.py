@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache, partial
@@ -60,6 +61,11 @@ def choose_sampler(name: str | None, eta: float | None) -> Sampler:
     """The sampler, with its own options bound; raises UsageError or ConfigError."""
     name = name or "none"
     if name not in SAMPLERS:
+        short = re.sub(r"[\s_-]", "", name.lower())
+        if steps := re.fullmatch(r"ddim(\d{1,4})", short):
+            raise UsageError(f"unknown sampler {name!r}: write --sampler ddim --steps {steps[1]}")
+        if short in ("eulera", "eulerancestral", "keulera"):  # whose noise is that of eta 1
+            raise UsageError(f"unknown sampler {name!r}: here it is --sampler ddim --eta 1")
         hint = did_you_mean(name, SAMPLERS)
         raise UsageError(f"unknown sampler {name!r}{hint} (there are {', '.join(SAMPLERS)})")
     sampler = SAMPLERS[name]

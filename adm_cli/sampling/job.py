@@ -22,6 +22,7 @@ from adm_cli.sampling.draw import draw
 from adm_cli.sampling.events import Event, FileMade, follow
 from adm_cli.sampling.film import may_write_film
 from adm_cli.sampling.folder import RunFolder, Shard
+from adm_cli.sampling.memory import AUTO_BATCH
 from adm_cli.sampling.models import Models
 from adm_cli.sampling.outputs import FRESH, PAGE, Outputs
 from adm_cli.sampling.run import Run
@@ -112,6 +113,7 @@ class SamplingJob:
         facts = {
             **self.settings,
             "batch_size": run.batch_size,
+            "batch_size_by": AUTO_BATCH if "batch_size" in self.run.chosen else "asked for",
             "device": run.device,
             "dtype": run.first.dtype,
             "out": str(folder.path),

@@ -11,6 +11,8 @@ from adm_cli.devices import free_bytes
 from adm_cli.models.cost import activation_bytes
 
 MAX_AUTO_BATCH = 16
+_SHARE = 0.6  # of the memory that is free: what a batch takes is counted, not measured
+AUTO_BATCH = f"as many as fit into {_SHARE:.0%} of what is free, at most {MAX_AUTO_BATCH}"
 
 
 def classifier_dtype(compute: torch.dtype) -> torch.dtype:
@@ -26,7 +28,7 @@ def fitting_batch(
     ``costs`` are the bytes that each network takes for one image, ``weights`` those of what is
     still to be loaded, in each of ``processes``.
     """
-    fitting = int((free_bytes(device) / processes - weights) * 0.6 / max(costs))
+    fitting = int((free_bytes(device) / processes - weights) * _SHARE / max(costs))
     most = max(1, min(MAX_AUTO_BATCH, fitting))
     batches = -(-images // most)
     return -(-images // batches)

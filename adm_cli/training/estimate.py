@@ -37,8 +37,14 @@ def estimate(settings: Settings, device: torch.device) -> dict[str, Any]:
         "images_per_second": None,
         "hours": None,
     }
-    if memory > free_bytes(device):
-        facts["note"] = "more memory than is free: lower --microbatch or --channels"
+    free = free_bytes(device)
+    facts["free_gb"] = round(free / 1e9, 2)
+    if memory > free:
+        while at_once > 1 and memory > free:
+            at_once //= 2
+            memory = training_bytes(settings.config, parameters, at_once)
+        mend = "lower --channels" if memory > free else f"--microbatch {at_once} fits"
+        facts["note"] = f"more memory than is free: {mend}"
         return facts
     speed = _measure(settings, device)
     facts["images_per_second"] = round(speed, 1)

@@ -223,6 +223,14 @@ def test_output_replaces_nothing(draw: Run, again: Run) -> None:
     assert open_picture(Path("new.WEBP"))[1] == open_picture(picture)[1]
 
 
+def test_what_is_no_picture(adm: Run) -> None:
+    Path("README.md").write_text("hello")
+    done = adm("repro", "README.md")
+    assert (done.code, done.err) == (
+        1, "adm: error: cannot read README.md as PNG or WebP: it is neither, or damaged\n",
+    )  # fmt: skip
+
+
 def test_a_folder_that_is_no_run(adm: Run) -> None:
     Path("run").mkdir()
     one_line(adm("repro", "run"), 1, "run is no run: it has no run.json")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -108,7 +109,7 @@ def test_dry_run(adm: Adm, shapes: Path, tmp_path: Path) -> None:
     assert facts["classes"] == "0 circle (9), 1 square (9)"
     shown = adm("train-diffusion", shapes, *MODEL, *SHORT, "--dry-run").out.splitlines()
     assert shown[-3] == "4 steps of 4: 1 epoch of 18 pictures"
-    assert "parameters, " in shown[-2]
+    assert re.search(r"parameters, 0\.\d+ GB of memory, [\d.]+ GB are free", shown[-2])
     assert shown[-1].endswith("images/s on this machine")
     unsaid = adm("train-diffusion", shapes, *MODEL, "--dry-run", "--batch-size", 100_000)
     assert "2,000 steps of 100,000 pictures" in unsaid.err
@@ -128,7 +129,10 @@ def test_ablations_presets_and_flags_by_name(adm: Adm, shapes: Path) -> None:
     assert (ablation["model_channels"], ablation["num_heads"]) == (160, 4)
     assert ablation["num_classes"] == 2
     assert ablation["images_per_second"] is None
-    assert "lower --microbatch" in ablation["note"]
+    fits = re.search(r"more memory than is free: --microbatch (\d+) fits", ablation["note"])
+    assert fits is not None
+    assert 0 < int(fits[1]) < 100_000
+    assert ablation["memory_gb"] > ablation["free_gb"]
     assert config("train-classifier", "--preset", "imagenet64")["num_res_blocks"] == 4
     assert config("train-upsampler", "--preset", "64_256_upsampler")["low_res_size"] == [64, 64]
     flags = "--image_size 64 --num_channels 96 --learn_sigma True --noise_schedule cosine"

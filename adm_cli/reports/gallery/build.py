@@ -53,6 +53,8 @@ def gallery(
     """
     out, tell = Path(output), on_event or ignore
     folders = as_paths(paths)
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"--output {out}: expected a name that ends in .html")
     check_writable(out.parent)
     if not overwrite:
         refuse_existing([out])
