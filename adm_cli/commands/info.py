@@ -49,7 +49,7 @@ def info(
     if json:
         console.print_json(facts)
         return
-    picture = "seed" in facts or "small_sha256" in facts
+    picture = "kind" not in facts and ("seed" in facts or "small_sha256" in facts)
     for name, value in recipe_lines(facts, file) if picture else facts.items():
         text = f"{value:,}" if name == "parameters" and isinstance(value, int) else _text(value)
         line = f"{console.one_line(name):22} {console.one_line(text)}"

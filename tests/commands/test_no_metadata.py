@@ -66,6 +66,8 @@ def test_the_folder_is_where_to_look(draw: Run, adm: Run) -> None:
     facts = json.loads(adm("info", file, "--json").out)
     assert facts["kind"] == "image without a recipe, of a run of adm sample"
     assert (facts["class"], facts["seed"], facts["scale"]) == (3, 0, 1.0)
+    shown = adm("info", file).out.splitlines()
+    assert shown[:2] == [f"{'file':22} {file}", f"{'kind':22} {facts['kind']}"]
     done = adm("repro", file)
     assert (done.code, len(done.err.splitlines())) == (1, 1)
     assert f"{file} carries no recipe, its run's folder has it: adm info run shows it" in done.err
