@@ -202,8 +202,9 @@ class _Drawing:
 
     def sight(self) -> Sight:
         """A batch's padding counts as nothing."""
-        under_way = sum(images * step / self.steps for images, step in self.batches.values())
-        done = self.done + min(under_way, self.images - self.done)
+        wanted = self.images - self.done
+        under_way = sum(min(images, wanted) * step for images, step in self.batches.values())
+        done = self.done + min(under_way / self.steps, wanted)
         return Sight(
             self, f"{self.what} {self.done:,}/{self.images:,}", done, self.images,
             rate="images/s", more=f"step {self.step}/{self.steps}",

@@ -54,6 +54,14 @@ def test_lines(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPat
         "adm: drawing 2/8, 0.02 images/s, step 0/4, about 5 min left",
         "adm: drawing 2/8, 0.025 images/s, step 1/4, about 3 min left",
     ]
+    with Progress(quiet=False) as progress:
+        for event in (Started(None, 1, 0, 4), Step(2, 16, lambda: SMALL)):  # 15 are padding
+            progress(event)
+            a_while_ago(progress)
+        progress._look()
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "adm: drawing 0/1, 0.005 images/s, step 2/4, about 100 s left"
+    )
     with Progress(quiet=True) as silent:
         silent(Transfer("toy", 1, 2))
         silent(Note("nothing"))
