@@ -7,7 +7,7 @@ import queue
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +105,9 @@ class ImageWriter:
                 self._failure = error
 
     def _write(self, images: Sequence[Finished]) -> None:
-        files = [(done.image.file, _encoded(done, self._metadata)) for done in images]
+        if not self._metadata:
+            images = [replace(done, recipe=None) for done in images]
+        files = [(done.image.file, _encoded(done)) for done in images]
         check_room(self.run.path, sum(len(data) for _, data in files))
         placed, failure = write_files(self.run.path, files, self._prefix)
         records = [
@@ -126,10 +128,9 @@ class ImageWriter:
         return {"file": name, **facts, "bytes": len(data), "sha256": digest}
 
 
-def _encoded(done: Finished, metadata: bool) -> bytes:
+def _encoded(done: Finished) -> bytes:
     assert done.pixels is not None  # or it would not have been handed over
-    recipe = done.recipe if metadata else None
-    return encode_image(done.pixels, Path(done.image.file).suffix, recipe)
+    return encode_image(done.pixels, Path(done.image.file).suffix, done.recipe)
 
 
 def record_file(run: RunFolder, shard: Shard, name: str, facts: Mapping[str, Any]) -> None:

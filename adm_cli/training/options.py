@@ -20,7 +20,8 @@ VAL_SPLIT, VAL_IMAGES, WORKERS = 0.05, 2000, 2
 GUIDE_SCALE = 1.0
 
 
-@dataclass(frozen=True, kw_only=True)
+# Nobody compares or prints them, and every start of the program makes these classes.
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class CommonOptions:
     """What all training commands take."""
 
@@ -72,7 +73,7 @@ class CommonOptions:
     device: str = "auto"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class DenoiserOptions(CommonOptions):
     """More for diffusion models and upsamplers."""
 
@@ -82,7 +83,7 @@ class DenoiserOptions(CommonOptions):
     sample_every: int | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class DiffusionOptions(DenoiserOptions):
     """More for diffusion models."""
 
@@ -90,7 +91,7 @@ class DiffusionOptions(DenoiserOptions):
     scale: float | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class UpsamplerOptions(DenoiserOptions):
     """More for upsamplers."""
 
@@ -100,7 +101,7 @@ class UpsamplerOptions(DenoiserOptions):
     crop: int | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class ClassifierOptions(CommonOptions):
     """More for classifiers."""
 

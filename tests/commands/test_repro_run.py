@@ -131,8 +131,7 @@ def test_wrong_usage(draw: Run, again: Run, adm: Run, toys: Toys) -> None:
 
 def test_from_python(draw: Run, toys: Toys) -> None:
     files = draw("--class", 3, "--num", 2, "--out", "run").out.split()
-    models = {"model": toys.model, "classifier": toys.classifier}
-    assert adm_cli.repro("run", **models).identical
-    found = adm_cli.repro(files[0], **models)
+    assert adm_cli.repro("run", toys.model, toys.classifier).identical
+    found = adm_cli.repro(files[0], toys.model, toys.classifier)
     assert isinstance(found, Reproduction)
     assert found.identical

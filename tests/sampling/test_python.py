@@ -29,6 +29,7 @@ from adm_cli.sampling.events import (
 )
 from adm_cli.sampling.folder import RunFolder
 from adm_cli.sampling.models import Models
+from adm_cli.sampling.repro import Reproduction
 from tests.conftest import Toys, pictures
 
 VERBS = (
@@ -106,6 +107,7 @@ def test_a_run_from_start_to_end(options: dict[str, Any], toys: Toys) -> None:
     assert second.read_bytes() == before
 
     found = adm_cli.repro(second, **weights)
+    assert isinstance(found, Reproduction)
     assert (found.identical, found.inputs_that_differ) == (True, [])
     assert np.array_equal(found.pixels, open_picture(second)[0])
     (made,) = adm_cli.merge("run", "x.npz")
