@@ -96,6 +96,20 @@ def test_a_stack(adm: Run, toys: Toys) -> None:
         assert done.out.startswith("2 of 2 identical"), (done.out, done.err)
 
 
+def test_small_pictures_that_come_first_are_kept_nowhere(
+    adm: Run, toys: Toys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = ("--model", toys.model, "--classifier", toys.classifier, "--upsampler", toys.upsampler)
+    how = ("--steps", 2, "--upsample-steps", 2, "--device", "cpu", "--class", 3, "--num", 2)
+    assert adm("sample", *models, *how, "--out", "run").code == 0
+    before = sorted(path.name for path in Path("run").iterdir())
+    monkeypatch.setattr("adm_cli.sampling.models.fit_together", lambda *_args: False)
+    done = adm("repro", "run", *models)
+    assert "both stages do not fit into memory at once" in done.err
+    assert done.out.startswith("2 of 2 identical")
+    assert sorted(path.name for path in Path("run").iterdir()) == before
+
+
 def test_edits_need_their_pictures(draw: Run, again: Run, adm: Run, toys: Toys) -> None:
     photo = draw("--class", 3, "--num", 1, "--out", "photos").out.strip()
     models = ("--model", toys.model, "--classifier", toys.classifier)
