@@ -21,7 +21,7 @@ from adm_cli.pictures.images import Pixels, encode_image
 from adm_cli.sampling.folder import RunFolder, Shard
 from adm_cli.sampling.images import Images, drawn_row
 from adm_cli.sampling.run import Run, Stage
-from adm_cli.sampling.writer import Finished, ImageWriter
+from adm_cli.sampling.writer import DrawnImage, ImageWriter
 
 
 def main() -> None:
@@ -65,7 +65,7 @@ def _write(folder: Path, pixels: Pixels, count: int, batch: int) -> float:
     writer = ImageWriter(run, Shard())
     writer.open()
     for start in range(0, count, batch):
-        writer.add([Finished(one, pixels, None) for one in images[start : start + batch]])
+        writer.add([DrawnImage(one, pixels, None) for one in images[start : start + batch]])
     writer.close()
     writer.check()
     return time.perf_counter() - started

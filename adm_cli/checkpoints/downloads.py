@@ -48,7 +48,7 @@ _TRANSIENT = (206, 408, 425, 429)  # and all of 5xx; 206 where no part was asked
 
 
 @dataclass(frozen=True)
-class Known:
+class KnownHash:
     """A hash the file must have: hexadecimal, whose word it is, and what to do if it differs."""
 
     algorithm: str  # "sha256" or "md5"
@@ -58,13 +58,13 @@ class Known:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class RemoteFile:
     """A file at ``url``, of ``smallest`` to ``largest`` bytes."""
 
     url: str
     smallest: int
     largest: int
-    known: tuple[Known, ...] = ()
+    known: tuple[KnownHash, ...] = ()
 
     def check_size(self, what: str, size: int) -> None:
         """Raises DownloadError for a size that is not the file's."""
@@ -78,7 +78,7 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Patience:
+class RetryPolicy:
     """``timeout``: seconds without an answer, or with next to nothing. ``retries``: failures in a
     row before giving up, each followed by twice the ``pause`` before."""
 
@@ -88,7 +88,7 @@ class Patience:
 
 
 @dataclass(frozen=True)
-class Watch:
+class Listener:
     """Who is told of notes for a person, and of bytes here out of bytes in all."""
 
     tell: Callable[[str], None] = lambda text: None
@@ -99,7 +99,9 @@ class TakenError(DownloadError):
     """Another process has taken the file away, which happens only where locks do nothing."""
 
 
-def download(wanted: Wanted, target: Path, *, patience: Patience, watch: Watch) -> dict[str, str]:
+def download(
+    wanted: RemoteFile, target: Path, *, patience: RetryPolicy, watch: Listener
+) -> dict[str, str]:
     """Fetches what is missing of ``target`` and gives it its name; returns its digests by name.
 
     Raises DownloadError if that fails or the file is not the one wanted, OutputError where the disk
@@ -115,7 +117,9 @@ def download(wanted: Wanted, target: Path, *, patience: Patience, watch: Watch) 
 
 
 class _Transfer:
-    def __init__(self, wanted: Wanted, target: Path, patience: Patience, watch: Watch) -> None:
+    def __init__(
+        self, wanted: RemoteFile, target: Path, patience: RetryPolicy, watch: Listener
+    ) -> None:
         self.wanted, self.target, self.patience, self.watch = wanted, target, patience, watch
         self.partial: Partial | None = None
         self.answered = False  # from then on a name that is not found is a network that is down
@@ -317,7 +321,7 @@ class _Transfer:
         assert self.partial is not None
         known, md5 = self.wanted.known, self.partial.version.md5
         if not known and md5 is not None:
-            known = (Known("md5", md5, "as the server itself says"),)
+            known = (KnownHash("md5", md5, "as the server itself says"),)
         digests = self.partial.digests(_algorithms(known))
         wrong = find_wrong(digests, known)
         if wrong is not None and self.partial.verify():
@@ -334,7 +338,7 @@ class _Transfer:
         return digests
 
 
-def check_file(path: Path, wanted: Wanted) -> dict[str, str]:
+def check_file(path: Path, wanted: RemoteFile) -> dict[str, str]:
     """The digests of a file that is here already; raises DownloadError if it is not ``wanted``."""
     try:
         size = path.stat().st_size
@@ -348,11 +352,13 @@ def check_file(path: Path, wanted: Wanted) -> dict[str, str]:
     return digests
 
 
-def find_wrong(digests: Mapping[str, str], known: Sequence[Known]) -> Known | None:
+def find_wrong(digests: Mapping[str, str], known: Sequence[KnownHash]) -> KnownHash | None:
     return next((k for k in known if digests[k.algorithm] != k.digest), None)
 
 
-def wrong_hash(what: str, digests: Mapping[str, str], wrong: Known, kept: Path) -> DownloadError:
+def wrong_hash(
+    what: str, digests: Mapping[str, str], wrong: KnownHash, kept: Path
+) -> DownloadError:
     """Names both hashes, and where the file is that has the wrong one."""
     name = {"sha256": "SHA-256", "md5": "MD5"}[wrong.algorithm]
     return DownloadError(
@@ -389,5 +395,5 @@ def one_at_a_time(path: Path, tell: Callable[[str], None]) -> Iterator[None]:
         lock.release()
 
 
-def _algorithms(known: Sequence[Known]) -> set[str]:
+def _algorithms(known: Sequence[KnownHash]) -> set[str]:
     return {"sha256", *(k.algorithm for k in known)}

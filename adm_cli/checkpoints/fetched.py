@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from adm_cli.checkpoints.downloads import Patience
+from adm_cli.checkpoints.downloads import RetryPolicy
 from adm_cli.checkpoints.partial import remove_partials
 from adm_cli.checkpoints.pickles import open_zip
 from adm_cli.errors import CheckpointError, DownloadError, OutputError, UsageError
@@ -140,14 +140,14 @@ def zip_is_intact(path: Path) -> bool:
 
 
 @dataclass(frozen=True)
-class How:
+class FetchOptions:
     """Options of a fetch: ``source`` a folder or URL with the files, None for the publisher's."""
 
     source: str | None = None
     keep_original: bool = False
     overwrite: bool = False
     accept_changed: bool = False
-    patience: Patience = field(default_factory=Patience)
+    patience: RetryPolicy = field(default_factory=RetryPolicy)
     offline: bool = False  # as ADM_OFFLINE asks for, too
 
     @property
@@ -158,7 +158,7 @@ class How:
 def choose_how(
     source: AnyPath | None, keep_original: bool, overwrite: bool, accept_changed: bool,
     retries: int, timeout: float, offline: bool,
-) -> How:  # fmt: skip
+) -> FetchOptions:  # fmt: skip
     """The options of a fetch; raises UsageError for impossible ones."""
     place = None if source is None else str(source)
     check_source(place)
@@ -166,8 +166,8 @@ def choose_how(
         raise UsageError(f"--timeout must be a number of seconds, at least 1, got {timeout}")
     if retries < 0:
         raise UsageError(f"--retries must be at least 0, got {retries}")
-    patience = Patience(timeout=timeout, retries=retries)
-    return How(place, keep_original, overwrite, accept_changed, patience, offline)
+    patience = RetryPolicy(timeout=timeout, retries=retries)
+    return FetchOptions(place, keep_original, overwrite, accept_changed, patience, offline)
 
 
 def check_source(source: str | None) -> None:
@@ -188,7 +188,7 @@ def check_source(source: str | None) -> None:
         raise UsageError(f"--from {source!r:.200}: expected a folder or an https:// URL")
 
 
-def no_network(how: How) -> str | None:
+def no_network(how: FetchOptions) -> str | None:
     """What forbids it, in words; None if nothing does."""
     if how.offline:
         return "--offline was passed"

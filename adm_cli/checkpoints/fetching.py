@@ -10,17 +10,17 @@ from urllib.parse import urlsplit, urlunsplit
 
 from adm_cli.checkpoints.converting import convert
 from adm_cli.checkpoints.downloads import (
-    Known,
+    KnownHash,
+    Listener,
+    RemoteFile,
     TakenError,
-    Wanted,
-    Watch,
     check_file,
     download,
     one_at_a_time,
     refused_path,
 )
 from adm_cli.checkpoints.fetched import (
-    How,
+    FetchOptions,
     Pin,
     choose_how,
     clean_up,
@@ -81,7 +81,7 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Fetched:
+class FetchResult:
     name: str
     path: Path
     was_here: bool
@@ -128,7 +128,7 @@ def _inception() -> Item:
     return Item(INCEPTION.name, file, INCEPTION.url, inception_path(), INCEPTION.terms, None)
 
 
-def file_url(item: Item, how: How) -> str:
+def file_url(item: Item, how: FetchOptions) -> str:
     """Where an item's file comes from: a URL, or a path where ``how.source`` is a folder.
 
     The query of a base URL (an access token) stays.
@@ -141,12 +141,12 @@ def file_url(item: Item, how: How) -> str:
     return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{item.file}", fragment=""))
 
 
-def wanted(item: Item, how: How) -> Wanted:
+def wanted(item: Item, how: FetchOptions) -> RemoteFile:
     """What is known of an item's file, as published and from an earlier fetch."""
     published = item.row if item.row is not None else INCEPTION
-    known = [Known("sha256", published.sha256, "as published")] if published.sha256 else []
+    known = [KnownHash("sha256", published.sha256, "as published")] if published.sha256 else []
     if item.row is not None and item.row.md5:
-        known.append(Known("md5", item.row.md5, "as published"))
+        known.append(KnownHash("md5", item.row.md5, "as published"))
     smallest = largest = published.file_bytes or 0
     if item.row is not None and not smallest:
         tensors = len(expected_shapes(item.row.config))
@@ -158,18 +158,18 @@ def wanted(item: Item, how: How) -> Wanted:
             f"(recorded in {pin_path(item.name)})"
         )
         known.append(
-            Known("sha256", pin.sha256, f"as fetched {pin.date} from {pin.source}", advice)
+            KnownHash("sha256", pin.sha256, f"as fetched {pin.date} from {pin.source}", advice)
         )
-    return Wanted(file_url(item, how), smallest, largest, tuple(known))
+    return RemoteFile(file_url(item, how), smallest, largest, tuple(known))
 
 
-def present(item: Item, watch: Watch) -> bool:
+def present(item: Item, watch: Listener) -> bool:
     """Whether the result is here and undamaged; tells of damage."""
     if not item.place.is_file():
         return False
     try:
         if item.row is None:
-            check_file(item.place, wanted(item, How()))
+            check_file(item.place, wanted(item, FetchOptions()))
         else:
             verify_content(read_model_file(item.place))
     except AdmError as error:
@@ -178,7 +178,7 @@ def present(item: Item, watch: Watch) -> bool:
     return True
 
 
-def missing_bytes(items: Sequence[Item], how: How) -> int:
+def missing_bytes(items: Sequence[Item], how: FetchOptions) -> int:
     """Disk space that fetching needs at most at a time, beyond what is taken already."""
     needed = originals = 0
     for item in items:
@@ -196,7 +196,7 @@ def size_of(item: Item) -> int:
     return INCEPTION.file_bytes if item.row is None else item.row.size
 
 
-def check_space(items: Sequence[Item], how: How) -> None:
+def check_space(items: Sequence[Item], how: FetchOptions) -> None:
     """Raises OutputError, before any work, where the disk is too small."""
     needed, free = missing_bytes(items, how), free_disk(adm_home())
     if needed > free:
@@ -206,7 +206,7 @@ def check_space(items: Sequence[Item], how: How) -> None:
         )
 
 
-def check_network(items: Sequence[Item], how: How) -> None:
+def check_network(items: Sequence[Item], how: FetchOptions) -> None:
     """Raises DownloadError where --offline or ADM_OFFLINE forbids what would be needed."""
     forbidden = no_network(how)
     if forbidden is None or how.local:
@@ -234,12 +234,12 @@ def fetch(
     timeout: float = 30.0,
     offline: bool = False,
     on_event: OnEvent = ignore,
-) -> list[Fetched]:
+) -> list[FetchResult]:
     """Brings published files here: downloaded (or taken from ``source``), verified, converted.
 
     ``names`` are presets, checkpoint names, "all" and "inception"; what is here already and
-    undamaged is not fetched again. ``on_event`` takes `Note`, `Transfer` and each `Fetched` as it
-    is done. Raises UsageError for unknown names; DownloadError, CheckpointError or OutputError
+    undamaged is not fetched again. ``on_event`` takes `Note`, `Transfer` and each `FetchResult` as
+    it is done. Raises UsageError for unknown names; DownloadError, CheckpointError or OutputError
     for what could not be brought: what is good of a download stays, and is gone on with.
     """
     items = find_items([names] if isinstance(names, str) else names)
@@ -255,14 +255,14 @@ def fetch(
     return found
 
 
-def _watch(item: Item, on_event: OnEvent) -> Watch:
-    return Watch(
+def _watch(item: Item, on_event: OnEvent) -> Listener:
+    return Listener(
         lambda text: on_event(Note(text)),
         lambda here, length: on_event(Transfer(item.name, here, length)),
     )
 
 
-def fetch_item(item: Item, how: How, watch: Watch) -> Fetched:
+def fetch_item(item: Item, how: FetchOptions, watch: Listener) -> FetchResult:
     """Brings an item here, or finds that it is.
 
     Raises DownloadError, CheckpointError or OutputError; whatever is good of the download stays.
@@ -270,7 +270,7 @@ def fetch_item(item: Item, how: How, watch: Watch) -> Fetched:
     check_home()
     before = _stamp(item.place)
     if not how.overwrite and present(item, watch):
-        return Fetched(item.name, item.place, was_here=True)
+        return FetchResult(item.name, item.place, was_here=True)
     with one_at_a_time(item.original, watch.tell):
         if not how.overwrite and _stamp(item.place) != before and present(item, watch):
             return _found(item)
@@ -283,12 +283,12 @@ def fetch_item(item: Item, how: How, watch: Watch) -> Fetched:
         raise DownloadError(f"other processes keep taking {item.original} away: try again later")
 
 
-def _found(item: Item) -> Fetched:
+def _found(item: Item) -> FetchResult:
     clean_up(item.original, item.place.parent, keep_original=True)
-    return Fetched(item.name, item.place, was_here=True)
+    return FetchResult(item.name, item.place, was_here=True)
 
 
-def _fetch(item: Item, how: How, watch: Watch) -> Fetched:
+def _fetch(item: Item, how: FetchOptions, watch: Listener) -> FetchResult:
     want = wanted(item, how)
     source = Path(want.url) if how.local else item.original
     if how.local:
@@ -313,7 +313,7 @@ def _fetch(item: Item, how: How, watch: Watch) -> Fetched:
         raise CheckpointError(f"{error}; it is kept as {refused}") from None
     keep = how.keep_original or (how.local and source.resolve() == item.original.resolve())
     clean_up(item.original, item.place.parent, keep_original=keep)
-    return Fetched(item.name, item.place, False, size, digests["sha256"], verified)
+    return FetchResult(item.name, item.place, False, size, digests["sha256"], verified)
 
 
 def _stamp(path: Path) -> tuple[int, ...] | None:
@@ -324,7 +324,9 @@ def _stamp(path: Path) -> tuple[int, ...] | None:
         return None
 
 
-def _whole_original(item: Item, want: Wanted, how: How, watch: Watch) -> dict[str, str] | None:
+def _whole_original(
+    item: Item, want: RemoteFile, how: FetchOptions, watch: Listener
+) -> dict[str, str] | None:
     """Of a download that is whole: kept on purpose, by a failure after it, or refused before."""
     refused = refused_path(item.original)
     if how.accept_changed and refused.is_file() and not item.original.is_file():
@@ -339,13 +341,13 @@ def _whole_original(item: Item, want: Wanted, how: How, watch: Watch) -> dict[st
         return None
 
 
-def _download(item: Item, want: Wanted, how: How, watch: Watch) -> dict[str, str]:
+def _download(item: Item, want: RemoteFile, how: FetchOptions, watch: Listener) -> dict[str, str]:
     if forbidden := no_network(how):
         raise DownloadError(f"{forbidden}, and {item.file} must be downloaded")
     return download(want, item.original, patience=how.patience, watch=watch)
 
 
-def _verified(source: Path, want: Wanted, digests: dict[str, str]) -> str:
+def _verified(source: Path, want: RemoteFile, digests: dict[str, str]) -> str:
     """What vouches for a file: a known hash, the server's, or at least its own checksums."""
     if want.known:
         return ", ".join(f"{k.algorithm} {k.source}" for k in want.known)

@@ -11,8 +11,8 @@ from adm_cli.commands.progress import Progress
 from adm_cli.files.disk import adm_home, free_disk
 
 if TYPE_CHECKING:
-    from adm_cli.checkpoints.fetched import How
-    from adm_cli.checkpoints.fetching import Fetched, Item
+    from adm_cli.checkpoints.fetched import FetchOptions
+    from adm_cli.checkpoints.fetching import FetchResult, Item
 
 
 def fetch(
@@ -75,7 +75,7 @@ def fetch(
     progress = Progress(quiet=quiet)
 
     def on_event(event: object) -> None:
-        if isinstance(event, fetching.Fetched):
+        if isinstance(event, fetching.FetchResult):
             _show(event, json, quiet)
         else:
             progress(event)
@@ -95,7 +95,7 @@ def fetch(
         raise
 
 
-def _show(done: Fetched, json: bool, quiet: bool) -> None:
+def _show(done: FetchResult, json: bool, quiet: bool) -> None:
     if json:
         console.print_json(
             {
@@ -114,7 +114,7 @@ def _show(done: Fetched, json: bool, quiet: bool) -> None:
     print(done.path)
 
 
-def _show_plan(items: list[Item], how: How, json: bool) -> None:
+def _show_plan(items: list[Item], how: FetchOptions, json: bool) -> None:
     from adm_cli.checkpoints import fetching
     from adm_cli.checkpoints.http import clean
     from adm_cli.checkpoints.partial import partial_bytes

@@ -33,7 +33,7 @@ _FILLERS = frozenset(
 )
 
 
-class Part(NamedTuple):
+class PicturePlace(NamedTuple):
     """A picture's place: its split, if any, the folder that says so, and its name without that."""
 
     role: str | None
@@ -54,7 +54,7 @@ def split_role(folder: str) -> str | None:
     return _ROLE_OF.get(words[0]) if len(words) == 1 else None
 
 
-def find_splits(names: Sequence[str]) -> Iterator[Part]:
+def find_splits(names: Sequence[str]) -> Iterator[PicturePlace]:
     """Where each picture of a source belongs; no role for any unless all have one.
 
     The folders of the splits are at the same depth: above the classes, as in ``train/cat/1.jpg``,
@@ -75,10 +75,10 @@ def find_splits(names: Sequence[str]) -> Iterator[Part]:
             bare = {name: "/".join((*parts[:depth], *parts[cut:], ""))
                     for name, parts in folders.items()}  # fmt: skip
             for folder, _, file in (name.rpartition("/") for name in names):
-                yield Part(roles[folder], folders[folder][depth], bare[folder] + file)
+                yield PicturePlace(roles[folder], folders[folder][depth], bare[folder] + file)
             return
     for name in names:
-        yield Part(None, "", name)
+        yield PicturePlace(None, "", name)
 
 
 def half_splits(names: Sequence[str]) -> list[str]:

@@ -13,13 +13,13 @@ from adm_cli.checkpoints.sources import find_sources
 from adm_cli.devices import choose_device
 from adm_cli.events import Count, Note, OnEvent, as_words
 from adm_cli.pictures.images import Pixels
-from adm_cli.reports.measure import Extractor, Measured, measure
+from adm_cli.reports.measure import Extractor, ImageFeatures, measure
 from adm_cli.reports.scores import features_needed
 from adm_cli.sampling.asked import asked_modifiers, with_negative_class
 from adm_cli.sampling.batch import class_and_seed, refuse_overflow
 from adm_cli.sampling.defaults import remarks
 from adm_cli.sampling.events import Step
-from adm_cli.sampling.paint import FinishedBatch, ImageTask, NetworkPainter, paint
+from adm_cli.sampling.paint import DrawnBatch, ImageTask, NetworkPainter, paint
 from adm_cli.sampling.pipeline import Pipeline, load_stage
 from adm_cli.sampling.run import Run
 from adm_cli.sampling.select import select_images
@@ -39,7 +39,7 @@ DEFAULT_NUM = 1000  # images drawn with --model
 
 
 @dataclass(frozen=True)
-class Drawing:
+class DrawingOptions:
     """What to draw where there are no samples yet; None: the preset's."""
 
     model: str | None
@@ -58,7 +58,7 @@ class Drawing:
         return self.options != StageOptions() or any(value is not None for value in words)
 
 
-def asked_drawing(given: Mapping[str, Any]) -> Drawing:
+def asked_drawing(given: Mapping[str, Any]) -> DrawingOptions:
     """What the arguments of `evaluation.evaluate` say of it; raises UsageError or ConfigError."""
     steps = given["steps"]
     options = StageOptions(
@@ -69,14 +69,14 @@ def asked_drawing(given: Mapping[str, Any]) -> Drawing:
         **asked_modifiers(given),
     )
     weak = choose_weak(given["weak_model"], [given["weak_scale"]])
-    return Drawing(
+    return DrawingOptions(
         given["model"], given["classifier"], weak,
         as_words(given["class_"]), given["num"], given["seed"], options, given["negative_class"],
     )  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Drawn:
+class SamplesToDraw:
     """Samples that are to be drawn."""
 
     name: str
@@ -95,7 +95,7 @@ class Drawn:
 
     def measure(
         self, extractor: Extractor, metrics: tuple[str, ...], on_event: OnEvent
-    ) -> Measured:
+    ) -> ImageFeatures:
         """Draws and measures batch by batch: no image is kept."""
         for text in self.notes:
             on_event(Note(text))
@@ -119,13 +119,13 @@ class Drawn:
                 done += len(found)
 
 
-def _pixels(batch: FinishedBatch) -> Pixels:
+def _pixels(batch: DrawnBatch) -> Pixels:
     lost = [done.image for done in batch if done.pixels is None]
     refuse_overflow([class_and_seed(image.class_id, image.seed) for image in lost], len(batch))
     return np.stack([done.pixels for done in batch if done.pixels is not None])
 
 
-def open_drawn(drawing: Drawing, device: str) -> Drawn:
+def open_drawn(drawing: DrawingOptions, device: str) -> SamplesToDraw:
     """The models loaded and the images chosen; raises UsageError as ``adm sample`` does."""
     assert drawing.model is not None
     sources = find_sources(
@@ -145,4 +145,4 @@ def open_drawn(drawing: Drawing, device: str) -> Drawn:
         plain=machine.plain,
     )  # fmt: skip
     notes = [*remarks(config, sources.model.info.diffusion)]
-    return Drawn(sources.model_name, run, pipeline, [], notes)
+    return SamplesToDraw(sources.model_name, run, pipeline, [], notes)

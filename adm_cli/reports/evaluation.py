@@ -20,10 +20,10 @@ from adm_cli.events import AnyPath, Count, OnEvent, ignore
 from adm_cli.pictures.pixels import PixelSet, holds_statistics, open_pixels
 from adm_cli.pictures.references import Reference
 from adm_cli.reports.checks import Checks, as_counts, open_judging
-from adm_cli.reports.drawn import Drawing, asked_drawing, open_drawn
+from adm_cli.reports.drawn import DrawingOptions, asked_drawing, open_drawn
 from adm_cli.reports.evaluation_costs import evaluation_costs
 from adm_cli.reports.findings import Evaluation, check_table, score_facts, write_findings
-from adm_cli.reports.measure import Extractor, Measured, check_count, load_extractor, measure
+from adm_cli.reports.measure import Extractor, ImageFeatures, check_count, load_extractor, measure
 from adm_cli.reports.pictures import read_size
 from adm_cli.reports.references import find_reference, metrics_by
 from adm_cli.reports.scores import choose_metrics, compute_scores, features_needed, notes
@@ -51,11 +51,11 @@ class Samples(Protocol):
 
     def measure(
         self, extractor: Extractor, metrics: tuple[str, ...], on_event: OnEvent
-    ) -> Measured: ...
+    ) -> ImageFeatures: ...
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredSamples:
     """Samples that are there."""
 
     name: str
@@ -72,7 +72,7 @@ class Stored:
 
     def measure(
         self, extractor: Extractor, metrics: tuple[str, ...], on_event: OnEvent
-    ) -> Measured:
+    ) -> ImageFeatures:
         """Their statistics, and the features that the metrics need."""
         return measure(
             self.images.batches(extractor.batch_size),
@@ -83,12 +83,12 @@ class Stored:
         )
 
 
-def _stored(path: Path, resize: tuple[int, int] | None, values: str | None) -> Stored:
+def _stored(path: Path, resize: tuple[int, int] | None, values: str | None) -> StoredSamples:
     remarks = []
     if holds_statistics(path):
         remarks.append(f"{path.name} holds statistics, which count for --ref only: its images do")
     images = open_pixels(path, resize, values)
-    return Stored(str(path), images, [*remarks, *images.notes])
+    return StoredSamples(str(path), images, [*remarks, *images.notes])
 
 
 @supplied
@@ -174,7 +174,7 @@ def evaluate(
     if dry_run:
         return Evaluation(evaluation_costs(source, extractor, against, choose_device(device)), [])
     judging = None
-    if referee is not None and isinstance(source, Stored):
+    if referee is not None and isinstance(source, StoredSamples):
         judging = open_judging(referee, Path(source.name), size, _path(real), against)
     reference = None
     facts = {"samples": source.name, "images": source.count}
@@ -186,7 +186,7 @@ def evaluate(
         found += _score(source, extractor, reference, wanted, half=half, on_event=on_event)
     if judging is not None:
         found += judging.run(reference, per_class=per_class, on_event=on_event)
-    if isinstance(source, Stored):
+    if isinstance(source, StoredSamples):
         found += checks.find_copies(source.images, extractor, on_event=on_event)
     if table is not None:
         write_findings(table, found)
@@ -197,7 +197,7 @@ def _path(given: AnyPath | None) -> Path | None:
     return None if given is None else Path(given)
 
 
-def _check_samples(samples: object, drawing: Drawing, *, asked: bool) -> None:
+def _check_samples(samples: object, drawing: DrawingOptions, *, asked: bool) -> None:
     if (samples is None) == (drawing.model is None):
         raise UsageError("give either SAMPLES, or --model to draw them")
     if samples is not None and not os.path.exists(str(samples)):  # before weights are missed

@@ -13,7 +13,7 @@ import torch
 from adm_cli.devices import peak_bytes
 from adm_cli.pictures.pixels import PixelSet, holds_statistics, open_pixels
 from adm_cli.pictures.references import MOST_FEATURES, Reference
-from adm_cli.reports.drawn import Drawn
+from adm_cli.reports.drawn import SamplesToDraw
 from adm_cli.reports.measure import Extractor, make_reference, measure
 
 _PATIENCE = 3.0  # seconds: a first pass that takes longer is taken for all
@@ -46,7 +46,7 @@ def evaluation_costs(
         once = _seconds(lambda: extractor.network(images.to(extractor.device)), device)
         seconds += once * math.ceil(pictures / batch)
     evaluations = 0
-    if isinstance(samples, Drawn):
+    if isinstance(samples, SamplesToDraw):
         evaluations = samples.count * samples.run.first.num_steps
         seconds += _drawing_seconds(samples) * evaluations
     return {
@@ -94,7 +94,7 @@ def _reference_pictures(ref: Path | None) -> int:
     return len(open_pixels(ref))
 
 
-def _drawing_seconds(samples: Drawn) -> float:
+def _drawing_seconds(samples: SamplesToDraw) -> float:
     """Of one evaluation for one image, by one batch; guidance counts as much again, twice."""
     pipeline = samples.pipeline
     config = pipeline.model.config

@@ -12,7 +12,7 @@ from adm_cli.errors import OutputError, UsageError
 from adm_cli.files.disk import check_writable
 from adm_cli.files.tables import write_csv, write_json
 from adm_cli.pictures.references import Reference
-from adm_cli.reports.measure import Measured
+from adm_cli.reports.measure import ImageFeatures
 from adm_cli.reports.scores import Score
 
 AGREEMENT = {  # numbers that samples and real pictures have, and how they are called
@@ -65,7 +65,7 @@ def check_table(out: Path | None, *, overwrite: bool, writes: bool = True) -> No
 
 
 def score_facts(
-    measured: Measured, reference: Reference, scores: list[Score], *, half: bool
+    measured: ImageFeatures, reference: Reference, scores: list[Score], *, half: bool
 ) -> dict[str, Any]:
     """The metrics of samples against a reference, and what they were computed from."""
     return {

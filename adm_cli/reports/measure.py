@@ -59,7 +59,7 @@ class Extractor:
 
 
 @dataclass(frozen=True)
-class Measured:
+class ImageFeatures:
     """A set of images as a network sees it."""
 
     extractor: Extractor
@@ -132,7 +132,7 @@ class _ClassifierNetwork:
 def measure(
     batches: Iterable[Pixels | Tensor], extractor: Extractor, *, count: int,
     keep: int | None = 0, on_images: OnImages | None = None,
-) -> Measured:  # fmt: skip
+) -> ImageFeatures:  # fmt: skip
     """Runs images, uint8 [n, H, W, 3] a batch, through a network once, in their order.
 
     Memory does not grow with ``count``, but for the features kept: of ``keep`` images spread at
@@ -161,7 +161,7 @@ def measure(
         if on_images is not None:
             on_images(done)
     assert size is not None
-    return Measured(
+    return ImageFeatures(
         extractor, size, pool, spatial if spatial.count else None, score, torch.cat(kept),
         digest.hexdigest(),
     )  # fmt: skip
@@ -232,7 +232,7 @@ def check_features(found: Features, places: Sequence[int], extractor: Extractor)
         )
 
 
-def make_reference(measured: Measured, source: str) -> Reference:
+def make_reference(measured: ImageFeatures, source: str) -> Reference:
     """What is kept of a set to measure others against."""
     pool = measured.pool.gaussian()
     spatial = None if measured.spatial is None else measured.spatial.gaussian()

@@ -17,7 +17,7 @@ from adm_cli.evaluation.neighbours import (
     precision_recall,
 )
 from adm_cli.pictures.references import Reference
-from adm_cli.reports.measure import Extractor, Measured
+from adm_cli.reports.measure import Extractor, ImageFeatures
 
 METRICS = ("fid", "sfid", "is", "kid", "pr", "dc")
 LEAST_FID, FEW_IMAGES = 2048, 10_000  # below: no FID; below: a warning
@@ -57,7 +57,7 @@ def features_needed(metrics: Sequence[str]) -> int | None:
 
 
 def compute_scores(
-    samples: Measured, reference: Reference, metrics: Sequence[str], *, half: bool = False,
+    samples: ImageFeatures, reference: Reference, metrics: Sequence[str], *, half: bool = False,
     on_step: OnStep | None = None,
 ) -> list[Score]:  # fmt: skip
     """The ``metrics`` (of `METRICS`) of samples against a reference, each with its error.
@@ -109,7 +109,7 @@ def check_sizes(size: tuple[int, int], source: str, expected: tuple[int, int]) -
         )
 
 
-def _check_dims(samples: Measured, reference: Reference) -> None:
+def _check_dims(samples: ImageFeatures, reference: Reference) -> None:
     """Raises AdmError for a reference of other features, whatever network it says made them."""
     spatial = None if samples.spatial is None else samples.spatial.shift
     for stored, mine in ((reference.mu, samples.pool.shift), (reference.mu_s, spatial)):
@@ -129,11 +129,13 @@ def metric_names(features: str, fewest: int) -> dict[str, str]:
     return {"fid": "fid", "sfid": "sfid", "is": "is", "kid": "kid"}
 
 
-def _fewest(samples: Measured, reference: Reference) -> int:
+def _fewest(samples: ImageFeatures, reference: Reference) -> int:
     return samples.count if reference.images is None else min(samples.count, reference.images)
 
 
-def _spatial_distance(samples: Measured, reference: Reference, on_group: OnPart | None) -> Estimate:
+def _spatial_distance(
+    samples: ImageFeatures, reference: Reference, on_group: OnPart | None
+) -> Estimate:
     if samples.spatial is None or reference.mu_s is None or reference.sigma_s is None:
         raise UsageError(f"{reference.source} has no spatial statistics: leave out sfid")
     return frechet_estimate(samples.spatial, Gaussian(reference.mu_s, reference.sigma_s), on_group)
@@ -149,7 +151,7 @@ def _need_features(reference: Reference, metric: str) -> None:
         )
 
 
-def notes(samples: Measured, reference: Reference) -> list[str]:
+def notes(samples: ImageFeatures, reference: Reference) -> list[str]:
     """What whoever reads the numbers should know."""
     found = []
     few, dim = _fewest(samples, reference), len(reference.mu)

@@ -37,7 +37,7 @@ from adm_cli.sampling.images import Image
 from adm_cli.sampling.models import Models
 from adm_cli.sampling.outputs import Extras
 from adm_cli.sampling.paint import (
-    FinishedBatch,
+    DrawnBatch,
     ImageTask,
 )
 from adm_cli.sampling.refilm import film_again, late_film
@@ -211,7 +211,7 @@ class _Work:
     def chunks(self, missing: npt.NDArray[np.int64]) -> Iterator[list[ImageTask]]:
         return image_tasks(self.run, self.folder, missing, self.only)
 
-    def _keep(self, batch: FinishedBatch) -> Events:
+    def _keep(self, batch: DrawnBatch) -> Events:
         if self.film is not None and not self.film.images:
             self.film.end(self.run, batch)
         for image in (done.image for done in batch if done.pixels is None):

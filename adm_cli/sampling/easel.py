@@ -21,7 +21,7 @@ from adm_cli.sampling.paint import (
     paint_enlarged,
 )
 from adm_cli.sampling.run import Filter, Run
-from adm_cli.sampling.writer import Finished
+from adm_cli.sampling.writer import DrawnImage
 
 Events = Generator[Event, None, None]
 
@@ -108,7 +108,7 @@ class Easel:
             yield from paint_enlarged(painter, self.run, there, self._picture, resize)
         if len(there) < len(tasks):
             names = {task.image.file for task in there}
-            yield [Finished(t.image, None, None) for t in tasks if t.image.file not in names]
+            yield [DrawnImage(t.image, None, None) for t in tasks if t.image.file not in names]
 
     def _has_picture(self, file: str) -> bool:
         return file in self.models.pictures if self._base is None else self._base.has(file)

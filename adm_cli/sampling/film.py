@@ -17,7 +17,7 @@ from adm_cli.pictures.images import (
 )
 from adm_cli.sampling.events import Event, FileMade, Step
 from adm_cli.sampling.folder import RunFolder, Shard
-from adm_cli.sampling.paint import FinishedBatch
+from adm_cli.sampling.paint import DrawnBatch
 from adm_cli.sampling.recipe import batch_sizes
 from adm_cli.sampling.run import Run
 from adm_cli.sampling.writer import record_file
@@ -68,7 +68,7 @@ class Film:
             x = step.view()[: self.shown]
             self.frames.append(to_uint8(x).cpu().numpy())
 
-    def end(self, run: Run, batch: FinishedBatch) -> None:
+    def end(self, run: Run, batch: DrawnBatch) -> None:
         """The batch is done: the film learns what it is of."""
         self.images = [done.image.file for done in batch]
         self.shown = min(self.shown, len(batch))  # the rest is padding
@@ -122,7 +122,7 @@ def write_film(folder: RunFolder, film: Film, shard: Shard) -> Iterator[FileMade
 
 
 def shoot(
-    film: Film, run: Run, painted: Iterable[Event | FinishedBatch]
+    film: Film, run: Run, painted: Iterable[Event | DrawnBatch]
 ) -> Generator[Event, None, None]:
     """Shows ``film`` the first batch of what is painted, and lets go of the rest."""
     for found in painted:

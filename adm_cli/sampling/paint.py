@@ -1,6 +1,6 @@
 """Stages with their weights in memory: images through one of them, or through both of a stack.
 
-What is painted comes as events and, batch by batch, as lists of `Finished`.
+What is painted comes as events and, batch by batch, as lists of `DrawnImage`.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ from adm_cli.sampling.recipe import (
     whole_recipe,
 )
 from adm_cli.sampling.run import Filter, Run, Stage
-from adm_cli.sampling.writer import Finished
+from adm_cli.sampling.writer import DrawnImage
 
-FinishedBatch = list[Finished]  # images that were computed at once
-Painted = Union[Step, Note, FinishedBatch]
+DrawnBatch = list[DrawnImage]  # images that were computed at once
+Painted = Union[Step, Note, DrawnBatch]
 
 
 class ImageTask(NamedTuple):
@@ -115,7 +115,7 @@ class NetworkPainter:
 
     def _finished(
         self, image: Image, batch: ImageBatch, i: int, small: InputPictures | None, place: int
-    ) -> Finished:
+    ) -> DrawnImage:
         classes = self.pipeline.sources.classes
         name = image.class_name(classes)
         seen = image._replace(scale=None, cfg=None) if self.stage.upsampler else image
@@ -132,7 +132,7 @@ class NetworkPainter:
                 resized=small.resized(place),
                 value_range=self.run.value_range,
             )
-        return Finished(image, batch.picture(i), recipe)
+        return DrawnImage(image, batch.picture(i), recipe)
 
     def _edited(self, image: Image) -> bool:
         """Whether this stage begins with the image's picture, or keeps a part of it."""
@@ -175,7 +175,7 @@ class FilterPainter:
                 yield Step(0, len(batch), partial(_film_of, batch))
             yield batch
 
-    def _enlarged(self, image: Image, small: Pixels, base: Mapping[str, Any] | None) -> Finished:
+    def _enlarged(self, image: Image, small: Pixels, base: Mapping[str, Any] | None) -> DrawnImage:
         recipe = plain_recipe(
             self.stage,
             self.run.versions,
@@ -185,14 +185,14 @@ class FilterPainter:
             kept=image.origin() if image.mask_sha256 is not None else {},
         )
         large = enlarge_picture(small, self.stage.model)
-        return Finished(image, self.photos.with_kept(image, large), recipe)
+        return DrawnImage(image, self.photos.with_kept(image, large), recipe)
 
 
 def _itself(x: Tensor) -> Tensor:
     return x
 
 
-def _film_of(batch: FinishedBatch) -> Tensor:
+def _film_of(batch: DrawnBatch) -> Tensor:
     pixels = np.stack([done.pixels for done in batch if done.pixels is not None])
     return to_model_range(torch.from_numpy(pixels)) + 0.5 / 127.5
 
@@ -253,7 +253,7 @@ def _previewed(step: Step, rest: Sequence[Painter]) -> Tensor:
 
 
 def _batch_through(
-    painters: Sequence[Painter], batch: FinishedBatch, sizes: Sequence[int]
+    painters: Sequence[Painter], batch: DrawnBatch, sizes: Sequence[int]
 ) -> Iterator[Painted]:
     """A batch of small pictures enlarged, and told as one, so that it is written as one."""
     large = [done for done in batch if done.pixels is None]
@@ -267,7 +267,7 @@ def _batch_through(
     yield large
 
 
-def _in_memory(done: Finished) -> InputPicture:
+def _in_memory(done: DrawnImage) -> InputPicture:
     pixels = done.pixels
     assert pixels is not None
     return InputPicture(
@@ -292,7 +292,7 @@ def _by_sizes(
         yield sizes, groups[sizes]
 
 
-def _with_sizes(run: Run, batch: FinishedBatch) -> FinishedBatch:
+def _with_sizes(run: Run, batch: DrawnBatch) -> DrawnBatch:
     """For their lines: how many were computed at once, where that is not the run's setting."""
     return [replace(done, facts=line_sizes(run, done.recipe)) for done in batch]
 

@@ -55,9 +55,9 @@ from adm_cli.sampling.repro_run import RunReproduction, repro_run
 from adm_cli.sampling.run import Filter, Run
 from adm_cli.sampling.settings import current_versions, low_res_size
 from adm_cli.sampling.sweep_folder import SweepFolder
-from adm_cli.sampling.writer import Finished
+from adm_cli.sampling.writer import DrawnImage
 
-Remade = Generator[Event, None, Finished]
+Remade = Generator[Event, None, DrawnImage]
 
 
 @dataclass(frozen=True)

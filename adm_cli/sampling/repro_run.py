@@ -21,7 +21,7 @@ from adm_cli.sampling.recorded import Whereabouts
 from adm_cli.sampling.repair import find_models
 from adm_cli.sampling.run import Run, differences
 from adm_cli.sampling.settings import current_versions
-from adm_cli.sampling.writer import Finished
+from adm_cli.sampling.writer import DrawnImage
 
 ROUNDING = 1  # of 255: how far other kernels, threads and batch sizes move a value
 
@@ -47,7 +47,7 @@ class RunReproduction:
         """As ``--json`` says it."""
         return {"identical": self.identical, **asdict(self)}
 
-    def compare(self, folder: Path, done: Finished) -> None:
+    def compare(self, folder: Path, done: DrawnImage) -> None:
         """Counts an image that was drawn again."""
         gap = _gap(folder / done.image.file, done)
         self.largest_difference = max(self.largest_difference, gap or 0)
@@ -60,7 +60,7 @@ class RunReproduction:
             self.first_different = self.first_different or done.image.file
 
 
-def _gap(path: Path, done: Finished) -> int | None:
+def _gap(path: Path, done: DrawnImage) -> int | None:
     """The largest difference of a value, of 255; None where they cannot be compared."""
     try:
         pixels = open_picture(path)[0]

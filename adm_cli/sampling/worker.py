@@ -46,12 +46,12 @@ class Share:
 
 
 @dataclass(frozen=True)
-class Loaded:
+class WeightsLoaded:
     """The weights are in memory."""
 
 
 @dataclass(frozen=True)
-class Failed:
+class WorkerFailure:
     """What went wrong; the process ends."""
 
     error: AdmError
@@ -66,7 +66,7 @@ def serve() -> None:
         assignment: Assignment = pickle.load(orders)
         debug = assignment.debug
         assignment.models.begin()
-        tell(Loaded())
+        tell(WeightsLoaded())
         share: Share = pickle.load(orders)
         folder, stop = RunFolder(share.folder), _stop_at_end(orders.fileno())
         events = draw_share(share.run, folder, assignment.models, share.shard, share.only)
@@ -91,7 +91,7 @@ def _teller(pipe: BinaryIO) -> Callable[[Any], None]:
 
 def _tell_error(tell: Callable[[Any], None], error: AdmError) -> None:
     with suppress(OSError):
-        tell(Failed(error))
+        tell(WorkerFailure(error))
 
 
 def _stop_at_end(orders: int) -> threading.Event:

@@ -33,7 +33,7 @@ from adm_cli.sampling.models import Models
 from adm_cli.sampling.outputs import Extras
 from adm_cli.sampling.paint import batches
 from adm_cli.sampling.run import Run
-from adm_cli.sampling.worker import Assignment, Failed, Loaded, Share
+from adm_cli.sampling.worker import Assignment, Share, WeightsLoaded, WorkerFailure
 
 # The modules of this process, wherever they are, and nothing of the present folder.
 _PROGRAM = (
@@ -231,7 +231,7 @@ class Crew:
         waiting = set(self._going)
         while waiting:
             worker, message = self._next()
-            if isinstance(message, Loaded):
+            if isinstance(message, WeightsLoaded):
                 waiting.discard(worker)
             elif worker in self._failures:
                 raise self._failures[worker]
@@ -291,7 +291,7 @@ class Crew:
     def _next(self) -> tuple[int, Any]:
         """A message; None for the end of a worker, whose failure is noted."""
         worker, message = self._messages.get()
-        if isinstance(message, Failed):
+        if isinstance(message, WorkerFailure):
             self._failures[worker] = message.error
         elif message is None:
             self._going.discard(worker)

@@ -24,7 +24,7 @@ _SPARE_BYTES = 2**20  # of disk, for manifests and what else is written
 
 
 @dataclass(frozen=True)
-class Finished:
+class DrawnImage:
     """An image that is drawn and not yet written."""
 
     image: Image
@@ -42,7 +42,7 @@ class ImageWriter:
 
     def __init__(self, run: RunFolder, shard: Shard) -> None:
         self.run, self.shard = run, shard
-        self._todo: queue.Queue[Sequence[Finished] | None] = queue.Queue(_QUEUED)
+        self._todo: queue.Queue[Sequence[DrawnImage] | None] = queue.Queue(_QUEUED)
         self._safe: queue.SimpleQueue[Record] = queue.SimpleQueue()
         self._failure: BaseException | None = None
         self._closing = ExitStack()
@@ -66,7 +66,7 @@ class ImageWriter:
             self._thread = thread
             self._closing = stack.pop_all()
 
-    def add(self, images: Sequence[Finished]) -> None:
+    def add(self, images: Sequence[DrawnImage]) -> None:
         """Hands over images; waits while the disk is behind. Raises what went wrong in writing."""
         self.check()
         self._todo.put(images)
@@ -104,7 +104,7 @@ class ImageWriter:
             except BaseException as error:
                 self._failure = error
 
-    def _write(self, images: Sequence[Finished]) -> None:
+    def _write(self, images: Sequence[DrawnImage]) -> None:
         if not self._metadata:
             images = [replace(done, recipe=None) for done in images]
         files = [(done.image.file, _encoded(done)) for done in images]
@@ -120,7 +120,7 @@ class ImageWriter:
         if failure is not None:
             raise failure
 
-    def _record(self, done: Finished, data: bytes) -> Record:
+    def _record(self, done: DrawnImage, data: bytes) -> Record:
         name, digest = done.image.file, hashlib.sha256(data).hexdigest()
         lost = self._known.get(name)  # or it would not be drawn again
         again = {} if lost is None else {"again": lost.get("again", 0) + 1}
@@ -128,7 +128,7 @@ class ImageWriter:
         return {"file": name, **facts, "bytes": len(data), "sha256": digest}
 
 
-def _encoded(done: Finished) -> bytes:
+def _encoded(done: DrawnImage) -> bytes:
     assert done.pixels is not None  # or it would not have been handed over
     return encode_image(done.pixels, Path(done.image.file).suffix, done.recipe)
 

@@ -188,7 +188,7 @@ def _train(
 
 
 @dataclass(frozen=True)
-class Prepared:
+class TrainingPlan:
     """What a run needs, resolved and checked; nothing is decoded or built yet."""
 
     settings: Settings
@@ -198,7 +198,7 @@ class Prepared:
 
 def prepare(
     kind: Kind, options: CommonOptions, world: World, device: torch.device, on_event: OnEvent,
-) -> Prepared:  # fmt: skip
+) -> TrainingPlan:  # fmt: skip
     """Options, merged with those of a run that is gone on with, to settings and pictures."""
     chosen = given(options)
     if "flags" in chosen:
@@ -236,7 +236,7 @@ def prepare(
         text += f": {how_many(epochs, 'epoch')}"
         on_event(Note(f"{text}, {why_steps(settings.kind, training.steps)} (--steps says another)"))
     resuming = folder is not None and before is not None and bool(folder.states())
-    return Prepared(settings, data, resuming)
+    return TrainingPlan(settings, data, resuming)
 
 
 def _merged(
@@ -311,7 +311,11 @@ def _alone(
 
 
 def _begin(
-    ready: Prepared, folder: TrainingFolder, world: World, device: torch.device, on_event: OnEvent
+    ready: TrainingPlan,
+    folder: TrainingFolder,
+    world: World,
+    device: torch.device,
+    on_event: OnEvent,
 ) -> TrainingRun:
     """Decodes the pictures and builds the model."""
     settings, data = ready.settings, ready.data

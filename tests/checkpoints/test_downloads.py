@@ -25,11 +25,11 @@ import pytest
 
 from adm_cli.checkpoints import downloads, partial
 from adm_cli.checkpoints.downloads import (
-    Known,
-    Patience,
+    KnownHash,
+    Listener,
+    RemoteFile,
+    RetryPolicy,
     TakenError,
-    Wanted,
-    Watch,
     download,
     one_at_a_time,
     refused_path,
@@ -53,9 +53,9 @@ from tests.misbehaviours import (
 
 PIECE = 64  # bytes, for these tests: DATA is 15 pieces and 40 bytes
 SHA = hashlib.sha256(DATA).hexdigest()
-PATIENT = Patience(timeout=20.0, retries=1, pause=0.0)
+PATIENT = RetryPolicy(timeout=20.0, retries=1, pause=0.0)
 HASTY = replace(PATIENT, timeout=0.15)  # where the server is silent
-SILENT = Watch()
+SILENT = Listener()
 
 
 @pytest.fixture(autouse=True)
@@ -76,17 +76,17 @@ def server() -> Iterator[Server]:
         yield running
 
 
-def wanted(server: Server, sha: str | None = SHA, **sizes: int) -> Wanted:
-    known = (Known("sha256", sha, "as published"),) if sha else ()
+def wanted(server: Server, sha: str | None = SHA, **sizes: int) -> RemoteFile:
+    known = (KnownHash("sha256", sha, "as published"),) if sha else ()
     size = {"smallest": len(DATA), "largest": len(DATA)} | sizes
-    return Wanted(server.url("/x.pt"), known=known, **size)
+    return RemoteFile(server.url("/x.pt"), known=known, **size)
 
 
 def fetch(
     server: Server,
     target: Path,
     sha: str | None = SHA,
-    patience: Patience = PATIENT,
+    patience: RetryPolicy = PATIENT,
     **sizes: int,
 ) -> dict[str, str]:
     return download(wanted(server, sha, **sizes), target, patience=patience, watch=SILENT)
@@ -221,7 +221,7 @@ def test_only_the_damaged_part_is_fetched_again(server: Server, tmp_path: Path) 
         damaged[at] ^= 255
         path.write_bytes(damaged)
         notes: list[str] = []
-        watch = Watch(tell=notes.append)
+        watch = Listener(tell=notes.append)
         download(wanted(server), target, patience=PATIENT, watch=watch)
         start = at - at % PIECE
         end = start + PIECE
@@ -433,8 +433,8 @@ def test_backing_off(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyP
     notes: list[str] = []
     server.script += [says("500 Oops", "Content-Length: 0")] * 4
     server.script += [says("503 Busy", "Retry-After: 7", "Content-Length: 0")]
-    patience = Patience(timeout=5, retries=5, pause=1.0)
-    watch = Watch(tell=notes.append)
+    patience = RetryPolicy(timeout=5, retries=5, pause=1.0)
+    watch = Listener(tell=notes.append)
     download(wanted(server), tmp_path / "x.pt", patience=patience, watch=watch)
     assert waits == [1.0, 2.0, 4.0, 8.0, 7.0]
     assert notes[0] == "x.pt: the server answered 500 Oops; trying again in 1 s"
@@ -463,7 +463,7 @@ def test_secrets_are_not_shown(server: Server, tmp_path: Path) -> None:
     assert clean("https://me:pw@a.org:8/x?sig=secret#y") == "https://a.org:8/x"
     url = f"http://me:pw@127.0.0.1:{server.port}/x.pt?sig=secret"
     server.script += [good(DATA, cut=300), says("403 Forbidden")]
-    want = Wanted(url, len(DATA), len(DATA))
+    want = RemoteFile(url, len(DATA), len(DATA))
     with pytest.raises(DownloadError, match="403 Forbidden") as failed:
         download(want, tmp_path / "x.pt", patience=PATIENT, watch=SILENT)
     (record,) = tmp_path.glob("*.json")
@@ -476,7 +476,7 @@ def test_secrets_are_not_shown(server: Server, tmp_path: Path) -> None:
 def test_progress(server: Server, tmp_path: Path) -> None:
     begin(server, tmp_path / "x.pt", 300)
     seen: list[tuple[int, int]] = []
-    watch = Watch(advance=lambda here, length: seen.append((here, length)))
+    watch = Listener(advance=lambda here, length: seen.append((here, length)))
     download(wanted(server), tmp_path / "x.pt", patience=PATIENT, watch=watch)
     assert seen[0] == (300, 1000)
     assert seen[-1] == (1000, 1000)
@@ -601,8 +601,8 @@ signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, 500_000))
 from adm_cli.checkpoints.downloads import *
 from pathlib import Path
-want = Wanted({server.url("/x.pt")!r}, 1, 10**9)
-download(want, Path("x.pt"), patience=Patience(), watch=Watch())
+want = RemoteFile({server.url("/x.pt")!r}, 1, 10**9)
+download(want, Path("x.pt"), patience=RetryPolicy(), watch=Listener())
 """
     server.default = good(DATA * 1000)
     done = subprocess.run(
@@ -634,7 +634,7 @@ def test_interrupted(server: Server, tmp_path: Path, error: type[BaseException])
 
     server.default = stall_after(DATA[:333])
     with pytest.raises(error):
-        download(wanted(server), target, patience=PATIENT, watch=Watch(advance=stop))
+        download(wanted(server), target, patience=PATIENT, watch=Listener(advance=stop))
     assert kept_bytes(target) == 333
     server.forget()
     server.default = good(DATA)
@@ -656,8 +656,8 @@ partial.PIECE = downloads.PIECE = 64
 partial._SAVE_SECONDS = 0.0
 os.fsync = lambda handle: None
 from adm_cli.checkpoints.downloads import *
-want = Wanted(sys.argv[1], 1000, 1000, (Known("sha256", sys.argv[2], "as published"),))
-download(want, Path(sys.argv[3]), patience=Patience(timeout=20), watch=Watch())
+want = RemoteFile(sys.argv[1], 1000, 1000, (KnownHash("sha256", sys.argv[2], "as published"),))
+download(want, Path(sys.argv[3]), patience=RetryPolicy(timeout=20), watch=Listener())
 """
 
 
@@ -706,7 +706,7 @@ def test_eight_at_once_without_locks(server: Server, tmp_path: Path, cut: int | 
 
         def one(outcomes: list[str] = outcomes) -> None:
             try:
-                patience = Patience(timeout=5, retries=20, pause=0.0)
+                patience = RetryPolicy(timeout=5, retries=20, pause=0.0)
                 download(wanted(server), target, patience=patience, watch=SILENT)
                 outcomes.append("whole")
             except TakenError:

@@ -643,7 +643,7 @@ from adm_cli.sampling import draw as drawing
 from adm_cli.sampling.folder import RunFolder
 from adm_cli.sampling.images import Images, drawn_row
 from adm_cli.sampling.models import Models
-from adm_cli.sampling.writer import Finished
+from adm_cli.sampling.writer import DrawnImage
 from tests.sampling.runs import STAGE, run_of
 os.fsync = lambda _handle: None
 class Painter:
@@ -651,7 +651,8 @@ class Painter:
     def paint(self, images, size, small):
         for start in range(0, len(images), 10):
             yield [
-                Finished(i, np.full((176, 176, 3), 7, np.uint8), None) for i in images[start:][:10]
+                DrawnImage(i, np.full((176, 176, 3), 7, np.uint8), None)
+                for i in images[start:][:10]
             ]
 Models.prepare = lambda self, run, keep_base: iter(())
 drawing.Easel.painter = lambda self, i: Painter()

@@ -21,8 +21,8 @@ import pytest
 import torch
 
 from adm_cli.checkpoints import converting, fetching, finding, loading, presets, sources
-from adm_cli.checkpoints.downloads import Patience, Watch
-from adm_cli.checkpoints.fetched import How, read_pin
+from adm_cli.checkpoints.downloads import Listener, RetryPolicy
+from adm_cli.checkpoints.fetched import FetchOptions, read_pin
 from adm_cli.checkpoints.fetching import find_items, wanted
 from adm_cli.checkpoints.header import read_model_file, verify_content
 from adm_cli.checkpoints.loading import build_model, expected_shapes
@@ -427,7 +427,7 @@ def test_estimated_sizes_hold_what_is_known() -> None:
     assert len(items) == 15
     for item in items:
         assert item.row is not None
-        rough = wanted(replace(item, row=replace(item.row, file_bytes=None)), How())
+        rough = wanted(replace(item, row=replace(item.row, file_bytes=None)), FetchOptions())
         tensors = (rough.largest - rough.smallest) // 300
         assert 200 < tensors < 700
         for each in (160, 243):
@@ -435,7 +435,7 @@ def test_estimated_sizes_hold_what_is_known() -> None:
         if item.row.file_bytes is not None:
             rough.check_size(item.file, item.row.file_bytes)
         assert rough.url.endswith(f"/jul-2021/{item.name}.pt")
-    exact = wanted(items[5], How())
+    exact = wanted(items[5], FetchOptions())
     assert (exact.smallest, exact.largest) == (2_211_383_297, 2_211_383_297)
     assert [known.algorithm for known in exact.known] == ["sha256", "md5"]
 
@@ -675,8 +675,8 @@ def test_eight_at_once(site: Site, monkeypatch: pytest.MonkeyPatch, locks: bool)
 
     def one() -> None:
         try:
-            how = How(patience=Patience(timeout=20, retries=20, pause=0.01))
-            outcomes.append(fetching.fetch_item(item, how, Watch(tell=notes.append)).was_here)
+            how = FetchOptions(patience=RetryPolicy(timeout=20, retries=20, pause=0.01))
+            outcomes.append(fetching.fetch_item(item, how, Listener(tell=notes.append)).was_here)
         except Exception as error:
             outcomes.append(repr(error))
 

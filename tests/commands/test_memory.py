@@ -36,7 +36,7 @@ def second_stage(side: int, seeds: list[int]) -> int:
     return (1 if large else 2) if max(seeds) > 4 else 2 if large and max(seeds) > 2 else 4
 
 
-class Watch:
+class Listener:
     """Counts batches, runs out of memory, and is interrupted at the ``stop``-th call."""
 
     def __init__(self, patch: pytest.MonkeyPatch, memory: Memory, stop: int = 0) -> None:
@@ -92,17 +92,17 @@ def test_interrupted_anywhere_and_gone_on_with(
     """What is there stays; the rest is drawn, in batches as large as fit then."""
     call, memory = command
     with monkeypatch.context() as patch:
-        watch = Watch(patch, memory)
+        watch = Listener(patch, memory)
         assert call("whole").code == 0
         calls = watch.calls
     assert watch.failed >= 2
     for stop in range(1, calls + 1) if slow else (1, 2, calls // 2, calls - 1, calls):
         with monkeypatch.context() as patch:
-            Watch(patch, memory, stop)
+            Listener(patch, memory, stop)
             assert call("o").code == 130
         before = images("o") if Path("o").exists() else {}
         with monkeypatch.context() as patch:
-            Watch(patch, memory)
+            Listener(patch, memory)
             done = call("o")
         assert done.code == 0, done.err
         found = images("o")
@@ -119,7 +119,7 @@ def test_what_was_lost_is_drawn_as_it_was(
     """Each at the batch size of its line, whatever memory there is now."""
     call, memory = command
     with monkeypatch.context() as patch:
-        Watch(patch, memory)
+        Listener(patch, memory)
         assert call("o").code == 0
     whole = images("o")
     for lost in (list(whole), list(whole)[1::3]):
@@ -135,7 +135,7 @@ def test_lines_say_what_differs_from_the_setting(
 ) -> None:
     models = ("--model", toys.model, "--classifier", toys.classifier, "--class", 3, "--num", 12)
     stack = ("--upsampler", toys.upsampler, "--upsample-steps", 1, "--steps", 1, "-b", 4)
-    Watch(monkeypatch, second_stage)
+    Listener(monkeypatch, second_stage)
     done = adm("sample", *models, *stack, "--out", "o", "--json")
     assert "out of memory: going on with batches of 2" in done.err
     records = read_manifest(Path("o/manifest.jsonl")).records

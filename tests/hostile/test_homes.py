@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from adm_cli.checkpoints import fetching
-from adm_cli.checkpoints.fetched import How
+from adm_cli.checkpoints.fetched import FetchOptions
 from adm_cli.checkpoints.partial import PIECE, Version, find_partial
 from adm_cli.checkpoints.presets import CHECKPOINTS, INCEPTION
 from tests.hostile.files import safetensors
@@ -136,7 +136,7 @@ def test_records_of_what_is_on_its_way(
         for item, name in zip(fetching.find_items(PUBLISHED), names, strict=False):
             record = RECORDS[name]
             if isinstance(record, dict) and record.get("length") == INCEPTION.file_bytes:
-                record = {**record, "length": fetching.wanted(item, How()).smallest}
+                record = {**record, "length": fetching.wanted(item, FetchOptions()).smallest}
             path = home / "downloads" / partial_name(record, item.file)
             path.write_bytes(b"bytes and more")
             path.with_name(f"{path.name}.json").write_bytes(as_text(record))

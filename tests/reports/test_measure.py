@@ -20,7 +20,7 @@ from adm_cli.pictures.pixels import open_pixels, statistics_only
 from adm_cli.pictures.references import save_reference
 from adm_cli.reports.measure import (
     Extractor,
-    Measured,
+    ImageFeatures,
     load_extractor,
     make_reference,
     measure,
@@ -55,12 +55,12 @@ def images(count: int = 40, seed: int = 0, size: int = 5) -> Pixels:
     return np.random.default_rng(seed).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
 
 
-def measured(data: Pixels, batch: int = 8, keep: int | None = None) -> Measured:
+def measured(data: Pixels, batch: int = 8, keep: int | None = None) -> ImageFeatures:
     parts = [data[i : i + batch] for i in range(0, len(data), batch)]
     return measure(parts, extractor(), count=len(data), keep=keep)
 
 
-def numbers(samples: Measured, against: Measured) -> dict[str, float]:
+def numbers(samples: ImageFeatures, against: ImageFeatures) -> dict[str, float]:
     metrics = choose_metrics(None, samples.extractor)
     scores = compute_scores(samples, make_reference(against, "x"), metrics)
     return {score.name: score.value for score in scores}

@@ -19,7 +19,7 @@ from adm_cli.sampling.merge import merge as gather
 from adm_cli.sampling.merge import merge_npz, merge_tars, merge_zip, open_runs
 from adm_cli.sampling.recipe import run_recipe
 from adm_cli.sampling.run import Stage
-from adm_cli.sampling.writer import Finished
+from adm_cli.sampling.writer import DrawnImage
 from tests.sampling.runs import STAGE, image, run_of, writing
 
 
@@ -34,7 +34,7 @@ def make_run(
     """A run of these images, drawn backwards."""
     run = RunFolder(folder)
     run.begin(run_of(items, stage=stage))
-    done = [Finished(i, p, None) for i, p in zip(items, images, strict=True)][:kept]
+    done = [DrawnImage(i, p, None) for i, p in zip(items, images, strict=True)][:kept]
     with writing(run) as writer:
         for image in done[::-1]:
             writer.add([image])

@@ -16,13 +16,13 @@ from adm_cli.errors import OutputError, RunError
 from adm_cli.pictures.images import open_picture
 from adm_cli.sampling.folder import RunFolder, Shard
 from adm_cli.sampling.images import Images
-from adm_cli.sampling.writer import Finished, ImageWriter, check_room, record_file
+from adm_cli.sampling.writer import DrawnImage, ImageWriter, check_room, record_file
 from tests.conftest import pictures
 from tests.sampling.runs import image, names, run_of, writing
 
 ALL = Images.of(image(1, s) for s in range(6))
 PIXELS = np.arange(6 * 4 * 4 * 3, dtype=np.uint8).reshape(6, 4, 4, 3)
-IMAGES = [Finished(one, pixels, None) for one, pixels in zip(ALL, PIXELS, strict=True)]
+IMAGES = [DrawnImage(one, pixels, None) for one, pixels in zip(ALL, PIXELS, strict=True)]
 NAMES = [one.file for one in ALL]
 
 

@@ -118,7 +118,7 @@ _NOT_OF_IMAGES = re.compile(
 
 
 @dataclass
-class Given:
+class GivenFlags:
     """One command's flags, their values still text."""
 
     script: str = ""
@@ -136,7 +136,7 @@ class Given:
     def complain(self, problem: str) -> None:
         self.problem = self.problem or problem
 
-    def same(self, other: Given) -> bool:
+    def same(self, other: GivenFlags) -> bool:
         """Whether both say the same of a model."""
         mine, theirs = (
             {k: str(v) for k, v in row.flags.items() if k in DEFAULTS} for row in (self, other)
@@ -144,7 +144,7 @@ class Given:
         return mine == theirs and kinds_of(self.script) == kinds_of(other.script)
 
 
-def read_given(text: str) -> list[Given]:
+def read_given(text: str) -> list[GivenFlags]:
     """Every command of a text that speaks of a model; at least one.
 
     Raises ConfigError where there is none.
@@ -153,7 +153,7 @@ def read_given(text: str) -> list[Given]:
     if settings:
         return [_from_settings(row.values, row.where) for row in settings]
     pasted = read_pasted(_without_lists(text))
-    found: list[Given] = []
+    found: list[GivenFlags] = []
     for one in pasted.commands:
         given = _from_command(one)
         given.rivals = pasted.rivals
@@ -168,7 +168,7 @@ def read_given(text: str) -> list[Given]:
     about = [row for row in found if row.script in SCRIPTS or set(row.flags) & set(DEFAULTS)]
     if about := about or [row for row in found if row.flags or row.problem]:
         return about
-    given = Given()
+    given = GivenFlags()
     for value in pasted.variables.values():
         if re.search(r"(?:^|\s)--[A-Za-z]", value):
             _from_words(value.split(), given)
@@ -192,7 +192,7 @@ def _without_lists(text: str) -> str:
     return _WORD_LIST.sub(joined, text)
 
 
-def _stray_line(before: Given, one: PastedCommand) -> None:
+def _stray_line(before: GivenFlags, one: PastedCommand) -> None:
     """A line of flags that follows a command without belonging to it."""
     if one.after_comment:
         before.cut = True
@@ -203,7 +203,7 @@ def _stray_line(before: Given, one: PastedCommand) -> None:
         )
 
 
-def choose(found: list[Given], kind: Kind | None, command: int | None) -> Given:
+def choose(found: list[GivenFlags], kind: Kind | None, command: int | None) -> GivenFlags:
     """The one command that is meant."""
     if command is not None:
         if not 1 <= command <= len(found):
@@ -218,14 +218,14 @@ def choose(found: list[Given], kind: Kind | None, command: int | None) -> Given:
     return fitting[0]
 
 
-def _title(given: Given) -> str:
+def _title(given: GivenFlags) -> str:
     name = given.where or given.script or "flags"
     first = " ".join(f"--{k} {v}" for k, v in list(given.flags.items())[:3])
     return f"{name} {spelt(first)}"[:100]
 
 
-def _from_settings(values: Mapping[str, Any], where: str) -> Given:
-    given = Given(where=where)
+def _from_settings(values: Mapping[str, Any], where: str) -> GivenFlags:
+    given = GivenFlags(where=where)
     if CONSTRUCTOR in values:
         values = _from_constructor(values, given)
     for name, value in values.items():
@@ -242,7 +242,7 @@ def _from_settings(values: Mapping[str, Any], where: str) -> Given:
     return given
 
 
-def _from_constructor(values: Mapping[str, Any], given: Given) -> dict[str, Any]:
+def _from_constructor(values: Mapping[str, Any], given: GivenFlags) -> dict[str, Any]:
     """Arguments of the original's network classes as flags: factors become image sizes."""
     flags = {name: value for name, value in values.items() if name not in ("in_channels", "dtype")}
     width, out = flags.pop(CONSTRUCTOR), flags.pop("out_channels", 3)
@@ -268,13 +268,13 @@ def _from_constructor(values: Mapping[str, Any], given: Given) -> dict[str, Any]
     return flags
 
 
-def _from_command(one: PastedCommand) -> Given:
+def _from_command(one: PastedCommand) -> GivenFlags:
     """The flags behind the script's name, where there is one."""
     words = one.words
     begin, script = 0, ""
     if not words[0].startswith("--"):
         begin, script = _find_script(words)
-    given = Given(script=script)
+    given = GivenFlags(script=script)
     launcher = words[:begin]
     for i, word in enumerate(launcher):
         name, equals, value = word.partition("=")
@@ -297,7 +297,7 @@ def _find_script(words: Sequence[str]) -> tuple[int, str]:
     return (0, "") if unknowns(words[0]) else (1, words[0].rsplit("/", 1)[-1])
 
 
-def _from_words(words: Sequence[str], given: Given) -> None:
+def _from_words(words: Sequence[str], given: GivenFlags) -> None:
     """Flags and values as argparse reads them; later ones win."""
     i, known = 0, ""
     while i < len(words):
@@ -332,7 +332,7 @@ def _from_words(words: Sequence[str], given: Given) -> None:
             given.bare.append(known)
 
 
-def _flag(name: str, value: str, given: Given) -> str:
+def _flag(name: str, value: str, given: GivenFlags) -> str:
     """The original's flag that is meant by ``name``; "" for none."""
     plain = name.replace("-", "_")
     if plain in KNOWN:

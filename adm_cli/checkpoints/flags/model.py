@@ -19,7 +19,7 @@ from adm_cli.checkpoints.flags.given import (
     KNOWN,
     OTHER,
     Family,
-    Given,
+    GivenFlags,
     Kind,
     choose,
     kinds_of,
@@ -128,7 +128,7 @@ def read_flags(
     return FlagReading(chosen, model, diffusion, values, given.script, given.processes, notes)
 
 
-def _infer_kind(given: Given) -> Kind:
+def _infer_kind(given: GivenFlags) -> Kind:
     kinds = kinds_of(given.script)
     if kinds is not ANY_KIND:
         return kinds[0]
@@ -164,7 +164,7 @@ def _about(name: str, kind: Kind) -> bool:
     return kind != "classifier" or name == "num_classes"
 
 
-def _check_known(given: Given, kind: Kind) -> None:
+def _check_known(given: GivenFlags, kind: Kind) -> None:
     """Raises ConfigError where what decides the model is not in the text."""
     for name, value in given.flags.items():
         if not _plain(value) and _about(name, kind):
@@ -183,7 +183,7 @@ def _check_known(given: Given, kind: Kind) -> None:
         )
 
 
-def _notes(given: Given) -> list[str]:
+def _notes(given: GivenFlags) -> list[str]:
     notes = []
     if given.foreign:
         notes.append(f"passed over, not flags of the original: {listed(given.foreign)}")
