@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import ExifTags, Image, UnidentifiedImageError, features
+from PIL import ExifTags, Image, ImageChops, UnidentifiedImageError, features
 
 from adm_cli.config import LEAST_CROP
 from adm_cli.errors import AdmError
@@ -47,6 +47,7 @@ EXTENSIONS = (
 
 SOME_ENDINGS = ".jpg, .png, .webp, .tiff and such"  # for a person
 
+_PHOTOMETRIC, _SAMPLE_FORMAT = 262, 339  # tags of TIFF
 _TURNS = {  # by EXIF orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -135,11 +136,20 @@ def _to_rgb(image: Image.Image, stored: Values | None, values: ValueRange | None
         image = to_eight_bits(in_parts(stored), values, len(stored))
     elif image.mode in (*GREY_MODES, "F"):
         eight = to_eight_bits(bands(image), values, image.height)
+        negative = _tag(image, _PHOTOMETRIC) == 0  # white is 0, which of 8 bits Pillow knows
         image.close()  # four bytes a pixel, of no use any more
-        image = eight
+        image = ImageChops.invert(eight) if negative else eight
+    elif image.mode == "L" and _tag(image, _SAMPLE_FORMAT) == 2:
+        raise ValueError("its values of 8 bits have a sign: save them with 16 bits, or without one")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         image = _on_white(image)
     return image if image.mode == "RGB" else image.convert("RGB")  # which copies any
+
+
+def _tag(image: Image.Image, number: int) -> object:
+    """A TIFF's tag, the first where it has a value a channel; None of anything else."""
+    value = getattr(image, "tag_v2", {}).get(number)
+    return value[0] if isinstance(value, tuple) and value else value
 
 
 def _on_white(image: Image.Image) -> Image.Image:

@@ -227,3 +227,28 @@ def test_parts_make_the_same_picture(monkeypatch: pytest.MonkeyPatch, kind: str)
     assert np.array_equal(pixels_of(parts), whole)
     if kind.startswith("deep"):
         assert (peak_value(data) or 0) > 3000
+
+
+def _with_tag(data: bytes, number: int, old: int, new: int) -> bytes:
+    before, after = (struct.pack("<HHIH", number, 3, 1, value) for value in (old, new))
+    assert before in data
+    return data.replace(before, after)
+
+
+@pytest.mark.parametrize("high", [65535, 4095])
+def test_a_tiff_whose_white_is_0(tmp_path: Path, high: int) -> None:
+    """As scanners and X-rays have it: it was a negative."""
+    values = ramp(high, 4, 4)
+    for name, data in (("a", tiff(values)), ("b", _with_tag(tiff(values), 262, 1, 0))):
+        (tmp_path / f"{name}.tif").write_bytes(data)
+    images = with_value_range(open_images([tmp_path]), None)
+    usual, negative = (np.asarray(images.decode(i), dtype=int) for i in range(2))
+    assert usual.max() == 255
+    assert (usual + negative == 255).all()
+
+
+def test_a_tiff_of_8_bits_with_a_sign() -> None:
+    """100 above zero was black, 100 below it white."""
+    data = _with_tag(tiff(np.zeros((4, 4), dtype=np.int32)), 258, 32, 8)
+    with pytest.raises(BadPictureError, match="8 bits have a sign"):
+        decode_picture(data, "x.tif")
