@@ -285,7 +285,7 @@ REFUSED: list[tuple[tuple[object, ...], str]] = [
     (("train-diffusion", "{shapes}", "--set", "dropout=high"), "dropout has an unexpected value"),
     (("train-diffusion", "{shapes}", "--set", "dropout"), "expected NAME=VALUE"),
     (("train-diffusion", "{shapes}", "--set", "respacing=quick"), "expected a number such as 250"),
-    (("train-diffusion", "{shapes}", "--set", "respacing=2000"), "cannot take 2000 steps"),
+    (("train-diffusion", "{shapes}", "--set", "respacing=2000"), "cannot take 2,000 steps"),
     (
         ("train-diffusion", "{shapes}", "--set", "in_channels=1", "--set", "out_channels=2"),
         "pictures have 3 channels, the model 1",
@@ -355,7 +355,7 @@ def test_unreadable_pictures(adm: Adm, shapes: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
     done = adm("train-classifier", "damaged", *MODEL, *SHORT, "--skip-bad")
     assert done.code == 0, done.err
-    assert "passed over 1 unreadable pictures" in done.err
+    assert "passed over 1 unreadable picture," in done.err
 
 
 def test_separate_validation_pictures(adm: Adm, shapes: Path) -> None:
