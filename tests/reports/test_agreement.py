@@ -151,7 +151,7 @@ def test_what_a_reader_must_know(tmp_path: Path) -> None:
     labels = samples.labels.copy()
     labels[:3] = -1
     (note,) = agreement_notes(found, judge(), replace(samples, labels=labels), None)
-    assert note.startswith("3 samples of no class")
+    assert note.startswith("left out: 3 samples of no class")
 
 
 def test_notes_on_real_pictures(tmp_path: Path) -> None:
