@@ -31,8 +31,8 @@ _SECTIONS: Contents = {"sampler": "ddpm", "steps": "90,60,60,20,20"}
 _FAST: Mapping[str, Contents] = {
     # docs/sampling.md: nearer to where the process ends in 7 evaluations than the default in 10;
     # weights/README.md: the classifier adds nothing that a judge could tell
-    "tiny": {"sampler": "unipc", "steps": "7", "scale": 0.0, "cfg": 3.0},
-    "tiny-stack": {"sampler": "unipc", "steps": "7", "scale": 0.0, "cfg": 3.0},
+    "tiny": {"sampler": "unipc", "steps": "7", "scale": 0.0},
+    "tiny-stack": {"sampler": "unipc", "steps": "7", "scale": 0.0},
     "imagenet64": {**_25_STEPS, "scale": 1.0},
     "imagenet128": {**_25_STEPS, "scale": 1.25},  # 2.97, 5.98: tables 5 and 14
     # 4.59, 5.44 at scale 2.5 (likewise); 4.76 with entropy scaling: arXiv 2206.11474
@@ -50,7 +50,7 @@ _FAST: Mapping[str, Contents] = {
     "lsun-horse-nodropout": _SECTIONS,
 }  # fmt: skip
 _BEST: Mapping[str, Contents] = {
-    "tiny": {},  # its defaults, which were chosen by eye and judge: weights/README.md
+    "tiny": {},  # its defaults, which were chosen by a judge: weights/README.md
     # 4.59, 3.96: arXiv 2206.11474, with these weights
     "imagenet256": {"scale": 0.75, "entropy_scaling": True},
 }

@@ -60,11 +60,11 @@ def test_a_dry_run_shows_what_it_sets(adm: Run) -> None:
 
 
 def test_what_is_asked_for_wins(adm: Run) -> None:
-    asked = ("--sampler", "ddim", "--steps", 7, "--scale", 3, "--upsampler", "lanczos")
+    asked = ("--sampler", "ddim", "--scale", 3, "--upsampler", "lanczos")
     facts = json.loads(adm("sample", "--profile", "fast", *asked, "--dry-run", "--json").out)
     names = ("sampler", "steps", "scale", "upsampler")
     assert [facts[name] for name in names] == ["ddim", "7", 3.0, "lanczos"]
-    assert set(facts["profile_sets"]) == {"cfg"}
+    assert set(facts["profile_sets"]) == {"steps"}
 
 
 @pytest.mark.parametrize("asked", [("--scale", 0), ("--class", "none"), ("--no-upsample",)])
