@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from adm_cli.errors import RunError, UsageError, how_many
+from adm_cli.files.differences import differences
 from adm_cli.files.disk import (
     explained,
     leftovers,
@@ -38,7 +39,7 @@ from adm_cli.files.manifests import Manifests, Record, Records, whole_records
 from adm_cli.files.own import is_own, refuse_foreign
 from adm_cli.files.sealed import both_copies, copies_agree, write_copies
 from adm_cli.sampling.images import Images
-from adm_cli.sampling.run import Run, differences, environment, read_run, render_run, settings
+from adm_cli.sampling.run import Run, environment, read_run, render_run, settings
 
 BASE, HIDDEN_BASE = "base", ".base"
 # Of a line: how many images were computed at once, where it was not the run's setting; in a stack

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from adm_cli.files.differences import BESIDE, differences
 from adm_cli.sampling.recipe import RECIPE_ORDER, UNSAID
 
 # What may differ between two machines, or two times, and what to call it.
@@ -28,11 +29,7 @@ _FOLLOWING = ("model", "classifier", "weak_model", "num_steps", "size", "dtype")
 
 def differing_inputs(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """In words, which inputs of two recipes differ, those of small pictures included."""
-    mine = [
-        f"{what} ({_short(old.get(key))}, now {_short(new.get(key))})"
-        for key, what in _INPUTS.items()
-        if old.get(key) != new.get(key)
-    ]
+    mine = differences(old, new, BESIDE, _INPUTS)
     if not old.get("base") or not new.get("base"):
         return mine
     return mine + [
@@ -42,12 +39,9 @@ def differing_inputs(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str
 
 def differing_settings(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """In words, which settings of two recipes of one stage differ, the seed apart."""
-    found = []
-    for name in (*RECIPE_ORDER, "class", "mixture"):
-        mine, other = old.get(name, UNSAID.get(name)), new.get(name, UNSAID.get(name))
-        if name not in (*_INPUTS, *_FOLLOWING) and mine != other:
-            found.append(f"{name} ({_short(mine)}, now {_short(other)})")
-    return found
+    apart = (*_INPUTS, *_FOLLOWING)
+    names = {name: name for name in (*RECIPE_ORDER, "class", "mixture") if name not in apart}
+    return differences({**UNSAID, **old}, {**UNSAID, **new}, BESIDE, names)
 
 
 def agreeing_hashes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:
@@ -61,8 +55,3 @@ def agreeing_hashes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str,
         inner = agreeing_hashes(old["base"], new["base"])
         found |= {f"of the small picture, {what}": digest for what, digest in inner.items()}
     return found
-
-
-def _short(value: object) -> str:
-    text = f"{value:.12g}" if isinstance(value, float) else str(value)
-    return text[:12] if len(text) == 64 else text

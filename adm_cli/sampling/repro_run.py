@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from adm_cli.errors import AdmError, RunError, UsageError
+from adm_cli.files.differences import differences
 from adm_cli.pictures.images import open_picture
 from adm_cli.sampling.draw import draw, image_tasks, take_threads
 from adm_cli.sampling.easel import Easel
@@ -19,7 +20,7 @@ from adm_cli.sampling.folder import RunFolder, Shard
 from adm_cli.sampling.models import Models
 from adm_cli.sampling.recorded import Whereabouts
 from adm_cli.sampling.repair import find_models
-from adm_cli.sampling.run import Run, differences
+from adm_cli.sampling.run import Run
 from adm_cli.sampling.settings import current_versions
 from adm_cli.sampling.writer import DrawnImage
 

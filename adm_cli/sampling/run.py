@@ -150,22 +150,6 @@ def environment(run: Run) -> dict[str, Any]:
     return {**run.versions, **first, **later}
 
 
-def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """In words, which values changed: ``"scale 4 -> 2"``."""
-    return [
-        f"{name} {_short(old.get(name))} -> {_short(new.get(name))}"
-        for name in dict.fromkeys([*old, *new])
-        if old.get(name) != new.get(name)
-    ]
-
-
-def _short(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:g}"
-    text = "none" if value is None else str(value)
-    return text[:12] if len(text) == 64 else text
-
-
 def render_run(run: Run) -> bytes:
     """``run.json``: an image or a run of seeds a line, its own SHA-256 at the end."""
     head = {

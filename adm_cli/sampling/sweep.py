@@ -15,6 +15,7 @@ from adm_cli.devices import choose_device
 from adm_cli.diffusion.modifiers import NEUTRAL, Swept, modified, read_modifier
 from adm_cli.errors import NotFiniteError, RunError, UsageError, how_many
 from adm_cli.events import AnyPath, Note, OnEvent, as_words, ignore
+from adm_cli.files.differences import differences
 from adm_cli.files.fresh import fresh_folder, make_fresh_folder
 from adm_cli.sampling.arguments import (
     Classes,
@@ -31,7 +32,6 @@ from adm_cli.sampling.images import Images
 from adm_cli.sampling.models import Models
 from adm_cli.sampling.outputs import FRESH, remove_if_empty
 from adm_cli.sampling.pipeline import load_stage
-from adm_cli.sampling.run import differences
 from adm_cli.sampling.select import select_images
 from adm_cli.sampling.settings import (
     Interval,

@@ -9,6 +9,7 @@ from typing import Any
 
 from adm_cli.config import DiffusionConfig
 from adm_cli.errors import UsageError
+from adm_cli.files.differences import differences
 from adm_cli.training.config import TrainingConfig
 from adm_cli.training.setup import ModelConfig, Settings
 
@@ -29,11 +30,8 @@ def refuse_changes(stored: Mapping[str, Any], now: Settings) -> None:
             old, new = defaults | old, defaults | new
         if not isinstance(new, dict) or not isinstance(old, dict):
             old, new = {part: old}, {part: new}
-        for name in sorted(set(old) | set(new)):
-            if part == "training" and name in _MAY_CHANGE:
-                continue
-            if old.get(name) != new.get(name):
-                different.append(f"{name} {_short(old.get(name))} -> {_short(new.get(name))}")
+        names = sorted({*old, *new} - (_MAY_CHANGE if part == "training" else set()))
+        different += differences(old, new, names={name: name for name in names})
     if different:
         raise UsageError(
             f"the run was started with other settings: {'; '.join(different)}. Go on with those "
@@ -46,8 +44,3 @@ def _defaults(config: ModelConfig | DiffusionConfig | TrainingConfig) -> dict[st
     fields = dataclasses.fields(config)
     values = {f.name: f.default for f in fields if f.default is not dataclasses.MISSING}
     return dict(json.loads(json.dumps(values)))
-
-
-def _short(value: object) -> str:
-    text = value if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."

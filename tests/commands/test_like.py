@@ -80,7 +80,7 @@ def test_what_is_asked_beside_it_wins_and_is_told(draw: Run, like: Run) -> None:
     assert facts["like"] == str(picture)
     assert (facts["seeds"], facts["classes"], facts["scale"]) == ([8, 9], [0], 2)
     assert facts["differs"] == [
-        "scale (3, now 2)", "sampler (ddim, now ddpm)", "eta (0.5, now None)",
+        "scale (3, now 2)", "sampler (ddim, now ddpm)", "eta (0.5, now none)",
         "clip_denoised (False, now True)", "class (3, now 0)",
     ]  # fmt: skip
     facts = json.loads(like(picture, "--num", 3, "--dry-run", "--json").out)

@@ -22,7 +22,7 @@ from adm_cli.files.manifests import (
 from adm_cli.files.sealed import seal
 from adm_cli.sampling.folder import RunFolder, Shard
 from adm_cli.sampling.images import MAX_IMAGES, Image, Images, drawn_row
-from adm_cli.sampling.run import Filter, Run, differences, read_run, render_run
+from adm_cli.sampling.run import Filter, Run, read_run, render_run
 from tests.manifests import read_manifest
 from tests.sampling.runs import STAGE, image, names, run_of
 
@@ -166,17 +166,6 @@ def test_an_image_is_asked_for_once() -> None:
         ConfigError, match="whole number from 0 to 2\\^64 - 1, got 18446744073709551616"
     ):
         Images([drawn_row(1, range(2**64 - 1, 2**64 + 1), ".png")])
-
-
-def test_differences_in_words() -> None:
-    old = {"scale": 4.0, "eta": None, "model_sha256": "a" * 64, "clip": True}
-    new = {"scale": 2.5, "eta": 0.5, "model_sha256": "b" * 64, "clip": True, "new": 1}
-    assert differences(old, new) == [
-        "scale 4 -> 2.5",
-        "eta none -> 0.5",
-        "model_sha256 aaaaaaaaaaaa -> bbbbbbbbbbbb",
-        "new none -> 1",
-    ]
 
 
 def test_every_flipped_byte_of_a_line_is_found() -> None:
