@@ -14,6 +14,7 @@ from adm_cli.devices import choose_device
 from adm_cli.diffusion.modifiers import NEUTRAL, OF_EITHER_GUIDANCE, OF_GUIDANCE, modifiers
 from adm_cli.errors import DeviceError, RunError, UsageError
 from adm_cli.events import AnyPath
+from adm_cli.files.differences import BESIDE, differences
 from adm_cli.sampling.arguments import text_or_none
 from adm_cli.sampling.defaults import EVERYWHERE
 from adm_cli.sampling.images import ORIGIN
@@ -199,7 +200,7 @@ class Likeness:
             return found + [f"of the upsampler, {text}" for text in _compared(self.recipe, later)]
         mine = self.enlarged.model if isinstance(self.enlarged, Stage) else self.enlarged
         other = last.model if isinstance(last, Stage) else name
-        return found + ([] if mine == other else [f"upsampler ({mine}, now {other})"])
+        return found + differences({"upsampler": mine}, {"upsampler": other}, BESIDE)
 
 
 def read_likeness(picture: AnyPath) -> Likeness:

@@ -66,7 +66,7 @@ def test_a_stack(draw: Run, like: Run, toys: Toys) -> None:
     assert "nothing but seeds" in done.err
     assert (Path("again") / picture.name).read_bytes() == picture.read_bytes()
     small = like(picture, "--no-upsample", "--dry-run", "--json")
-    assert json.loads(small.out)["differs"] == ["upsampler (toy_upsampler, now None)"]
+    assert json.loads(small.out)["differs"] == ["upsampler (toy_upsampler, now none)"]
     plain = made(draw, "--upsampler", "bicubic", "--out", "p")
     assert like(plain, "--out", "q").code == 0
     assert Path("q", plain.name).read_bytes() == plain.read_bytes()
