@@ -276,7 +276,7 @@ def test_inception_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         load_extractor("inception")
     with pytest.raises(UsageError, match="no such file"):
         load_extractor("inception", inception=tmp_path / "a.pth")
-    weights = rule_weights()
+    weights = dict(rule_weights())
     path = inception_path()
     path.parent.mkdir()
     torch.save(weights, path)
