@@ -193,7 +193,11 @@ def test_sizes_are_resized_only_when_asked(run: Run) -> None:
         (["evaluate", "samples"], 2, "--ref is missing"),
         (["evaluate", "samples", "--ref", "photos", "--num", "5"], 2, "they need --model"),
         (["evaluate", "samples", "--ref", "nowhere"], 2, "no such folder or file of pictures"),
-        (["evaluate", "nowhere.npz", "--ref", "photos"], 2, "no such file: nowhere.npz"),
+        (
+            ["evaluate", "nowhere.npz", "--ref", "photos"],
+            2,
+            "no such folder or file of pictures: nowhere.npz",
+        ),
         (["evaluate", "samples", "--ref", "r.safetensors"], 1, "cannot read r.safetensors"),
         (["evaluate", "samples", "--ref", "photos", "--metrics", "sfid"], 2, "sfid needs"),
         (["evaluate", "samples", "--ref", "photos", "-o", "a.txt"], 2, "ends in .csv or .json"),
@@ -267,7 +271,8 @@ def test_progress_is_lines_where_there_is_no_terminal(
 
 
 def test_without_inceptions_weights(adm: Run) -> None:
-    done = adm("evaluate", "samples", "--ref", "photos")
+    save_pictures(Path("few"), 6)
+    done = adm("evaluate", "few", "--ref", "few")
     assert done.code == 1
     assert "adm fetch inception" in done.err
     assert "--features classifier" in done.err

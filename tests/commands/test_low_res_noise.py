@@ -151,7 +151,7 @@ def test_a_run_begun_before_these_settings_goes_on(adm: Run, tmp_path: Path) -> 
     done = adm("train-upsampler", "--resume", "--out", "run", "--steps", 2, "-q")
     assert done.code == 0, done.err
     done = adm("train-upsampler", "--resume", "--out", "run", "--steps", 3, "--vary-kernel")
-    assert (done.code, "vary_kernel false -> true" in done.err) == (2, True)
+    assert (done.code, "vary_kernel False -> True" in done.err) == (2, True)
 
 
 def test_four_filters() -> None:

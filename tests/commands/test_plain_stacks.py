@@ -216,7 +216,7 @@ def test_the_embedded_preset(adm: Run) -> None:
     """Enlarged by a filter; by its upsampler, at a low temperature, for whoever asks."""
     asked = ((), ("--model", "tiny-stack"), ("--upsampler", "tiny_upsampler"))
     shown = [json.loads(adm("sample", *options, "--dry-run", "--json").out) for options in asked]
-    assert (shown[0]["upsampler"], shown[0]["size"]) == ("bicubic", [64, 64])
+    assert (shown[0]["upsampler"], shown[0]["size"]) == ("back-projection", [64, 64])
     for row in shown[1:]:
         assert (row["upsampler"], row["size"]) == ("tiny_upsampler", [64, 64])
         assert (row["upsampler_sampler"], row["upsampler_steps"]) == ("ddim", "10")
@@ -226,6 +226,6 @@ def test_the_embedded_preset(adm: Run) -> None:
     done = adm("upsample", "x.png", "--model", "tiny_classifier")
     assert (done.code, "expected an upsampler" in done.err) == (2, True)
     rows = {row["name"]: row for row in map(json.loads, adm("models", "--json").out.splitlines())}
-    assert (rows["tiny"]["size"], rows["tiny"]["upsampler"]) == ("64x64", "bicubic")
+    assert (rows["tiny"]["size"], rows["tiny"]["upsampler"]) == ("64x64", "back-projection")
     assert rows["tiny-stack"]["upsampler"] == "tiny_upsampler"
     assert rows["tiny-stack"]["upsampler_temperature"] == 0.8
