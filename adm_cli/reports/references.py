@@ -58,8 +58,8 @@ def reference(
 
     ``data`` is a folder, zip, uncompressed tar or npz (the original's layout); the statistics that
     one of the original's batches holds are kept, not those of its images. ``features`` is
-    "inception", "classifier" or a classifier's name or file, ``resize`` 64 or "48x64" (height and
-    width). ``on_event`` takes `Note` and `Count`. Raises UsageError, OutputError, and what
+    "inception", "classifier" or a classifier's name or file, ``resize`` 64 or "64x48" (width and
+    height). ``on_event`` takes `Note` and `Count`. Raises UsageError, OutputError, and what
     `load_extractor` and `measure` raise.
     """
     path = _output(out, overwrite=overwrite)
