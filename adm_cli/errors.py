@@ -74,6 +74,11 @@ def how_many(count: float, noun: str, plural: str = "") -> str:
     return f"{shown} {noun if shown == '1' else plural or f'{noun}s'}"
 
 
+def an(noun: str) -> str:
+    """ "a classifier", "an upsampler"."""
+    return f"{'an' if noun[:1] in tuple('aeiou') else 'a'} {noun}"
+
+
 def did_you_mean(word: str, known: Iterable[str], *, alike: float = 0.5) -> str:
     """``"; did you mean a, b?"`` for the nearest of ``known``, or an empty string.
 

@@ -21,14 +21,24 @@ def read_classes(spec: str) -> dict[int, str]:
         return {i: names[i] for i in select_classes(spec, names)}
     path = Path(spec[1:])
     try:
-        pairs = [_id_and_name(line) for line in read_text(path).split("\n") if line.strip()]
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror or error}") from None
-    except ValueError:
-        raise UsageError(f"{path}: expected an id and a name on every line") from None
-    if len(dict(pairs)) != len(pairs):
-        raise UsageError(f"{path}: an id is there more than once")
-    return dict(pairs)
+        lines = read_text(path).split("\n")
+    except (OSError, ValueError) as error:
+        raise UsageError(f"cannot read {path}: {getattr(error, 'strerror', error)}") from None
+    found: dict[int, str] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            class_id, name = _id_and_name(line)
+        except ValueError:
+            raise UsageError(
+                f"{path}, line {number}: expected an id and a name, such as 207 golden retriever, "
+                f"got {line.strip()!a:.60}"
+            ) from None
+        if class_id in found:
+            raise UsageError(f"{path}, line {number}: the id {class_id} is there twice")
+        found[class_id] = name
+    return found
 
 
 def _id_and_name(line: str) -> tuple[int, str]:

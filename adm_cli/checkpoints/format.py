@@ -152,7 +152,8 @@ def check_state(path: Path, state: object) -> dict[str, Tensor]:
         if tensor.layout != torch.strided or tensor.is_meta or _expanded(tensor):
             raise CheckpointError(f"{path}: {name} is not a plain tensor")
         if tensor.dtype not in _DTYPE_NAMES:
-            raise CheckpointError(f"{path}: {name} is {tensor.dtype}, expected floating point")
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise CheckpointError(f"{path}: {name} is {kind}, expected floating point")
         said += tensor.numel() * tensor.element_size()
         storage = tensor.untyped_storage()
         held += 0 if storage.data_ptr() in storages else storage.nbytes()

@@ -21,7 +21,7 @@ from typing import IO, Any
 import safetensors
 
 from adm_cli.config import ClassifierConfig, DiffusionConfig, Recommended, UNetConfig
-from adm_cli.errors import CheckpointError, how_many
+from adm_cli.errors import CheckpointError, an, how_many
 from adm_cli.files.budget import parse_json, whole_text
 from adm_cli.files.disk import file_digest, open_file
 from adm_cli.files.foreign import START, describe_foreign, describe_zip
@@ -143,7 +143,7 @@ def _parse_metadata(metadata: Mapping[str, str]) -> ModelInfo:
         else None,
     )
     if info.kind != kind:
-        raise ValueError(f"kind {kind!r}, but settings of a {info.kind} model")
+        raise ValueError(f"kind {kind!r}, but settings of {an(info.kind)} model")
     count = config.num_classes or 0
     if bool(info.classes) != bool(count):
         raise ValueError(

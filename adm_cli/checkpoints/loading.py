@@ -185,69 +185,55 @@ _PARTS = frozenset("time_embed label_emb input_blocks middle_block output_blocks
 def explain_mismatch(config: UNetConfig | ClassifierConfig, found: Shapes) -> list[str]:
     """The flags of the original that would make a configuration fit; nothing if none would.
 
-    Changes one setting at a time, keeps the change that mends most, and repeats until none helps.
+    Changes one setting after the other to what the shapes say, keeps each change that mends
+    something, and goes on until none does.
     """
     if any(name.split(".")[0] not in _PARTS for name in found):
         return []  # no configuration has it
-    advice: list[str] = []
-    left = mismatches(expected_shapes(config), found)
-    while left and len(advice) < 6:
-        tried: list[tuple[int, str, UNetConfig | ClassifierConfig]] = []
-        for flag, change in _variations(config, found):
-            try:
-                candidate = replace(config, **change)
-                if candidate == config:
-                    continue
-                tried.append((mismatches(expected_shapes(candidate), found), flag, candidate))
-            except ConfigError:
-                continue  # an impossible combination explains nothing
-        best = min(tried, key=lambda item: item[0], default=None)
-        if best is None or best[0] >= left:
-            break
-        left, flag, config = best
-        advice.append(flag)
-    return [] if left else advice
+    advice: dict[str, str] = {}  # by the flag's name
+    left, before = mismatches(expected_shapes(config), found), None
+    while left and left != before:
+        before = left
+        for read in _READ_OFF:
+            for flag, change in read(config, found):
+                try:
+                    candidate = replace(config, **change)
+                    if candidate == config:
+                        continue
+                    remaining = mismatches(expected_shapes(candidate), found)
+                except ConfigError:
+                    continue  # an impossible combination explains nothing
+                if remaining < left:
+                    left, config = remaining, candidate
+                    advice[flag.split()[0]] = flag
+            if not left:
+                break
+    if left:
+        return []
+    return [_attention_flag(config) if "attention" in n else flag for n, flag in advice.items()]
 
 
-def _variations(
-    config: UNetConfig | ClassifierConfig, found: Shapes
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Changes of one flag, with values read off the shapes where they show there."""
-    classifier = isinstance(config, ClassifierConfig)
-    prefix = "classifier_" if classifier else ""
-    flipped = not config.scale_shift_norm
-    yield f"--{prefix}use_scale_shift_norm {flipped}", {"scale_shift_norm": flipped}
-    flipped = not config.resblock_updown
-    yield f"--{prefix}resblock_updown {flipped}", {"resblock_updown": flipped}
-    for depth in range(1, 6):
-        flag = "classifier_depth" if classifier else "num_res_blocks"
-        yield f"--{flag} {depth}", {"num_res_blocks": depth}
+Change = tuple[str, dict[str, Any]]  # a flag of the original, and the settings that it changes
+
+
+def _width(config: UNetConfig | ClassifierConfig, found: Shapes) -> Iterator[Change]:
     if width := axis_length(found, "time_embed.0.weight", 1):
-        flag = "classifier_width" if classifier else "num_channels"
+        flag = "classifier_width" if isinstance(config, ClassifierConfig) else "num_channels"
         yield f"--{flag} {width}", {"model_channels": width}
-    levels = range(len(config.channel_mult))
-    for first in levels:
-        for last in levels[first:]:
-            sizes = ",".join(str(config.image_size[0] >> k) for k in range(first, last + 1))
-            factors = tuple(2**k for k in range(first, last + 1))
-            yield f"--{prefix}attention_resolutions {sizes}", {"attention_factors": factors}
-    sizes_and_mults = {
-        (row.config.image_size, row.config.channel_mult)
-        for row in CHECKPOINTS
-        if not row.embedded and row.kind == "diffusion"
-    }
-    for size, mult in sorted(sizes_and_mults):
-        yield f"--image_size {size[0]}", {"image_size": size, "channel_mult": mult}
+
+
+def _ends(config: UNetConfig | ClassifierConfig, found: Shapes) -> Iterator[Change]:
+    """What the first and last tensors tell: labels, variance, a second picture; the pool."""
     if isinstance(config, ClassifierConfig):
-        yield from _classifier_variations(found)
-    else:
-        yield from _unet_variations(config, found)
-
-
-def _unet_variations(config: UNetConfig, found: Shapes) -> Iterator[tuple[str, dict[str, Any]]]:
+        for last, sides, pool in _POOLS:
+            if len(found.get(last, ())) == sides:
+                yield f"--classifier_pool {pool}", {"pool": pool}
+                count = found[last][0]
+                yield f"--num_classes {count}", {"num_classes": count}
+        return
     classes = axis_length(found, "label_emb.weight", 0)
-    count = f" --num_classes {classes}" if classes not in (None, 1000) else ""
-    yield f"--class_cond {classes is not None}{count}", {"num_classes": classes}
+    many = f" --num_classes {classes}" if classes not in (None, 1000) else ""
+    yield f"--class_cond {classes is not None}{many}", {"num_classes": classes}
     out = axis_length(found, "out.2.weight", 0)
     yield f"--learn_sigma {out == 6}", {"out_channels": out or 3}
     if axis_length(found, "input_blocks.0.0.weight", 1) == 2 * config.in_channels:
@@ -256,12 +242,63 @@ def _unet_variations(config: UNetConfig, found: Shapes) -> Iterator[tuple[str, d
         yield flag, {"low_res_size": (small, small)}
 
 
-def _classifier_variations(found: Shapes) -> Iterator[tuple[str, dict[str, Any]]]:
-    for pool in ("attention", "adaptive", "spatial", "spatial_v2"):
-        yield f"--classifier_pool {pool}", {"pool": pool}
-    for last in ("out.2.c_proj.weight", "out.3.weight", "out.2.weight"):
-        if classes := axis_length(found, last, 0):
-            yield f"--num_classes {classes}", {"num_classes": classes}
+def _blocks(config: UNetConfig | ClassifierConfig, found: Shapes) -> Iterator[Change]:
+    """How a block adds the embedding, and by what the picture is made smaller."""
+    prefix = "classifier_" if isinstance(config, ClassifierConfig) else ""
+    inside, outside = (
+        axis_length(found, f"input_blocks.1.0.{layer}.weight", 0)
+        for layer in ("emb_layers.1", "in_layers.2")
+    )
+    shift = inside != outside
+    yield f"--{prefix}use_scale_shift_norm {shift}", {"scale_shift_norm": shift}
+    updown = not any(name.endswith(".op.weight") for name in found)
+    yield f"--{prefix}resblock_updown {updown}", {"resblock_updown": updown}
+
+
+def _levels(config: UNetConfig | ClassifierConfig, found: Shapes) -> Iterator[Change]:
+    """Sizes into whose levels the blocks go, and whose last level is as wide as the middle."""
+    name = "classifier_depth" if isinstance(config, ClassifierConfig) else "num_res_blocks"
+    blocks = len({key.split(".")[1] for key in found if key.startswith("input_blocks.")})
+    middle = axis_length(found, "middle_block.0.in_layers.0.weight", 0)
+    published = {
+        (row.config.image_size, row.config.channel_mult)
+        for row in CHECKPOINTS
+        if not row.embedded and row.kind == "diffusion"
+    }
+    for size, mult in [(config.image_size, config.channel_mult), *sorted(published)]:
+        rows, rest = divmod(blocks, len(mult))
+        if rest or rows < 2 or middle != int(config.model_channels * mult[-1]):
+            continue
+        flags = [f"--image_size {size[0]}"] if size != config.image_size else []
+        flags += [f"--{name} {rows - 1}"] if rows - 1 != config.num_res_blocks else []
+        change = {"image_size": size, "channel_mult": mult, "num_res_blocks": rows - 1}
+        yield " ".join(flags), change
+
+
+def _attention(config: UNetConfig | ClassifierConfig, found: Shapes) -> Iterator[Change]:
+    names = [name.split(".") for name in found if name.endswith(".qkv.weight")]
+    blocks = [int(n[1]) for n in names if n[0] == "input_blocks" and n[1].isdecimal()]
+    factors = tuple(2**k for k in sorted({(i - 1) // (config.num_res_blocks + 1) for i in blocks}))
+    yield (
+        _attention_flag(replace(config, attention_factors=factors)),
+        {"attention_factors": factors},
+    )
+
+
+def _attention_flag(config: UNetConfig | ClassifierConfig) -> str:
+    prefix = "classifier_" if isinstance(config, ClassifierConfig) else ""
+    sizes = ",".join(str(config.image_size[0] // factor) for factor in config.attention_factors)
+    return f"--{prefix}attention_resolutions {sizes}"
+
+
+# The tensor that gives out the classes, its sides, and the pool that has it.
+_POOLS = (
+    ("out.2.c_proj.weight", 3, "attention"),
+    ("out.3.weight", 4, "adaptive"),
+    ("out.3.weight", 2, "spatial_v2"),
+    ("out.2.weight", 2, "spatial"),
+)
+_READ_OFF = (_width, _ends, _blocks, _levels, _attention)
 
 
 def axis_length(found: Shapes, name: str, axis: int) -> int | None:

@@ -11,7 +11,7 @@ from adm_cli.checkpoints.header import ModelFile, ModelInfo
 from adm_cli.checkpoints.presets import ENLARGEMENTS, PRESETS, Preset, find_preset
 from adm_cli.config import UNetConfig
 from adm_cli.diffusion.modifiers import Modifiers
-from adm_cli.errors import UsageError, size_words
+from adm_cli.errors import UsageError, an, size_words
 
 DEFAULT_PASSES = 8  # of back projection: leave a hundredth of the difference, or less
 
@@ -66,8 +66,7 @@ def find_sources(
     model_file = find_weights(model)
     if model_file.info.kind != "diffusion":
         raise UsageError(
-            f"{model} is no diffusion model, as --model expects, but of the kind: "
-            f"{model_file.info.kind}"
+            f"{model} holds {an(model_file.info.kind)} model, --model expects a diffusion model"
         )
     classifier_file = find_weights(name) if guided and name is not None else None
     sources = Sources(
@@ -102,7 +101,7 @@ def find_upsampler(name: str | Path) -> Sources:
     preset = next((row for row in stacks if str(name) in (row.name, row.upsampler)), None)
     file = find_weights(preset.upsampler if preset is not None and preset.upsampler else name)
     if file.info.kind != "upsampler":
-        raise UsageError(f"{name} holds a {file.info.kind} model, expected an upsampler")
+        raise UsageError(f"{name} holds {an(file.info.kind)} model, expected an upsampler")
     return Sources(file.name, file, None, None, preset)
 
 
@@ -161,7 +160,7 @@ def _check_pair(model: ModelFile, classifier: ModelFile) -> None:
     theirs, ours = classifier.info.config, model.info.config
     if classifier.info.kind != "classifier":
         raise UsageError(
-            f"{classifier.path} holds a {classifier.info.kind} model, expected a classifier"
+            f"{classifier.path} holds {an(classifier.info.kind)} model, expected a classifier"
         )
     if theirs.image_size != ours.image_size:
         raise UsageError(
@@ -177,7 +176,10 @@ def _check_pair(model: ModelFile, classifier: ModelFile) -> None:
     mine, other = model.info.classes, classifier.info.classes
     both = [i for i in mine if i in other]
     if ours.num_classes is not None and not both:
-        raise UsageError(f"{classifier.name} and {model.name} were trained on different classes")
+        raise UsageError(
+            f"{classifier.name} and {model.name} were trained on different classes: "
+            f"pass a --classifier trained on the same"
+        )
     if ours.num_classes is not None and (wrong := [i for i in both if mine[i] != other[i]]):
         raise UsageError(
             f"class {wrong[0]} is {mine[wrong[0]]} to the model {model.name} but "
@@ -201,7 +203,8 @@ def _check_weak(model: ModelFile, weak: ModelFile) -> None:
     theirs, ours = weak.info, model.info
     if theirs.kind != "diffusion":
         raise UsageError(
-            f"{weak.path} holds a {theirs.kind} model, expected a diffusion model for --weak-model"
+            f"{weak.path} holds {an(theirs.kind)} model, expected a diffusion model for "
+            f"--weak-model"
         )
     sizes = [(info.config.image_size, info.config.in_channels) for info in (theirs, ours)]
     if sizes[0] != sizes[1]:
@@ -223,7 +226,8 @@ def _check_weak(model: ModelFile, weak: ModelFile) -> None:
     wrong = [i for i in both if ours.classes[i] != theirs.classes[i]]
     if _labels(weak) != _labels(model) or not both or wrong:
         raise UsageError(
-            f"the weak model {weak.name} and {model.name} were trained on different classes"
+            f"the weak model {weak.name} and {model.name} were trained on different classes: "
+            f"pass a --weak-model trained on the same"
         )
 
 

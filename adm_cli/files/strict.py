@@ -12,6 +12,7 @@ from adm_cli.errors import ConfigError
 from adm_cli.files.budget import parse_json
 
 C = TypeVar("C")
+_SHOWN = 6  # names in a message
 
 
 def config_to_json(config: Any) -> str:
@@ -32,9 +33,9 @@ def config_from_json(cls: type[C], text: str) -> C:
     try:
         data = parse_json(text)
     except ValueError as error:
-        raise ConfigError(f"{cls.__name__}: not JSON ({error})") from None
+        raise ConfigError(f"settings are not JSON ({error})") from None
     if not isinstance(data, dict):
-        raise ConfigError(f"{cls.__name__}: expected a JSON object")
+        raise ConfigError("settings are no JSON object")
     return read_config(cls, data)
 
 
@@ -55,15 +56,27 @@ def read_config(cls: type[C], data: Mapping[str, Any]) -> C:
     required = {n for n, f in fields.items() if f.default is dataclasses.MISSING}
     missing = sorted(required - set(data))
     if unknown or missing:
-        raise ConfigError(f"{cls.__name__}: unknown settings {unknown}, missing settings {missing}")
+        groups = (("unknown settings", unknown), ("missing settings", missing))
+        found = [f"{what}: {_some(names)}" for what, names in groups if names]
+        raise ConfigError("; ".join(found))
     values = {name: tuple(v) if isinstance(v, list) else v for name, v in data.items()}
     for name, value in values.items():
         if not _matches(value, hints[name]):
             raise ConfigError(
-                f"{cls.__name__}: {name} has an unexpected value {value!r:.60}, "
+                f"{name} has an unexpected value {_shown(value)}, "
                 f"expected {_described(hints[name])}"
             )
     return cls(**values)  # checked one by one above
+
+
+def _some(names: list[str]) -> str:
+    more = ", ..." if len(names) > _SHOWN else ""
+    return ", ".join(f"{name:.40}" for name in names[:_SHOWN]) + more
+
+
+def _shown(value: object) -> str:
+    """As it would be written, cut short."""
+    return f"{value!r:.60}" if isinstance(value, str) else f"{json.dumps(value):.60}"
 
 
 def _matches(value: object, hint: Any) -> bool:

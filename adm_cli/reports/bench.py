@@ -120,7 +120,7 @@ def bench(
     batches = _numbers("batch size", batch_size)
     counts = [None] if threads is None else _numbers("threads", threads)
     if not 0 < seconds <= 3600:
-        raise UsageError(f"{seconds:g} seconds a quantity: expected more than 0, at most 3600")
+        raise UsageError(f"--seconds {seconds:g}: expected more than 0, at most 3600")
     where = choose_device(device)
     parts = _parts(model, classifier, random_weights=random_weights, guided=not unguided)
     paths = (False, True) if compare else (plain,)

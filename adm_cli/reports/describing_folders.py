@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from adm_cli.errors import UsageError
+from adm_cli.errors import UsageError, an
 from adm_cli.sampling.sweep_folder import SweepFolder
 from adm_cli.training.runs import TrainingFolder
 
@@ -40,7 +40,7 @@ def _describe_training(folder: TrainingFolder) -> dict[str, Any]:
         facts |= part if isinstance(part, dict) else {}
     return {
         "folder": str(folder.path),
-        "kind": f"training of a {settings.get('kind')} model",
+        "kind": f"training of {an(str(settings.get('kind')))} model",
         "step": int(states[0].stem.split("-")[1]) if states else 0,
         "model": str(folder.model) if folder.model.is_file() else None,
         "best": str(folder.best) if folder.best.is_file() else None,

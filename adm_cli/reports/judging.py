@@ -18,7 +18,7 @@ from adm_cli.checkpoints.loading import hasten_on_cpu, load_model
 from adm_cli.checkpoints.presets import PRESETS
 from adm_cli.checkpoints.supplying import supplied
 from adm_cli.devices import choose_device, choose_dtype
-from adm_cli.errors import AdmError, UsageError, how_many
+from adm_cli.errors import AdmError, UsageError, an, how_many
 from adm_cli.events import (
     AnyPath,
     Count,
@@ -146,7 +146,7 @@ def find_classifier(name: str) -> ModelFile:
     preset = next((row for row in PRESETS if row.name == name and row.classifier), None)
     file = find_weights(preset.classifier if preset and preset.classifier else name)
     if file.info.kind != "classifier":
-        raise UsageError(f"{name} holds a {file.info.kind} model, expected a classifier")
+        raise UsageError(f"{name} holds {an(file.info.kind)} model, expected a classifier")
     return file
 
 

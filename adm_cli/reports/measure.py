@@ -19,7 +19,7 @@ from adm_cli.checkpoints.finding import find_weights
 from adm_cli.checkpoints.loading import hasten_on_cpu, load_inception, load_model
 from adm_cli.config import ClassifierConfig
 from adm_cli.devices import choose_device, out_of_memory, reproducible_kernels
-from adm_cli.errors import AdmError, DeviceError, UsageError, how_many, size_words
+from adm_cli.errors import AdmError, DeviceError, UsageError, an, how_many, size_words
 from adm_cli.evaluation.inception import POOL_DIM, SPATIAL_DIM, Features, InceptionV3
 from adm_cli.evaluation.metrics import (
     InceptionScore,
@@ -97,7 +97,7 @@ def load_extractor(
     config = file.info.config
     if not isinstance(config, ClassifierConfig):
         raise UsageError(
-            f"{features} holds a {file.info.kind} model, expected inception or a classifier "
+            f"{features} holds {an(file.info.kind)} model, expected inception or a classifier "
             f"for --features"
         )
     model = load_model(file, device=where)

@@ -29,7 +29,7 @@ from adm_cli.checkpoints.presets import CHECKPOINTS, PRESETS
 from adm_cli.classes.imagenet import select_classes
 from adm_cli.config import ClassifierConfig, DiffusionConfig, UNetConfig
 from adm_cli.diffusion.schedule import space_timesteps
-from adm_cli.errors import ConfigError, UsageError, did_you_mean, how_many, size_words
+from adm_cli.errors import ConfigError, UsageError, an, did_you_mean, how_many, size_words
 from adm_cli.files.strict import config_from_json, config_to_json, with_settings
 from adm_cli.pictures.datasets import (
     ImageSet,
@@ -219,7 +219,7 @@ def _begun_with(kind: Kind, file: ModelFile) -> tuple[ModelConfig, DiffusionConf
     if kind == "classifier" and isinstance(config, UNetConfig):
         config = encoder_classifier(config)
     elif file.info.kind != kind:
-        raise UsageError(f"--init {file.path} holds a {file.info.kind} model, not a {kind}")
+        raise UsageError(f"--init {file.path} holds {an(file.info.kind)} model, not {an(kind)}")
     return config, file.info.diffusion
 
 
@@ -313,7 +313,7 @@ def _check(
     if diffusion.respacing is not None:
         space_timesteps(diffusion.num_timesteps, diffusion.respacing)  # or it cannot be sampled
     if config.in_channels != 3:
-        raise ConfigError(f"pictures have 3 channels, the model {config.in_channels}")
+        raise ConfigError(f"in_channels is {config.in_channels}, pictures have 3: leave it out")
     if isinstance(config, UNetConfig):
         learned = diffusion.variance == "learned_range"
         if learned != config.learned_variance:
@@ -322,7 +322,9 @@ def _check(
                 f"{config.in_channels * (1 + learned)}, got {config.out_channels}"
             )
         if training.label_dropout > 0 and not config.null_class:
-            raise UsageError("--label-dropout needs pictures with classes")
+            raise UsageError(
+                "--label-dropout needs pictures with classes: pass --labels, or leave it out"
+            )
         if (kind == "upsampler") != (config.low_res_size is not None):
             raise UsageError("low_res_size makes an upsampler: use adm train-upsampler for it")
         if config.low_res_size is not None and any(

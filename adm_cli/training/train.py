@@ -19,7 +19,7 @@ from adm_cli.checkpoints.flags.spellings import spell_dtype
 from adm_cli.checkpoints.header import ModelFile, ModelInfo
 from adm_cli.checkpoints.loading import load_model
 from adm_cli.devices import DTYPES
-from adm_cli.errors import AdmError, RunError, UsageError, how_many
+from adm_cli.errors import AdmError, RunError, UsageError, how_many, size_words
 from adm_cli.events import Count, Note, OnEvent, ignore
 from adm_cli.files.disk import check_writable
 from adm_cli.files.fresh import make_fresh_folder
@@ -381,7 +381,11 @@ def _load_guide(settings: Settings, device: torch.device) -> NoisyClassifier | N
         return None
     guide = load_model(name, device=device)
     if not isinstance(guide, NoisyClassifier):
-        raise UsageError(f"--classifier {name} is not a classifier")
-    if guide.config.image_size != settings.config.image_size:
-        raise UsageError(f"--classifier {name} is for another image size")
+        raise UsageError(f"--classifier {name} holds another model, expected a classifier")
+    theirs, ours = guide.config.image_size, settings.config.image_size
+    if theirs != ours:
+        raise UsageError(
+            f"--classifier {name} is for {size_words(theirs)} pictures, the model makes "
+            f"{size_words(ours)}: pass another, or leave it out"
+        )
     return guide

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from adm_cli.checkpoints import loading
 from adm_cli.checkpoints.loading import expected_shapes, explain_mismatch
 from adm_cli.checkpoints.presets import find_checkpoint
 from tests.conftest import DEEP_CLASSIFIER as TOY_CLASSIFIER
@@ -49,3 +50,31 @@ def test_a_real_mistake_is_explained() -> None:
     right = find_checkpoint("64x64_classifier").config
     wrong = replace(right, num_res_blocks=2)
     assert explain_mismatch(wrong, expected_shapes(right)) == ["--classifier_depth 4"]
+
+
+def test_all_flags_wrong_cost_a_few_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Values are read off the shapes: trying them would build hundreds of models, for minutes."""
+    truth: dict[str, Any] = {
+        "num_classes": None,
+        "out_channels": 3,
+        "resblock_updown": False,
+        "num_res_blocks": 2,
+        "scale_shift_norm": False,
+        "model_channels": 64,
+        "attention_factors": (1, 2),
+    }
+    found = expected_shapes(replace(TOY_UNET, **truth))
+    built = []
+
+    def count(config: Any) -> Any:
+        built.append(config)
+        return expected_shapes(config)
+
+    monkeypatch.setattr(loading, "expected_shapes", count)
+    assert set(explain_mismatch(TOY_UNET, found)) == {
+        "--class_cond False", "--learn_sigma False", "--resblock_updown False",
+        "--num_res_blocks 2", "--use_scale_shift_norm False", "--num_channels 64",
+        "--attention_resolutions 8,4",
+    }  # fmt: skip
+    assert replace(TOY_UNET, **truth) in built
+    assert len(built) < 15

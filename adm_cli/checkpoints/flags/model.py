@@ -30,7 +30,7 @@ from adm_cli.checkpoints.flags.given import (
 from adm_cli.checkpoints.flags.pasted_commands import spelt, unknowns
 from adm_cli.checkpoints.flags.pasted_settings import NotPlain
 from adm_cli.config import ClassifierConfig, DiffusionConfig, Loss, UNetConfig, Variance
-from adm_cli.errors import ConfigError
+from adm_cli.errors import ConfigError, an
 
 FAMILIES: tuple[Family, ...] = ("guided-diffusion", "improved-diffusion")
 
@@ -111,7 +111,8 @@ def read_flags(
     chosen = kind or _infer_kind(given)
     if chosen not in kinds_of(given.script):
         raise ConfigError(
-            f"{given.script} describes a {kinds_of(given.script)[0]} model, not a {chosen} model"
+            f"{given.script} describes {an(kinds_of(given.script)[0])} model, "
+            f"not {an(chosen)} model"
         )
     _check_known(given, chosen)
     values = {name: typed(name, value) for name, value in given.flags.items() if _plain(value)}
