@@ -6,11 +6,13 @@ import io
 import json
 import math
 import os
+import re
 import signal
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
 
 err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
@@ -19,6 +21,7 @@ out = Console(highlight=False, soft_wrap=True, emoji=False)
 INTERRUPTED = 128 + signal.SIGINT  # exit code
 
 _LONGEST = 2000  # of an error, in characters
+_WORD = re.compile(r"""(?<!\S)'[^']*'(?=[\s.,:;)]|$)|(?<!\S)"[^"]*"(?=[\s.,:;)]|$)|\S+""")
 
 
 def on_terminal() -> bool:
@@ -28,7 +31,7 @@ def on_terminal() -> bool:
 
 def note(text: str) -> None:
     """One line for a person, on stderr."""
-    err.print(f"adm: {one_line(text)}", markup=False)
+    say(f"adm: {one_line(text)}")
 
 
 def print_json(value: Mapping[str, Any]) -> None:
@@ -62,7 +65,31 @@ def fail(error: BaseException) -> None:
     text = one_line(text[: 2 * _LONGEST])
     if len(text) > _LONGEST:
         text = f"{text[: _LONGEST - 4]} ..."
-    err.print(f"adm: error: {text}", markup=False, style="red")
+    say(f"adm: error: {text}", style="red")
+
+
+def say(text: str, **how: Any) -> None:
+    """On stderr; a terminal gets no word cut in two that fits into a row."""
+    err.print(at_words(text, err.width) if err.is_terminal else text, markup=False, **how)
+
+
+def at_words(text: str, width: int) -> str:
+    """``text`` with rows of ``width`` columns filled up by blanks where the next word is too long.
+
+    Not broken by line ends: copied from a terminal it is one line still, and a command runs. What
+    stands in quotes is one word, to which no blanks are added.
+    """
+    rows, column = "", 0
+    for word in _WORD.findall(text):
+        length = cell_len(word)
+        blanks = 1 if rows else 0
+        if column + blanks + length >= width and length < width:
+            blanks, column = width - column, 0
+        else:
+            column += blanks
+        rows += " " * blanks + word
+        column = (column + length) % width
+    return rows
 
 
 def take_back(text: str) -> None:
