@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
-from adm_cli.commands import drawing_options, ending, options
+from adm_cli.commands import drawing_options, ending, modifier_options, options
 from adm_cli.commands import show as showing
 
 
+@modifier_options.each_once
 def interpolate(
     model: drawing_options.ModelOrDefault = None,
     classifier: options.Classifier = None,
@@ -37,13 +38,14 @@ def interpolate(
     cfg: options.Cfg = None,
     guide_interval: options.GuideInterval = None,
     cfg_interval: options.CfgInterval = None,
+    entropy_scaling: options.EntropyScaling = False,
+    weak_model: options.WeakModel = None,
     sampler: drawing_options.Sampler = None,
     steps: Annotated[
         Optional[str],
         typer.Option("--steps", help="Respacing, as in adm sample. Default: the preset's."),
     ] = None,
     eta: options.Eta = None,
-    temperature: options.Temperature = None,
     batch_size: options.Batch = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
@@ -52,6 +54,7 @@ def interpolate(
     upsampler: drawing_options.Upsampler = None,
     no_upsample: drawing_options.NoUpsample = False,
     keep_base: drawing_options.KeepBase = False,
+    workers: options.Workers = 1,
     out: options.RunOut = None,
     format: options.Format = "png",
     grid: options.Grid = None,
@@ -62,6 +65,7 @@ def interpolate(
     dry_run: options.DryRun = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
+    **changes: Any,
 ) -> None:
     """Draw images on the way between seeds or classes, and a film of them, interpolation.webp.
 

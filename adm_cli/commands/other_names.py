@@ -213,9 +213,14 @@ OTHER_COMMANDS: Mapping[str, str] = {
 }
 
 # Of guidance, which an upsampler is drawn without.
-GUIDING = frozenset(
+_GUIDING = (
     "scale cfg classifier guide-interval cfg-interval entropy-scaling guide-by divergence-weight "
     "guide-every guide-adam classifier-on scale-schedule negative-class weak-model weak-scale "
-    "sag-scale pag-scale".split()
+    "sag-scale pag-scale"
 )
-UNGUIDED = "an upsampler is not guided, as the paper guides the small model alone: leave it out"
+_UNGUIDED = "an upsampler is not guided, as the paper guides the small model alone: leave it out"
+# By command and option that others have: why not this one.
+REFUSED: Mapping[tuple[str, str], str] = {
+    **{("upsample", name): _UNGUIDED for name in _GUIDING.split()},
+    ("interpolate", "shard"): "its film is of all frames; --workers shares them out here",
+}

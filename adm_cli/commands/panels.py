@@ -44,10 +44,11 @@ PANELS: dict[str, dict[str, str]] = {
     },
     "interpolate": {
         USUAL: "class_ seeds frames model out",
-        "Guidance": "classifier scale cfg guide_interval cfg_interval",
-        "Sampler": "sampler steps eta clip temperature",
+        "Guidance": f"scale {_GUIDANCE}",
+        "Guidance by the classifier": _CLASSIFIER,
+        "Sampler": _SAMPLER,
         "Second stage": "upsampler no_upsample keep_base",
-        "Machine": "batch_size device dtype plain fetch",
+        "Machine": _MACHINE,
         "Output": _OUTPUT,
     },
     "upsample": {

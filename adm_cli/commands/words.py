@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from adm_cli.commands.other_names import GUIDING, OTHER_COMMANDS, OTHER_OPTIONS, UNGUIDED
+from adm_cli.commands.other_names import OTHER_COMMANDS, OTHER_OPTIONS, REFUSED
 from adm_cli.errors import UsageError, did_you_mean
 
 # For what the program's own types cannot say; numbers without a row have one made up.
@@ -101,8 +101,8 @@ def _no_option(group: Any, command: str, typed: str) -> str:
     start = f"no option {typed:.60} in {command}"
     if f"--{word}" in own:
         return f"{start}: here it is --{word}"
-    if command == "adm upsample" and word in GUIDING:
-        return f"{start}: {UNGUIDED}"
+    if (why := REFUSED.get((command.removeprefix("adm "), word))) is not None:
+        return f"{start}: {why}"
     meant = OTHER_OPTIONS.get(word, ())
     known = [text for text in meant if set(re.findall(r"--[a-z-]+", text)) <= own]
     if known:

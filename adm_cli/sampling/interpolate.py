@@ -5,18 +5,21 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from adm_cli.checkpoints.sources import Sources, find_sources
 from adm_cli.checkpoints.supplying import supplied
 from adm_cli.classes.mixtures import heaviest, mixture_text
 from adm_cli.config import DEFAULT_MODEL
 from adm_cli.devices import choose_device
+from adm_cli.diffusion.modifiers import UNASKED, Changes
 from adm_cli.errors import UsageError
 from adm_cli.events import AnyPath, OnEvent, as_words
-from adm_cli.sampling.arguments import Classes, Seeds, comma_list, path_or_none
+from adm_cli.sampling.arguments import Classes, Seeds, comma_list, path_or_none, spelled_out
+from adm_cli.sampling.asked import asked_modifiers, with_negative_class
 from adm_cli.sampling.image_names import chosen_class, image_name
 from adm_cli.sampling.images import Image, Images
-from adm_cli.sampling.job import RunResult, find_part
+from adm_cli.sampling.job import RunResult, check_workers, find_part
 from adm_cli.sampling.outputs import choose_outputs
 from adm_cli.sampling.sample import choose_upsampling, sampling_job
 from adm_cli.sampling.select import choice_name, parse_seeds, wanted_classes
@@ -25,11 +28,15 @@ from adm_cli.sampling.settings import (
     Machine,
     StageOptions,
     check_modifiers,
+    choose_weak,
     distinct_kinds,
     read_interval,
     sampling_config,
 )
 from adm_cli.sampling.start import machine_line
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 FRAMES = 16
 SEEDS = "0,1"
@@ -37,6 +44,7 @@ _MOST_FRAMES = 9999
 
 
 @supplied
+@spelled_out(Changes, UNASKED)
 def interpolate(
     model: AnyPath | None = None,
     classifier: AnyPath | None = None,
@@ -47,10 +55,11 @@ def interpolate(
     cfg: float | None = None,
     guide_interval: str | Interval | None = None,
     cfg_interval: str | Interval | None = None,
+    entropy_scaling: bool = False,
+    weak_model: AnyPath | None = None,
     sampler: str | None = None,
     steps: str | int | None = None,
     eta: float | None = None,
-    temperature: float | None = None,
     batch_size: int | None = None,
     device: str = "auto",
     dtype: str = "auto",
@@ -59,6 +68,7 @@ def interpolate(
     upsampler: AnyPath | None = None,
     no_upsample: bool = False,
     keep_base: bool = False,
+    workers: int = 1,
     out: AnyPath | None = None,
     format: str = "png",
     grid: bool | None = None,
@@ -69,6 +79,7 @@ def interpolate(
     dry_run: bool = False,
     *,
     on_event: OnEvent | None = None,
+    **changes: Unpack[Changes],
 ) -> RunResult:
     """Draws ``frames`` images on the way through ``seeds``, and a film; goes on with a run there.
 
@@ -81,10 +92,16 @@ def interpolate(
     part = find_part(None, device, path_or_none(out))
     options = StageOptions(
         sampler=sampler, steps=comma_list(steps), scale=scale, eta=eta, clip=clip, cfg=cfg,
-        guide_interval=read_interval(guide_interval), temperature=temperature,
+        guide_interval=read_interval(guide_interval), entropy_scaling=entropy_scaling,
         cfg_interval=read_interval(cfg_interval, "--cfg-interval"),
+        **asked_modifiers(changes),
     )  # fmt: skip
-    sources = find_sources(model or DEFAULT_MODEL, classifier, guided=scale != 0)
+    sources = find_sources(
+        model or DEFAULT_MODEL, classifier, guided=scale != 0,
+        weak=choose_weak(weak_model, [changes["weak_scale"]]),
+        noisy=changes["classifier_on"] != "x0",
+    )  # fmt: skip
+    options = with_negative_class(options, changes["negative_class"], sources)
     outputs = choose_outputs(
         path_or_none(out), format, grid, None, gallery, overwrite, part.shard,
         metadata=not no_metadata,
@@ -95,7 +112,8 @@ def interpolate(
     )
     config = sampling_config(sources, distinct_kinds(images), options)
     check_modifiers(options, [config])
-    where = Machine(choose_device(part.device), dtype, batch_size, plain)
+    where = Machine(choose_device(part.device), dtype, batch_size, plain, workers)
+    check_workers(workers, where.device)
     upsampling = choose_upsampling(
         sources, images, upsampler, StageOptions(clip=clip), where, none=no_upsample,
         used=keep_base,
