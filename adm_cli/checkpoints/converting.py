@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from adm_cli.checkpoints.class_names import read_classes
@@ -15,6 +14,7 @@ from adm_cli.checkpoints.flags.model import read_flags
 from adm_cli.checkpoints.folders import read_model_folder
 from adm_cli.checkpoints.format import save_model
 from adm_cli.checkpoints.header import ModelFile, ModelInfo, file_sha256, read_model_file
+from adm_cli.checkpoints.identity import check_published, is_published
 from adm_cli.checkpoints.loading import (
     Shapes,
     axis_length,
@@ -177,7 +177,7 @@ def _plan_folder(
     place = Path(f"{path.resolve()}.safetensors") if output is None else Path(output)
     shapes = {name: tuple(tensor.shape) for name, tensor in found.tensors.items()}
     _check_channels(found.weights, shapes)
-    expected = _check_fit(found.weights, found.config, shapes, None)
+    expected = _check_fit(found.weights, found.config, shapes, None, "the config.json beside it")
     _check_place(place, overwrite=overwrite)
     known = found.classes if classes is None and found.config.num_classes else classes
     names = _classes(found.config, known, imagenet=found.imagenet)
@@ -211,9 +211,10 @@ def _published(path: Path, row: Checkpoint | None, found: Weights, *, named: boo
     asked = row is not None
     if row is None:
         row = _identify(path, {name: tuple(t.shape) for name, t in found.tensors.items()})
-    itself = _is_published(path, row, found.tensors)
+    itself = is_published(path, row, found)
+    if not itself and (asked or path.stem == row.name):
+        check_published(path, row)
     if asked or itself:
-        _check_published(path, row)
         known = row.file_bytes is not None and not itself
         note = f"taken for {row.name}, as --preset says: it is not the file that was published"
         place = checkpoint_path(row)
@@ -246,19 +247,6 @@ def _identify(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> Checkpoint:
     )
 
 
-def _is_published(path: Path, row: Checkpoint, tensors: Mapping[str, Tensor]) -> bool:
-    """Whether the file itself is the published one, and no other model of its shapes.
-
-    By its type, float32 as all that was published, and its length (`_check_published` then wants
-    the hash, where it is known); by its name only where no length is known.
-    """
-    if any(tensor.dtype != torch.float32 for tensor in tensors.values()):
-        return False
-    if row.file_bytes is None:
-        return path.stem == row.name
-    return path.stat().st_size == row.file_bytes
-
-
 def _check_channels(path: Path, shapes: Shapes) -> None:
     channels = axis_length(shapes, "input_blocks.0.0.weight", 1)
     if channels not in (None, 3, 6):
@@ -283,26 +271,17 @@ def _with_null_class(
     return replace(config, num_classes=rows - 1, null_class=True)
 
 
-def _check_published(path: Path, row: Checkpoint) -> None:
-    """Length and hash, where the published file's are known."""
-    size = path.stat().st_size
-    if row.sha256 is None or row.file_bytes is None or size != row.file_bytes:
-        return  # re-saved files differ in bytes and are fine if every tensor fits
-    digest = file_sha256(path)
-    if digest != row.sha256:
-        raise CheckpointError(
-            f"{path} is not the published {row.name}.pt: its SHA-256 is {digest[:12]}..., "
-            f"expected {row.sha256[:12]}...; download it again"
-        )
-
-
 def _check_fit(
     path: Path,
     config: UNetConfig | ClassifierConfig,
     shapes: Shapes,
     flags: str | None,
+    settings: str | None = None,
 ) -> Shapes:
-    """The expected shapes; raises CheckpointError with advice where they are not the file's."""
+    """The expected shapes; raises CheckpointError with advice where they are not the file's.
+
+    ``settings``: the file that says the configuration.
+    """
     expected = expected_shapes(config)
     if expected == shapes:
         return expected
@@ -317,13 +296,17 @@ def _check_fit(
         raise CheckpointError(message)
     if there is None:
         raise CheckpointError(f"{message}{_stranger(shapes)}")
-    advice = explain_mismatch(config, shapes)
-    if advice:
+    advice = explain_mismatch(config, shapes) if settings is None else []
+    if settings is not None:
+        message += f"; {settings} is of another model"
+    elif advice:
         message += f"; flags that would explain it: {' '.join(advice)}"
     if config.num_classes is not None and config.num_classes + 1 == axis_length(
         shapes, "label_emb.weight", 0
     ):
         message += ", or --null-class if the last label means no class"
+    elif not advice and settings is None:
+        message += "; pass the --flags it was trained with"
     raise CheckpointError(message)
 
 

@@ -35,6 +35,7 @@ from adm_cli.checkpoints.fetched import (
 )
 from adm_cli.checkpoints.header import read_model_file, verify_content
 from adm_cli.checkpoints.http import clean
+from adm_cli.checkpoints.identity import byte_range
 from adm_cli.checkpoints.loading import expected_shapes
 from adm_cli.checkpoints.partial import partial_bytes
 from adm_cli.checkpoints.places import check_home, checkpoint_path
@@ -56,11 +57,15 @@ from adm_cli.errors import (
     did_you_mean,
 )
 from adm_cli.events import AnyPath, Note, OnEvent, Transfer, ignore
-from adm_cli.files.disk import adm_home, file_stamp, free_disk, inception_path, move_into_place
+from adm_cli.files.disk import (
+    adm_home,
+    file_stamp,
+    free_disk,
+    inception_path,
+    move_into_place,
+    size_text,
+)
 
-# A `.pt` holds its float32 parameters and, for each tensor, 160 bytes (torch before 1.6) to 243
-# (torch 2.13) of names and padding; the two published files whose size is known have 224.
-_TENSOR_BYTES = (100, 400)
 _LOOKS = 3  # at a file that another process takes away, where locks do nothing
 
 
@@ -149,8 +154,7 @@ def wanted(item: Item, how: FetchOptions) -> RemoteFile:
         known.append(KnownHash("md5", item.row.md5, "as published"))
     smallest = largest = published.file_bytes or 0
     if item.row is not None and not smallest:
-        tensors = len(expected_shapes(item.row.config))
-        smallest, largest = (4 * item.row.parameters + n * tensors for n in _TENSOR_BYTES)
+        smallest, largest = byte_range(item.row, len(expected_shapes(item.row.config)))
     pin = None if published.sha256 or how.accept_changed else read_pin(item.name)
     if pin is not None:
         advice = (
@@ -201,7 +205,7 @@ def check_space(items: Sequence[Item], how: FetchOptions) -> None:
     needed, free = missing_bytes(items, how), free_disk(adm_home())
     if needed > free:
         raise OutputError(
-            f"{needed / 1e9:.1f} GB are needed in {adm_home()} and {free / 1e9:.1f} GB are free: "
+            f"{size_text(needed)} are needed in {adm_home()}, {size_text(free)} are free: "
             f"make room, fetch fewer at a time, or set ADM_HOME to a folder on another disk"
         )
 
@@ -343,7 +347,7 @@ def _whole_original(
 
 def _download(item: Item, want: RemoteFile, how: FetchOptions, watch: Listener) -> dict[str, str]:
     if forbidden := no_network(how):
-        raise DownloadError(f"{forbidden}, and {item.file} must be downloaded")
+        raise DownloadError(f"{forbidden}, and {item.file} must be downloaded: pass --from FOLDER")
     return download(want, item.original, patience=how.patience, watch=watch)
 
 

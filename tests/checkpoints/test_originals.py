@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from adm_cli.checkpoints import converting, loading
+from adm_cli.checkpoints import converting, identity, loading
 from adm_cli.checkpoints.converting import convert
 from adm_cli.checkpoints.flags.model import openai_flags
 from adm_cli.checkpoints.format import read_original
@@ -202,6 +202,7 @@ def lsun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(converting, "CHECKPOINTS", tuple(lsun))  # the others are slow to try
     monkeypatch.setattr(converting, "read_weights", lambda _path, _wanted: Weights(state))
     monkeypatch.setattr(converting, "save_model", lambda *_: None)
+    monkeypatch.setattr(identity, "byte_range", lambda row, _: (row.file_bytes or 15,) * 2)
     monkeypatch.setattr(
         converting, "read_model_file", lambda path: ModelFile(path, ANY_INFO, {}, {}, "")
     )

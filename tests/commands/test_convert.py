@@ -172,7 +172,7 @@ def test_classes(adm: Run, original: Path) -> None:
         ("@0 a\n0 b", "line 2: the id 0 is there twice"),
         ("@zero", "line 1: expected an id and a name, such as 207 golden retriever, got 'zero'"),
         ("@0", "expected an id and a name"),
-        ("@\xff", "expected an id and a name on every line"),
+        ("@\xff", "is not UTF-8: save it as UTF-8"),
         ("goldfisch", "did you mean goldfish"),
     ],
 )
