@@ -73,7 +73,10 @@ class EncoderConfig:
         _in_range("patch", self.patch, 1, _MAX_SIDE)
         _in_range("number of channel_mult", len(self.channel_mult), 1, _MAX_LEVELS)
         if not all(0 < mult <= _MAX_CHANNELS for mult in self.channel_mult):  # NaN is not either
-            raise ConfigError(f"channel_mult must be above 0 and finite, got {self.channel_mult}")
+            raise ConfigError(
+                f"channel_mult must be above 0 and finite, at most {_MAX_CHANNELS}, got "
+                f"{self.channel_mult}"
+            )
         depth = self.num_res_blocks * len(self.channel_mult)
         _in_range("num_res_blocks over all levels", depth, 1, _MAX_DEPTH)
         if self.concat_embedding and self.scale_shift_norm:

@@ -74,6 +74,11 @@ def how_many(count: float, noun: str, plural: str = "") -> str:
     return f"{shown} {noun if shown == '1' else plural or f'{noun}s'}"
 
 
+def are(count: int) -> str:
+    """The verb of so many things."""
+    return "is" if count == 1 else "are"
+
+
 def an(noun: str) -> str:
     """ "a classifier", "an upsampler"."""
     return f"{'an' if noun[:1] in tuple('aeiou') else 'a'} {noun}"

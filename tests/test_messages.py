@@ -17,7 +17,7 @@ from adm_cli.commands.main import app
 from adm_cli.errors import how_many
 
 ROOT = Path(adm_cli.__file__).parent
-# Nouns that are counted in messages. "1 of 3 images are missing" is right as it is.
+# Nouns that are counted in messages. Of "1 of 3 images is missing" the verb alone changes (`are`).
 _COUNTED = re.compile(
     r" (?:[a-z-]+ )?(?:images|pictures|classes|steps|epochs|files|labels|words|cells|samples|lines"
     r"|rows|seeds|masks|parameters|channels|features|numbers|values|threads|commands|columns"
@@ -64,6 +64,7 @@ sweep.py label
 sweep_folder.py count
 sweep_folder.py row.get('drawn')
 sweep_grid.py self.steps or 'all'
+train.py size_words(theirs)
 workers.py count
 """
 

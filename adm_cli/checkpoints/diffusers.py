@@ -23,7 +23,7 @@ from adm_cli.config import ClassifierConfig, DiffusionConfig, Prediction, UNetCo
 from adm_cli.errors import CheckpointError, ConfigError, UsageError
 from adm_cli.files.budget import parse_json, whole_text
 from adm_cli.files.disk import file_stamp, read_file
-from adm_cli.files.strict import config_from_json, config_to_json, read_config
+from adm_cli.files.strict import as_written, config_from_json, config_to_json, read_config
 
 WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 _MOST_JSON = 2**20
@@ -206,7 +206,10 @@ def read_folder(path: Path) -> FoundModel:
     tensors = {_new_name(name): value for name, value in state.items()}
     try:
         found = from_diffusers(tensors, config)
-    except (KeyError, RuntimeError, IndexError) as error:
+    except KeyError as error:
+        name = error.args[0]
+        raise CheckpointError(f"{weights[0]} does not fit its config.json: no {name}") from None
+    except (RuntimeError, IndexError) as error:
         raise CheckpointError(f"{weights[0]} does not fit its config.json: {error}") from None
     if extra := set(tensors) - set(to_diffusers(found, config)):
         raise CheckpointError(f"{weights[0]} does not fit its config.json: it has {min(extra)}")
@@ -236,7 +239,9 @@ def _read_unet(said: Mapping[str, Any], ours: Mapping[str, Any]) -> UNetConfig:
     size, channels = said["sample_size"], said["block_out_channels"]
     blocks = [said[name] for name in _BLOCKS]
     if not all(type(c) is int and c > 0 for c in channels) or not channels:
-        raise ValueError(f"block_out_channels is {channels!r:.80}")
+        raise ValueError(
+            f"block_out_channels is {as_written(channels)}, expected a list of whole numbers from 1"
+        )
     if not all(len(b) == len(channels) and all(type(n) is str for n in b) for b in blocks):
         raise ValueError(f"expected {len(channels)} down_block_types and up_block_types")
     attends = [text.startswith("Attn") for text in blocks[0]]
@@ -292,14 +297,16 @@ def _expect(said: Mapping[str, Any], name: str, value: Any) -> None:
     if name == "time_embedding_dim" and found is None:
         return
     if found != value or isinstance(found, bool) != isinstance(value, bool):
-        raise ValueError(f"{name} is {found!r:.80}, expected {value!r:.80}")
+        raise ValueError(f"{name} is {as_written(found)}, expected {as_written(value)}")
 
 
 def read_scheduler(said: Mapping[str, Any], *, learned: bool) -> DiffusionConfig:
     """``scheduler_config.json`` as a process; raises ValueError for what ADM has not."""
     timesteps, kind = said["num_train_timesteps"], said.get("beta_schedule")
     if type(timesteps) is not int or timesteps < 1:
-        raise ValueError(f"num_train_timesteps is {timesteps!r:.40}")
+        raise ValueError(
+            f"num_train_timesteps is {as_written(timesteps)}, expected a whole number from 1"
+        )
     for name in ("trained_betas", "rescale_betas_zero_snr"):
         if said.get(name):
             raise ValueError(f"{name} is set, which is another noise schedule")
@@ -307,12 +314,16 @@ def read_scheduler(said: Mapping[str, Any], *, learned: bool) -> DiffusionConfig
         ends = float(said["beta_start"]), float(said["beta_end"])
         wanted = _linear_ends(timesteps)
         if not all(math.isclose(a, b, rel_tol=1e-6) for a, b in zip(ends, wanted, strict=True)):
-            raise ValueError(f"betas from {ends[0]:g} to {ends[1]:g}, expected ADM's {wanted}")
+            raise ValueError(
+                f"betas from {ends[0]:g} to {ends[1]:g}, expected ADM's, {wanted[0]:g} to "
+                f"{wanted[1]:g}"
+            )
     elif kind != "squaredcos_cap_v2":
         raise ValueError(f"beta_schedule is {kind!r:.40}, expected linear or squaredcos_cap_v2")
     prediction = said.get("prediction_type", "epsilon")
     if prediction not in _PREDICTIONS:
-        raise ValueError(f"prediction_type is {prediction!r:.40}")
+        names = " or ".join(_PREDICTIONS)
+        raise ValueError(f"prediction_type is {prediction!r:.40}, expected {names}")
     small = said.get("variance_type", "fixed_small").startswith("fixed_small")
     return DiffusionConfig(
         noise_schedule="linear" if kind == "linear" else "cosine",

@@ -73,7 +73,7 @@ class RemoteFile:
             more = "" if exact else f" to {self.largest:,}"
             raise DownloadError(
                 f"{what} is not the published file: it has {size:,} bytes, "
-                f"expected {self.smallest:,}{more}"
+                f"expected {self.smallest:,}{more}; take it from elsewhere with --from"
             )
 
 
@@ -361,9 +361,10 @@ def wrong_hash(
 ) -> DownloadError:
     """Names both hashes, and where the file is that has the wrong one."""
     name = {"sha256": "SHA-256", "md5": "MD5"}[wrong.algorithm]
+    place = "stays where it is" if what == str(kept) else f"is kept as {kept}"
     return DownloadError(
-        f"{what} is refused: its {name} is {digests[wrong.algorithm]}, expected {wrong.digest} "
-        f"({wrong.source}); it is kept as {kept}; {wrong.advice}"
+        f"{what} is refused: its {name} is {digests[wrong.algorithm][:12]}..., expected "
+        f"{wrong.digest[:12]}... ({wrong.source}); it {place}; {wrong.advice}"
     )
 
 

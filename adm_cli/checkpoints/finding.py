@@ -10,6 +10,7 @@ from adm_cli.checkpoints.header import ModelFile, read_model_file
 from adm_cli.checkpoints.places import checkpoint_path
 from adm_cli.checkpoints.presets import CHECKPOINTS, PRESETS, TERMS, Checkpoint, find_checkpoint
 from adm_cli.errors import MissingWeightsError, UsageError, did_you_mean
+from adm_cli.files.disk import size_text
 
 
 def find_weights(name: str | Path) -> ModelFile:
@@ -60,8 +61,8 @@ def _how_to_get(row: Checkpoint, asked: str, path: Path) -> str:
     together = next((p.checkpoints for p in PRESETS if p.name == asked), (row.name,))
     rows = [find_checkpoint(name) for name in together]
     missing = [row for row in rows if not checkpoint_path(row).is_file()]
-    gigabytes = sum(row.size for row in missing) / 1e9
+    size = sum(row.size for row in missing)
     return (
         f"the weights of {row.name} are not on this machine: adm fetch {asked} brings "
-        f"{' and '.join(row.name for row in missing)} ({gigabytes:.1f} GB); {TERMS}"
+        f"{' and '.join(row.name for row in missing)} ({size_text(size)}); {TERMS}"
     )

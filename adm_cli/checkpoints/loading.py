@@ -133,7 +133,8 @@ def load_inception(
     state = read_original(file, ignore=counters)
     if path is None and digest != INCEPTION.sha256:
         raise CheckpointError(
-            f"{file} is damaged: its SHA-256 is {digest}, expected {INCEPTION.sha256}; "
+            f"{file} is damaged: its SHA-256 is {digest[:12]}..., expected "
+            f"{INCEPTION.sha256[:12]}...; "
             f"run adm fetch inception again"
         )
     with torch.device("meta"):
@@ -155,8 +156,8 @@ def load_inception(
     return model, digest
 
 
-def describe_mismatch(expected: Shapes, found: Shapes, limit: int = 4) -> str:
-    """Missing, unexpected and misshapen tensors, a few of each by name."""
+def describe_mismatch(expected: Shapes, found: Shapes) -> str:
+    """Missing, unexpected and misshapen tensors: one of each by name, two if that is all."""
     missing = [name for name in expected if name not in found]
     unexpected = [name for name in found if name not in expected]
     wrong = [
@@ -167,8 +168,8 @@ def describe_mismatch(expected: Shapes, found: Shapes, limit: int = 4) -> str:
     parts = []
     for what, names in (("missing", missing), ("unexpected", unexpected), ("misshapen", wrong)):
         if names:
-            more = f", ... ({len(names)} in all)" if len(names) > limit else ""
-            parts.append(f"{what}: {', '.join(names[:limit])}{more}")
+            more = f" and {len(names) - 1} more" if len(names) > 2 else ""
+            parts.append(f"{what}: {', '.join(names[:1] if more else names)}{more}")
     return "the tensors do not fit the configuration; " + "; ".join(parts)
 
 

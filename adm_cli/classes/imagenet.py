@@ -105,7 +105,7 @@ def _unknown_class(text: str, known: Mapping[int, str]) -> str:
         return f"{start}: this model has no classes"
     if not _of_imagenet(known):
         hint = did_you_mean(text, known.values())
-        return f"{start}{hint}; this model knows {_listed(known)} (adm classes lists them)"
+        return f"{start}: this model knows {_listed(known)} (adm classes lists them){hint}"
     names, meant, group = imagenet_names(), _named_with(text), text
     if not group_ids(text) and not meant:
         meant = _named_in(text)

@@ -80,8 +80,8 @@ def evaluate_classifier(
             if not quiet:
                 count = found.summary["images"]
                 pictures = how_many(count, "picture")
-                part = "" if found.summary["complete"] else f"only a part, of {found.pictures}: "
-                console.note(f"{part}{pictures} in {found.seconds:.1f} s")
+                part = "" if found.summary["complete"] else f", only a part of {found.pictures}"
+                console.note(f"{pictures} in {found.seconds:.1f} s{part}")
 
 
 def _show(report: ClassifierReport, summary: dict[str, Any], *, json: bool) -> None:

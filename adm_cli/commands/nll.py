@@ -100,7 +100,7 @@ def _told(found: Likelihood, out: Path | None) -> str:
     if found.complete:
         return text
     kept = "the same command goes on" if out else "with --out the same command would go on"
-    return f"only a part, of {found.pictures}: {text}; {kept}"
+    return f"{text}, only a part of {found.pictures}; {kept}"
 
 
 def _show(found: Likelihood, *, json: bool) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from adm_cli.commands import console
 from adm_cli.commands.numbers import show_costs
 from adm_cli.commands.progress import Progress
-from adm_cli.errors import how_many, size_words
+from adm_cli.errors import are, how_many, size_words
 from adm_cli.sampling import events
 
 _COSTS = ("evaluations", "seconds", "output_bytes", "memory_bytes")  # of a dry run
@@ -71,7 +71,7 @@ class Show(Progress):
         elif 0 < done < total:
             again = f"--out {event.within or event.folder} goes on"
             again = again if self.goes_on is None else self.goes_on
-            self.note(f"{done} of {total} images are in {event.folder}; {again}")
+            self.note(f"{done} of {total} images {are(done)} in {event.folder}; {again}")
         elif done:
             there = f" ({event.there} were there)" if event.there else ""
             seconds = f"{event.seconds:.1f} s in {event.folder}"

@@ -32,7 +32,10 @@ def differences(
 def _short(value: object) -> str:
     if value is None:
         return "none"
-    text = f"{value:.12g}" if isinstance(value, float) else str(value)
+    if isinstance(value, (list, tuple)):
+        text = ",".join(map(_short, value))
+    else:
+        text = f"{value:.12g}" if isinstance(value, float) else str(value)
     if len(text) == 64:  # a SHA-256
         return text[:12]
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."

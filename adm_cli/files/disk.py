@@ -292,9 +292,10 @@ def refuse_existing(paths: Sequence[Path]) -> None:
     """Raises OutputError if any of the files is there already."""
     there = [path for path in paths if path.exists()]
     if there:
+        more = f" and {len(there) - 1} more" if len(there) > 1 else ""
         raise OutputError(
-            f"{len(there)} of the files to write exist already, e.g. {there[0]}: "
-            f"choose another place, or pass --overwrite"
+            f"{there[0]}{more} exist{'s' * (not more)} already: choose another place, or pass "
+            f"--overwrite"
         )
 
 

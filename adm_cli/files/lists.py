@@ -80,7 +80,8 @@ def _decoded(data: bytes) -> str:
         return data.decode()
     except UnicodeDecodeError as error:
         there = data[max(0, error.start - 10) : error.end + 5]
-        raise ValueError(f"{there!r} is not UTF-8: save it as UTF-8") from None
+        shown = there.decode("ascii", "backslashreplace")
+        raise ValueError(f"{shown!r} is not UTF-8: save it as UTF-8") from None
 
 
 def _separator(lines: Callable[[], Iterator[str]]) -> str | None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from sys import intern
 from typing import NamedTuple
 
-from adm_cli.errors import UsageError, did_you_mean
+from adm_cli.errors import UsageError, are, did_you_mean
 from adm_cli.files.budget import MOST_TABLE, parse_json
 from adm_cli.files.disk import read_file
 from adm_cli.files.lists import decode_text
@@ -115,7 +115,8 @@ def _by_folders(pictures: Sequence[Named], tops: Sequence[str | None], *, guesse
     bare = [p.name for p, top in zip(pictures, tops, strict=True) if top is None]
     if bare:
         raise UsageError(
-            f"{len(bare)} of {len(pictures)} pictures are in no class folder, e.g. {bare[0]}: "
+            f"{len(bare)} of {len(pictures)} pictures {are(len(bare))} in no class folder, e.g. "
+            f"{bare[0]}: "
             f"move them into one, or pass --labels names or --labels none"
         )
     words = [top for top in tops if top is not None]

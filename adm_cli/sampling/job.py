@@ -68,7 +68,9 @@ def find_part(shard: str | None, device: str, out: Path | None) -> RunPart:
     """
     world = find_world()
     if not 0 <= world.rank < world.size:
-        raise UsageError(f"RANK={world.rank} does not fit WORLD_SIZE={world.size}")
+        raise UsageError(
+            f"RANK={world.rank}: expected from 0 to {world.size - 1}, as WORLD_SIZE={world.size}"
+        )
     outer = Shard() if shard is None else Shard.parse(shard)
     part = Shard(world.rank + 1, world.size).within(outer)
     if part.count > 1 and out is None:

@@ -21,7 +21,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.lib import format as npy
 
-from adm_cli.errors import AdmError, RunError, UsageError
+from adm_cli.errors import AdmError, RunError, UsageError, are
 from adm_cli.events import AnyPath, Count, Note, OnEvent, as_paths, ignore
 from adm_cli.files.budget import whole_number
 from adm_cli.files.disk import (
@@ -143,7 +143,8 @@ class Entry:
         try:
             return decode_own(self.read())
         except AdmError as error:
-            raise RunError(f"{self.path}: {error}") from None
+            where = "" if str(self.path) in str(error) else f"{self.path}: "
+            raise RunError(f"{where}{error}") from None
 
 
 def open_runs(folders: Sequence[Path], *, partial: bool = False) -> tuple[Run, list[Entry]]:
@@ -169,7 +170,8 @@ def open_runs(folders: Sequence[Path], *, partial: bool = False) -> tuple[Run, l
         missing = len(run.images) - len(kept)
         if missing and not partial:
             raise RunError(
-                f"{folder.path} is incomplete: {missing} of {len(run.images)} images are missing; "
+                f"{folder.path} is incomplete: {missing} of {len(run.images)} images "
+                f"{are(missing)} missing; "
                 f"finish it with the command that began it, or pass --partial"
             )
         entries += kept

@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from adm_cli.errors import AdmError, UsageError
+from adm_cli.errors import AdmError, UsageError, are
 from adm_cli.files.budget import parse_json
 from adm_cli.files.disk import (
     explain_os_error,
@@ -126,7 +126,7 @@ class SweepFolder:
         gone = sorted(set(found.rows) - {run.path.name for run in self.cells()})
         if gone:
             count = f"{len(gone)} of {len(found.rows)}"
-            text = f"{count} cells of {self.path} are not there, e.g. {gone[0]}"
+            text = f"{count} cells of {self.path} {are(len(gone))} not there, e.g. {gone[0]}"
             yield Finding("unfinished", gone[0], text)
 
     def check_own(self) -> None:

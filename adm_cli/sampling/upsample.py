@@ -13,7 +13,7 @@ from adm_cli.checkpoints.supplying import supplied
 from adm_cli.config import UNetConfig
 from adm_cli.devices import choose_device
 from adm_cli.diffusion.modifiers import OF_TRAJECTORY, modified
-from adm_cli.errors import RunError, UsageError, size_words
+from adm_cli.errors import RunError, UsageError, are, size_words
 from adm_cli.events import AnyPath, OnEvent, as_paths
 from adm_cli.sampling.arguments import Seeds, comma_list, path_or_none
 from adm_cli.sampling.images import Images
@@ -140,7 +140,8 @@ def _upsampler_for(pictures: InputPictures) -> Sources:
         return find_upsampler(known[size])
     listed = ", ".join(f"{name} ({size_words(small)})" for small, name in known.items())
     raise UsageError(
-        f"{count} of {len(pictures)} pictures are {size_words(size)}, and no known upsampler "
+        f"{count} of {len(pictures)} pictures {are(count)} {size_words(size)}, and no known "
+        f"upsampler "
         f"enlarges these: pass --model, perhaps with --resize (there are {listed})"
     )
 
@@ -150,7 +151,8 @@ def _check_sizes(pictures: InputPictures, sources: Sources) -> None:
     wrong = [] if pictures.size is not None else [i for i in pictures.items if i.size != size]
     if wrong:
         raise UsageError(
-            f"{len(wrong)} of {len(pictures)} pictures are not {size_words(size)}, which "
+            f"{len(wrong)} of {len(pictures)} pictures {are(len(wrong))} not "
+            f"{size_words(size)}, which "
             f"{sources.model_name} enlarges, e.g. {wrong[0].where} ({size_words(wrong[0].size)}): "
             f"pass --resize to fit them, or another --model"
         )

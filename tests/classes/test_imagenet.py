@@ -124,7 +124,7 @@ def test_every_name_finds_its_class_or_asks(row: tuple[int, str, tuple[str, ...]
         ("Labrador", FEW, "ImageNet's 208 Labrador retriever is not known to this model; it knows"),
         ("a golden retriever puppy", ALL, r"did you mean 207 \(golden retriever\)\?"),
         ("a photo of a dog", FEW, r"of ImageNet's 151-268 this model knows 207 \(golden"),
-        ("dog", OWN, "unknown class 'dog'; this model knows 0 red, round, 1 blue, 2 green"),
+        ("dog", OWN, "unknown class 'dog': this model knows 0 red, round, 1 blue, 2 green"),
         ("1000", ALL, "class 1000 is out of range: this model knows 0 to 999"),
         ("990-1001", ALL, "class 1000 is out of range"),
         ("4", OWN, "class 4 is out of range: this model knows 0 to 3"),

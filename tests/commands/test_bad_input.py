@@ -230,7 +230,7 @@ def test_disk_full(
     assert done.code == 1
     assert done.out == "o/0000_circle_seed000000.png\n"
     note, error = done.err.splitlines()
-    assert note == "adm: 1 of 3 images are in o; --out o goes on"
+    assert note == "adm: 1 of 3 images is in o; --out o goes on"
     assert error.startswith("adm: error: cannot write o/")
     assert "the disk is full; make room" in error
     check_whole("o", ["0000_circle_seed000000.png"])
@@ -260,7 +260,7 @@ def test_interrupted(draw: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     done = draw(*wanted)
     assert done.code == 130
     assert done.out.split() == ["o/0000_circle_seed000000.png", "o/grid.png", "o/x.gif"]
-    assert done.err == "adm: 1 of 3 images are in o; --out o goes on\nadm: interrupted\n"
+    assert done.err == "adm: 1 of 3 images is in o; --out o goes on\nadm: interrupted\n"
     check_whole("o", ["0000_circle_seed000000.png", "grid.png", "x.gif"])
 
 

@@ -382,7 +382,7 @@ def test_torchrun_divides_a_run(draw: Run, monkeypatch: pytest.MonkeyPatch) -> N
         assert bool(done.err) == (rank == 0)
     assert contents("o") == contents("whole")
     monkeypatch.setenv("RANK", "2")
-    assert "RANK=2 does not fit WORLD_SIZE=2" in draw(*WANTED, "--out", "o").err
+    assert "RANK=2: expected from 0 to 1, as WORLD_SIZE=2" in draw(*WANTED, "--out", "o").err
 
 
 @pytest.mark.parametrize(
@@ -546,7 +546,7 @@ def test_what_is_not_merged(draw: Run, adm: Run, whole: Path) -> None:
     assert (damaged.code, "is damaged: run adm verify o --repair" in damaged.err) == (1, True)
     (whole / name).unlink()
     missing = adm("merge", whole, "-o", "y.npz")
-    assert (missing.code, "1 of 6 images are missing" in missing.err) == (1, True)
+    assert (missing.code, "1 of 6 images is missing" in missing.err) == (1, True)
     assert not Path("y.npz").exists()
     assert adm("merge", whole, "-o", "y.npz", "--partial").code == 0
     for output, options in (

@@ -143,15 +143,15 @@ NOISE = "f/scheduler/scheduler_config.json"
     ("file", "changes", "word"),
     [
         (SETTINGS, {"_class_name": "os.system"}, "_class_name is 'os.system'"),
-        (SETTINGS, {"flip_sin_to_cos": False}, "flip_sin_to_cos is False"),
+        (SETTINGS, {"flip_sin_to_cos": False}, "flip_sin_to_cos is false"),
         (SETTINGS, {"norm_eps": 1e-6}, "norm_eps is 1e-06"),
-        (SETTINGS, {"attn_norm_num_groups": None}, "attn_norm_num_groups is None, expected 32"),
+        (SETTINGS, {"attn_norm_num_groups": None}, "attn_norm_num_groups is null, expected 32"),
         (SETTINGS, {"down_block_types": ["AttnDownBlock2D"] * 3}, "up_block_types"),
         (SETTINGS, {"block_out_channels": [32, 10**9]}, "channel_mult must be"),
         (
             SETTINGS,
             {"layers_per_block": 2},
-            "does not fit its config.json: 'down_blocks.0.resnets.1",
+            "does not fit its config.json: no down_blocks.0.resnets.1",
         ),
         (SETTINGS, {"block_out_channels": [32, 64]}, "do not fit the configuration"),
         (SETTINGS, {"sample_size": None}, "is no ADM"),

@@ -203,7 +203,7 @@ def test_a_person_is_asked(
 def test_from_nothing_to_samples(adm: Run, site: Site) -> None:
     """One command by the preset's name, and `adm sample` finds all it needs."""
     missing = adm("sample", "--model", "toy-preset", "--class", "0")
-    refused(missing, 1, "adm fetch toy-preset brings toy and toy_guide (0.0 GB)", "research only")
+    refused(missing, 1, "adm fetch toy-preset brings toy and toy_guide (2.1 MB)", "research only")
     done = adm("fetch", "toy-preset")
     assert done.code == 0, done.err
     assert done.out.split() == [
@@ -333,7 +333,7 @@ def test_published_hashes(
     digest = hashlib.new(known, data).hexdigest()
     publish(monkeypatch, file_bytes=len(data), **{known: digest})
     site.files["toy.pt"] = data[:-1] + b"x"
-    refused(adm("fetch", "toy"), 1, f"expected {digest} (as published)", "toy.pt.refused")
+    refused(adm("fetch", "toy"), 1, f"expected {digest[:12]}... (as published)", "toy.pt.refused")
     assert (site.models, site.downloads) == ([], ["toy.pt.refused"])
     site.files["toy.pt"] = data + b"x"
     refused(adm("fetch", "toy"), 1, f"has {len(data) + 1:,} bytes, expected {len(data):,}")
@@ -348,7 +348,7 @@ def test_the_servers_own_hash(adm: Run, site: Site) -> None:
     data = site.files["toy.pt"]
     md5 = base64.b64encode(hashlib.md5(data).digest()).decode()
     site.server.script.append(good(data[:-1] + b"x", md5=md5))
-    refused(adm("fetch", "toy"), 1, hashlib.md5(data).hexdigest(), "as the server itself says")
+    refused(adm("fetch", "toy"), 1, hashlib.md5(data).hexdigest()[:12], "as the server itself says")
     site.server.script.append(good(data, md5=md5))
     assert "verified by md5 as the server says, names, shapes" in adm("fetch", "toy").err
 
@@ -360,8 +360,8 @@ def test_the_first_hash_is_remembered(adm: Run, site: Site) -> None:
     (site.home / "models" / "toy.safetensors").unlink()
     site.files["toy.pt"] = other
     old, new = (hashlib.sha256(d).hexdigest() for d in (data, other))
-    refused(adm("fetch", "toy"), 1, old, new, "as fetched", "--accept-changed")
-    refused(adm("fetch", "toy", "--from", site.folder()), 1, old, new, "--accept-changed")
+    refused(adm("fetch", "toy"), 1, old[:12], new[:12], "as fetched", "--accept-changed")
+    refused(adm("fetch", "toy", "--from", site.folder()), 1, old[:12], new[:12], "--accept-changed")
     assert (site.models, site.downloads) == ([], ["toy.pt.refused"])
     site.server.forget()
     assert adm("fetch", "toy", "--accept-changed").code == 0
@@ -584,7 +584,7 @@ def test_wrong_usage(adm: Run, site: Site, arguments: list[str], words: str) -> 
 def test_too_small_a_disk(adm: Run, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """Told before anything is asked for."""
     monkeypatch.setattr(fetching, "free_disk", lambda folder: 3_000_000)
-    refused(adm("fetch", "toy-preset"), 1, "0.0 GB are needed in", "make room", "ADM_HOME")
+    refused(adm("fetch", "toy-preset"), 1, "MB are needed in", "make room", "ADM_HOME")
     assert not site.server.requests
     assert adm("fetch", "toy").code == 0
 

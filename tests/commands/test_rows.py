@@ -32,7 +32,8 @@ def test_words_stay_whole(width: int, word: str) -> None:
     text = LONG.format(word)
     shown = at_words(text, width)
     assert re.sub(" +", " ", shown) == text
-    rows, row, columns = [], "", 0
+    rows: list[str] = []
+    row, columns = "", 0
     for letter in shown:  # as a terminal goes on in the next row
         cells = 2 if letter == "絵" else 1
         if columns + cells > width:

@@ -236,7 +236,7 @@ def test_resizing_is_asked_for(enlarge: Run) -> None:
     save_image(Path("p/b.png"), some(1, 8)[0])
     refused = enlarge("p", "--class", 0)
     assert (refused.code, refused.out) == (2, "")
-    assert "1 of 2 pictures are not 8x8" in refused.err
+    assert "1 of 2 pictures is not 8x8" in refused.err
     assert "e.g. p/a.png (16x16): pass --resize" in refused.err
     done = enlarge("p", "--class", 0, "--resize")
     assert [recipe(line)["resized"] for line in done.out.splitlines()] == [True, False]

@@ -496,7 +496,7 @@ def test_cells_are_mended_and_the_sheet_stays(sweep: Run, adm: Run, mend: Run) -
     assert contents("o") == before
     shutil.rmtree("o/toy_ddpm_2_scale1")
     gone = adm("verify", "o")
-    assert (gone.code, gone.out) == (1, "1 of 2 cells of o are not there, e.g. toy_ddpm_2_scale1\n")
+    assert (gone.code, gone.out) == (1, "1 of 2 cells of o is not there, e.g. toy_ddpm_2_scale1\n")
     assert "the same command that began the sweep goes on with it" in gone.err
     assert sweep().code == 0
     assert (adm("verify", "o").code, contents("o").keys()) == (0, before.keys())

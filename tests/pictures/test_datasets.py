@@ -143,7 +143,7 @@ def test_pictures_outside_the_class_folders_are_refused(tmp_path: Path, labels: 
 
 
 def test_no_folders_where_they_are_asked_for(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="1 of 1 pictures are in no class folder"):
+    with pytest.raises(UsageError, match="1 of 1 pictures is in no class folder"):
         open_images([folder(tmp_path, ["cat_1.png"])], labels="folders")
 
 

@@ -129,7 +129,7 @@ def test_a_plan_says_files_and_bytes(tmp_path: Path, name: str) -> None:
 def test_incomplete_runs(tmp_path: Path) -> None:
     items = [image(1, s) for s in range(3)]
     run = make_run(tmp_path / "a", items, noise(3), kept=2)
-    with pytest.raises(RunError, match=r"1 of 3 images are missing; .*--partial"):
+    with pytest.raises(RunError, match=r"1 of 3 images is missing; .*--partial"):
         open_runs([run])
     _, entries = open_runs([run], partial=True)
     assert [entry.path.name for entry in entries] == [item.file for item in items[:2]]

@@ -107,7 +107,9 @@ def read_flags(
     if given.problem:
         raise ConfigError(given.problem)
     if given.foreign and strict:
-        raise ConfigError(f"not flags of the original: {listed(given.foreign)}; --strict-flags")
+        raise ConfigError(
+            f"not flags of the original: {listed(given.foreign)}: leave them out, or --strict-flags"
+        )
     chosen = kind or _infer_kind(given)
     if chosen not in kinds_of(given.script):
         raise ConfigError(
