@@ -11,7 +11,7 @@ import typer
 
 from adm_cli.commands import console, options
 from adm_cli.commands.loading import load_torch
-from adm_cli.commands.recipe_lines import recipe_lines
+from adm_cli.commands.recipe_lines import recipe_lines, without_unsaid
 
 
 def info(
@@ -32,6 +32,9 @@ def info(
     cost: Annotated[
         bool, typer.Option("--cost", help="Also a network's GFLOP an evaluation: loads torch.")
     ] = False,
+    all_: Annotated[
+        bool, typer.Option("--all", help="Also those of a run's settings that change nothing.")
+    ] = False,
     json: options.Json = False,
 ) -> None:
     """Show what made a picture, or what a weights file or folder holds; of two, what differs.
@@ -42,7 +45,7 @@ def info(
 
     how: dict[str, Any] = {"verify": verify, "cost": cost}
     how["before_torch"] = partial(load_torch, silent=json)
-    facts = describe(file, **how)
+    facts: Mapping[str, Any] = describe(file, **how)
     if other is not None:
         _show_differences(facts, describe(other, **how), json=json)
         return
@@ -50,6 +53,8 @@ def info(
         console.print_json(facts)
         return
     picture = "kind" not in facts and ("seed" in facts or "small_sha256" in facts)
+    if not picture and not all_:
+        facts = without_unsaid(facts)
     for name, value in recipe_lines(facts, file) if picture else facts.items():
         text = f"{value:,}" if name == "parameters" and isinstance(value, int) else _text(value)
         line = f"{console.one_line(name):22} {console.one_line(text)}"
@@ -59,7 +64,7 @@ def info(
 _HASH = re.compile(r"^([0-9a-f]{12})[0-9a-f]{52}$")  # the first digits tell two apart
 
 
-def _show_differences(facts: dict[str, Any], others: dict[str, Any], *, json: bool) -> None:
+def _show_differences(facts: Mapping[str, Any], others: Mapping[str, Any], *, json: bool) -> None:
     mine, theirs = dict(_flat(facts)), dict(_flat(others))
     names = [name for name in {**mine, **theirs} if name not in ("file", "folder")]
     pairs = {name: (mine.get(name), theirs.get(name)) for name in names}

@@ -6,8 +6,9 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from adm_cli.checkpoints.presets import CHECKPOINTS, PRESETS
+from adm_cli.checkpoints.presets import CHECKPOINTS, ENLARGEMENTS, PRESETS
 from adm_cli.diffusion.modifiers import NEUTRAL
+from adm_cli.sampling.run import UNSAID
 
 Recipe = Mapping[str, Any]
 # What somebody asks for, in this order.
@@ -24,6 +25,14 @@ _PROOF = (
     *("photo_sha256", "mask_sha256"),
 )
 _DRAWN = ("model", "class", "seed", "scale", "sampler", "steps")  # what a command needs
+
+
+def without_unsaid(facts: Recipe) -> Recipe:
+    """A run's settings, but those that its pictures' recipes leave out; others as they are."""
+    if " adm " not in str(facts.get("kind")):
+        return facts
+    plain = {name: name.removeprefix("upsampler_") for name in facts}
+    return {name: value for name, value in facts.items() if value != UNSAID.get(plain[name], ...)}
 
 
 def recipe_lines(recipe: Recipe, file: str) -> Iterator[tuple[str, Any]]:
@@ -75,7 +84,18 @@ def _commands(stages: Sequence[Recipe], file: str) -> Iterator[tuple[str, Any]]:
         if isinstance(interval := stage.get(name), (list, tuple)):
             words += [f"--{name.replace('_', '-')}", ",".join(map(str, interval))]
     words += ["--entropy-scaling"] if stage.get("entropy_scaling") is True else []
+    words += _second_stage(stages)
     yield "more like it", shlex.join(map(str, words))
+
+
+def _second_stage(stages: Sequence[Recipe]) -> list[str]:
+    """A filter, or none, where the model's preset has another; networks have settings of theirs."""
+    preset = next((row for row in PRESETS if row.name == stages[0]["model"]), None)
+    usual = None if preset is None else preset.upsampler
+    if len(stages) == 1:
+        return [] if usual is None else ["--no-upsample"]
+    model = str(stages[1].get("model"))
+    return [] if model == usual or model not in ENLARGEMENTS else ["--upsampler", model]
 
 
 def _own_weights(stages: Sequence[Recipe]) -> list[str]:
@@ -93,5 +113,5 @@ def _own_weights(stages: Sequence[Recipe]) -> list[str]:
 
 def _weights(name: object) -> str:
     """What a command takes for weights of that name; if they are nobody's known, their file."""
-    known = {row.name for row in PRESETS} | {row.name for row in CHECKPOINTS}
+    known = {row.name for row in PRESETS} | {row.name for row in CHECKPOINTS} | {*ENLARGEMENTS}
     return str(name) if str(name) in known else f"{name}.safetensors"

@@ -22,22 +22,8 @@ from adm_cli.sampling.defaults import EVERYWHERE
 from adm_cli.sampling.editing import UNEDITED
 from adm_cli.sampling.images import ORIGIN, Image, Images, check_way, mixtures_of, recorded_image
 from adm_cli.sampling.no_recipe import why_no_recipe
-from adm_cli.sampling.run import Filter, Run, Stage
+from adm_cli.sampling.run import UNSAID, Filter, Run, Stage
 
-# What a recipe leaves out where it is as here: most pictures have none of it.
-UNSAID: dict[str, Any] = {
-    "guide_interval": None,
-    "entropy_scaling": False,
-    "cfg": 1.0,
-    "cfg_interval": None,
-    "project": 0,
-    "low_res_noise": None,
-    "plain": False,
-    "weak_model": None,
-    "weak_model_sha256": None,
-    **NEUTRAL,
-    **UNEDITED,
-}
 _GUIDANCE = ("guide_interval", "entropy_scaling", *OF_GUIDANCE)  # have no meaning at scale 0
 _CLASSIFIER_FREE = ("cfg", "cfg_interval")  # nor these where cfg is 1
 _STAGE = [field.name for field in dataclasses.fields(Stage) if field.name != "upsampler"]

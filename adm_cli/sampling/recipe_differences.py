@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from adm_cli.files.differences import BESIDE, differences
-from adm_cli.sampling.recipe import RECIPE_ORDER, UNSAID
+from adm_cli.sampling.recipe import RECIPE_ORDER
+from adm_cli.sampling.run import UNSAID
 
 # What may differ between two machines, or two times, and what to call it.
 _INPUTS = {

@@ -25,6 +25,22 @@ _MOST_BYTES = 2**31  # of run.json: so many rows at 200 bytes each
 _MOST_ENTRIES = 2**27
 _MOST_STEPS = 10**6
 _MOST_BATCH = 4096
+# What a recipe leaves out where it is as here: most pictures have none of it.
+UNSAID: Mapping[str, Any] = MappingProxyType(
+    {
+        "guide_interval": None,
+        "entropy_scaling": False,
+        "cfg": 1.0,
+        "cfg_interval": None,
+        "project": 0,
+        "low_res_noise": None,
+        "plain": False,
+        "weak_model": None,
+        "weak_model_sha256": None,
+        **NEUTRAL,
+        **UNEDITED,
+    }
+)
 _NAMES = ("model", "classifier", "weak_model")  # of a stage: a file may be called otherwise
 
 

@@ -186,6 +186,9 @@ def test_folders(draw: Run, adm: Run) -> None:
             "1",
         )
         assert shown["sampler"] == "ddpm"
+        assert {"guide_by", "cfg", "strength"}.isdisjoint(shown)
+        assert facts(adm("info", name, "--all"))["guide_by"] == "log-p"
+    assert json.loads(adm("info", "o", "--json").out)["guide_by"] == "log-p"
     Path("t").mkdir()
     Path("t/settings.json").write_text(
         json.dumps({"kind": "classifier", "training": {"lr": 0.5}, "config": {"pool": "spatial"}})

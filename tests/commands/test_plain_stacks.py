@@ -173,6 +173,11 @@ def test_made_again(plain: Run, adm: Run, toys: Toys) -> None:
     done = adm("repro", f"o/{NAME}", *models, "--output", "again.png")
     assert (done.code, done.out) == (0, "identical\n"), done.err
     assert recipe("again.png") == recipe(f"o/{NAME}")
+    again, more = (
+        line for line in adm("info", f"o/{NAME}").out.splitlines() if line[:5] in ("again", "more ")
+    )
+    assert "--upsampler" not in again
+    assert more.endswith(f"--upsampler {recipe(f'o/{NAME}')['model']}")
     done = adm("repro", f"o/{NAME}", *models, "--upsampler", toys.upsampler)
     assert (done.code, "leave out --upsampler" in done.err) == (2, True)
     pixels, made = open_picture(Path("o", NAME))
