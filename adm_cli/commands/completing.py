@@ -9,7 +9,7 @@ from adm_cli.checkpoints.architectures import ABLATIONS
 from adm_cli.checkpoints.presets import CHECKPOINTS, INCEPTION, PRESETS
 from adm_cli.diffusion.modifiers import ClassifierOn, GuideBy, ScaleSchedule, Spacing
 
-SAMPLER_NAMES = ("ddpm", "ddim", "dpm++2m", "dpm++3m", "unipc", "heun")
+SAMPLER_NAMES = ("ddpm", "ddim", "dpm++2m", "dpm++3m", "unipc", "unipc2", "heun")
 GUIDE_BY_NAMES: tuple[str, ...] = get_args(GuideBy)
 CLASSIFIER_ON_NAMES: tuple[str, ...] = get_args(ClassifierOn)
 SCALE_SCHEDULE_NAMES: tuple[str, ...] = get_args(ScaleSchedule)

@@ -186,6 +186,12 @@ Threshold = Annotated[
         help="Dynamic thresholding: scale each predicted x_0 by this quantile, such as 0.995.",
     ),
 ]
+Churn = Annotated[
+    float,
+    typer.Option(
+        "--churn", help="Noise of --sampler heun over all its steps (EDM's S_churn), such as 40."
+    ),
+]
 Temperature = Annotated[
     Optional[float],
     typer.Option(

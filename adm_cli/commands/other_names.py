@@ -50,6 +50,7 @@ OTHER_OPTIONS: Mapping[str, tuple[str, ...]] = {
     "use-ddim": ("--sampler ddim",),
     "ddim": ("--sampler ddim",),
     "ddim-eta": ("--eta",),
+    "s-churn": ("--churn",),
     "scheduler": ("--sampler",),
     "sampling-method": ("--sampler",),
     "sample-method": ("--sampler",),

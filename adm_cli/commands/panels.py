@@ -13,7 +13,7 @@ _CLASSIFIER = (
     "classifier classifier_on guide_interval guide_every entropy_scaling guide_adam guide_by "
     "divergence_weight"
 )
-_SAMPLER = "sampler steps spacing eta clip eps_scale threshold temperature"
+_SAMPLER = "sampler steps spacing eta clip eps_scale threshold churn temperature"
 _MACHINE = "batch_size device dtype plain workers shard fetch"
 _OUTPUT = "format grid gallery animate no_metadata overwrite dry_run json quiet"
 
@@ -54,7 +54,7 @@ PANELS: dict[str, dict[str, str]] = {
     "upsample": {
         USUAL: "model steps class_ seed out",
         "Images": "seeds resize",
-        "Sampler": "sampler spacing eta clip project noise eps_scale threshold temperature",
+        "Sampler": "sampler spacing eta clip project noise eps_scale threshold churn temperature",
         "Machine": _MACHINE,
         "Output": _OUTPUT,
     },
@@ -62,7 +62,7 @@ PANELS: dict[str, dict[str, str]] = {
         USUAL: "model class_ seeds scale out",
         "Axes: a value, or several with commas": "steps sampler cfg scale_schedule "
         "negative_class pag_scale sag_scale weak_scale "
-        "spacing eps_scale threshold temperature",
+        "spacing eps_scale threshold churn temperature",
         "Axes of the classifier's guidance": "guide_by divergence_weight guide_every "
         "guide_adam classifier_on",
         "Of all cells": "eta guide_interval cfg_interval entropy_scaling classifier weak_model",
@@ -77,7 +77,7 @@ PANELS: dict[str, dict[str, str]] = {
         "Draw the samples": "model class_ num seed scale",
         "Guidance of the samples": _GUIDANCE,
         "Their guidance by the classifier": _CLASSIFIER,
-        "Their sampler": "sampler steps spacing eta eps_scale threshold temperature",
+        "Their sampler": "sampler steps spacing eta eps_scale threshold churn temperature",
         "Reading": "resize value_range inception half",
         "Machine": _MACHINE,
         "Output": _OUTPUT,

@@ -69,6 +69,7 @@ def upsample(
     spacing: options.Spacing = "uniform",
     eps_scale: options.EpsScale = 1.0,
     threshold: options.Threshold = None,
+    churn: options.Churn = 0.0,
     temperature: options.Temperature = None,
     batch_size: options.Batch = None,
     resize: Annotated[

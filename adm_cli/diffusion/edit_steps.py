@@ -26,6 +26,11 @@ def stretches(steps: int, resample: int, jump: int) -> list[tuple[int, int]]:
     return [*found, (high, 0)]
 
 
+def ends(steps: int, *, resample: int, jump: int) -> int:
+    """How often the last step to a picture without noise is taken."""
+    return sum(low == 0 for _, low in stretches(steps, resample, jump))
+
+
 def count_steps(steps: int, *, invert: bool, resample: int, jump: int) -> int:
     """Of an edit that takes ``steps`` of its sampler, at least one."""
     down = sum(high - low for high, low in stretches(steps, resample, jump))

@@ -18,7 +18,7 @@ from typing import Any, Literal, TypedDict, get_args
 from adm_cli.errors import ConfigError
 
 GuideBy = Literal["log-p", "rkl", "fkl", "js"]
-Spacing = Literal["uniform", "trailing", "quadratic", "log-snr", "lsun"]
+Spacing = Literal["uniform", "trailing", "quadratic", "log-snr", "rho", "lsun"]
 ScaleSchedule = Literal["constant", "linear", "cosine", "sine"]
 ClassifierOn = Literal["xt", "x0"]
 
@@ -31,6 +31,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "pag_scale": (-1000, 1000),
     "eps_scale": (0.5, 2),
     "threshold": (0.5, 1),
+    "churn": (0, 10**6),
     "temperature": (0, 2),
 }
 _CHOICES: dict[str, tuple[str, ...]] = {
@@ -46,7 +47,7 @@ OF_GUIDANCE = ("guide_by", "divergence_weight", "guide_every", "guide_adam", "cl
 # ... and these where neither it nor the model itself guides.
 OF_EITHER_GUIDANCE = ("scale_schedule", "negative_class")
 # These are not about guidance at all: an upsampler takes them too.
-OF_TRAJECTORY = ("spacing", "eps_scale", "threshold", "temperature")
+OF_TRAJECTORY = ("spacing", "eps_scale", "threshold", "churn", "temperature")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +70,7 @@ class Modifiers:
     spacing: Spacing = "uniform"  # of the timesteps, for a number of steps: see `spacing`
     eps_scale: float = 1.0  # divides the predicted noise: see `process.scaled_eps`
     threshold: float | None = None  # quantile of `process.dynamic_threshold`; None: none
+    churn: float = 0.0  # of `multistep.heun_sample`, over all its steps
     temperature: float | None = 1.0  # of all noise; None: not chosen
 
     def __post_init__(self) -> None:
@@ -82,6 +84,11 @@ class Modifiers:
                 _check_number(name, value, low, high)
         if self.guide_adam is not None:
             adam_betas(self.guide_adam)
+        if self.guide_every > 1 and self.churn > 0:
+            raise ConfigError(
+                "guide_every counts the timesteps of the steps, and churn evaluates at others: "
+                "leave one out"
+            )
 
 
 def _check_number(name: str, value: object, low: float, high: float) -> None:
@@ -127,6 +134,7 @@ class Changes(TypedDict, total=False):
     spacing: str
     eps_scale: float
     threshold: float | None
+    churn: float
     temperature: float | None
 
 
@@ -146,6 +154,7 @@ class Swept(TypedDict, total=False):
     spacing: str | Sequence[str] | None
     eps_scale: str | float | Sequence[float] | None
     threshold: str | float | Sequence[float] | None
+    churn: str | float | Sequence[float] | None
     temperature: str | float | Sequence[float] | None
 
 

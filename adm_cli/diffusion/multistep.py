@@ -23,6 +23,7 @@ from adm_cli.diffusion.process import DenoisedFn, ddim_step, dpm_solver_xstart
 from adm_cli.diffusion.schedule import NoiseSchedule
 from adm_cli.diffusion.steps import ModelFn, NoiseFn, SampleStep, guided_xstart, timesteps_at
 
+_CHURNED = (0.05, 50.0)  # S_tmin and S_tmax of arXiv 2206.00364, table 5, for ADM's ImageNet-64
 _Known = list[tuple[int, Tensor]]  # indices and their predictions of x_0, newest last
 
 
@@ -84,7 +85,7 @@ def dpm_solver_3m_sample(
     for i in reversed(range(len(schedule))):
         known = [*known[-2:], (i, denoise(x, i))]
         noise(i, x)
-        x = _step(schedule, x, i, known[-_order(i, 3) :])
+        x = _step(schedule, x, i, i - 1, known[-_order(i, 3) :])
         yield SampleStep(i, x, known[-1][1])
 
 
@@ -100,12 +101,13 @@ def unipc_sample(
     variance: Variance = "learned_range",
     clip_denoised: bool = True,
     denoised_fn: DenoisedFn | None = None,
+    order: int = 3,
 ) -> Iterator[SampleStep]:
-    """UniPC-3: predicts as DPM-Solver++(3M), then corrects (arXiv 2302.04867).
+    """UniPC: predicts as DPM-Solver++ of an ``order`` from 1, then corrects (arXiv 2302.04867).
 
     One evaluation a step: the correction uses the prediction of x_0 that the next step needs
-    anyway. The weights integrate the polynomial exactly, so the paper's B(h) cancels out.
-    Deterministic given x_T.
+    anyway, and is of one order more. The weights integrate the polynomial exactly, so the paper's
+    B(h) cancels out. Deterministic given x_T.
     """
     denoise = partial(
         guided_xstart, model_fn, schedule, guidance=guidance, prediction=prediction,
@@ -115,11 +117,11 @@ def unipc_sample(
     for i in reversed(range(len(schedule))):
         x_0 = denoise(x, i)
         if known:  # once more from the last place, now with the x_0 found at the end of that step
-            used = known[-_order(i + 1, 3) :]
-            x = _step(schedule, before, i + 1, [*used, (i, x_0)])
+            used = known[-_order(i + 1, order) :]
+            x = _step(schedule, before, i + 1, i, [*used, (i, x_0)])
         known = [*known[-2:], (i, x_0)]
         noise(i, x)
-        before, x = x, _step(schedule, x, i, known[-_order(i, 3) :])
+        before, x = x, _step(schedule, x, i, i - 1, known[-_order(i, order) :])
         yield SampleStep(i, x, x_0)
 
 
@@ -135,24 +137,53 @@ def heun_sample(
     variance: Variance = "learned_range",
     clip_denoised: bool = True,
     denoised_fn: DenoisedFn | None = None,
+    gamma: float = 0.0,
 ) -> Iterator[SampleStep]:
     """Heun's second-order method for the integral above: both ends of a step, and a line between.
 
-    Two evaluations a step, one at the last. Deterministic given x_T. (EDM's Heun, arXiv 2206.00364,
-    works in x / alpha, where the first step from almost pure noise of a cosine schedule is lost.)
+    Two evaluations a step, one at the last. (EDM's Heun, arXiv 2206.00364, works in x / alpha,
+    where the first step from almost pure noise of a cosine schedule is lost.) Deterministic given
+    x_T, unless each step first goes back up by noise, to 1 + ``gamma`` times its sigma: EDM's
+    churn, where sigma is from 0.05 to 50 (its values for ADM), to the nearest original timestep.
     """
+    process, places = schedule, list(range(len(schedule)))
+    if gamma > 0:
+        process = schedule.unspaced
+        places = [process.place(t)[1] for t in schedule.timesteps.tolist()]
     denoise = partial(
-        guided_xstart, model_fn, schedule, guidance=guidance, prediction=prediction,
+        guided_xstart, model_fn, process, guidance=guidance, prediction=prediction,
         variance=variance, clip_denoised=clip_denoised, denoised_fn=denoised_fn,
     )  # fmt: skip
     x = x_T
     for i in reversed(range(len(schedule))):
-        x_0 = denoise(x, i)
-        noise(i, x)
-        before, x = x, _step(schedule, x, i, [(i, x_0)])
-        if i > 0:
-            x = _step(schedule, before, i, [(i, x_0), (i - 1, denoise(x, i - 1))])
+        start, end = _churned(process, places[i], gamma), places[i - 1] if i > 0 else -1
+        x = _noisier(process, x, places[i], start, noise(i, x))
+        x_0 = denoise(x, start)
+        before, x = x, _step(process, x, start, end, [(start, x_0)])
+        if end >= 0:
+            x = _step(process, before, start, end, [(start, x_0), (end, denoise(x, end))])
         yield SampleStep(i, x, x_0)
+
+
+def churn_gamma(churn: float, steps: int) -> float:
+    """A step's part of EDM's S_churn, at most sqrt(2) - 1 (arXiv 2206.00364, algorithm 2)."""
+    return min(churn / steps, math.sqrt(2) - 1)
+
+
+def _churned(process: NoiseSchedule, i: int, gamma: float) -> int:
+    """The index of 1 + ``gamma`` times the sigma of index i; i itself where none is nearer."""
+    sigma = float(process.sigmas[i])
+    if not _CHURNED[0] <= sigma <= _CHURNED[1]:
+        return i
+    return max(i, int((process.sigmas - (1 + gamma) * sigma).abs().argmin()))
+
+
+def _noisier(process: NoiseSchedule, x: Tensor, low: int, high: int, noise: Tensor) -> Tensor:
+    """x of index ``high``, from that of index ``low``: q(x_high | x_low)."""
+    if high == low:
+        return x
+    kept = process.alphas_cumprod[high] / process.alphas_cumprod[low]
+    return float(kept.sqrt()) * x + float((1 - kept).sqrt()) * noise
 
 
 def _order(i: int, most: int) -> int:
@@ -160,16 +191,16 @@ def _order(i: int, most: int) -> int:
     return most if i > 1 else 1
 
 
-def _step(schedule: NoiseSchedule, x: Tensor, i: int, known: _Known) -> Tensor:
-    """x at index i - 1 from that at index i, by the polynomial through ``known``."""
-    if i == 0:  # no noise is left: all weight lies on the last prediction
+def _step(schedule: NoiseSchedule, x: Tensor, start: int, end: int, known: _Known) -> Tensor:
+    """x at index ``end`` from that at index ``start``, by the polynomial through ``known``."""
+    if end < 0:  # no noise is left: all weight lies on the last prediction
         return known[-1][1]
-    places = schedule.half_log_snr[[index for index, _ in known]]
-    start, end = schedule.half_log_snr[i], schedule.half_log_snr[i - 1]
-    weights = integral_weights(places, float(start), float(end))
+    half_log_snr = schedule.half_log_snr
+    places = half_log_snr[[index for index, _ in known]]
+    weights = integral_weights(places, float(half_log_snr[start]), float(half_log_snr[end]))
     sigma = schedule.sqrt_one_minus_alphas_cumprod
-    alpha = float(schedule.sqrt_alphas_cumprod[i - 1])
-    x = float(sigma[i - 1] / sigma[i]) * x
+    alpha = float(schedule.sqrt_alphas_cumprod[end])
+    x = float(sigma[end] / sigma[start]) * x
     for weight, (_, x_0) in zip(weights.tolist(), known, strict=True):
         x = x + alpha * weight * x_0
     return x

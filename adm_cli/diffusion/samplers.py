@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -124,5 +125,6 @@ SAMPLERS: dict[str, Sampler] = {
     "dpm++3m": dpm_solver_3m_sample,
     "heun": heun_sample,
     "unipc": unipc_sample,
+    "unipc2": partial(unipc_sample, order=2),
 }
 SAMPLERS_WITH_ETA = ("ddim", "dpm++2m")

@@ -109,12 +109,14 @@ class NoiseSchedule:
     """A (respaced) diffusion process: betas, and which original timestep each one stands for.
 
     ``betas`` [S] float64 in (0, 1]; ``timesteps`` [S] int64, the original timesteps, ascending;
-    ``original_timesteps`` T. Index 0 is the least noise.
+    ``original_timesteps`` T; ``original`` the process it was respaced from, None where that is
+    not known. Index 0 is the least noise.
     """
 
     betas: Tensor
     timesteps: Tensor
     original_timesteps: int
+    original: NoiseSchedule | None = None
 
     def __post_init__(self) -> None:
         if self.betas.dim() != 1 or self.betas.shape != self.timesteps.shape or not len(self):
@@ -152,7 +154,25 @@ class NoiseSchedule:
         kept = torch.tensor(list(indices))
         abar = self.alphas_cumprod[kept]
         previous = torch.cat([torch.ones(1, dtype=torch.float64), abar[:-1]])
-        return NoiseSchedule(1 - abar / previous, self.timesteps[kept], self.original_timesteps)
+        return NoiseSchedule(
+            1 - abar / previous, self.timesteps[kept], self.original_timesteps, self.unspaced
+        )
+
+    @property
+    def unspaced(self) -> NoiseSchedule:
+        """The original process; this one, where it was respaced from none."""
+        return self if self.original is None else self.original
+
+    def place(self, original_t: int) -> tuple[NoiseSchedule, int]:
+        """A process that visits a timestep, and its index there: this one, else the original."""
+        for process in (self, self.unspaced):
+            if (index := process._indices.get(original_t)) is not None:
+                return process, index
+        raise ConfigError(f"timestep {original_t} is none of the process")
+
+    @cached_property
+    def _indices(self) -> dict[int, int]:
+        return {t: i for i, t in enumerate(self.timesteps.tolist())}
 
     def __len__(self) -> int:
         return len(self.betas)
@@ -193,6 +213,11 @@ class NoiseSchedule:
     def half_log_snr(self) -> Tensor:
         """log(sqrt(abar) / sqrt(1 - abar)), the lambda_t of DPM-Solver (arXiv 2206.00927)."""
         return (self.alphas_cumprod.log() - self.log_one_minus_alphas_cumprod) / 2
+
+    @cached_property
+    def sigmas(self) -> Tensor:
+        """sqrt(1 - abar) / sqrt(abar), the noise of x / sqrt(abar) (arXiv 2206.00364)."""
+        return (1 / self.alphas_cumprod - 1).sqrt()
 
     @cached_property
     def sqrt_recip_alphas_cumprod(self) -> Tensor:

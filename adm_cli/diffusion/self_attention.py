@@ -39,21 +39,21 @@ def blurred(
     one. Written out for x_0 and v, so that nothing is divided by a small sqrt(abar_t). ``model_fn``
     is evaluated once more; ``schedule`` knows the original timesteps.
     """
-    index = {t: i for i, t in enumerate(schedule.timesteps.tolist())}
 
     def difference(x_t: Tensor, t: Tensor, output: Tensor, *labels: Tensor) -> Tensor:
-        i = timestep_everywhere(index[common_timestep(t)], x_t)
+        process, index = schedule.place(common_timestep(t))
+        i = timestep_everywhere(index, x_t)
         output = output[:, : x_t.shape[1]]
-        x_0 = predicted_xstart(schedule, output, x_t, i, prediction)
+        x_0 = predicted_xstart(process, output, x_t, i, prediction)
         clear = clip_xstart(x_0)
         where = F.interpolate(salient().to(x_t), x_t.shape[2:], mode="nearest") > 0.5
         lost = x_0 - torch.where(where, gaussian_blur(clear), clear)
-        x_blurred = x_t - gather(schedule.sqrt_alphas_cumprod, i, x_t) * lost  # the same noise
+        x_blurred = x_t - gather(process.sqrt_alphas_cumprod, i, x_t) * lost  # the same noise
         other = model_fn(x_blurred, t, *labels)[:, : x_t.shape[1]]
         if prediction == "x_start":
             return x_0 - lost - other
         if prediction == "v":
-            return output - other + gather(schedule.sqrt_one_minus_alphas_cumprod, i, x_t) * lost
+            return output - other + gather(process.sqrt_one_minus_alphas_cumprod, i, x_t) * lost
         return output - other
 
     return difference

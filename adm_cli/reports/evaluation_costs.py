@@ -15,6 +15,8 @@ from adm_cli.pictures.pixels import PixelSet, holds_statistics, open_pixels
 from adm_cli.pictures.references import MOST_FEATURES, Reference
 from adm_cli.reports.drawn import SamplesToDraw
 from adm_cli.reports.measure import Extractor, make_reference, measure
+from adm_cli.sampling import costs
+from adm_cli.sampling.settings import most_parts, uses_cfg
 
 _PATIENCE = 3.0  # seconds: a first pass that takes longer is taken for all
 
@@ -47,7 +49,7 @@ def evaluation_costs(
         seconds += once * math.ceil(pictures / batch)
     evaluations = 0
     if isinstance(samples, SamplesToDraw):
-        evaluations = samples.count * samples.run.first.num_steps
+        evaluations = samples.count * costs.evaluations(samples.run)
         seconds += _drawing_seconds(samples) * evaluations
     return {
         "samples": samples.count,
@@ -95,7 +97,7 @@ def _reference_pictures(ref: Path | None) -> int:
 
 
 def _drawing_seconds(samples: SamplesToDraw) -> float:
-    """Of one evaluation for one image, by one batch; guidance counts as much again, twice."""
+    """Of one evaluation for one image, by one batch; a gradient counts as much again, twice."""
     pipeline = samples.pipeline
     config = pipeline.model.config
     batch = min(16, samples.count)
@@ -103,7 +105,9 @@ def _drawing_seconds(samples: SamplesToDraw) -> float:
     t = torch.zeros(batch, dtype=torch.int64, device=pipeline.device)
     labels = None if config.num_classes is None else t
     once = _seconds(lambda: pipeline.model(x, t, labels), pipeline.device)
-    return once / batch * (3 if samples.run.first.classifier else 1)
+    stage, images = samples.run.first, samples.run.images
+    outputs = most_parts(images) + uses_cfg(stage, images)
+    return once / batch * (outputs + 2 * (stage.classifier is not None))
 
 
 def _seconds(act: Any, device: torch.device) -> float:

@@ -10,6 +10,7 @@ from typing import Any
 
 from adm_cli.checkpoints.sources import Sources
 from adm_cli.devices import choose_device
+from adm_cli.diffusion.edit_steps import count_steps, ends
 from adm_cli.sampling.check import LOST
 from adm_cli.sampling.events import Finding
 from adm_cli.sampling.folder import RunFolder
@@ -36,7 +37,7 @@ def repair_costs(
         "folder": str(folder.path),
         "images": len(images),
         "made_of_images": len(lost) - len(images),  # grids, films, archives
-        "evaluations": len(images) * run.num_steps,
+        "evaluations": len(images) * evaluations(run),
         "seconds": None if pace is None else round(pace * len(images), 3),
         "output_bytes": round(mean * len(images)),
         "memory_bytes": memory_bytes(run, run_sources(run, folder, now)) if images else 0,
@@ -50,11 +51,50 @@ def drawing_costs(
     """Of drawing ``count`` images of a run, as `repair_costs`; the disk's bytes are at most."""
     pace = seconds_per_image(folder, run)
     return {
-        "evaluations": count * run.num_steps,
+        "evaluations": count * evaluations(run),
         "seconds": None if pace is None else round(pace * count, 3),
         "output_bytes": 3 * run.size[0] * run.size[1] * count,
         "memory_bytes": memory_bytes(run, sources),
     }
+
+
+def evaluations(run: Run) -> int:
+    """Of networks, for an image; of several classes, and of one and none, one is enough."""
+    return sum(
+        passes(stage) + (passes(stage) - _inverted(stage)) * _besides(stage)
+        for stage in run.stages
+        if isinstance(stage, Stage)
+    )
+
+
+def passes(stage: Stage) -> int:
+    """Evaluations of a stage's own model alone: heun takes two a step, but one of the last."""
+    if stage.strength == 0:  # the picture itself
+        return 0
+    if stage.sampler != "heun":
+        return stage.num_steps
+    last = ends(_left(stage), resample=stage.resample, jump=stage.jump)
+    return 2 * (stage.num_steps - _inverted(stage)) - last + _inverted(stage)
+
+
+def _inverted(stage: Stage) -> int:
+    """Steps of an inversion, by DDIM and without guidance."""
+    return _left(stage) - 1 if stage.invert and stage.strength != 0 else 0
+
+
+def _besides(stage: Stage) -> int:
+    """Worse outputs at each of them, which are led away from."""
+    return sum(scale != 1 for scale in (stage.sag_scale, stage.pag_scale, stage.weak_scale))
+
+
+def _left(stage: Stage) -> int:
+    """Steps of its sampler that a stage takes, each counted once."""
+    return next(
+        left
+        for left in range(1, stage.num_steps + 1)
+        if count_steps(left, invert=stage.invert, resample=stage.resample, jump=stage.jump)
+        >= stage.num_steps
+    )
 
 
 def memory_bytes(run: Run, sources: Sequence[Sources]) -> int:

@@ -10,6 +10,7 @@ from functools import lru_cache, partial
 from adm_cli.checkpoints.sources import Sources
 from adm_cli.config import DiffusionConfig, Recommended, SamplingConfig
 from adm_cli.diffusion.modifiers import Spacing
+from adm_cli.diffusion.multistep import churn_gamma, heun_sample
 from adm_cli.diffusion.samplers import SAMPLERS, SAMPLERS_WITH_ETA
 from adm_cli.diffusion.schedule import NoiseSchedule
 from adm_cli.diffusion.spacing import spaced_timesteps
@@ -57,18 +58,24 @@ def choose_schedule(
     return schedule.keep(spaced_timesteps(schedule, int(steps), spacing))
 
 
-def choose_sampler(name: str | None, eta: float | None) -> Sampler:
+def choose_sampler(
+    name: str | None, eta: float | None, churn: float = 0.0, steps: int = 1
+) -> Sampler:
     """The sampler, with its own options bound; raises UsageError or ConfigError."""
     name = name or "none"
     if name not in SAMPLERS:
         short = re.sub(r"[\s_-]", "", name.lower())
-        if steps := re.fullmatch(r"ddim(\d{1,4})", short):
-            raise UsageError(f"unknown sampler {name!r}: write --sampler ddim --steps {steps[1]}")
+        if typed := re.fullmatch(r"ddim(\d{1,4})", short):
+            raise UsageError(f"unknown sampler {name!r}: write --sampler ddim --steps {typed[1]}")
         if short in ("eulera", "eulerancestral", "keulera"):  # whose noise is that of eta 1
             raise UsageError(f"unknown sampler {name!r}: here it is --sampler ddim --eta 1")
         hint = did_you_mean(name, SAMPLERS)
         raise UsageError(f"unknown sampler {name!r}{hint} (there are {', '.join(SAMPLERS)})")
     sampler = SAMPLERS[name]
+    if churn > 0:
+        if name != "heun":
+            raise ConfigError(f"--churn has no meaning for the {name} sampler, only for heun")
+        sampler = partial(heun_sample, gamma=churn_gamma(churn, steps))
     if eta is None:
         return sampler
     if name not in SAMPLERS_WITH_ETA:

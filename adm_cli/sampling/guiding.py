@@ -193,13 +193,13 @@ def predicted_start(
     schedule: NoiseSchedule, diffusion: DiffusionConfig, config: SamplingConfig
 ) -> PredictedStart:
     """What a classifier sees in place of x_t: the model's x_0, clamped as the sampler does it."""
-    index = {t: i for i, t in enumerate(schedule.timesteps.tolist())}
     denoised_fn = thresholding(config)
 
     def predict(output: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        i = timestep_everywhere(index[common_timestep(t)], x_t)
+        process, index = schedule.place(common_timestep(t))
+        i = timestep_everywhere(index, x_t)
         output = output[:, : x_t.shape[1]]
-        x_0 = predicted_xstart(schedule, output, x_t, i, diffusion.prediction)
+        x_0 = predicted_xstart(process, output, x_t, i, diffusion.prediction)
         x_0 = x_0 if denoised_fn is None else denoised_fn(x_0)
         return clip_xstart(x_0) if config.clip_denoised else x_0
 
@@ -212,11 +212,11 @@ def modified_model(
     """``model_fn`` with the predicted noise scaled, after all guidance by models."""
     if config.eps_scale == 1:
         return model_fn
-    index = {t: i for i, t in enumerate(schedule.timesteps.tolist())}
 
     def scaled(x: Tensor, t: Tensor) -> Tensor:
-        i = timestep_everywhere(index[common_timestep(t)], x)
-        return scaled_eps(schedule, model_fn(x, t), x, i, diffusion.prediction, config.eps_scale)
+        process, index = schedule.place(common_timestep(t))
+        i = timestep_everywhere(index, x)
+        return scaled_eps(process, model_fn(x, t), x, i, diffusion.prediction, config.eps_scale)
 
     return scaled
 

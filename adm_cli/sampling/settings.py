@@ -132,7 +132,7 @@ def sampling_config(
     if not config.guided and not config.classifier_free:
         config = replace(config, **{name: NEUTRAL[name] for name in OF_EITHER_GUIDANCE})
     config = resolve(sources, config)
-    choose_sampler(config.sampler, config.eta)
+    choose_sampler(config.sampler, config.eta, config.churn)
     check_classes(sources, config.all_classes)
     return config
 
@@ -213,7 +213,7 @@ def enlarging_config(
         **{name: getattr(options, name) for name in OF_TRAJECTORY},
     )
     config = resolve(sources, config)
-    choose_sampler(config.sampler, config.eta)
+    choose_sampler(config.sampler, config.eta, config.churn)
     if sources.classes:
         check_classes(sources, config.all_classes)
     return config

@@ -26,6 +26,7 @@ from adm_cli.sampling.arguments import (
     path_or_none,
     spelled_out,
 )
+from adm_cli.sampling.costs import evaluations, passes
 from adm_cli.sampling.events import CellDone, Event, SweepEnded, follow
 from adm_cli.sampling.folder import RunFolder
 from adm_cli.sampling.images import Images
@@ -250,8 +251,8 @@ def _cost(cell: CellRun, *, overwrite: bool) -> TableRow:
         "images": images,
         "to_draw": missing,
         "num_steps": steps,
-        "evaluations": missing * steps,
-        "gflop": round(missing * steps * cell.gflop_a_step(), 1),
+        "evaluations": missing * evaluations(cell.run),
+        "gflop": round(missing * passes(cell.run.first) * cell.gflop_a_step(), 1),
     }
 
 

@@ -50,6 +50,7 @@ def upsample(
     spacing: str = "uniform",
     eps_scale: float = 1.0,
     threshold: float | None = None,
+    churn: float = 0.0,
     temperature: float | None = None,
     batch_size: int | None = None,
     resize: bool = False,

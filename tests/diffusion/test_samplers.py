@@ -19,6 +19,7 @@ from adm_cli.diffusion.guidance import (
     limited_guidance,
 )
 from adm_cli.diffusion.multistep import (
+    churn_gamma,
     dpm_solver_3m_sample,
     dpm_solver_sample,
     heun_sample,
@@ -247,6 +248,7 @@ def normal(shape: tuple[int, ...], seed: int) -> Tensor:
 
 
 EVERY: dict[str, Any] = dict(SAMPLERS)
+EVERY["heun, churn"] = partial(heun_sample, gamma=0.3)
 EVERY |= {f"{name}, eta 1": partial(EVERY[name], eta=1.0) for name in SAMPLERS_WITH_ETA}
 
 
@@ -330,12 +332,51 @@ def test_order_of_convergence() -> None:
         (ddim_sample, 1, 1),
         (dpm_solver_sample, 2, 20),
         (heun_sample, 2, 5),
+        (SAMPLERS["unipc2"], 3, 100),  # its corrector's
         (dpm_solver_3m_sample, 3, 50),  # a little less: the first step is of first order
         (unipc_sample, 3.5, 1000),  # between its predictor's order and its corrector's
     ):
         few, twice = path_error(sampler, 40), path_error(sampler, 80)
         assert abs(math.log2(few / twice) - order) < 0.3, (sampler, few, twice)
         assert few <= first / gain
+
+
+def test_churn_goes_back_up_as_in_edm() -> None:
+    """By algorithm 2: to (1 + gamma) sigma, with noise of the difference, where sigma is in
+    [0.05, 50]; at the nearest timestep there is, with the noise of that."""
+    whole = NoiseSchedule.linear(1000)
+    schedule = whole.respace("12")
+    sigma = ((1 - whole.alphas_cumprod) / whole.alphas_cumprod).sqrt().tolist()
+    seen: list[tuple[int, Tensor]] = []
+
+    def model_fn(x: Tensor, t: Tensor) -> Tensor:
+        seen.append((int(t[0]), x))
+        return torch.zeros_like(x)
+
+    z = normal((1, 1, 4, 4), 1)
+    steps = list(
+        heun_sample(
+            model_fn, schedule, normal((1, 1, 4, 4), 0), noise=lambda _i, _like: z,
+            variance="fixed_small", clip_denoised=False, gamma=0.3,
+        )
+    )  # fmt: skip
+    assert len(seen) == 2 * 12 - 1
+    churned = 0
+    for step, (t, x) in zip(steps[1:], seen[2::2], strict=True):
+        before = next(s.x for s in steps if s.i == step.i + 1)
+        low = int(schedule.timesteps[step.i])
+        wanted = 1.3 * sigma[low] if 0.05 <= sigma[low] <= 50 else sigma[low]
+        assert t == min(range(1000), key=lambda s: abs(sigma[s] - wanted))
+        more = math.sqrt(sigma[t] ** 2 - sigma[low] ** 2)
+        alpha, alpha_low = (math.sqrt(1 / (1 + sigma[at] ** 2)) for at in (t, low))
+        close(x / alpha, before / alpha_low + more * z, relative=1e-9)
+        churned += t != low
+    assert churned >= 6
+
+
+def test_churn_is_shared_out_over_the_steps() -> None:
+    assert churn_gamma(40.0, 256) == 40 / 256
+    assert churn_gamma(40.0, 18) == math.sqrt(2) - 1
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4])

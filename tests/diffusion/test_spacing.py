@@ -68,13 +68,26 @@ def test_log_snr_spacing_is_even(schedule: NoiseSchedule) -> None:
     torch.testing.assert_close(inner, even.expand(len(inner)), rtol=0.1, atol=0)
 
 
+@pytest.mark.parametrize(("schedule", "most"), [(LINEAR, 157.4), (COSINE, 80.0)])
+def test_rho_spacing_is_edm_s(schedule: NoiseSchedule, most: float) -> None:
+    """Its equation 5, from the noise of the last timestep but at most 80, down to the first's."""
+    sigmas = ((1 - schedule.alphas_cumprod) / schedule.alphas_cumprod).sqrt()
+    most, least = min(most, 80.0), float(sigmas[0])
+    for i, t in enumerate(reversed(spaced_timesteps(schedule, 18, "rho"))):
+        wanted = (most ** (1 / 7) + i / 17 * (least ** (1 / 7) - most ** (1 / 7))) ** 7
+        near = sorted(
+            float(abs(sigmas[s] - wanted)) for s in range(max(0, t - 1), min(1000, t + 2))
+        )
+        assert t == 999 if i == 0 else float(abs(sigmas[t] - wanted)) == near[0]
+
+
 @pytest.mark.parametrize("count", [0, 1001])
 def test_numbers_that_cannot_be(count: int) -> None:
     with pytest.raises(ConfigError, match="from 1 to 1000"):
         spaced_timesteps(LINEAR, count, "trailing")
 
 
-@pytest.mark.parametrize("spacing", ["trailing", "quadratic", "log-snr", "lsun"])
+@pytest.mark.parametrize("spacing", ["trailing", "quadratic", "log-snr", "rho", "lsun"])
 def test_more_steps_come_to_the_truth(spacing: Spacing) -> None:
     """On a Gaussian, where the end is known: x stays in its place among the others."""
     means = torch.zeros(1, 1, 4, 4, dtype=torch.float64)

@@ -111,14 +111,15 @@ def test_upsampling_takes_what_is_not_about_guidance(
     name: str, photo: Path, toys: Toys
 ) -> None:  # fmt: skip
     asked: dict[str, Any] = {"model": toys.upsampler, "class_": 1, "seed": 3, "steps": 4}
-    (plain,) = adm_cli.upsample(photo, **asked, out="plain").paths()
-    change = {key: value for key, value in CHANGES[name].items() if key == name}
+    change = CHANGES[name]
+    sampler = {key: value for key, value in change.items() if key == "sampler"}
+    (plain,) = adm_cli.upsample(photo, **asked, **sampler, out="plain").paths()
     (changed,) = adm_cli.upsample(photo, **asked, **change, out="changed").paths()
     assert made(plain)[0] != made(changed)[0]
     assert made(changed)[1][name] == CHANGES[name][name]
     assert name not in made(plain)[1] or name == "temperature"
     neutral = {key: NEUTRAL[key] for key in OF_TRAJECTORY}
-    (same,) = adm_cli.upsample(photo, **asked, **neutral, out="neutral").paths()
+    (same,) = adm_cli.upsample(photo, **asked, **sampler, **neutral, out="neutral").paths()
     assert same.read_bytes() == plain.read_bytes()
     assert adm_cli.repro(changed, upsampler=toys.upsampler, small=photo).identical
 

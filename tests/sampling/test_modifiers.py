@@ -42,6 +42,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "spacing": {"spacing": "quadratic"},
     "eps_scale": {"eps_scale": 1.1},
     "threshold": {"threshold": 0.6},
+    "churn": {"churn": 1.0, "sampler": "heun"},
     "temperature": {"temperature": 0.5},
 }
 # The other ways to guide, which all of them meet.
@@ -51,6 +52,13 @@ OTHERS: dict[str, dict[str, Any]] = {
     "entropy_scaling": {"entropy_scaling": True},
     "guide_interval": {"guide_interval": (0.3, 1.0)},
     "mixture": {"mixtures": ("0+1*0.4",)},
+    "cfg_interval": {"cfg": 3.0, "cfg_interval": (0.0, 0.5)},
+    "eta": {"eta": 0.7},
+}
+# Two that do not go together, and why not.
+REFUSED: dict[frozenset[str], str] = {
+    frozenset({"guide_every", "churn"}): "guide_every counts the timesteps",
+    frozenset({"churn", "eta"}): "--eta has no meaning for the heun sampler",
 }
 
 
@@ -170,6 +178,9 @@ def test_pairs_run_or_say_why_not(options: dict[str, Any], weak_toy: Path) -> No
             asked = {**options, **ways[first], **ways[second]}
             with pytest.raises(UsageError, match="there is none: pass a --scale"):
                 adm_cli.sample(**asked, dry_run=True, out="o")
+        elif (why := REFUSED.get(frozenset({first, second}))) is not None:
+            with pytest.raises(ConfigError, match=why):
+                path(first, second)
         elif first not in ways[second] and second not in ways[first]:
             together = path(first, second)
             assert bool(together.isfinite().all())
@@ -185,10 +196,13 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"guide_every": 0}, "guide_every must be from 1 to 1e"),
     ({"guide_every": 1.5}, "guide_every is a whole number, got 1.5"),
     ({"guide_every": 2, "scale": 0}, "--guide-every: of a classifier's guidance"),
-    ({"spacing": "cubic"}, "spacing is one of uniform, trailing, quadratic, log-snr, lsun"),
+    ({"spacing": "cubic"}, "spacing is one of uniform, trailing, quadratic, log-snr, rho, lsun"),
     ({"spacing": "trailing", "steps": "ddim4"}, "trailing spacing chooses .* got 'ddim4'"),
     ({"spacing": "log-snr", "steps": 101}, "steps 101: expected from 1 to 100"),
     ({"spacing": "lsun", "steps": 24}, "lsun spacing shares at least 25 steps, got 24"),
+    ({"churn": 40}, "--churn has no meaning for the ddim sampler, only for heun"),
+    ({"churn": -1, "sampler": "heun"}, "churn must be from 0 to"),
+    ({"churn": 9, "sampler": "heun", "guide_every": 2}, "guide_every counts the timesteps"),
     ({"eps_scale": 0}, "eps_scale must be from 0.5 to 2, got 0"),
     ({"threshold": 1.5}, "threshold must be from 0.5 to 1, got 1.5"),
     ({"weak_scale": 2.0}, "--weak-scale 2 needs a --weak-model"),

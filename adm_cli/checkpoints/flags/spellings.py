@@ -14,7 +14,7 @@ _SAMPLERS = {
     "ddpm": "ddpm", "ddim": "ddim", "euler": "ddim", "heun": "heun",
     "dpm++2m": "dpm++2m", "dpmsolver++2m": "dpm++2m",
     "dpm++3m": "dpm++3m", "dpmsolver++3m": "dpm++3m",
-    "unipc": "unipc", "unipc3": "unipc",
+    "unipc": "unipc", "unipc3": "unipc", "unipc2": "unipc2",
 }  # fmt: skip
 _DTYPES = {
     "fp16": "float16", "f16": "float16", "half": "float16",
