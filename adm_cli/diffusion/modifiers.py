@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal, TypedDict, get_args
 
-from adm_cli.errors import ConfigError
+from adm_cli.errors import ConfigError, did_you_mean
 
 GuideBy = Literal["log-p", "rkl", "fkl", "js"]
 Spacing = Literal["uniform", "trailing", "quadratic", "log-snr", "rho", "lsun"]
@@ -40,6 +40,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "scale_schedule": get_args(ScaleSchedule),
     "spacing": get_args(Spacing),
 }
+_ALSO_CALLED = {"karras": "rho", "edm": "rho", "linspace": "uniform", "leading": "uniform"}
 _WHOLE = ("guide_every", "negative_class")  # numbers
 _BETAS = re.compile(r"(0(?:\.\d{1,9})?)/(0(?:\.\d{1,9})?)", re.ASCII)
 # These have no meaning without a classifier ...
@@ -77,7 +78,8 @@ class Modifiers:
         for name, choices in _CHOICES.items():
             value = getattr(self, name)
             if value not in choices:
-                raise ConfigError(f"{name} is one of {', '.join(choices)}, got {value!r:.40}")
+                said = f"{name} is one of {', '.join(choices)}, got {value!r:.40}"
+                raise ConfigError(said + _meant(value, choices))
         for name, (low, high) in _RANGES.items():
             value = getattr(self, name)
             if value is not None:
@@ -89,6 +91,12 @@ class Modifiers:
                 "guide_every counts the timesteps of the steps, and churn evaluates at others: "
                 "leave one out"
             )
+
+
+def _meant(value: object, choices: tuple[str, ...]) -> str:
+    """A guess at what was meant, or nothing."""
+    meant = _ALSO_CALLED.get(str(value))
+    return f": here it is {meant}" if meant in choices else did_you_mean(str(value), choices)
 
 
 def _check_number(name: str, value: object, low: float, high: float) -> None:

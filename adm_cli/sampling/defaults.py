@@ -69,6 +69,8 @@ def choose_sampler(
             raise UsageError(f"unknown sampler {name!r}: write --sampler ddim --steps {typed[1]}")
         if short in ("eulera", "eulerancestral", "keulera"):  # whose noise is that of eta 1
             raise UsageError(f"unknown sampler {name!r}: here it is --sampler ddim --eta 1")
+        if re.fullmatch(r"dpm(pp|\+\+)(2m)?sde", short):
+            raise UsageError(f"unknown sampler {name!r}: here it is --sampler dpm++2m --eta 1")
         hint = did_you_mean(name, SAMPLERS)
         raise UsageError(f"unknown sampler {name!r}{hint} (there are {', '.join(SAMPLERS)})")
     sampler = SAMPLERS[name]
