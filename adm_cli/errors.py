@@ -17,6 +17,7 @@ A message states what was expected, what came, and the command or option that me
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 
 
@@ -72,6 +73,27 @@ def how_many(count: float, noun: str, plural: str = "") -> str:
     """ "1 picture", "1,200 pictures"; a ``plural`` that is not the noun and an s is given."""
     shown = f"{count:,.0f}"
     return f"{shown} {noun if shown == '1' else plural or f'{noun}s'}"
+
+
+# What Python and its libraries say of values of other types, which nobody who has a file can use.
+_OF_PYTHON = re.compile(
+    r"object is not|object has no|object can|not supported|unsupported operand|invalid literal"
+    r"|argument must be|must be (?:str|real)|indices must|unhashable|can't convert"
+    r"|could not convert|not enough values|too many values|index out of range|NoneType|\bb['\"]"
+)
+
+
+def reason(error: BaseException, otherwise: str = "a value of another type") -> str:
+    """Why a file cannot be read, in words; ``otherwise`` where there are none but Python's own."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if isinstance(error, UnicodeDecodeError):
+        return "not UTF-8"
+    text = (str(error).splitlines() or [""])[0].rstrip(".")
+    if isinstance(error, KeyError):
+        return f"no {text}"
+    own = isinstance(error, AdmError) or (text and not _OF_PYTHON.search(text))
+    return text if own else otherwise
 
 
 def are(count: int) -> str:

@@ -14,7 +14,7 @@ from typer.main import get_command
 
 import adm_cli
 from adm_cli.commands.main import app
-from adm_cli.errors import how_many
+from adm_cli.errors import UsageError, an, how_many, reason
 
 ROOT = Path(adm_cli.__file__).parent
 # Nouns that are counted in messages. Of "1 of 3 images is missing" the verb alone changes (`are`).
@@ -177,3 +177,40 @@ def test_advised_options_are_those_of_the_command_that_says_so(room: str) -> Non
             advised = set(_OPTION.findall(_ADM.sub("", text)))
             for name in commands.split():
                 assert advised <= OPTIONS[name] | {"--version"}, (file, text)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (TypeError("'int' object is not iterable"), "a value of another type"),
+        (ValueError("invalid literal for int() with base 10: b'8|8'"), "a value of another type"),
+        (AttributeError("'list' object has no attribute 'get'"), "a value of another type"),
+        (KeyError("seed"), "no 'seed'"),
+        (OSError(2, "No such file or directory", "x.png"), "No such file or directory"),
+        (UnicodeDecodeError("utf-8", b"\x84", 0, 1, "invalid start byte"), "not UTF-8"),
+        (ValueError("label 5 is out of range"), "label 5 is out of range"),
+        (ValueError(""), "a value of another type"),
+        (UsageError("its classes b'a' are odd"), "its classes b'a' are odd"),
+        (ValueError("ends with a full stop."), "ends with a full stop"),
+    ],
+)
+def test_reasons_are_not_those_of_python(error: Exception, said: str) -> None:
+    assert reason(error) == said
+
+
+def test_articles() -> None:
+    assert [an(kind) for kind in ("diffusion", "classifier", "upsampler")] == [
+        "a diffusion",
+        "a classifier",
+        "an upsampler",
+    ]
+    kinds = re.compile(r"\b[Aa] (?!\{an)\{[\w.\[\]()]*kind[\w.\[\]()]*\} model")
+    assert not [path for path in ROOT.rglob("*.py") if kinds.search(path.read_text())]
+
+
+def test_no_message_ends_twice() -> None:
+    """What ends in a question mark or full stop has nothing put behind it but a blank."""
+    ends = re.compile(r"[.?]['\"]?[;:,]( |$)|[^.]\.\.$")
+    for path in ROOT.rglob("*.py"):
+        for text in texts(path):
+            assert " " not in text or not ends.search(re.sub(r"\.{3,}|e\.g\.", "", text)), text

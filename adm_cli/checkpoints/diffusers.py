@@ -20,7 +20,7 @@ from adm_cli.checkpoints.diffusers_names import from_diffusers, to_diffusers
 from adm_cli.checkpoints.format import check_state, load_original
 from adm_cli.checkpoints.header import ModelInfo, read_metadata
 from adm_cli.config import ClassifierConfig, DiffusionConfig, Prediction, UNetConfig
-from adm_cli.errors import CheckpointError, ConfigError, UsageError
+from adm_cli.errors import CheckpointError, ConfigError, UsageError, reason
 from adm_cli.files.budget import parse_json, whole_text
 from adm_cli.files.disk import file_stamp, read_file
 from adm_cli.files.strict import as_written, config_from_json, config_to_json, read_config
@@ -200,7 +200,7 @@ def read_folder(path: Path) -> FoundModel:
         named = ours.get("classes")
         classes = None if named is None else {whole_text(i): str(name) for i, name in named.items()}
     except (ConfigError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
-        raise CheckpointError(f"{path} is no ADM that adm can draw with: {error}") from None
+        raise CheckpointError(f"{path} is no ADM that adm can draw with: {reason(error)}") from None
     stamp = file_stamp(weights[0])
     state = check_state(weights[0], load_original(weights[0]))
     tensors = {_new_name(name): value for name, value in state.items()}

@@ -53,7 +53,9 @@ def read_weights(path: Path, wanted: str | None = None) -> Weights:
     found = [name.removesuffix(ANCHOR) for name in entries if _ends(name)]
     if not found:
         if wanted is not None:
-            raise UsageError(f"--weights {wanted}: {path.name} holds no named weights")
+            raise UsageError(
+                f"--weights {wanted}: {path.name} holds no named weights: leave it out"
+            )
         nameless = next((name for name in entries if _is_list(entries[name])), None)
         if nameless is not None:
             where = f" under {nameless}" if nameless else ""

@@ -20,7 +20,9 @@ out = Console(highlight=False, soft_wrap=True, emoji=False)
 
 INTERRUPTED = 128 + signal.SIGINT  # exit code
 
-_LONGEST = 2000  # of an error, in characters
+_LONGEST = 1200  # of an error, in characters
+_LONGEST_WORD = 300  # no path is as long
+_LONG = re.compile(rf"\S{{{_LONGEST_WORD + 3},}}")
 _WORD = re.compile(r"""(?<!\S)'[^']*'(?=[\s.,:;)]|$)|(?<!\S)"[^"]*"(?=[\s.,:;)]|$)|\S+""")
 
 
@@ -62,7 +64,8 @@ def fail(error: BaseException) -> None:
     text = str(error)
     if isinstance(error, OSError) and error.strerror:
         text = f"{error.strerror}: {error.filename or 'the output cannot be written'}"
-    text = one_line(text[: 2 * _LONGEST])
+    text = _LONG.sub(lambda found: f"{found[0][:_LONGEST_WORD]}...", text[: 4 * _LONGEST])
+    text = one_line(text)
     if len(text) > _LONGEST:
         text = f"{text[: _LONGEST - 4]} ..."
     say(f"adm: error: {text}", style="red")

@@ -221,7 +221,9 @@ _GUIDING = (
 )
 _UNGUIDED = "an upsampler is not guided, as the paper guides the small model alone: leave it out"
 # By command and option that others have: why not this one.
+_SECOND_WORD = "it is the second word, as in adm export tiny tiny.pt --to original"
 REFUSED: Mapping[tuple[str, str], str] = {
     **{("upsample", name): _UNGUIDED for name in _GUIDING.split()},
+    **{("export", name): _SECOND_WORD for name in ("o", "out", "output")},
     ("interpolate", "shard"): "its film is of all frames; --workers shares them out here",
 }

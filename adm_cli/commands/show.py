@@ -73,7 +73,8 @@ class Show(Progress):
             again = again if self.goes_on is None else self.goes_on
             self.note(f"{done} of {total} images {are(done)} in {event.folder}; {again}")
         elif done:
-            there = f" ({event.there} were there)" if event.there else ""
+            were = "was" if event.there == 1 else "were"
+            there = f" ({event.there} {were} there)" if event.there else ""
             seconds = f"{event.seconds:.1f} s in {event.folder}"
             self.note(f"{how_many(total, 'image')} in {seconds}{there}")
 

@@ -64,7 +64,7 @@ class TrainingDisplay(Progress):
         epochs = [
             s * self.run.batch_size / max(1, self.run.pictures) for s in (step, self.run.steps)
         ]
-        words = ["epoch {:,.1f} of {:,.0f}".format(*epochs)]
+        words = [f"epoch {epochs[0]:,.1f} of {epochs[1]:,.{int(epochs[1] < 10)}f}"]
         words += [] if event is None else [f"{event.images_per_second:.1f} images/s"]
         return Sight(
             self.run, f"step {step:,}/{self.run.steps:,}", step, self.run.steps,

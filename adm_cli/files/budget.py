@@ -130,7 +130,10 @@ def whole_text(text: str) -> int:
     """The whole number that a text is; raises ValueError for anything else, or over 20 digits."""
     if len(text) > MOST_DIGITS + 1:
         raise TooMuchError(f"{text:.24}..., expected a number of {MOST_DIGITS} digits at most")
-    return int(text)
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"{text:.24!r}, expected a whole number") from None
 
 
 def finite_number(value: object) -> float:

@@ -33,7 +33,11 @@ def _short(value: object) -> str:
     if value is None:
         return "none"
     if isinstance(value, (list, tuple)):
-        text = ",".join(map(_short, value))
+        inside = [isinstance(one, (list, tuple)) for one in value]
+        text = ",".join(
+            "-".join(map(_short, one)) if nested else _short(one)
+            for one, nested in zip(value, inside, strict=True)
+        )
     else:
         text = f"{value:.12g}" if isinstance(value, float) else str(value)
     if len(text) == 64:  # a SHA-256

@@ -351,6 +351,8 @@ def explain_os_error(what: str, error: OSError) -> str:
         return f"{what}: {reason}; choose a folder you may write to"
     if error.errno == errno.ENOTDIR:
         return f"{what}: a part of its path is a file; choose another place"
+    if error.errno == errno.ELOOP:
+        return f"{what}: it is a link, which is not followed here; remove the link"
     return f"{what}: {reason}"
 
 

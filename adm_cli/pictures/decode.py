@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from PIL import ExifTags, Image, ImageChops, UnidentifiedImageError, features
 
 from adm_cli.config import LEAST_CROP
-from adm_cli.errors import AdmError
+from adm_cli.errors import AdmError, reason
 from adm_cli.files.opening import open_image
 from adm_cli.pictures.depth import (
     GREY_MODES,
@@ -88,10 +88,12 @@ def decode_picture(data: bytes, name: str, values: ValueRange | None = None) -> 
             return found if turn is None else found.transpose(turn)
     except UnidentifiedImageError:  # whose text is a memory address
         raise BadPictureError(f"{name}: not a picture, or damaged") from None
-    except (OSError, ValueError, SyntaxError, EOFError, MemoryError, *BOMBS) as error:
-        raise BadPictureError(f"{name}: {str(error) or type(error).__name__}") from None
-    except Exception as error:  # Pillow's plugins raise many kinds for damaged files
-        raise BadPictureError(f"{name}: damaged ({type(error).__name__})") from None
+    except BOMBS:
+        raise BadPictureError(f"{name}: of too many pixels for a picture") from None
+    except (OSError, ValueError, SyntaxError, EOFError, MemoryError) as error:
+        raise BadPictureError(f"{name}: {reason(error, 'damaged')}") from None
+    except Exception:  # Pillow's plugins raise many kinds for damaged files
+        raise BadPictureError(f"{name}: damaged") from None
 
 
 def peak_value(data: bytes) -> float | None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from adm_cli.checkpoints.format import read_tensors, write_tensors
-from adm_cli.errors import CheckpointError, size_words
+from adm_cli.errors import CheckpointError, reason, size_words
 from adm_cli.files.budget import parse_json
 
 FORMAT, FORMAT_VERSION = "adm-reference", "1"
@@ -62,13 +62,13 @@ def read_reference(path: Path) -> Reference:
         )
     if metadata.get("format_version") != FORMAT_VERSION:
         raise CheckpointError(
-            f"{path}: format version {metadata.get('format_version')}, this adm reads "
+            f"{path}: format version {metadata.get('format_version', 'unknown')}, this adm reads "
             f"{FORMAT_VERSION}; a newer adm may be needed"
         )
     try:
         reference = _parse(parse_json(metadata["reference"]), tensors)
     except (KeyError, ValueError, TypeError, ArithmeticError, RecursionError) as error:
-        raise CheckpointError(f"{path}: damaged reference ({error})") from None
+        raise CheckpointError(f"{path}: damaged reference ({reason(error)})") from None
     return reference
 
 
@@ -124,6 +124,7 @@ def check_statistics(mean: Tensor, covariance: Tensor) -> None:
 
 def _check(tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> None:
     if tuple(tensor.shape) != shape or tensor.dtype != dtype:
-        raise ValueError(f"{tensor.dtype} {list(tensor.shape)}, expected {dtype} {list(shape)}")
+        kinds = [str(kind).removeprefix("torch.") for kind in (tensor.dtype, dtype)]
+        raise ValueError(f"{kinds[0]} {list(tensor.shape)}, expected {kinds[1]} {list(shape)}")
     if not bool((tensor.abs() <= _LARGEST).all()):
         raise ValueError(f"NaN, infinite, or values above {_LARGEST:g}")

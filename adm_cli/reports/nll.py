@@ -161,7 +161,7 @@ def nll(
     if place is not None and not overwrite:
         done = _resume(_part(place), what, report)
         if done:
-            on_event(Note(f"{done} of {len(what.images)} pictures were measured before"))
+            on_event(Note(f"measured before: {done} of {len(what.images)} pictures"))
     found = _measure(what, report, done, place, skip_bad=skip_bad, on_event=on_event)
     if place is not None:
         _write(found, place, on_event)
@@ -215,7 +215,7 @@ def _pictures(
     none = [spec.strip().lower() for spec in classes or ()] == ["none"]
     if config.num_classes is None:
         if classes and not none:
-            raise UsageError(f"{file.name} is unconditional: --class would change nothing")
+            raise UsageError(f"{file.name} is unconditional: leave out --class")
         return with_value_range(open_images(data, labels="none"), values)
     if none:
         if not config.null_class:

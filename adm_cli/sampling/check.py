@@ -10,7 +10,7 @@ from pathlib import Path
 from adm_cli.errors import RunError, how_many
 from adm_cli.events import Count
 from adm_cli.files.disk import explain_os_error, explained, file_digest
-from adm_cli.files.links import remove
+from adm_cli.files.links import is_link, remove
 from adm_cli.files.manifests import damaged_lines, rewrite_manifest, whole_records
 from adm_cli.files.own import is_own
 from adm_cli.files.sealed import is_whole
@@ -44,8 +44,10 @@ def check_run(run: RunFolder) -> Iterator[Finding | Count]:
     begun = {name for name in (*names, *records) if images.find(name) is not None} - strange
     if len(begun) < len(images):
         first = next(image.file for image in images if image.file not in begun)
-        count = f"{len(images) - len(begun)} of {len(images)}"
-        yield Finding("unfinished", first, f"{count} images were not drawn yet")
+        missing = len(images) - len(begun)
+        were = "was" if missing == 1 else "were"
+        text = f"{missing} of {len(images)} images {were} not drawn yet"
+        yield Finding("unfinished", first, text)
 
 
 def _books(run: RunFolder) -> Iterator[Finding]:
@@ -62,6 +64,10 @@ def _books(run: RunFolder) -> Iterator[Finding]:
     if good == 2 and not run.whole():
         yield Finding("run", run.copy.name, f"{run.copy} differs from {run.file}")
     for path in run.manifests():
+        if is_link(path):
+            yield Finding(
+                "run", path.name, f"{path} is a link, to which nothing is added: remove it"
+            )
         more = 0
         for count, number in enumerate(damaged_lines(path)):
             if number is None:

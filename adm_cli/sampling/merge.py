@@ -31,6 +31,7 @@ from adm_cli.files.disk import (
     free_disk,
     read_file,
     refuse_existing,
+    size_text,
 )
 from adm_cli.files.manifests import Record
 from adm_cli.pictures.decode import MOST_BYTES
@@ -101,7 +102,7 @@ def _planned(
     sizes = [merged_bytes(path.suffix, run, part) for path, part in zip(paths, parts, strict=True)]
     folder = next(path for path in paths[0].absolute().parents if path.exists())
     text = (
-        f"about {sum(sizes) / 1e6:,.1f} MB, {free_disk(folder) / 1e6:,.0f} MB are free; no network "
+        f"about {size_text(sum(sizes))}, {size_text(free_disk(folder))} are free; no network "
         f"runs, and memory holds one picture: it takes as long as reading and writing them"
     )
     tell(Note(text))

@@ -236,10 +236,14 @@ def _check_same_classes(models: list[tuple[str, Sources]], images: Images) -> No
     (first, one), *others = models
     for label, other in others:
         if one.model.info.config.image_size != other.model.info.config.image_size:
-            raise UsageError(f"{first} and {label} draw pictures of different sizes")
+            raise UsageError(
+                f"{first} and {label} draw pictures of different sizes: sweep them apart"
+            )
         for class_id in dict.fromkeys(i for row in images.rows for i in row.first.class_ids):
             if class_id is not None and one.classes.get(class_id) != other.classes.get(class_id):
-                raise UsageError(f"class {class_id} is not the same to {first} and {label}")
+                raise UsageError(
+                    f"class {class_id} is not the same to {first} and {label}: sweep them apart"
+                )
 
 
 def _cost(cell: CellRun, *, overwrite: bool) -> TableRow:

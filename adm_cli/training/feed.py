@@ -248,13 +248,14 @@ def decode_all(
                 good.append(i)
             if on_decoded is not None:
                 on_decoded(i + 1, len(images))
+    first = bad[0].removeprefix("cannot read ") if bad else ""
     if bad and not options.skip_bad:
         raise AdmError(
-            f"{len(bad)} of {len(images)} pictures cannot be read, e.g. {bad[0]}: "
+            f"{len(bad)} of {len(images)} pictures cannot be read, e.g. {first}: "
             f"remove them, or pass --skip-bad"
         )
     if not good:
-        raise AdmError(f"none of {how_many(len(images), 'picture')} can be read, e.g. {bad[0]}")
+        raise AdmError(f"none of {how_many(len(images), 'picture')} can be read, e.g. {first}")
     return pixels, good, tuple(bad)
 
 

@@ -20,7 +20,7 @@ from adm_cli.checkpoints.header import ModelInfo
 from adm_cli.devices import peak_bytes
 from adm_cli.diffusion.finite import finite_images
 from adm_cli.diffusion.guidance import ClassifierFn
-from adm_cli.errors import AdmError, CheckpointError
+from adm_cli.errors import AdmError, CheckpointError, are
 from adm_cli.events import Note
 from adm_cli.pictures.images import save_image, to_model_range, to_uint8
 from adm_cli.training.feed import Feed
@@ -379,10 +379,11 @@ class TrainingRun:
         )  # fmt: skip
         finite = finite_images(x)
         if not finite.all():
-            bad = (~finite).nonzero()[:, 0].tolist()
+            bad = int((~finite).sum())
             yield Note(
-                f"step {self.trainer.step}: sample pictures {', '.join(map(str, bad))} of "
-                f"{len(x)} are not finite and are left out"
+                f"step {self.trainer.step}: {bad} of {len(x)} sample pictures {are(bad)} not "
+                f"finite "
+                f"and left out"
             )
         if finite.any():
             path = self.job.folder.samples / f"step-{self.trainer.step:08d}.png"

@@ -219,7 +219,9 @@ def _begun_with(kind: Kind, file: ModelFile) -> tuple[ModelConfig, DiffusionConf
     if kind == "classifier" and isinstance(config, UNetConfig):
         config = encoder_classifier(config)
     elif file.info.kind != kind:
-        raise UsageError(f"--init {file.path} holds {an(file.info.kind)} model, not {an(kind)}")
+        raise UsageError(
+            f"--init {file.path} holds {an(file.info.kind)} model, not {an(kind)} model"
+        )
     return config, file.info.diffusion
 
 
@@ -252,9 +254,9 @@ def _preset(kind: Kind, name: str) -> tuple[ModelConfig, DiffusionConfig]:
     if kind == "diffusion":
         rows |= {row.name: (row.config, DiffusionConfig()) for row in ABLATIONS}
     if name not in rows:
+        known = f" (there are {', '.join(rows)})"
         raise UsageError(
-            f"--preset {name}: no such {kind} model{did_you_mean(name, rows)} "
-            f"(there are {', '.join(rows)})"
+            f"--preset {name}: no such {kind} model{did_you_mean(name, rows) or known}"
         )
     config, diffusion = rows[name]
     return config, dataclasses.replace(diffusion)

@@ -181,3 +181,10 @@ def test_out_and_output_are_one(adm: Run) -> None:
 def test_each_command_has_one_of_the_two() -> None:
     for name, own in OPTIONS.items():
         assert not {"--out", "--output"} <= own, name
+
+
+@pytest.mark.parametrize("option", ["-o", "--out", "--output"])
+def test_the_place_of_an_export_is_a_word(adm: Run, option: str) -> None:
+    done = adm("export", "tiny", "--to", "original", option, "m.pt")
+    assert done.code == 2
+    assert "it is the second word, as in adm export tiny tiny.pt --to original" in done.err

@@ -30,8 +30,8 @@ from adm_cli.commands import main
 Image.init()
 
 SECONDS = 20  # of the processor; the slowest case takes a tenth of it
-WAITING = 200  # seconds of the clock, on a busy machine
-MEMORY = 3 * 2**30  # address space above what the process has already
+WAITING = 60  # seconds of the clock, on a busy machine too
+MEMORY = 2**30  # address space above what the process has already
 PEAK = 640 * 2**20  # resident memory above what the process has already
 LARGEST_FILE = 64 * 2**20
 CRASHED = 70

@@ -226,6 +226,20 @@ def test_books_of_another_run(folder: Path, toys: Toys) -> None:
     assert everything(folder.parent / "outside") == before
 
 
+def test_a_manifest_that_is_a_link(folder: Path, toys: Toys) -> None:
+    """What is said leads on: without the link the same command draws what it vouched for."""
+    harmless(folder, sample(toys, "--out", "o"), codes=(0,))
+    manifest = folder / "o" / "manifest.jsonl"
+    manifest.rename(folder.parent / "outside")
+    manifest.symlink_to(folder.parent / "outside")
+    again = sample(toys, "--out", "o", "--num", 2)
+    drawn, seen = harmless(folder, again, ["verify", "o"], codes=(1,))
+    assert "o/manifest.jsonl: it is a link, which is not followed here; remove" in drawn.err
+    assert "o/manifest.jsonl is a link, to which nothing is added: remove it" in seen.out
+    manifest.unlink()
+    harmless(folder, again, ["verify", "o"], codes=(0,))
+
+
 def test_locks(folder: Path, toys: Toys) -> None:
     """Not taken elsewhere, so that nobody elsewhere waits for them."""
     labelled(folder / "set")

@@ -175,7 +175,9 @@ def read_given(text: str) -> list[GivenFlags]:
     if text.strip() and not given.flags and not given.problem:
         foreign = listed([name for row in (*found, given) for name in row.foreign])
         other = f" (only {foreign})" if foreign else ""
-        raise ConfigError(f"no --flags found in {text!r:.60}{other}")
+        raise ConfigError(
+            f"no --flags found in {text!r:.60}{other}: expected such as --image_size 64"
+        )
     return [given]
 
 
