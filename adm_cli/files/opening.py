@@ -13,7 +13,9 @@ from typing import IO
 
 from PIL import Image, ImageFile
 
-from adm_cli.files.budget import few_reads
+from adm_cli.files.budget import TooMuchError, few_reads
+
+_MOST_SIDE = 2**14  # of a WebP's picture; the canvas that a file claims may be 2^24 wide
 
 
 @contextmanager
@@ -26,7 +28,19 @@ def open_image(
     """
     file = few_reads(io.BytesIO(source) if isinstance(source, bytes) else source)
     try:
+        _check_canvas(file)
         with Image.open(file, formats=formats) as image:
             yield image
     finally:
         vars(file).pop("read", None)  # which refers to the file, and would keep its bytes
+
+
+def _check_canvas(file: IO[bytes]) -> None:
+    """Raises TooMuchError for a WebP of too many pixels: Pillow makes its canvas to open it."""
+    start = file.read(30)
+    file.seek(0)
+    if start[:4] != b"RIFF" or start[8:16] != b"WEBPVP8X":
+        return
+    width, height = (1 + int.from_bytes(start[i : i + 3], "little") for i in (24, 27))
+    if max(width, height) > _MOST_SIDE or width * height > (Image.MAX_IMAGE_PIXELS or 0):
+        raise TooMuchError(f"{width}x{height} pixels are too many for a picture")

@@ -188,7 +188,7 @@ def edited(text: str, **changes: object) -> str:
         ("format", lambda _: "other", "adm convert good.safetensors"),
         ("format", lambda _: None, "adm convert good.safetensors"),
         ("format_version", lambda _: "2", "format version 2, this adm reads 1"),
-        ("format_version", lambda _: None, "format version None"),
+        ("format_version", lambda _: None, "format version unknown"),
         ("kind", lambda _: "critic", "unknown kind 'critic'"),
         ("kind", lambda _: "upsampler", "kind 'upsampler', but settings of a diffusion model"),
         ("kind", lambda _: "classifier", "unknown settings: "),

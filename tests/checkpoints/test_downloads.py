@@ -198,7 +198,7 @@ def test_no_flipped_bit_is_installed(server: Server, tmp_path: Path, vouched: st
         with pytest.raises(DownloadError, match=r"is refused: its (SHA-256|MD5) is") as refused:
             fetch(server, target, sha)
         digest = (hashlib.md5 if by_server else hashlib.sha256)(bad).hexdigest()
-        assert digest in str(refused.value)
+        assert f"is {digest[:12]}..." in str(refused.value)
         assert left(tmp_path) == ["x.pt.refused"]
     server.default = good(DATA, md5=md5)
     fetch(server, target, sha)

@@ -66,7 +66,15 @@ def ifd(entries: int, following: int) -> bytes:
     return b"II*\0" + struct.pack("<IH", 8, entries) + rows + struct.pack("<I", following)
 
 
+def film() -> bytes:
+    """A WebP of two frames."""
+    file, frames = io.BytesIO(), [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue")]
+    frames[0].save(file, "WEBP", save_all=True, append_images=frames[1:])
+    return file.getvalue()
+
+
 BOMB = zeros_deflated(300 << 20)
+FILM = film()
 GIF, JPEG, BMP, TIFF, WEBP = (saved(kind) for kind in ("GIF", "JPEG", "BMP", "TIFF", "WEBP"))
 PICTURES: dict[str, bytes] = {
     "nothing": b"",
@@ -110,6 +118,8 @@ PICTURES: dict[str, bytes] = {
     "TIFF half": TIFF[: len(TIFF) // 2],
     "TIFF of a tag of 4 GB": TIFF[:4] + struct.pack("<I", 8) + ifd(5, 0)[8:],
     "WebP half": WEBP[: len(WEBP) // 2],
+    "WebP of a wide canvas": patched(FILM, 24, b"\xff\xff\x69"),
+    "WebP of a large canvas": patched(FILM, 24, b"\xfe\x3f\0\xfe\x3f\0"),
     "WebP of 4 GB": patched(WEBP, 4, b"\xff\xff\xff\xff"),
     "WebP of 16,384": patched(WEBP, 24, b"\xff\xff\xff\xff"),
     "PPM of 10^12": ppm(b"P6 1000000 1000000 255\n"),

@@ -89,7 +89,7 @@ def test_guided_steps_of_an_edit_are_counted_from_its_own_first(
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [
-    ({"guide_by": "js", "scale": 0}, "--guide-by: of a classifier's guidance"),
+    ({"guide_by": "js", "scale": 0}, "--guide-by: only for a classifier's guidance"),
     ({"negative_class": 3, "scale": 0}, "--negative-class: only for guidance, and there is none"),
     ({"weak_scale": 2.0}, "--weak-scale 2 needs a --weak-model"),
     ({"guide_adam": "0.9/0.995", "scale": None}, "pass a --scale, such as 0.1"),

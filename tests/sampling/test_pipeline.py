@@ -341,7 +341,7 @@ def test_a_classifier_that_does_not_belong(
 
 
 def test_a_classifier_is_no_diffusion_model(toys: Toys) -> None:
-    with pytest.raises(UsageError, match="is no diffusion model"):
+    with pytest.raises(UsageError, match="--model expects a diffusion model"):
         find_sources(toys.classifier)
 
 

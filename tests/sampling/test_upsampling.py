@@ -229,7 +229,7 @@ def test_each_kind_has_its_function(toys: Toys, toy: Pipeline) -> None:
         upsample(load_pipeline(toys.model, guided=False), PICTURES[:1], config)
     with pytest.raises(UsageError, match="holds a diffusion model, expected an upsampler"):
         find_upsampler(toys.model)
-    with pytest.raises(UsageError, match="is no diffusion model"):
+    with pytest.raises(UsageError, match="--model expects a diffusion model"):
         find_sources(toys.upsampler)
 
 
