@@ -9,6 +9,7 @@ from adm_cli.classes.imagenet import imagenet_classes, imagenet_names
 from adm_cli.errors import UsageError, how_many
 
 _WHOLE = re.compile(r"-?\d{1,99}")
+_WHOLE_FLOAT = re.compile(rf"{_WHOLE.pattern}(?:\.0+)?")  # 7.0, as spreadsheets write 7
 _MOST_CLASSES = 10**6
 _MOST_AMONG_WORDS = 10_000  # a number above is a name like another: 20240131 beside cat
 
@@ -26,12 +27,13 @@ def number_classes(words: Sequence[str]) -> tuple[dict[str, int], dict[int, str]
         ids = {word: of_imagenet[word] for word in unique}
         names = imagenet_names()
         return ids, {i: names[i] for i in sorted(ids.values())}, len(names)
-    if all(_WHOLE.fullmatch(word) for word in unique):
-        ids = {word: int(word) for word in unique}
+    if all(_WHOLE_FLOAT.fullmatch(word) for word in unique):
+        ids = {word: int(word.partition(".")[0]) for word in unique}
         low, high = min(ids.values()), max(ids.values())
         if low < 0 or high >= _MOST_CLASSES:
             raise UsageError(
-                f"labels must be from 0 to {_MOST_CLASSES - 1}, got {low if low < 0 else high}"
+                f"labels must be from 0 to {_MOST_CLASSES - 1}, got {low if low < 0 else high}: "
+                f"name that class otherwise, or take its pictures away"
             )
         return ids, {i: str(i) for i in sorted(ids.values())}, high + 1
     for word in unique:
@@ -60,7 +62,8 @@ def known_ids(words: Sequence[str], known: Mapping[int, str]) -> dict[str, int]:
     """As `number_classes`, by another set's numbers; raises UsageError for any other word."""
     ids = {name: i for i, name in known.items()}
     ids |= {r.wnid: r.id for r in imagenet_classes() if known.get(r.id) == r.names[0]}
-    numbers = {word: int(word) for word in set(words) if _WHOLE.fullmatch(word)}  # 007 is 7
+    whole = [word for word in set(words) if _WHOLE_FLOAT.fullmatch(word)]
+    numbers = {word: int(word.partition(".")[0]) for word in whole}  # 007 is 7
     ids |= {word: i for word, i in numbers.items() if known.get(i) == str(i)}
     strange = sorted(set(words) - set(ids))
     if strange:

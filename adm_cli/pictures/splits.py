@@ -51,6 +51,7 @@ def split_role(folder: str) -> str | None:
         parts = unicodedata.normalize("NFKD", plain)
         plain = unicodedata.normalize("NFC", re.sub("(?<=[a-z])[\u0300-\u036f]", "", parts))
     words = [word for word in re.findall(r"[^\W\d_]+", plain) if word not in _FILLERS]
+    words = [word for word in words if len(word) > 1 or not word.isascii()]  # x_train, y_test
     return _ROLE_OF.get(words[0]) if len(words) == 1 else None
 
 

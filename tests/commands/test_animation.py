@@ -159,7 +159,7 @@ def test_a_damaged_film_is_drawn_again(draw: Run) -> None:
     mine = Path("mine.gif").read_bytes()
     done = draw(*wanted, "--animate", "mine.gif")
     assert (done.code, Path("mine.gif").read_bytes()) == (1, mine)
-    assert "mine.gif: choose another place, or pass --overwrite" in done.err
+    assert "mine.gif exists already: choose another place, or pass --overwrite" in done.err
 
 
 @pytest.mark.parametrize("keep", [(), ("--keep-base",)])

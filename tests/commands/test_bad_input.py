@@ -237,7 +237,7 @@ def test_disk_full(
     again = draw(*wanted)  # room was made
     assert (again.code, len(again.out.split())) == (0, 3 + len(extra))
     assert "3 images in" in again.err
-    assert "(1 were there)" in again.err
+    assert "(1 was there)" in again.err
 
 
 def interrupt_at(call: int, monkeypatch: pytest.MonkeyPatch) -> None:

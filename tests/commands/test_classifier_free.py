@@ -187,7 +187,7 @@ def test_a_sweep_over_both_kinds_of_guidance(
     assert heading[:2] == ["scale", "cfg"]
     refused(adm("sweep", *options, "--cfg", "1,x"), 2, "--cfg '1,x'")
     more = adm("sweep", *options, "--cfg", "40,50")
-    refused(more, 1, "cells that are not asked for now (cfg [1.0, 40.0] -> [40.0, 50.0])")
+    refused(more, 1, "cells that are not asked for now (cfg 1,40 -> 40,50)")
     Path("s/sheet.png").unlink()
     assert adm("verify", "s", "--repair").code == 0
     assert Path("s/sheet.png").exists()

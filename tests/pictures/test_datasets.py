@@ -535,7 +535,9 @@ def test_csv_of_numbers(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("label", ["-1", "1000000", str(10**30)])
 def test_impossible_numbers(tmp_path: Path, label: str) -> None:
-    with pytest.raises(UsageError, match=f"labels must be from 0 to 999999, got {label}$"):
+    with pytest.raises(
+        UsageError, match=f"labels must be from 0 to 999999, got {label}: name that"
+    ):
         with_csv(tmp_path, f"1.png,{label}\n2.png,5\n")
     assert with_csv(tmp_path, "1.png,999999\n2.png,0\n").num_classes == 10**6
 

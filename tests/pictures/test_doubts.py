@@ -59,10 +59,13 @@ def test_classes_of_nearly_one_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("role", "words"),
     [
-        ("train", "entrenamiento treinamento entraînement 训练集 訓練 обучение addestramento 学習"),
+        (
+            "train",
+            "x_train entrenamiento treinamento entraînement 训练集 訓練 обучение addestramento 学習",
+        ),
         ("validation", "validación validação Validierung validazione 验证 検証"),
-        ("test", "prueba teste Testdaten private_test 测试集 テスト тест"),
-        (None, "trainer 训 contest пёс"),
+        ("test", "y_test prueba teste Testdaten private_test 测试集 テスト тест"),
+        (None, "a x_y trainer 训 contest пёс"),
     ],
 )
 def test_splits_of_other_languages(role: str | None, words: str) -> None:

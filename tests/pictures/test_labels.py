@@ -278,6 +278,18 @@ def test_numbers_among_names_keep_their_ids(tmp_path: Path) -> None:
     assert ids(held) == [10, 12]
 
 
+def test_whole_numbers_of_spreadsheets(tmp_path: Path) -> None:
+    """7.0 is 7, if no other number has a part behind its point."""
+    images = open_images([folder(tmp_path, ["7.0/1.png", "7/2.png", "12.0/1.png"])])
+    assert images.classes == {7: "7", 12: "12"}
+    held = open_images([folder(tmp_path / "val", ["12/2.png", "7.0/2.png"])], known=images)
+    assert ids(held) == [12, 7]
+    assert open_images([folder(tmp_path / "x", ["0.5/1.png", "1.0/1.png"])]).classes == {
+        0: "0.5",
+        1: "1.0",
+    }
+
+
 @pytest.mark.parametrize("number", ["747000", "-1"])
 def test_numbers_that_cannot_be_ids_are_names(tmp_path: Path, number: str) -> None:
     images = open_images([folder(tmp_path, [f"{number}/1.png", "cat/1.png"])])

@@ -115,6 +115,8 @@ _IMAGE_SCRIPTS = ("image_sample.py", "image_train.py", "image_nll.py")
 _NOT_OF_IMAGES = re.compile(
     "classifier_.*|noised|num_classes|sigma_small|large_size|small_size|base_samples"
 )
+# {FLAGS} of notebooks, {{flags}} of templates, a file of settings
+_ELSEWHERE = re.compile(r"\{+[^{}]*(\}+)?|[\w./~-]+\.(?:ya?ml|json|toml|ini|cfg)")
 
 
 @dataclass
@@ -174,10 +176,8 @@ def read_given(text: str) -> list[GivenFlags]:
             _from_words(value.split(), given)
     if text.strip() and not given.flags and not given.problem:
         foreign = listed([name for row in (*found, given) for name in row.foreign])
-        other = f" (only {foreign})" if foreign else ""
-        raise ConfigError(
-            f"no --flags found in {text!r:.60}{other}: expected such as --image_size 64"
-        )
+        other = f" (only {foreign})" if foreign else ": expected such as --image_size 64"
+        raise ConfigError(f"no --flags found in {text!r:.60}{other}")
     return [given]
 
 
@@ -306,8 +306,8 @@ def _from_words(words: Sequence[str], given: GivenFlags) -> None:
         word = words[i]
         i += 1
         if not re.match(r"--\w", word):
-            if unknowns(word) == [word[1:-1]] or re.fullmatch(r"\{+[^{}]*(\}+)?", word):
-                given.unset.append(spelt(word))  # {FLAGS} of notebooks, {{flags}} of templates
+            if unknowns(word) == [word[1:-1]] or _ELSEWHERE.fullmatch(word):
+                given.unset.append(spelt(word))
             elif word[:1] == "-" and (name := word[1:].partition("=")[0]) in KNOWN:
                 given.complain(f"-{name} has one dash: the original's flags have two")
             elif known in DEFAULTS and known in given.flags and not word.startswith("-"):
@@ -323,8 +323,8 @@ def _from_words(words: Sequence[str], given: GivenFlags) -> None:
             i += 1
         known = _flag(name, value, given)
         if not known:
-            if name not in given.foreign:
-                given.foreign.append(name)
+            given.foreign += [name] if name not in given.foreign else []
+            given.unset += [value] if _ELSEWHERE.fullmatch(value) else []
         elif has_value:
             given.flags.pop(known, None)
             given.flags[known] = value

@@ -179,6 +179,8 @@ def _check_known(given: GivenFlags, kind: Kind) -> None:
     part = {"classifier": "CLASSIFIER|DIFFUSION"}.get(kind, "MODEL_FLAG|MODEL_ARG|DIFFUSION|UNET")
     silent = not any(_about(name, kind) for name in given.flags)
     lost = [word for word in given.unset if silent or re.search(part, word, re.I)]
+    if lost and all("." in word and word[0] != "$" for word in lost):
+        raise ConfigError(f"{listed(lost, '')} is not in the text: paste what is in it")
     if lost:
         raise ConfigError(
             f"{listed(lost, '')} is not set in the text: paste the line that sets it too, "
