@@ -15,6 +15,8 @@ from torch import Tensor
 
 from adm_cli.checkpoints.loading import Model, build_model
 from adm_cli.config import ClassifierConfig, UNetConfig
+from adm_cli.devices import reproducible_kernels
+from adm_cli.diffusion.guidance import classifier_gradient
 
 CHOICE = Path(__file__).parent / "golden"
 ROOT = Path(os.environ.get("ADM_REFERENCE") or CHOICE).resolve()
@@ -115,3 +117,38 @@ def close(
     error = (actual.double() - expected.double()).abs().max().item()
     scale = expected.double().abs().max().item()
     assert error <= absolute + relative * scale, f"off by {error:.3g}, largest value {scale:.3g}"
+
+
+def inputs(golden: Arrays, dtype: torch.dtype) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """x, t and what else the network takes; floating inputs in ``dtype``."""
+    extra = {}
+    if golden.meta["model_class"] != "EncoderUNetModel" and "y" in golden:
+        extra["y"] = golden["y"]
+    if "low_res" in golden:
+        extra["low_res"] = golden["low_res"].to(dtype)
+    return golden["x"].to(dtype), golden["timesteps"], extra
+
+
+def load(name: str, dtype: torch.dtype) -> tuple[Any, Arrays]:
+    """A network of ``models``, and its arrays."""
+    golden = arrays(f"models/{name}.safetensors")
+    config = config_from_constructor(golden.meta["model_class"], golden.meta["constructor_args"])
+    if isinstance(config, ClassifierConfig) and config.pool == "attention":
+        size = golden["x"].shape[2:]
+        assert config.image_size == tuple(size)
+    return golden_model(golden, config, dtype), golden
+
+
+def check_on_device(name: str, device: torch.device) -> None:
+    """Output, and a classifier's gradient, there in float32."""
+    model, golden = load(name, torch.float32)
+    model.to(device)
+    x, t, extra = inputs(golden, torch.float32)
+    extra = {key: value.to(device) for key, value in extra.items()}
+    with reproducible_kernels():
+        output = model(x.to(device), t.to(device), **extra)
+        close(output.cpu(), golden["output_f64"], absolute=1e-4)
+        if golden.meta["model_class"] == "EncoderUNetModel":
+            y = golden["y"].to(device)
+            gradient = classifier_gradient(model, x.to(device), t.to(device), y)
+            close(gradient.cpu(), golden["grad_log_prob_y_f64"], relative=1e-4)

@@ -226,4 +226,8 @@ REFUSED: Mapping[tuple[str, str], str] = {
     **{("upsample", name): _UNGUIDED for name in _GUIDING.split()},
     **{("export", name): _SECOND_WORD for name in ("o", "out", "output")},
     ("interpolate", "shard"): "its film is of all frames; --workers shares them out here",
+    ("sweep", "workers"): "the processes would begin anew for every cell, which takes longer than "
+    "a cell; sweeps of parts of the axes may run side by side",
+    ("evaluate", "workers"): "what it draws is measured as it comes; draw first, by adm sample "
+    "--workers --out FOLDER, then adm evaluate FOLDER",
 }

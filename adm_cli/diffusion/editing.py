@@ -8,6 +8,7 @@ the number of steps that are left of it: 0 is the picture, ``len(schedule)`` whe
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from itertools import islice
 
 import torch
@@ -107,5 +108,6 @@ def guiding(guidance: Guidance, drawn: Tensor) -> Guidance:
     return lambda x, t: guidance(x, t) * drawn
 
 
+@lru_cache(maxsize=256)  # so that its tables go to a device once, not at every stretch
 def _first(schedule: NoiseSchedule, steps: int) -> NoiseSchedule:
     return schedule if steps == len(schedule) else schedule.keep(range(steps))

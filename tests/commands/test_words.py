@@ -93,6 +93,8 @@ def test_the_tables_name_what_there_is() -> None:
         ("sample --sampler DDIM50", "write --sampler ddim --steps 50"),
         ("sample --sampler euler_a", "here it is --sampler ddim --eta 1"),
         ("sample --sampler dpmpp_2m_sde", "here it is --sampler dpm++2m --eta 1"),
+        ("sweep --workers 2", "no option --workers in adm sweep: the processes would begin anew"),
+        ("evaluate x --workers 2", "draw first, by adm sample --workers --out FOLDER"),
         ("sample --spacing karras", "got 'karras': here it is rho"),
         ("sample --spacing logsnr", "got 'logsnr'; did you mean log-snr"),
         ("train-classifier x --arch resnet", "here it is --preset, --channels or --set"),

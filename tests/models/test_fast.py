@@ -16,9 +16,8 @@ from adm_cli.models import fast
 from adm_cli.models.fast import FastGroupNorm32, attention, can_pack, hasten
 from adm_cli.models.layers import GroupNorm32
 from tests.conftest import TOY_CLASSIFIER, TOY_UNET, Toys, randomise
-from tests.golden_arrays import close, stems
+from tests.golden_arrays import close, inputs, load, stems
 from tests.models.test_models import FOLDED_UNET, TOY_UPSAMPLER, run, toy
-from tests.models.test_reference import inputs, load
 
 CPU = torch.device("cpu")
 PACKS = pytest.mark.parametrize("pack", [False, True], ids=["unpacked", "packed"])

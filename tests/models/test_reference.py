@@ -6,41 +6,20 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from adm_cli.checkpoints.loading import build_model, expected_shapes
-from adm_cli.config import ClassifierConfig
 from adm_cli.diffusion.guidance import classifier_gradient
 from adm_cli.models.layers import GroupNorm32, qkv_attention, timestep_embedding
 from tests.golden_arrays import (
     ROOT,
-    Arrays,
     architectures,
     arrays,
     close,
     config_from_constructor,
-    golden_model,
+    inputs,
+    load,
     stems,
 )
-
-
-def inputs(golden: Arrays, dtype: torch.dtype) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-    """x, t and what else the network takes; floating inputs in ``dtype``."""
-    extra = {}
-    if golden.meta["model_class"] != "EncoderUNetModel" and "y" in golden:
-        extra["y"] = golden["y"]
-    if "low_res" in golden:
-        extra["low_res"] = golden["low_res"].to(dtype)
-    return golden["x"].to(dtype), golden["timesteps"], extra
-
-
-def load(name: str, dtype: torch.dtype) -> tuple[Any, Arrays]:
-    golden = arrays(f"models/{name}.safetensors")
-    config = config_from_constructor(golden.meta["model_class"], golden.meta["constructor_args"])
-    if isinstance(config, ClassifierConfig) and config.pool == "attention":
-        size = golden["x"].shape[2:]
-        assert config.image_size == tuple(size)
-    return golden_model(golden, config, dtype), golden
 
 
 @pytest.mark.parametrize("name", stems("models"))
