@@ -12,6 +12,7 @@ import torch
 import adm_cli
 from adm_cli.config import SamplingConfig
 from adm_cli.diffusion.noise import Toward
+from adm_cli.diffusion.steps import SampleStep
 from adm_cli.sampling.defaults import choose_sampler, choose_schedule
 from adm_cli.sampling.edited_batch import EditedBatch
 from adm_cli.sampling.editing import Editing
@@ -45,11 +46,11 @@ def sent_by_step(pipeline: Pipeline, config: SamplingConfig, **how: Any) -> list
     counts = []
     with Sent() as sent:
         for step in steps:
-            assert not isinstance(step, str)
-            assert step[1].device == META
+            assert isinstance(step, SampleStep)
+            assert step.x.device == META
             counts.append(sent.count)
             sent.count = 0
-            if step[0] == 0:
+            if step.i == 0:
                 break
     return counts
 
@@ -123,5 +124,5 @@ def test_what_reads_back_is_found(null_toys: Pipeline) -> None:
         choose_sampler("ddim", None),
     ):  # fmt: skip
         with pytest.raises((RuntimeError, NotImplementedError)):
-            float(step[1].sum())  # type: ignore[index, union-attr]
+            float(step.x.sum())  # type: ignore[union-attr]
         break

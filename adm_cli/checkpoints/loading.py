@@ -153,6 +153,8 @@ def load_inception(
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.num_batches_tracked = None  # never read, and still on the meta device
+    if torch.device(device).type == "cpu":  # 1.4 times as fast: benchmarks/NOTES.md
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model, digest
 
 
