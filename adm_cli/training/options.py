@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from adm_cli.errors import CheckpointError
+from adm_cli.errors import CheckpointError, size_words
 from adm_cli.events import as_paths, as_words
 
 # What they are where nothing was asked for and no model says otherwise.
@@ -137,7 +137,22 @@ def stored(settings: Mapping[str, Any], cls: type[CommonOptions], path: Path) ->
             raise CheckpointError(
                 f"{path} is damaged: {name!a:.60} is {value!a:.60}; --fresh begins anew"
             )
-    return dict(options)
+    return {**options, **_turned(options, settings.get("config"))}
+
+
+def _turned(options: Mapping[str, Any], config: object) -> dict[str, str]:
+    """Sizes of a run that was begun when they were typed height first, as they are typed now.
+
+    Its network knows them as numbers.
+    """
+    found = {}
+    for name, size in (("size", "image_size"), ("low_size", "low_res_size")):
+        sides = config.get(size) if isinstance(config, dict) else None
+        if not (isinstance(sides, list) and len(sides) == 2 and sides[0] != sides[1]):
+            continue
+        if str(options.get(name)).strip() == f"{sides[0]}x{sides[1]}":
+            found[name] = size_words(sides)
+    return found
 
 
 def _fits(value: object, hint: Any) -> bool:

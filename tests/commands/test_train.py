@@ -158,6 +158,21 @@ def test_resume_needs_nothing_repeated(adm: Adm, shapes: Path) -> None:
     assert "cut/model.safetensors" in done.out
 
 
+def test_resume_of_a_size_that_was_typed_height_first(adm: Adm, shapes: Path) -> None:
+    """As it was stored before; what the network is says which side is which."""
+    run = ("train-diffusion", shapes, *MODEL[2:], *SHORT, "-q")
+    assert adm(*run, "--size", "16x8").code == 0
+    place = Path("run/settings.json")
+    settings = json.loads(place.read_text())
+    assert (settings["config"]["image_size"], settings["options"]["size"]) == ([8, 16], "16x8")
+    settings["options"]["size"] = "8x16"
+    place.write_text(json.dumps(settings))
+    done = adm("train-diffusion", "--out", "run", "--resume", "--steps", 6)
+    assert done.code == 0, done.err
+    assert "at step 4" in done.err
+    assert json.loads(place.read_text())["options"]["size"] == "16x8"
+
+
 def test_resume_refuses_other_settings_and_tells_them(adm: Adm, shapes: Path) -> None:
     assert adm("train-classifier", shapes, *MODEL, *SHORT, "-q").code == 0
     again = ("train-classifier", "--resume", "--out", "run")
