@@ -237,6 +237,7 @@ class Recommended:
 
     sampler: str = "ddpm"
     steps: str | None = None  # respacing; None: `DiffusionConfig.respacing`, or all
+    eta: float | None = None  # of that sampler, where none is asked for
     scale: float = 1.0  # of classifier guidance, where there is a classifier
     guide_interval: tuple[float, float] | None = None  # None: as the schedule needs it
     cfg: float = 1.0  # weight of classifier-free guidance; 1 is off
@@ -247,6 +248,8 @@ class Recommended:
         for name in ("scale", "cfg", "temperature"):
             if not math.isfinite(getattr(self, name)):
                 raise ConfigError(f"{name} must be a finite number, got {getattr(self, name)}")
+        if self.eta is not None:
+            _in_interval("eta", self.eta, 0, 1)
         for name in ("guide_interval", "cfg_interval"):
             _check_interval(name, getattr(self, name))
 
@@ -299,8 +302,8 @@ class SamplingConfig(Modifiers):
                 f"{how_many(len(self.seeds), 'image')}"
             )
         self._check_guidance()
-        if self.eta is not None and not 0 <= self.eta <= 1:
-            raise ConfigError(f"eta must be in [0, 1], got {self.eta}")
+        if self.eta is not None:
+            _in_interval("eta", self.eta, 0, 1)
         for name in ("guide_interval", "cfg_interval"):
             _check_interval(name, getattr(self, name))
         if type(self.entropy_scaling) is not bool:

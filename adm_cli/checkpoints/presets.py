@@ -299,6 +299,7 @@ _TINY_PRESET = Preset(
     upsampler_temperature=0.8,  # at 1 it leaves speckle: see the model card
     sampler="dpm++2m",
     steps="10",
+    eta=1.0,
     scale=4.0,
     guide_interval=(0.0, 0.85),
     cfg=4.0,

@@ -22,7 +22,7 @@ from adm_cli.errors import size_words
 _HIDDEN = (
     *("model", "classifier", "upsampler", "upsampler_sampler", "upsampler_steps"),
     "upsampler_temperature",
-    *("guide_interval", "cfg", "cfg_interval", "missing", "fid_note"),
+    *("eta", "guide_interval", "cfg", "cfg_interval", "missing", "fid_note"),
 )
 
 
@@ -64,6 +64,7 @@ def _row(preset: Preset) -> dict[str, Any]:
         "upsampler": preset.upsampler,
         "sampler": preset.sampler,
         "steps": preset.steps,
+        "eta": preset.eta,
         "upsampler_sampler": preset.upsampler_sampler if sampled else None,
         "upsampler_steps": preset.upsampler_steps if sampled else None,
         "upsampler_temperature": preset.upsampler_temperature if sampled else None,

@@ -81,7 +81,9 @@ Classifier = Annotated[
 Eta = Annotated[
     Optional[float],
     typer.Option(
-        "--eta", help="Noise of ddim and dpm++2m: 0 none, 1 as much as ddpm's. Default: 0."
+        "--eta",
+        help="Noise of ddim and dpm++2m: 0 none, 1 as much as ddpm's. Default: 0; without "
+        "--sampler what the model recommends.",
     ),
 ]
 GuideInterval = Annotated[

@@ -115,6 +115,8 @@ def resolve(
         config,
         sampler=known.sampler if config.sampler is None else config.sampler,
         steps=known.steps if config.steps is None else config.steps,
+        # a sampler that is named is the published one
+        eta=known.eta if config.eta is None and config.sampler is None else config.eta,
         scale=common_scale(sources, config.classes, guided=guided)
         if config.scale is None
         else config.scale,

@@ -129,6 +129,8 @@ def edit(
         chosen_seeds(seed, comma_list(seeds), num), outputs.suffix,
     )  # fmt: skip
     config = sampling_config(sources, distinct_kinds(images), options)
+    if invert and eta is None:  # a latent is decoded without noise
+        config = replace(config, eta=None)
     check_modifiers(options, [config])
     where = Machine(choose_device(part.device), dtype, batch_size, plain, workers)
     check_workers(workers, where.device)

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
-from adm_cli import SamplingConfig, generate, load_pipeline
+from adm_cli import SamplingConfig, edit, generate, load_pipeline
 from adm_cli.checkpoints.header import read_model_file
 from adm_cli.checkpoints.presets import PRESETS, find_preset
 from adm_cli.checkpoints.sources import Sources, find_sources
@@ -48,7 +49,7 @@ def test_the_preset_decides() -> None:
     preset = find_preset("tiny")
     assert preset is not None
     found = resolve(find_sources("tiny"), ask(classes=(207,)))
-    for name in ("sampler", "steps", "scale", "cfg"):
+    for name in ("sampler", "steps", "eta", "scale", "cfg"):
         assert getattr(found, name) == getattr(preset, name), name
     assert found.guide_interval == (preset.guide_interval if preset.scale else None)
 
@@ -60,6 +61,30 @@ def test_the_file_decides(own: Sources) -> None:
     found = resolve(saying(own, recommended), ask())
     assert (found.sampler, found.steps, found.scale) == ("dpm++2m", "7", 3.0)
     assert (found.guide_interval, found.cfg) == ((0.1, 0.6), 2.0)
+
+
+def test_a_sampler_that_is_named_has_no_noise_but_what_is_asked_for(own: Sources) -> None:
+    noisy = saying(own, Recommended(sampler="dpm++2m", steps="7", eta=0.5))
+    assert resolve(noisy, ask()).eta == 0.5
+    assert resolve(noisy, ask(eta=0.0)).eta == 0.0
+    for named in ("dpm++2m", "ddim", "ddpm"):
+        assert resolve(noisy, ask(sampler=named)).eta is None
+    assert resolve(noisy, ask(sampler="ddim", eta=0.2)).eta == 0.2
+
+
+def test_a_latent_is_decoded_without_the_noise_that_is_recommended(tmp_path: Path) -> None:
+    Image.new("RGB", (32, 32)).save(tmp_path / "photo.png")
+
+    def eta(**how: Any) -> object:
+        photo = tmp_path / "photo.png"
+        found = edit(photo, class_=963, dry_run=True, out=tmp_path / "o", **how).settings
+        return found["eta"]
+
+    preset = find_preset("tiny")
+    assert preset is not None
+    assert eta() == preset.eta != 0
+    assert eta(invert=True) is None
+    assert eta(invert=True, eta=0.3) == 0.3
 
 
 def test_what_is_asked_for_wins(own: Sources) -> None:
@@ -156,7 +181,11 @@ def test_notes_reach_python(toys: Toys) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"scale": float("nan")}, {"cfg": float("inf")}, {"guide_interval": (0.5, 0.2)}]
+    "wrong",
+    [
+        *({"scale": float("nan")}, {"cfg": float("inf")}, {"guide_interval": (0.5, 0.2)}),
+        *({"eta": 1.5}, {"eta": float("nan")}),
+    ],
 )
 def test_recommendations_that_cannot_be(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
