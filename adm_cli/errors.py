@@ -83,7 +83,7 @@ _OF_PYTHON = re.compile(
 )
 
 
-def reason(error: BaseException, otherwise: str = "a value of another type") -> str:
+def why_unread(error: BaseException, otherwise: str = "a value of another type") -> str:
     """Why a file cannot be read, in words; ``otherwise`` where there are none but Python's own."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror

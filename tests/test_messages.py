@@ -14,7 +14,7 @@ from typer.main import get_command
 
 import adm_cli
 from adm_cli.commands.main import app
-from adm_cli.errors import UsageError, an, how_many, reason
+from adm_cli.errors import UsageError, an, how_many, why_unread
 
 ROOT = Path(adm_cli.__file__).parent
 # Nouns that are counted in messages. Of "1 of 3 images is missing" the verb alone changes (`are`).
@@ -31,7 +31,6 @@ agreement.py len(labels)
 agreement.py len(predicted)
 agreement.py real.pixels.path
 budget.py self.entries
-check.py count
 classifier.py size
 config.py channels
 config.py len(self.channel_mult)
@@ -195,7 +194,7 @@ def test_advised_options_are_those_of_the_command_that_says_so(room: str) -> Non
     ],
 )
 def test_reasons_are_not_those_of_python(error: Exception, said: str) -> None:
-    assert reason(error) == said
+    assert why_unread(error) == said
 
 
 def test_articles() -> None:

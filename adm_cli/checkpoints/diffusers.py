@@ -20,10 +20,10 @@ from adm_cli.checkpoints.diffusers_names import from_diffusers, to_diffusers
 from adm_cli.checkpoints.format import check_state, load_original
 from adm_cli.checkpoints.header import ModelInfo, read_metadata
 from adm_cli.config import ClassifierConfig, DiffusionConfig, Prediction, UNetConfig
-from adm_cli.errors import CheckpointError, ConfigError, UsageError, reason
+from adm_cli.errors import CheckpointError, ConfigError, UsageError, why_unread
 from adm_cli.files.budget import parse_json, whole_text
 from adm_cli.files.disk import file_stamp, read_file
-from adm_cli.files.strict import as_written, config_from_json, config_to_json, read_config
+from adm_cli.files.strict import as_json, config_from_json, config_to_json, read_config
 
 WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 _MOST_JSON = 2**20
@@ -200,7 +200,9 @@ def read_folder(path: Path) -> FoundModel:
         named = ours.get("classes")
         classes = None if named is None else {whole_text(i): str(name) for i, name in named.items()}
     except (ConfigError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
-        raise CheckpointError(f"{path} is no ADM that adm can draw with: {reason(error)}") from None
+        raise CheckpointError(
+            f"{path} is no ADM that adm can draw with: {why_unread(error)}"
+        ) from None
     stamp = file_stamp(weights[0])
     state = check_state(weights[0], load_original(weights[0]))
     tensors = {_new_name(name): value for name, value in state.items()}
@@ -240,7 +242,7 @@ def _read_unet(said: Mapping[str, Any], ours: Mapping[str, Any]) -> UNetConfig:
     blocks = [said[name] for name in _BLOCKS]
     if not all(type(c) is int and c > 0 for c in channels) or not channels:
         raise ValueError(
-            f"block_out_channels is {as_written(channels)}, expected a list of whole numbers from 1"
+            f"block_out_channels is {as_json(channels)}, expected a list of whole numbers from 1"
         )
     if not all(len(b) == len(channels) and all(type(n) is str for n in b) for b in blocks):
         raise ValueError(f"expected {len(channels)} down_block_types and up_block_types")
@@ -297,7 +299,7 @@ def _expect(said: Mapping[str, Any], name: str, value: Any) -> None:
     if name == "time_embedding_dim" and found is None:
         return
     if found != value or isinstance(found, bool) != isinstance(value, bool):
-        raise ValueError(f"{name} is {as_written(found)}, expected {as_written(value)}")
+        raise ValueError(f"{name} is {as_json(found)}, expected {as_json(value)}")
 
 
 def read_scheduler(said: Mapping[str, Any], *, learned: bool) -> DiffusionConfig:
@@ -305,7 +307,7 @@ def read_scheduler(said: Mapping[str, Any], *, learned: bool) -> DiffusionConfig
     timesteps, kind = said["num_train_timesteps"], said.get("beta_schedule")
     if type(timesteps) is not int or timesteps < 1:
         raise ValueError(
-            f"num_train_timesteps is {as_written(timesteps)}, expected a whole number from 1"
+            f"num_train_timesteps is {as_json(timesteps)}, expected a whole number from 1"
         )
     for name in ("trained_betas", "rescale_betas_zero_snr"):
         if said.get(name):

@@ -25,7 +25,7 @@ from adm_cli.checkpoints.flags.model import read_flags
 from adm_cli.checkpoints.loading import kind_of_tensors
 from adm_cli.checkpoints.originals import read_weights
 from adm_cli.config import ClassifierConfig, UNetConfig
-from adm_cli.errors import CheckpointError, ConfigError, UsageError, reason
+from adm_cli.errors import CheckpointError, ConfigError, UsageError, why_unread
 from adm_cli.files.budget import whole_text
 from adm_cli.files.disk import file_stamp
 
@@ -48,7 +48,7 @@ def read_model_folder(path: Path) -> FoundModel:
     try:
         said = folder_settings(settings) if settings.is_file() else {}
     except (ValueError, TypeError) as error:
-        raise CheckpointError(f"{settings} is no JSON of settings: {reason(error)}") from None
+        raise CheckpointError(f"{settings} is no JSON of settings: {why_unread(error)}") from None
     if not _DESCRIBES & set(said):
         return read_folder(path)
     weights = [part / name for name in _FILES if (part / name).is_file()]
@@ -76,7 +76,9 @@ def _read_flagged(path: Path, part: Path, said: Mapping[str, Any], weights: Path
             process = read_scheduler(noise, learned=learned)
         names = _class_names(labels or said.get("id2label"), reading.config)
     except (ConfigError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise CheckpointError(f"{path} is no ADM that adm can draw with: {reason(error)}") from None
+        raise CheckpointError(
+            f"{path} is no ADM that adm can draw with: {why_unread(error)}"
+        ) from None
     notes = [*found.notes, *reading.notes]
     if not noise:
         notes.append("no scheduler_config.json: the original's noise schedule is taken")

@@ -21,7 +21,7 @@ from typing import IO, Any
 import safetensors
 
 from adm_cli.config import ClassifierConfig, DiffusionConfig, Recommended, UNetConfig
-from adm_cli.errors import CheckpointError, an, how_many, reason
+from adm_cli.errors import CheckpointError, an, how_many, why_unread
 from adm_cli.files.budget import parse_json, whole_text
 from adm_cli.files.disk import file_digest, open_file
 from adm_cli.files.foreign import START, describe_foreign, describe_zip
@@ -113,7 +113,7 @@ def read_model_file(path: Path) -> ModelFile:
     except KeyError as error:
         raise CheckpointError(f"{path}: damaged metadata (no {error})") from None
     except (ValueError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
-        raise CheckpointError(f"{path}: damaged metadata ({reason(error)})") from None
+        raise CheckpointError(f"{path}: damaged metadata ({why_unread(error)})") from None
     shapes, dtypes = {}, {}
     for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
         if entry["dtype"] not in DTYPES:
@@ -188,7 +188,7 @@ def read_header(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from None
     except (ValueError, safetensors.SafetensorError) as error:
-        raise CheckpointError(f"{path}: damaged safetensors ({reason(error)}){AGAIN}") from None
+        raise CheckpointError(f"{path}: damaged safetensors ({why_unread(error)}){AGAIN}") from None
     assert isinstance(header, dict)  # or the library would have refused it
     for name, entry in header.items():
         if name != "__metadata__" and len(entry["shape"]) > _MAX_DIMENSIONS:

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from adm_cli.checkpoints.header import MOST_ENTRIES, zip_of_others
 from adm_cli.devices import free_bytes
-from adm_cli.errors import CheckpointError, reason
+from adm_cli.errors import CheckpointError, why_unread
 from adm_cli.files.budget import MOST_TEXT, LimitedFile, TooMuchError, counted
 from adm_cli.files.disk import open_file
 from adm_cli.files.foreign import describe_global
@@ -73,7 +73,7 @@ def load_pickle(path: Path, *, zipped: bool) -> object:
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from None
     except Exception as error:  # torch's readers raise many kinds for damaged files
-        why = reason(error, "")
+        why = why_unread(error, "")
         raise CheckpointError(
             f"{path} is damaged or cut short{f' ({why:.160})' * bool(why)}: download it again"
         ) from None

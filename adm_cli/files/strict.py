@@ -63,7 +63,7 @@ def read_config(cls: type[C], data: Mapping[str, Any]) -> C:
     for name, value in values.items():
         if not _matches(value, hints[name]):
             raise ConfigError(
-                f"{name} has an unexpected value {as_written(value)}, "
+                f"{name} has an unexpected value {as_json(value)}, "
                 f"expected {_described(hints[name])}"
             )
     return cls(**values)  # checked one by one above
@@ -74,7 +74,7 @@ def _some(names: list[str]) -> str:
     return ", ".join(f"{name:.40}" for name in names[:_SHOWN]) + more
 
 
-def as_written(value: object) -> str:
+def as_json(value: object) -> str:
     """As a file of settings has it, cut short."""
     return f"{value!r:.60}" if isinstance(value, str) else f"{json.dumps(value):.60}"
 

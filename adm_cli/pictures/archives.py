@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from adm_cli.errors import AdmError, UsageError, how_many, reason
+from adm_cli.errors import AdmError, UsageError, how_many, why_unread
 from adm_cli.files.budget import MOST_FILES, LimitedFile, TooMuchError, counted
 from adm_cli.files.disk import open_file
 from adm_cli.files.long_zips import LongZip
@@ -219,7 +219,7 @@ def read_entry(source: Source, name: str, most: int = MOST_BYTES) -> bytes:
     try:
         return source.read(name, most)
     except Exception as error:  # damaged archives raise many kinds
-        why = reason(error, "it is damaged").replace(f"{source.path} ", "it ")
+        why = why_unread(error, "it is damaged").replace(f"{source.path} ", "it ")
         raise AdmError(f"cannot read {source.path}/{name}: {why}") from None
 
 
@@ -245,7 +245,7 @@ def open_source(path: Path) -> Source:
         if path.suffix.lower() == ".tar":
             return TarSource(path)
     except Exception as error:  # damaged archives raise many kinds
-        raise UsageError(f"cannot read {path}: {reason(error, 'it is damaged')}") from None
+        raise UsageError(f"cannot read {path}: {why_unread(error, 'it is damaged')}") from None
     if path.suffix.lower() in (".gz", ".tgz", ".bz2", ".xz", ".zst"):
         raise UsageError(
             f"{path} is compressed as a whole, so that no picture can be found in it quickly: "

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from PIL import ExifTags, Image, ImageChops, UnidentifiedImageError, features
 
 from adm_cli.config import LEAST_CROP
-from adm_cli.errors import AdmError, reason
+from adm_cli.errors import AdmError, why_unread
 from adm_cli.files.opening import open_image
 from adm_cli.pictures.depth import (
     GREY_MODES,
@@ -91,7 +91,7 @@ def decode_picture(data: bytes, name: str, values: ValueRange | None = None) -> 
     except BOMBS:
         raise BadPictureError(f"{name}: of too many pixels for a picture") from None
     except (OSError, ValueError, SyntaxError, EOFError, MemoryError) as error:
-        raise BadPictureError(f"{name}: {reason(error, 'damaged')}") from None
+        raise BadPictureError(f"{name}: {why_unread(error, 'damaged')}") from None
     except Exception:  # Pillow's plugins raise many kinds for damaged files
         raise BadPictureError(f"{name}: damaged") from None
 

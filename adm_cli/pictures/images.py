@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
-from adm_cli.errors import AdmError, reason, size_words
+from adm_cli.errors import AdmError, size_words, why_unread
 from adm_cli.files.budget import parse_json
 from adm_cli.files.disk import atomic_write, open_file
 from adm_cli.files.opening import open_image
@@ -184,7 +184,7 @@ def decode_own(data: bytes) -> Pixels:
     except UnidentifiedImageError:  # whose text is a memory address
         raise AdmError("no PNG or WebP, or a damaged one") from None
     except Exception as error:  # Pillow's plugins raise many kinds for damaged files
-        raise AdmError(f"damaged ({reason(error, 'not a picture'):.80})") from None
+        raise AdmError(f"damaged ({why_unread(error, 'not a picture'):.80})") from None
 
 
 def make_grid(images: Pixels, columns: int | None = None, gap: int = 2) -> Pixels:

@@ -15,7 +15,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from adm_cli.checkpoints.flags.plain_yaml import parse_yaml
-from adm_cli.errors import UsageError, reason
+from adm_cli.errors import UsageError, why_unread
 from adm_cli.files.budget import MOST_FILES, MOST_TABLE, counted, parse_json
 from adm_cli.files.lists import decode_text, read_rows, text_lines
 from adm_cli.pictures.decode import EXTENSIONS
@@ -170,7 +170,7 @@ def parse_labels(data: bytes, name: str, where: str) -> LabelTable | None:
         raise
     except ValueError as error:
         kind = _KINDS.get(ending, "CSV")
-        raise UsageError(f"cannot read {where} as {kind}: {reason(error)}") from None
+        raise UsageError(f"cannot read {where} as {kind}: {why_unread(error)}") from None
 
 
 def _needed(item: Any, number: int) -> Any:

@@ -26,7 +26,7 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from adm_cli.errors import AdmError, UsageError, reason
+from adm_cli.errors import AdmError, UsageError, why_unread
 from adm_cli.files.budget import MOST_FILES, MOST_TEXT, parse_json
 from adm_cli.files.disk import open_file
 from adm_cli.files.zips import ForeignZip
@@ -290,7 +290,7 @@ def _image_arrays(npz: Npz) -> ImageArrays:
 
 
 def _unreadable(path: Path, error: Exception) -> AdmError:
-    return AdmError(f"cannot read {path} as npz: {reason(error, 'it is damaged')}")
+    return AdmError(f"cannot read {path} as npz: {why_unread(error, 'it is damaged')}")
 
 
 def _recipe(text: Array | None) -> dict[str, Any] | None:

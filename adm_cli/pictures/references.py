@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from adm_cli.checkpoints.format import read_tensors, write_tensors
-from adm_cli.errors import CheckpointError, reason, size_words
+from adm_cli.errors import CheckpointError, size_words, why_unread
 from adm_cli.files.budget import parse_json
 
 FORMAT, FORMAT_VERSION = "adm-reference", "1"
@@ -68,7 +68,7 @@ def read_reference(path: Path) -> Reference:
     try:
         reference = _parse(parse_json(metadata["reference"]), tensors)
     except (KeyError, ValueError, TypeError, ArithmeticError, RecursionError) as error:
-        raise CheckpointError(f"{path}: damaged reference ({reason(error)})") from None
+        raise CheckpointError(f"{path}: damaged reference ({why_unread(error)})") from None
     return reference
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from adm_cli.checkpoints.presets import ENLARGEMENT_FACTOR, ENLARGEMENTS
 from adm_cli.config import SamplingConfig
 from adm_cli.diffusion.modifiers import NEUTRAL, OF_EITHER_GUIDANCE, OF_GUIDANCE, modifiers
-from adm_cli.errors import AdmError, ConfigError, reason
+from adm_cli.errors import AdmError, ConfigError, why_unread
 from adm_cli.files.budget import finite_number
 from adm_cli.files.strict import read_config
 from adm_cli.pictures.images import MOST_STAGES, open_picture
@@ -141,7 +141,9 @@ def value_range_text(recipe: Mapping[str, Any]) -> str | None:
     try:
         low, high = map(finite_number, found)
     except (TypeError, ValueError) as error:
-        raise AdmError(f"the picture's recipe is damaged: value_range is {reason(error)}") from None
+        raise AdmError(
+            f"the picture's recipe is damaged: value_range is {why_unread(error)}"
+        ) from None
     return f"{low!r},{high!r}"
 
 
@@ -216,7 +218,7 @@ def check_recipe(recipe: Mapping[str, Any]) -> None:
         if recipe["resized"]:
             raise TypeError("resized, although no filter needs that")
     except (KeyError, TypeError, ValueError) as error:
-        raise AdmError(f"the picture's recipe is damaged: {reason(error)}") from None
+        raise AdmError(f"the picture's recipe is damaged: {why_unread(error)}") from None
 
 
 def open_recipe(path: Path) -> dict[str, Any]:
@@ -256,7 +258,7 @@ def recorded_run(recipe: Mapping[str, Any]) -> Run:
     except KeyError as error:
         raise AdmError(f"the picture's recipe is damaged: it has no {error}") from None
     except (TypeError, ValueError, OverflowError, ConfigError) as error:
-        raise AdmError(f"the picture's recipe is damaged: {reason(error)}") from None
+        raise AdmError(f"the picture's recipe is damaged: {why_unread(error)}") from None
 
 
 def _origin(recipe: Mapping[str, Any]) -> dict[str, Any]:

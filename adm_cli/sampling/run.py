@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from adm_cli.checkpoints.presets import ENLARGEMENTS
 from adm_cli.diffusion.modifiers import NEUTRAL, Modifiers
-from adm_cli.errors import ConfigError, RunError, UsageError, reason
+from adm_cli.errors import ConfigError, RunError, UsageError, why_unread
 from adm_cli.files.budget import finite_number, parse_json
 from adm_cli.files.disk import explain_os_error, read_file
 from adm_cli.files.sealed import as_written, seal
@@ -220,7 +220,7 @@ def read_run(path: Path) -> Run:
     except (
         ValueError, KeyError, TypeError, AttributeError, RecursionError, UsageError, ConfigError,
     ) as error:  # fmt: skip
-        raise RunError(f"{path} is no run of adm: {reason(error)}") from None
+        raise RunError(f"{path} is no run of adm: {why_unread(error)}") from None
 
 
 def _value_range(found: Any) -> tuple[float, float] | None:

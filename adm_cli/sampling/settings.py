@@ -155,16 +155,12 @@ def check_modifiers(options: StageOptions, configs: Iterable[SamplingConfig]) ->
     changed += ["entropy_scaling"] if options.entropy_scaling else []
     if changed and not any(config.guided for config in configs):
         names = " and ".join(map(option_name, changed))
-        raise UsageError(
-            f"{names}: only for a classifier's guidance, and there is none: pass a --scale"
-        )
+        raise UsageError(f"{names}: only for a classifier's guidance, none here: pass a --scale")
     free = any(config.classifier_free for config in configs)
     either = [name for name in modified(options) if name in OF_EITHER_GUIDANCE]
     if either and not free and not any(config.guided for config in configs):
         names = " and ".join(map(option_name, either))
-        raise UsageError(
-            f"{names}: only for guidance, and there is none: pass a --scale or a --cfg"
-        )
+        raise UsageError(f"{names}: only for guidance, and there is none: pass --scale or --cfg")
     if options.divergence_weight != 1 and options.guide_by == "log-p":
         raise UsageError("--divergence-weight is a divergence's: choose one by --guide-by")
     if options.cfg_interval is not None and not free:

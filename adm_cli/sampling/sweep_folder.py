@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from adm_cli.errors import AdmError, UsageError, are, reason
+from adm_cli.errors import AdmError, UsageError, are, why_unread
 from adm_cli.files.budget import parse_json
 from adm_cli.files.disk import (
     explain_os_error,
@@ -177,7 +177,8 @@ def _read(path: Path) -> Results:
         raise AdmError(explain_os_error(f"cannot read {path}", error)) from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, UsageError) as error:
         raise AdmError(
-            f"{path} is damaged ({reason(error)}): remove it; the images are safe in the folders "
+            f"{path} is damaged ({why_unread(error)}): remove it; the images are safe in the "
+            f"folders "
             f"beside it, and the same command goes on"
         ) from None
 

@@ -61,7 +61,7 @@ def test_classes_of_nearly_one_name(tmp_path: Path) -> None:
     [
         (
             "train",
-            "x_train entrenamiento treinamento entraînement 训练集 訓練 обучение addestramento 学習",
+            "x_train treinamento entraînement 训练集 訓練 обучение addestramento 学習",
         ),
         ("validation", "validación validação Validierung validazione 验证 検証"),
         ("test", "y_test prueba teste Testdaten private_test 测试集 テスト тест"),
