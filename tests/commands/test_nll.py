@@ -181,7 +181,7 @@ def test_the_same_command_goes_on(nll: Adm, monkeypatch: pytest.MonkeyPatch) -> 
     assert nll("-b", 3, "-o", "terms.csv").code == 130
     refused(nll("--seed", 1, "-q", "-o", "terms.csv"), 1, "not of this measurement", "--overwrite")
     again = nll("--json", "-b", 3, "-o", "terms.csv")
-    assert "6 of 8 pictures were measured before" in again.err
+    assert "measured before: 6 of 8 pictures" in again.err
     assert facts(again) == whole
     assert count == 4
     assert Path("terms.csv").read_bytes() == Path("whole.csv").read_bytes()
