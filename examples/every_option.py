@@ -59,6 +59,8 @@ def sampler_points() -> list[Point]:
         "dpm++2m eta 1": {"sampler": "dpm++2m", "eta": 1},
         "dpm++3m": {"sampler": "dpm++3m"},
         "unipc": {"sampler": "unipc"},
+        "unipc2": {"sampler": "unipc2"},
+        "dpm++2m rho": {"sampler": "dpm++2m", "spacing": "rho"},
     }
     points = [
         Point("sampler", name, steps, {**shared, **said, "steps": steps})
@@ -68,6 +70,8 @@ def sampler_points() -> list[Point]:
     for steps in (3, 5, 10):  # two evaluations a step, but for the last
         settings = {**shared, "sampler": "heun", "steps": steps}
         points.append(Point("sampler", "heun", 2 * steps - 1, settings))
+        churned = {**settings, "spacing": "rho", "churn": 3}
+        points.append(Point("sampler", "heun rho churn 3", 2 * steps - 1, churned))
     return points
 
 

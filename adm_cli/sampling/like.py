@@ -76,6 +76,8 @@ class Likeness:
         if found["cfg"] != 1:
             found["cfg_interval"] = _or(asked["cfg_interval"], stage.cfg_interval or EVERYWHERE)
         found |= self._modifiers(asked, found["scale"] != 0, found["cfg"] != 1)
+        if asked["sampler"] is not None:
+            found["churn"] = asked["churn"]
         sources = self._weights(asked)
         found["model"] = _or(asked["model"], stage.model)
         if sources.classifier is not None:

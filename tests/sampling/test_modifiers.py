@@ -225,6 +225,15 @@ def test_types_that_cannot_be() -> None:
             SamplingConfig(seeds=(0,), classes=(None,), **wrong)
 
 
+def test_churn_stays_with_its_sampler(options: dict[str, Any]) -> None:
+    (path,) = adm_cli.sample(**{**options, "sampler": "heun"}, churn=2.0, out="a").paths()
+    known = weights(options)
+    again = adm_cli.sample(like=path, **known, out="b").paths()
+    assert again[0].read_bytes() == path.read_bytes()
+    other = adm_cli.sample(like=path, **known, sampler="ddim", dry_run=True)
+    assert "churn" not in other.settings
+
+
 def test_a_picture_that_is_not_guided_does_not_tell_of_guidance(options: dict[str, Any]) -> None:
     Path("list.txt").write_text("0 1 0\n0 2 3\n")
     options = {name: value for name, value in options.items() if name not in ("class_", "seeds")}
