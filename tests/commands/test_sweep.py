@@ -198,8 +198,8 @@ def test_more_cells_may_be_added_and_metrics_later(sweep: Adm, judged: Adm) -> N
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (["--scale", "0"], ["scale [0.0, 2.5] -> [0.0]", "--overwrite"]),
-        (["--steps", "2,4"], ["steps ['2', '3'] -> ['2', '4']"]),
+        (["--scale", "0"], ["scale 0,2.5 -> 0", "--overwrite"]),
+        (["--steps", "2,4"], ["steps 2,3 -> 2,4"]),
         (["--num", "3"], ["beside those asked for now"]),
         (["--no-clip"], ["clip_denoised True -> False"]),
         (["--dtype", "float64"], ["dtype float32 -> float64"]),
