@@ -303,7 +303,7 @@ REFUSED: list[tuple[tuple[object, ...], str]] = [
     (("train-diffusion", "{shapes}", "--set", "respacing=2000"), "cannot take 2,000 steps"),
     (
         ("train-diffusion", "{shapes}", "--set", "in_channels=1", "--set", "out_channels=2"),
-        "pictures have 3 channels, the model 1",
+        "in_channels is 1, pictures have 3: leave it out",
     ),
     (("train-diffusion", "{shapes}", "--value-range", "white"), "expected the value of white"),
     (("train-diffusion", "{shapes}", "--preset", "ablation-al"), "did you mean ablation-all"),
@@ -331,7 +331,10 @@ REFUSED: list[tuple[tuple[object, ...], str]] = [
     (("train-diffusion", "{shapes}", "--set", "crop=4"), "about an upsampler's pictures"),
     (("train-diffusion", "{shapes}", "--set", "low_res_noise=1"), "largest of an upsampler's"),
     (("train-diffusion", "{shapes}", "--save-dtype", "int8"), "--save-dtype int8"),
-    (("train-diffusion", "{shapes}", "--classifier", "tiny"), "not a classifier"),
+    (
+        ("train-diffusion", "{shapes}", "--classifier", "tiny"),
+        "holds another model, expected a classifier",
+    ),
 ]
 
 
