@@ -257,7 +257,8 @@ def ddim_step(
     abar = gather(schedule.alphas_cumprod, t, x_t)
     abar_prev = gather(schedule.alphas_cumprod_prev, t, x_t)
     sigma = eta * torch.sqrt((1 - abar_prev) / (1 - abar)) * torch.sqrt(1 - abar / abar_prev)
-    mean = x_start * torch.sqrt(abar_prev) + torch.sqrt(1 - abar_prev - sigma**2) * eps
+    left = (1 - abar_prev - sigma**2).clamp(min=0)  # below 0 by rounding, where eta is 1
+    mean = x_start * torch.sqrt(abar_prev) + torch.sqrt(left) * eps
     moving = (t > 0).to(noise.dtype).to(noise.device).reshape(-1, 1, 1, 1)
     return mean + moving * sigma * noise
 

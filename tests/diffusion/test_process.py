@@ -206,3 +206,13 @@ def test_identities(name: str) -> None:
     close(posterior.mean, mean, relative=1e-9)
     torch.testing.assert_close(posterior.variance, 1 / precision, rtol=1e-9, atol=0)
     torch.testing.assert_close(posterior.log_variance, -precision.log(), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["linear", "cosine"])
+def test_full_noise_leaves_no_root_of_less_than_nothing(name: str) -> None:
+    """In float32 1 - abar_prev - sigma^2 may round to below 0, where few steps are taken."""
+    for steps in (2, 3, 5, 8, 10, 25, 50):
+        schedule = NoiseSchedule.named(name, 1000).respace(str(steps))
+        t = torch.arange(steps)
+        x = torch.ones(steps, 3, 2, 2)
+        assert ddim_step(schedule, 0.5 * x, x, t, x, eta=1.0).isfinite().all()
