@@ -12,7 +12,7 @@ from typing import Literal
 from adm_cli.checkpoints.flags.spellings import spell_sampling
 from adm_cli.classes.mixtures import Mixture, read_mixture
 from adm_cli.diffusion.modifiers import Modifiers
-from adm_cli.errors import ConfigError, how_many, size_words
+from adm_cli.errors import ConfigError, how_many, size_words, trim
 
 QkvOrder = Literal["legacy", "new"]
 Pool = Literal["attention", "adaptive", "spatial", "spatial_v2"]
@@ -307,13 +307,13 @@ class SamplingConfig(Modifiers):
         for name in ("guide_interval", "cfg_interval"):
             _check_interval(name, getattr(self, name))
         if type(self.entropy_scaling) is not bool:
-            raise ConfigError(f"entropy_scaling is on or off, got {self.entropy_scaling!r:.40}")
+            raise ConfigError(f"entropy_scaling is on or off, got {trim(self.entropy_scaling, 40)}")
         if type(self.project) is not int:
-            raise ConfigError(f"project is a number of passes, got {self.project!r:.40}")
+            raise ConfigError(f"project is a number of passes, got {trim(self.project, 40)}")
         _in_range("project", self.project, 0, _MAX_PASSES)
         if self.low_res_noise is not None:
             if type(self.low_res_noise) not in (int, float):
-                raise ConfigError(f"low_res_noise is a number, got {self.low_res_noise!r:.40}")
+                raise ConfigError(f"low_res_noise is a number, got {trim(self.low_res_noise, 40)}")
             _in_interval("low_res_noise", self.low_res_noise, 0, 10)
         if self.batch_size is not None:
             _in_range("the batch size", self.batch_size, 1, _MAX_BATCH)

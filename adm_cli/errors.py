@@ -69,6 +69,22 @@ def size_words(size: Sequence[int]) -> str:
     return f"{width}x{height}"
 
 
+def trim(value: object, most: int = 60) -> str:
+    """A value as Python writes it, in about ``most`` characters: ``'abc'...`` where it is longer.
+
+    The quote of a text that was cut is closed, so that it shows where the value ends.
+    """
+    text = repr(value)
+    if len(text) <= most:
+        return text
+    if not isinstance(value, str):
+        return f"{text[:most]}..."
+    shown = value[:most]
+    while len(repr(shown)) > most:
+        shown = shown[:-1]
+    return f"{shown!r}..."
+
+
 def how_many(count: float, noun: str, plural: str = "") -> str:
     """ "1 picture", "1,200 pictures"; a ``plural`` that is not the noun and an s is given."""
     shown = f"{count:,.0f}"

@@ -9,7 +9,7 @@ from pathlib import Path
 from adm_cli.checkpoints.header import file_sha256, read_model_file, verify_content
 from adm_cli.checkpoints.places import check_home
 from adm_cli.checkpoints.presets import INCEPTION
-from adm_cli.errors import CheckpointError, OutputError, UsageError, did_you_mean
+from adm_cli.errors import CheckpointError, OutputError, UsageError, did_you_mean, trim
 from adm_cli.files.disk import adm_home, explain_os_error, inception_path, models_folder
 from adm_cli.files.links import remove
 
@@ -50,7 +50,9 @@ def choose_kept(names: Sequence[str]) -> list[Kept]:
         found = groups.get(name) or [file for file in there if file.name == name]
         if not found and name not in groups:
             hint = did_you_mean(name, [file.name for file in there])
-            raise UsageError(f"{name!r:.80} is not kept in {adm_home()}{hint} (adm cache lists)")
+            raise UsageError(
+                f"{trim(name, 80)} is not kept in {adm_home()}{hint} (adm cache lists)"
+            )
         chosen |= {file.path: file for file in found}
     return list(chosen.values())
 

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from adm_cli.classes.imagenet import imagenet_names, select_classes
-from adm_cli.errors import UsageError
+from adm_cli.errors import UsageError, trim
 from adm_cli.files.budget import whole_text
 from adm_cli.files.disk import read_text
 
@@ -33,7 +33,7 @@ def read_classes(spec: str) -> dict[int, str]:
         except ValueError:
             raise UsageError(
                 f"{path}, line {number}: expected an id and a name, such as 207 golden retriever, "
-                f"got {line.strip()!a:.60}"
+                f"got {trim(line.strip())}"
             ) from None
         if class_id in found:
             raise UsageError(f"{path}, line {number}: the id {class_id} is there twice")

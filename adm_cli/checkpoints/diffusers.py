@@ -20,7 +20,7 @@ from adm_cli.checkpoints.diffusers_names import from_diffusers, to_diffusers
 from adm_cli.checkpoints.format import check_state, load_original
 from adm_cli.checkpoints.header import ModelInfo, read_metadata
 from adm_cli.config import ClassifierConfig, DiffusionConfig, Prediction, UNetConfig
-from adm_cli.errors import CheckpointError, ConfigError, UsageError, why_unread
+from adm_cli.errors import CheckpointError, ConfigError, UsageError, trim, why_unread
 from adm_cli.files.budget import parse_json, whole_text
 from adm_cli.files.disk import file_stamp, read_file
 from adm_cli.files.strict import as_json, config_from_json, config_to_json, read_config
@@ -321,11 +321,11 @@ def read_scheduler(said: Mapping[str, Any], *, learned: bool) -> DiffusionConfig
                 f"{wanted[1]:g}"
             )
     elif kind != "squaredcos_cap_v2":
-        raise ValueError(f"beta_schedule is {kind!r:.40}, expected linear or squaredcos_cap_v2")
+        raise ValueError(f"beta_schedule is {trim(kind, 40)}, expected linear or squaredcos_cap_v2")
     prediction = said.get("prediction_type", "epsilon")
     if prediction not in _PREDICTIONS:
         names = " or ".join(_PREDICTIONS)
-        raise ValueError(f"prediction_type is {prediction!r:.40}, expected {names}")
+        raise ValueError(f"prediction_type is {trim(prediction, 40)}, expected {names}")
     small = said.get("variance_type", "fixed_small").startswith("fixed_small")
     return DiffusionConfig(
         noise_schedule="linear" if kind == "linear" else "cosine",

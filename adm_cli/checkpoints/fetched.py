@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from adm_cli.checkpoints.downloads import RetryPolicy
 from adm_cli.checkpoints.partial import remove_partials
 from adm_cli.checkpoints.pickles import open_zip
-from adm_cli.errors import CheckpointError, DownloadError, OutputError, UsageError
+from adm_cli.errors import CheckpointError, DownloadError, OutputError, UsageError, trim
 from adm_cli.events import AnyPath
 from adm_cli.files.budget import parse_json
 from adm_cli.files.disk import (
@@ -135,7 +135,7 @@ def zip_is_intact(path: Path) -> bool:
     except Exception as error:  # damaged archives raise many kinds
         damage = str(error) or type(error).__name__
     if damage is not None:
-        raise CheckpointError(f"{path} is damaged ({damage!r:.80}): fetch it again")
+        raise CheckpointError(f"{path} is damaged ({trim(damage, 80)}): fetch it again")
     return True
 
 
@@ -185,7 +185,7 @@ def check_source(source: str | None) -> None:
     except ValueError:
         usable = False
     if not usable:
-        raise UsageError(f"--from {source!r:.200}: expected a folder or an https:// URL")
+        raise UsageError(f"--from {trim(source, 200)}: expected a folder or an https:// URL")
 
 
 def no_network(how: FetchOptions) -> str | None:

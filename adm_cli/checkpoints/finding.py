@@ -9,7 +9,7 @@ from pathlib import Path
 from adm_cli.checkpoints.header import ModelFile, read_model_file
 from adm_cli.checkpoints.places import checkpoint_path
 from adm_cli.checkpoints.presets import CHECKPOINTS, PRESETS, TERMS, Checkpoint, find_checkpoint
-from adm_cli.errors import MissingWeightsError, UsageError, did_you_mean
+from adm_cli.errors import MissingWeightsError, UsageError, did_you_mean, trim
 from adm_cli.files.disk import size_text
 
 
@@ -33,7 +33,7 @@ def find_weights(name: str | Path) -> ModelFile:
     if text not in checkpoints and text not in models:
         hint = did_you_mean(text, [*models, *checkpoints])
         raise UsageError(
-            f"{text!r:.80} is neither a preset nor a file{hint} (adm models lists the presets)"
+            f"{trim(text, 80)} is neither a preset nor a file{hint} (adm models lists the presets)"
         )
     check_here([text])
     row = find_checkpoint(text if text in checkpoints else models[text])

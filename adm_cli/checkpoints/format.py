@@ -24,7 +24,7 @@ from adm_cli.checkpoints.header import (
 )
 from adm_cli.checkpoints.pickles import load_pickle
 from adm_cli.checkpoints.stored import read_stored
-from adm_cli.errors import CheckpointError
+from adm_cli.errors import CheckpointError, trim
 from adm_cli.files.disk import atomic_write, open_file
 from adm_cli.files.foreign import START, describe_foreign
 
@@ -147,7 +147,7 @@ def check_state(path: Path, state: object) -> dict[str, Tensor]:
                     f"{path} holds an optimizer's state (opt*.pt): give the model or ema file"
                 )
             raise CheckpointError(
-                f"{path}: expected only tensors, got {type(tensor).__name__} under {name!r:.60}"
+                f"{path}: expected only tensors, got {type(tensor).__name__} under {trim(name)}"
             )
         if tensor.layout != torch.strided or tensor.is_meta or _expanded(tensor):
             raise CheckpointError(f"{path}: {name} is not a plain tensor")

@@ -21,7 +21,7 @@ from typing import IO, Any
 import safetensors
 
 from adm_cli.config import ClassifierConfig, DiffusionConfig, Recommended, UNetConfig
-from adm_cli.errors import CheckpointError, an, how_many, why_unread
+from adm_cli.errors import CheckpointError, an, how_many, trim, why_unread
 from adm_cli.files.budget import parse_json, whole_text
 from adm_cli.files.disk import file_digest, open_file
 from adm_cli.files.foreign import START, describe_foreign, describe_zip
@@ -152,7 +152,7 @@ def _parse_metadata(metadata: Mapping[str, str]) -> ModelInfo:
     for class_id, name in info.classes.items():
         if not 0 <= class_id < count or not name.isprintable():
             raise ValueError(
-                f"class {class_id} {name!a:.60} of {how_many(count, 'class', 'classes')}"
+                f"class {class_id} {trim(name)} of {how_many(count, 'class', 'classes')}"
             )
     return info
 
@@ -208,7 +208,7 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for name, value in pairs:
         if name in result:
-            raise ValueError(f"duplicate key {name!r:.80}")
+            raise ValueError(f"duplicate key {trim(name, 80)}")
         result[name] = value
     return result
 

@@ -22,7 +22,7 @@ import requests
 from urllib3.exceptions import HTTPError, IncompleteRead, ReadTimeoutError
 
 from adm_cli.checkpoints.partial import Version
-from adm_cli.errors import DownloadError
+from adm_cli.errors import DownloadError, trim
 
 Headers = Mapping[str, str]
 
@@ -74,15 +74,15 @@ def part_end(headers: Headers, url: str, version: Version, start: int, end: int)
     said = headers.get("Content-Range", "").strip()
     found = re.fullmatch(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)", said)
     if found is None:
-        raise TransientError(f"a part without a valid Content-Range ({said!r:.60})")
+        raise TransientError(f"a part without a valid Content-Range ({trim(said)})")
     first, last = int(found[1]), int(found[2])
     if found[3] not in ("*", str(version.length)):
         raise ChangedError
     if first != start or not first <= last < end:
-        raise TransientError(f"asked for bytes {start}-{end - 1}, got {said!r:.60}")
+        raise TransientError(f"asked for bytes {start}-{end - 1}, got {trim(said)}")
     told = content_length(headers)
     if told is not None and told != last - first + 1:
-        raise TransientError(f"{told} bytes announced for {said!r:.60}")
+        raise TransientError(f"{told} bytes announced for {trim(said)}")
     return last + 1
 
 
@@ -90,7 +90,7 @@ def _check_encoding(headers: Headers, url: str) -> None:
     encoding = headers.get("Content-Encoding", "").strip().lower()
     if encoding not in ("", "identity"):
         raise DownloadError(
-            f"{clean(url)} came {encoding!r:.40} encoded, although plain bytes were asked for: "
+            f"{clean(url)} came {trim(encoding, 40)} encoded, although plain bytes were asked for: "
             f"a proxy may be in between"
         )
 
@@ -103,7 +103,7 @@ def content_length(headers: Headers) -> int | None:
     values = {value.strip() for value in told.split(",")}
     value = values.pop()
     if values or not re.fullmatch(r"[0-9]{1,18}", value):
-        raise TransientError(f"a senseless Content-Length ({told!r:.60})")
+        raise TransientError(f"a senseless Content-Length ({trim(told)})")
     return int(value)
 
 
@@ -137,9 +137,9 @@ def redirected(source: str, location: str) -> str:
         target = urljoin(source, location)
         old, new = urlsplit(source), urlsplit(target)
     except ValueError:
-        raise DownloadError(f"{clean(source)} redirects to {location!r:.200}: no URL") from None
+        raise DownloadError(f"{clean(source)} redirects to {trim(location, 200)}: no URL") from None
     if new.scheme not in ("http", "https") or not new.hostname:
-        raise DownloadError(f"{clean(source)} redirects to {location!r:.200}: not followed")
+        raise DownloadError(f"{clean(source)} redirects to {trim(location, 200)}: not followed")
     if old.scheme == "https" and new.scheme != "https":
         raise DownloadError(f"{clean(source)} redirects to plain http, {clean(target)}: refused")
     if _private(new.hostname) and not _private(old.hostname or ""):

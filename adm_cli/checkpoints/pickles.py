@@ -22,7 +22,7 @@ from torch import Tensor
 
 from adm_cli.checkpoints.header import MOST_ENTRIES, zip_of_others
 from adm_cli.devices import free_bytes
-from adm_cli.errors import CheckpointError, why_unread
+from adm_cli.errors import CheckpointError, trim, why_unread
 from adm_cli.files.budget import MOST_TEXT, LimitedFile, TooMuchError, counted
 from adm_cli.files.disk import open_file
 from adm_cli.files.foreign import describe_global
@@ -94,7 +94,7 @@ def open_zip(path: Path) -> ForeignZip:
         if entry.file_size != entry.compress_size:
             file.close()
             raise CheckpointError(
-                f"{path}: {entry.filename!a:.80} is compressed, and could unfold to any size: "
+                f"{path}: {trim(entry.filename, 80)} is compressed, and could unfold to any size: "
                 f"expected a file as torch.save writes it"
             )
     return file

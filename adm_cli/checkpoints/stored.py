@@ -14,6 +14,8 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
+from adm_cli.errors import trim
+
 TYPES = {  # by their names there
     **{"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16},
     **{"I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8},
@@ -34,7 +36,7 @@ def read_stored(
     for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
         dtype = TYPES.get(entry["dtype"])
         if dtype is None:
-            raise ValueError(f"{name!a:.80} is of an unknown type, {entry['dtype']!a:.20}")
+            raise ValueError(f"{trim(name, 80)} is of an unknown type, {trim(entry['dtype'], 20)}")
         begin, end = entry["data_offsets"]
         data = torch.empty(end - begin, dtype=torch.uint8)
         if not fill(file, data):

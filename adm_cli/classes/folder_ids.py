@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from adm_cli.classes.imagenet import imagenet_classes, imagenet_names
-from adm_cli.errors import UsageError, how_many
+from adm_cli.errors import UsageError, how_many, trim
 
 _WHOLE = re.compile(r"-?\d{1,99}")
 _WHOLE_FLOAT = re.compile(rf"{_WHOLE.pattern}(?:\.0+)?")  # 7.0, as spreadsheets write 7
@@ -38,7 +38,7 @@ def number_classes(words: Sequence[str]) -> tuple[dict[str, int], dict[int, str]
         return ids, {i: str(i) for i in sorted(ids.values())}, high + 1
     for word in unique:
         if not word.isprintable():
-            raise UsageError(f"the class name {word!a:.60} has characters that cannot be printed")
+            raise UsageError(f"the class name {trim(word)} has characters that cannot be printed")
     ids = _ids_among_numbers(unique)
     names = {i: str(i) if _number(word) == i else word for word, i in ids.items()}  # 007 is 7
     return ids, dict(sorted(names.items())), max(ids.values()) + 1

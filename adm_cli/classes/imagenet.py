@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from adm_cli.classes.groups import group_ids, group_members
-from adm_cli.errors import UsageError, did_you_mean, how_many
+from adm_cli.errors import UsageError, did_you_mean, how_many, trim
 from adm_cli.files.budget import MOST_DIGITS, whole_text
 
 _MOST_LISTED = 20  # classes, in a message
@@ -100,7 +100,7 @@ def _select_one(text: str, known: Mapping[int, str]) -> list[int]:
 
 def _unknown_class(text: str, known: Mapping[int, str]) -> str:
     """What the word may mean: a group of ImageNet's, a part of a name, a name nearly."""
-    start = f"unknown class {text!r:.80}"
+    start = f"unknown class {trim(text, 80)}"
     if not known:
         return f"{start}: this model has no classes"
     if not _of_imagenet(known):

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 
 from adm_cli.classes.imagenet import select_classes
-from adm_cli.errors import ConfigError, UsageError
+from adm_cli.errors import ConfigError, UsageError, trim
 from adm_cli.files.budget import whole_text
 
 Mixture = tuple[tuple[int, float], ...]  # ids, rising, each with its share; they sum to 1
@@ -19,11 +19,13 @@ _TERM = re.compile(r"(\d{1,7})(?:\*(\d{1,7}(?:\.\d{1,6})?))?", re.ASCII)
 def read_mixture(text: object) -> Mixture:
     """The shares of a text such as `mixture_text` writes; raises ConfigError for anything else."""
     if not isinstance(text, str) or len(text) > _MOST_TEXT:
-        raise ConfigError(f"a mixture of classes is text such as 207*0.7+281*0.3, got {text!r:.40}")
+        raise ConfigError(
+            f"a mixture of classes is text such as 207*0.7+281*0.3, got {trim(text, 40)}"
+        )
     terms = [_TERM.fullmatch(term) for term in text.split("+")]
     found = {whole_text(term[1]): float(term[2] or 1) for term in terms if term is not None}
     if len(found) != len(terms):
-        raise ConfigError(f"a mixture of classes is 207*0.7+281*0.3 or the like, got {text!r:.60}")
+        raise ConfigError(f"a mixture of classes is 207*0.7+281*0.3 or the like, got {trim(text)}")
     mixture_text(found)  # raises for weights that cannot be
     total = sum(found.values())
     return tuple((class_id, weight / total) for class_id, weight in sorted(found.items()))
@@ -79,13 +81,13 @@ def _choices(part: str, known: Mapping[int, str]) -> list[int | str]:
         if "+" not in part:
             if "*" in part:
                 raise UsageError(
-                    f"class {part.strip()!r:.60}: a weight is of a class in a mixture, such as "
+                    f"class {trim(part.strip())}: a weight is of a class in a mixture, such as "
                     f"207*0.7+281*0.3"
                 ) from None
             raise
     if part.count("+") >= _MOST_TERMS:
         raise UsageError(
-            f"class {part.strip()!r:.60}: a mixture has at most {_MOST_CLASSES} classes"
+            f"class {trim(part.strip())}: a mixture has at most {_MOST_CLASSES} classes"
         )
     weights: dict[int, float] = {}
     for term in part.split("+"):
@@ -96,7 +98,7 @@ def _choices(part: str, known: Mapping[int, str]) -> list[int | str]:
     try:
         return [mixture_text(weights)]
     except ConfigError as error:
-        raise UsageError(f"class {part.strip()!r:.60}: {error}") from None
+        raise UsageError(f"class {trim(part.strip())}: {error}") from None
 
 
 def _term(term: str, known: Mapping[int, str]) -> tuple[int, float]:
@@ -107,9 +109,9 @@ def _term(term: str, known: Mapping[int, str]) -> tuple[int, float]:
         value = float(weight)
     except ValueError:
         raise UsageError(
-            f"class {term.strip()!r:.60}: expected a weight after the *, such as 207*0.7"
+            f"class {trim(term.strip())}: expected a weight after the *, such as 207*0.7"
         ) from None
     found = select_classes(name, known)
     if len(found) != 1:
-        raise UsageError(f"class {term.strip()!r:.60}: a mixture is of single classes")
+        raise UsageError(f"class {trim(term.strip())}: a mixture is of single classes")
     return found[0], value

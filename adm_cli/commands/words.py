@@ -10,7 +10,7 @@ from typing import Any
 import typer
 
 from adm_cli.commands.other_names import OTHER_COMMANDS, OTHER_OPTIONS, REFUSED
-from adm_cli.errors import UsageError, did_you_mean
+from adm_cli.errors import UsageError, did_you_mean, trim
 
 # For what the program's own types cannot say; numbers without a row have one made up.
 _EXAMPLES = {
@@ -86,7 +86,7 @@ def _explain(error: Any, group: Any, arguments: Sequence[str]) -> str:
 
 def _no_command(group: Any, typed: str) -> str:
     word = typed.rsplit("/", 1)[-1].removesuffix(".py").lower().replace("_", "-")
-    start = f"no command {typed!r:.60}"
+    start = f"no command {trim(typed)}"
     if word in group.commands:
         return f"{start}: here it is adm {word}"
     meant = OTHER_COMMANDS.get(word) or ("convert" if word.startswith("convert") else None)
@@ -150,13 +150,13 @@ def _bad_value(
         return f"{name} {value!r}: leave it out, then adm chooses"
     number = _number(value, whole=what == "a whole number")
     if number not in (None, value):
-        return f"{name} {value!r:.60}: expected {what}: write {name} {number}"
+        return f"{name} {trim(value)}: expected {what}: write {name} {number}"
     example = _example(param)
     such = f", such as {example}" if example else ""
     lists = _find_param(group, "adm sweep", name)
     if re.fullmatch(r"[\d.]+(,[\d.]+)+", value) and lists is not None and _takes_text(lists):
         such += f" (several: adm sweep {name} {value:.60})"
-    return f"{name} {value!r:.60}: expected {what}{such}"
+    return f"{name} {trim(value)}: expected {what}{such}"
 
 
 def _number(value: str, *, whole: bool) -> str | None:
@@ -188,7 +188,7 @@ def _extra(
         return slip
     paths = any(mark in extra for mark in "./\\")  # of which the shell may have made many
     shown = extra.split(maxsplit=1)[0] if paths else extra
-    start = f"{command} does not take {shown!r:.80} without an option"
+    start = f"{command} does not take {trim(shown, 80)} without an option"
     if extra == "help":
         return f"{start}: write {command} --help"
     if extra.lower() in ("true", "false", "yes", "no", "on", "off"):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
-from adm_cli.errors import ConfigError, how_many
+from adm_cli.errors import ConfigError, how_many, trim
 
 
 def linear_betas(num_timesteps: int) -> Tensor:
@@ -62,14 +62,14 @@ def space_timesteps(num_timesteps: int, spec: str | Sequence[int]) -> list[int]:
         return _ddim_timesteps(num_timesteps, _integer(spec[4:], spec))
     counts = [_integer(part, spec) for part in spec.split(",")] if isinstance(spec, str) else spec
     if min(counts, default=0) < 0 or sum(counts) < 1:
-        raise ConfigError(f"steps {spec!r:.60}: expected at least one step, and no negative counts")
+        raise ConfigError(f"steps {trim(spec)}: expected at least one step, and no negative counts")
     size, extra = divmod(num_timesteps, len(counts))
     start, kept = 0, []
     for i, count in enumerate(counts):
         length = size + (i < extra)
         if count > length:
             raise ConfigError(
-                f"steps {spec!r:.60}: cannot take {how_many(count, 'step')} from a section of "
+                f"steps {trim(spec)}: cannot take {how_many(count, 'step')} from a section of "
                 f"{length} "
                 f"(the model has {num_timesteps} timesteps)"
             )
@@ -99,7 +99,7 @@ def _integer(text: str, spec: object) -> int:
         return int(text)
     except ValueError:
         raise ConfigError(
-            f"steps {spec!r:.60}: expected a number such as 250, sections such as 90,60,60,20,20, "
+            f"steps {trim(spec)}: expected a number such as 250, sections such as 90,60,60,20,20, "
             f"or ddimN such as ddim25"
         ) from None
 

@@ -7,6 +7,7 @@ import warnings
 from contextlib import suppress
 from pathlib import Path
 
+from adm_cli.errors import trim
 from adm_cli.files.disk import open_file
 from adm_cli.files.opening import open_image
 
@@ -72,7 +73,7 @@ def describe_foreign(start: bytes, name: str) -> str | None:
     if start[257:262] == b"ustar":
         first = start[:100].rstrip(b"\0").decode("utf-8", "replace")
         if first.lower().endswith(_PICTURES):
-            return f"is a tar of pictures ({first!a:.60} and so on), {_TRAIN_ON_IT}"
+            return f"is a tar of pictures ({trim(first)} and so on), {_TRAIN_ON_IT}"
         return "is a tar archive: unpack it first"
     text = start.lstrip(b"\xef\xbb\xbf \t\r\n")
     if text.lower().startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<body")):
@@ -134,8 +135,8 @@ def describe_zip(names: list[str]) -> str | None:
     if any(name.endswith(".npy") for name in names):
         return "is npz, arrays of NumPy: expected weights, as torch.save writes them"
     if names[0].lower().endswith(_PICTURES):
-        return f"is a zip of pictures ({names[0]!a:.60} and so on), {_TRAIN_ON_IT}"
-    return f"is a zip archive ({names[0]!a:.60} and so on): unpack it first"
+        return f"is a zip of pictures ({trim(names[0])} and so on), {_TRAIN_ON_IT}"
+    return f"is a zip archive ({trim(names[0])} and so on): unpack it first"
 
 
 def describe_global(name: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from adm_cli.errors import UsageError
+from adm_cli.errors import UsageError, trim
 
 _MOST_LABEL = 40
 _REFUSED = frozenset('/\\:*?"<>|')
@@ -21,7 +21,7 @@ def check_name(name: object) -> str:
         or not name.isprintable()
         or not _REFUSED.isdisjoint(name)
     ):
-        raise UsageError(f"{name!r:.80} cannot be the name of an image in a run")
+        raise UsageError(f"{trim(name, 80)} cannot be the name of an image in a run")
     return name
 
 

@@ -8,7 +8,7 @@ import types
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from adm_cli.errors import ConfigError
+from adm_cli.errors import ConfigError, trim
 from adm_cli.files.budget import parse_json
 
 C = TypeVar("C")
@@ -76,7 +76,7 @@ def _some(names: list[str]) -> str:
 
 def as_json(value: object) -> str:
     """As a file of settings has it, cut short."""
-    return f"{value!r:.60}" if isinstance(value, str) else f"{json.dumps(value):.60}"
+    return f"{trim(value)}" if isinstance(value, str) else f"{json.dumps(value):.60}"
 
 
 def _matches(value: object, hint: Any) -> bool:

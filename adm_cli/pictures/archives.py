@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from adm_cli.errors import AdmError, UsageError, how_many, why_unread
+from adm_cli.errors import AdmError, UsageError, how_many, trim, why_unread
 from adm_cli.files.budget import MOST_FILES, LimitedFile, TooMuchError, counted
 from adm_cli.files.disk import open_file
 from adm_cli.files.long_zips import LongZip
@@ -261,5 +261,7 @@ def sorted_names(source: Source) -> list[str]:
     """
     seen = [n for n in source.names() if n and not _NOT_OURS.search(n)]
     if long := next((name for name in seen if len(name) > _LONGEST_NAME), None):
-        raise UsageError(f"{source.path} has a name of {len(long):,} characters: {long!a:.40}...")
+        raise UsageError(
+            f"{source.path} has a name of {len(long):,} characters: {trim(long, 40)}..."
+        )
     return sorted(seen, key=lambda name: name.replace("/", "\0"))

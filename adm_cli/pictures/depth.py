@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from adm_cli.errors import UsageError
+from adm_cli.errors import UsageError, trim
 from adm_cli.files.opening import open_image
 
 # a 16-bit grey picture as Pillow opens it; colours of 16 bits it opens without their low bytes
@@ -43,7 +43,9 @@ def parse_value_range(text: str) -> ValueRange:
         numbers = []
     low, high = (0.0, *numbers) if len(numbers) == 1 else (*numbers, math.nan, math.nan)[:2]
     if len(numbers) > 2 or not -math.inf < low < high < math.inf:
-        raise UsageError(f"--value-range {text!r:.40}: expected the value of white, such as 4095")
+        raise UsageError(
+            f"--value-range {trim(text, 40)}: expected the value of white, such as 4095"
+        )
     return ValueRange(low, high, given=True)
 
 

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
-from adm_cli.errors import AdmError
+from adm_cli.errors import AdmError, trim
 from adm_cli.files.manifests import Manifests
 from adm_cli.pictures.archives import FolderSource, Source
 from adm_cli.pictures.label_files import is_nothing
@@ -62,7 +62,7 @@ def strange(words: Sequence[str]) -> list[str]:
         notes.append(f"{missing[0]!a} is a class ({counts[missing[0]]:,}): is that no label?")
     joined = {w: re.split(r"\s*[,;|]\s*", w) for w in counts if re.search("[,;|]", w)}
     if several := [w for w, parts in joined.items() if any(part in counts for part in parts)]:
-        notes.append(f"a label of several, such as {several[0]!a:.60}, is a class of its own")
+        notes.append(f"a label of several, such as {trim(several[0])}, is a class of its own")
     numbers: dict[int, str] = {}
     for word in filter(re.compile(r"\d{1,18}").fullmatch, counts):
         if (other := numbers.setdefault(int(word), word)) != word:

@@ -15,7 +15,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from adm_cli.checkpoints.flags.plain_yaml import parse_yaml
-from adm_cli.errors import UsageError, why_unread
+from adm_cli.errors import UsageError, trim, why_unread
 from adm_cli.files.budget import MOST_FILES, MOST_TABLE, counted, parse_json
 from adm_cli.files.lists import decode_text, read_rows, text_lines
 from adm_cli.pictures.decode import EXTENSIONS
@@ -217,7 +217,7 @@ def _from_coco(value: dict[str, Any], where: str) -> LabelTable:
             image, category = row["image_id"], row["category_id"]
             if found.setdefault(image, category) != category:
                 raise UsageError(
-                    f"{where}: {files.get(image)!a:.60} shows several categories, expected one a "
+                    f"{where}: {trim(files.get(image))} shows several categories, expected one a "
                     f"picture: write a CSV file of names and labels"
                 )
     except (KeyError, TypeError, AttributeError):
@@ -241,7 +241,7 @@ def _from_objects(items: Sequence[Any], where: str) -> LabelTable | None:
     label = next((keys[c] for c in LABEL_COLUMNS if c in keys), None)
     if file is None or label is None:
         raise NotLabelsError(
-            f"{where}: expected file_name and label, got {', '.join(map(str, keys))!a:.60}"
+            f"{where}: expected file_name and label, got {trim(', '.join(map(str, keys)))}"
         )
     pairs = [(str(i.get(file, "")), _word(i.get(label), where)) for i in items]
     return LabelTable(pairs, where, _splits(map(str, keys), where))
@@ -251,8 +251,8 @@ def _word(label: Any, where: str) -> str:
     word = label_word(label)
     if word is None:
         raise UsageError(
-            f"{where}: a label must be a number or a word, got {label!a:.40}: expected pairs such "
-            f'as ["a.png", 7]'
+            f"{where}: a label must be a number or a word, got {trim(label, 40)}: expected pairs "
+            f'such as ["a.png", 7]'
         )
     return word
 
@@ -290,7 +290,7 @@ def _from_rows(rows: Sequence[Sequence[str]], where: str) -> LabelTable:
     if file is not None and label is None and len(heading) == 2:
         label = 1 - file
         if heading[label] in _CAPTIONS:
-            raise NotLabelsError(f"{where}: the column {rows[0][label]!a:.60} is no label")
+            raise NotLabelsError(f"{where}: the column {trim(rows[0][label])} is no label")
     if file is not None and label is None and (columns := _one_hot(rows, file, where)):
         return columns
     if file is None and label is not None and len(heading) == 2:
@@ -299,7 +299,7 @@ def _from_rows(rows: Sequence[Sequence[str]], where: str) -> LabelTable:
         doubts += _rivals(rows[0], label, where)
     if (file is None) != (label is None):
         wanted = "file" if file is None else "label"
-        raise NotLabelsError(f"{where}: no column is called {wanted}: {', '.join(rows[0])!a:.60}")
+        raise NotLabelsError(f"{where}: no column is called {wanted}: {trim(', '.join(rows[0]))}")
     if file is None or label is None:
         file = _file_column(rows)
         label = next(i for i in (file + 1, 0) if i < len(heading))
@@ -343,6 +343,6 @@ def _pairs(
 ) -> Iterator[tuple[str, str]]:
     for row in rows:
         if max(file, label) >= len(row):
-            raise UsageError(f"{where}: the row {','.join(row)!a:.60} has too few columns")
+            raise UsageError(f"{where}: the row {trim(','.join(row))} has too few columns")
         number = _WHOLE_FLOAT.fullmatch(row[label])  # as pandas writes whole numbers
         yield row[file], number[1] if number else row[label]

@@ -29,7 +29,7 @@ from adm_cli.devices import (
 )
 from adm_cli.diffusion.guidance import classifier_gradient, classifier_guidance
 from adm_cli.diffusion.samplers import ddpm_sample
-from adm_cli.errors import UsageError
+from adm_cli.errors import UsageError, trim
 from adm_cli.models.classifier import NoisyClassifier
 from adm_cli.models.cost import forward_gflops
 from adm_cli.models.fast import can_pack, convolve_packed, pack
@@ -149,7 +149,7 @@ def _numbers(name: str, given: int | str | Sequence[int]) -> list[int]:
     except ValueError:
         found = []
     if not found or min(found) < 1:
-        raise UsageError(f"{name} {given!r:.60}: expected whole numbers from 1, such as 1,4")
+        raise UsageError(f"{name} {trim(given)}: expected whole numbers from 1, such as 1,4")
     return found
 
 

@@ -15,7 +15,7 @@ from adm_cli.diffusion.samplers import SAMPLERS, SAMPLERS_WITH_ETA
 from adm_cli.diffusion.schedule import NoiseSchedule
 from adm_cli.diffusion.spacing import spaced_timesteps
 from adm_cli.diffusion.steps import Sampler
-from adm_cli.errors import ConfigError, UsageError, did_you_mean, how_many
+from adm_cli.errors import ConfigError, UsageError, did_you_mean, how_many, trim
 
 # Where guidance acts by default if it would run away at the highest noise, as the embedded model's
 # preset has it (docs/sweeps.md measures with it); (0, 1) is the paper's form.
@@ -52,7 +52,7 @@ def choose_schedule(
         return schedule.respace(steps)
     if not (steps.isascii() and steps.isdecimal()) or len(steps) > 9:
         raise ConfigError(
-            f"{spacing} spacing chooses the timesteps of a number of steps, got {steps!r:.60}: "
+            f"{spacing} spacing chooses the timesteps of a number of steps, got {trim(steps)}: "
             f"pass --steps, such as 20"
         )
     return schedule.keep(spaced_timesteps(schedule, int(steps), spacing))

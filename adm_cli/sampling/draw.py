@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from adm_cli.devices import use_threads
-from adm_cli.errors import NotFiniteError, OutputError
+from adm_cli.errors import NotFiniteError, OutputError, trim
 from adm_cli.events import Note
 from adm_cli.sampling.batch import OVERFLOW_ADVICE, class_and_seed
 from adm_cli.sampling.beside import make_beside
@@ -105,7 +105,7 @@ def take_threads(folder: RunFolder, run: Run) -> Iterator[Note]:
     """From here on the number of CPU threads computes with which the run was begun."""
     mine = torch.get_num_threads()
     if not use_threads(run.threads):
-        text = f"threads {run.threads!r:.20} -> {mine}"
+        text = f"threads {trim(run.threads, 20)} -> {mine}"
         yield Note(f"since {folder.path} was begun, this has changed: {text}")
     elif run.threads not in (None, mine):
         yield Note(f"computing with {run.threads} CPU threads, as {folder.path} was begun")

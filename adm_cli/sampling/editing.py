@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from adm_cli.diffusion.edit_steps import count_steps, steps_left
-from adm_cli.errors import ConfigError
+from adm_cli.errors import ConfigError, trim
 
 _MOST = 1000  # of resampling, and of a jump
 
@@ -30,7 +30,7 @@ class Editing:
         for name in ("resample", "jump"):
             value = getattr(self, name)
             if type(value) is not int or not 1 <= value <= _MOST:
-                raise ConfigError(f"{name} must be from 1 to {_MOST}, got {value!r:.40}")
+                raise ConfigError(f"{name} must be from 1 to {_MOST}, got {trim(value, 40)}")
         if self.from_class is not None and not self.invert:
             raise ConfigError("from_class is of an inversion: pass invert, too")
 

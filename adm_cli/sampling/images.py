@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 from adm_cli.classes.mixtures import heaviest, mixture_name, read_mixture
-from adm_cli.errors import ConfigError, UsageError
+from adm_cli.errors import ConfigError, UsageError, trim
 from adm_cli.files.budget import whole_text
 from adm_cli.files.names import check_name
 from adm_cli.sampling.image_names import chosen_class, class_label, image_name, split_name
@@ -89,7 +89,7 @@ def recorded_image(recipe: Mapping[str, Any]) -> Image:
     """Of a picture's recipe; raises ConfigError for a mixture of which its class is not most."""
     mixture = recipe.get("mixture")
     if mixture is not None and heaviest(mixture) != recipe["class"]:
-        raise ConfigError(f"class {recipe['class']!r:.20} of the mixture {mixture!r:.60}")
+        raise ConfigError(f"class {trim(recipe['class'], 20)} of the mixture {trim(mixture)}")
     return Image("image.png", recipe["class"], recipe["seed"], mixture=mixture)
 
 
@@ -344,7 +344,7 @@ def check_way(value: Mapping[str, Any]) -> None:
     seed: Any = value.get("to_seed")
     fraction: Any = value.get("fraction")
     if type(seed) is not int or type(fraction) not in (int, float):
-        raise TypeError(f"to_seed is {seed!r:.40}, fraction {fraction!r:.40}")
+        raise TypeError(f"to_seed is {trim(seed, 40)}, fraction {trim(fraction, 40)}")
     if not 0 <= seed <= MAX_SEED or not 0 <= fraction <= 1:
         raise ValueError(f"to_seed is {seed}, fraction {fraction}")
 
@@ -353,7 +353,7 @@ def row_from_json(value: Mapping[str, Any]) -> ImageRow:
     """The inverse of `row_to_json`; raises ValueError, KeyError or TypeError for anything else."""
     for name, own in value.items():
         if type(own) not in _TYPES[name]:
-            raise TypeError(f"{name} is {own!r:.60}")
+            raise TypeError(f"{name} is {trim(own)}")
     pictures = ("small_sha256" in value) + ("photo_sha256" in value)
     masks = ("mask" in value) + ("mask_sha256" in value)
     whole = pictures == ("input" in value) and masks in (0, 2)
@@ -367,7 +367,7 @@ def row_from_json(value: Mapping[str, Any]) -> ImageRow:
             raise ValueError(f"{count} seeds in a row")
         file = file.replace("seed*", f"seed{seed:06d}")
         if split_name(file) is None:
-            raise ValueError(f"no place for the seeds in {file!r:.60}")
+            raise ValueError(f"no place for the seeds in {trim(file)}")
     else:
         seed = value["seed"]
     check_way(value)

@@ -10,7 +10,7 @@ from adm_cli.checkpoints.finding import find_weights
 from adm_cli.checkpoints.header import ModelFile
 from adm_cli.checkpoints.presets import CHECKPOINTS, PRESETS
 from adm_cli.checkpoints.sources import Sources, find_sources, find_upsampler
-from adm_cli.errors import RunError, UsageError
+from adm_cli.errors import RunError, UsageError, trim
 from adm_cli.pictures.depth import ValueRange
 from adm_cli.sampling.folder import RunFolder
 from adm_cli.sampling.images import Image
@@ -46,7 +46,7 @@ def recorded_weights(
         return given
     if recorded not in [*(row.name for row in PRESETS), *(row.name for row in CHECKPOINTS)]:
         raise UsageError(
-            f"{made} was made with the weights {recorded!r:.80}, which are no preset: "
+            f"{made} was made with the weights {trim(recorded, 80)}, which are no preset: "
             f"pass their file with {option}"
         )
     return recorded

@@ -14,7 +14,7 @@ import torch
 from adm_cli.checkpoints.sources import Sources
 from adm_cli.checkpoints.supplying import supplied
 from adm_cli.devices import choose_device, use_threads
-from adm_cli.errors import AdmError, RunError, UsageError, how_many, size_words
+from adm_cli.errors import AdmError, RunError, UsageError, how_many, size_words, trim
 from adm_cli.events import AnyPath, Note, OnEvent, as_paths
 from adm_cli.files.disk import check_writable
 from adm_cli.pictures.decode import fit_picture
@@ -314,7 +314,7 @@ def _recorded_threads(picture: Path, recipe: Mapping[str, Any]) -> Any:
 
 
 def _threads_differ(recorded: object) -> str:
-    return f"the number of CPU threads ({recorded!r:.20}, now {torch.get_num_threads()})"
+    return f"the number of CPU threads ({trim(recorded, 20)}, now {torch.get_num_threads()})"
 
 
 def _check_output(path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from adm_cli.checkpoints.presets import ENLARGEMENTS
 from adm_cli.diffusion.modifiers import NEUTRAL, Modifiers
-from adm_cli.errors import ConfigError, RunError, UsageError, why_unread
+from adm_cli.errors import ConfigError, RunError, UsageError, trim, why_unread
 from adm_cli.files.budget import finite_number, parse_json
 from adm_cli.files.disk import explain_os_error, read_file
 from adm_cli.files.sealed import as_written, seal
@@ -89,7 +89,7 @@ class Filter:
 
     def __post_init__(self) -> None:
         if self.model not in ENLARGEMENTS:
-            raise ConfigError(f"{self.model!r:.60} enlarges nothing")
+            raise ConfigError(f"{trim(self.model)} enlarges nothing")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,8 +213,8 @@ def read_run(path: Path) -> Run:
         value = parse_json(whole, most=_MOST_BYTES, entries=_MOST_ENTRIES)
         if value["format"] != FORMAT:
             raise RunError(
-                f"{path} has format {value['format']!r:.20}, expected {FORMAT}: another version "
-                f"of adm made it, which can go on with it"
+                f"{path} has format {trim(value['format'], 20)}, expected {FORMAT}: another "
+                f"version of adm made it, which can go on with it"
             )
         return _run_from(value)
     except (
@@ -227,16 +227,16 @@ def _value_range(found: Any) -> tuple[float, float] | None:
     if found is None:
         return None
     if not isinstance(found, list) or len(found) != 2:
-        raise ValueError(f"value_range is {found!r:.40}, expected two numbers")
+        raise ValueError(f"value_range is {trim(found, 40)}, expected two numbers")
     low, high = map(finite_number, found)
     if not low < high:
-        raise ValueError(f"value_range is {found!r:.40}")
+        raise ValueError(f"value_range is {trim(found, 40)}")
     return low, high
 
 
 def _run_from(value: Mapping[str, Any]) -> Run:
     if not isinstance(value["versions"], dict):
-        raise TypeError(f"versions is {value['versions']!r:.40}, expected an object")
+        raise TypeError(f"versions is {trim(value['versions'], 40)}, expected an object")
     stages: list[Stage | Filter] = []
     for row in value["stages"]:
         stages.append(read_config(Stage, row) if "sampler" in row else read_config(Filter, row))
@@ -257,7 +257,7 @@ def _run_from(value: Mapping[str, Any]) -> Run:
     if not all(isinstance(text, str) for text in texts):
         raise TypeError("device, picture_format and versions must be texts")
     if type(run.metadata) is not bool:
-        raise TypeError(f"metadata is {run.metadata!r:.40}, expected true or false")
+        raise TypeError(f"metadata is {trim(run.metadata, 40)}, expected true or false")
     if type(run.batch_size) is not int or not 1 <= run.batch_size <= _MOST_BATCH:
-        raise TypeError(f"batch_size is {run.batch_size!r:.40}")
+        raise TypeError(f"batch_size is {trim(run.batch_size, 40)}")
     return run

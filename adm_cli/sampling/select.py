@@ -18,7 +18,7 @@ from adm_cli.checkpoints.sources import Sources
 from adm_cli.classes.imagenet import select_classes
 from adm_cli.classes.mixtures import mixture_name, select_choices
 from adm_cli.config import DEFAULT_NUM
-from adm_cli.errors import UsageError, how_many
+from adm_cli.errors import UsageError, how_many, trim
 from adm_cli.files.disk import open_file
 from adm_cli.files.lists import decode_text
 from adm_cli.sampling.images import MAX_IMAGES, ImageRow, Images, drawn_row
@@ -156,7 +156,7 @@ def one_class(option: str, spec: str | int, sources: Sources) -> int:
         )
     found = select_classes(spec, sources.classes)
     if len(found) != 1:
-        raise UsageError(f"{option} {spec!r:.60}: expected one class, got {len(found)}")
+        raise UsageError(f"{option} {trim(spec)}: expected one class, got {len(found)}")
     return found[0]
 
 
@@ -223,7 +223,7 @@ def _class_line(place: str, row: str) -> ClassLine | None:
         return None
     if any(word.endswith(",") for word in words):
         raise UsageError(
-            f"{place}: {row.strip()!a:.60}: part words by blanks, tabs or ;, no commas"
+            f"{place}: {trim(row.strip())}: part words by blanks, tabs or ;, no commas"
         )
     if len(words) > 4:
         raise UsageError(
@@ -233,7 +233,7 @@ def _class_line(place: str, row: str) -> ClassLine | None:
         seeds = parse_seeds(words[1]) if len(words) > 1 else None
     except UsageError:
         raise UsageError(
-            f"{place}: expected a seed or a range of seeds, got {words[1]!r:.40} "
+            f"{place}: expected a seed or a range of seeds, got {trim(words[1], 40)} "
             f"(a name with spaces needs quotes)"
         ) from None
     scale, cfg = (_line_number(place, name, words, i) for i, name in ((2, "scale"), (3, "cfg")))
@@ -248,7 +248,7 @@ def _line_number(place: str, name: str, words: Sequence[str], i: int) -> float |
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise UsageError(f"{place}: the {name} must be a finite number, got {words[i]!r:.40}")
+        raise UsageError(f"{place}: the {name} must be a finite number, got {trim(words[i], 40)}")
     return value
 
 
@@ -306,5 +306,5 @@ def _line_class(line: ClassLine, seed: int, known: Mapping[int, str]) -> int | s
     except UsageError as error:
         raise UsageError(f"{line.place}: {error}") from None
     if len(found) != 1:
-        raise UsageError(f"{line.place}: expected one class, got {line.spec!r:.40}")
+        raise UsageError(f"{line.place}: expected one class, got {trim(line.spec, 40)}")
     return found[0]

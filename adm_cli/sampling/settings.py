@@ -32,7 +32,7 @@ from adm_cli.diffusion.modifiers import (
     modified,
     modifiers,
 )
-from adm_cli.errors import UsageError
+from adm_cli.errors import UsageError, trim
 from adm_cli.sampling.defaults import (
     EVERYWHERE,
     choose_sampler,
@@ -74,7 +74,7 @@ def read_interval(text: str | Interval | None, option: str = "--guide-interval")
     try:
         first, last = (float(part) for part in (text.split(",") if isinstance(text, str) else text))
     except (ValueError, TypeError):
-        raise UsageError(f"{option} {text!r:.60}: expected two numbers such as 0.2,0.8") from None
+        raise UsageError(f"{option} {trim(text)}: expected two numbers such as 0.2,0.8") from None
     return first, last
 
 

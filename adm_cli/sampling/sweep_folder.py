@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from adm_cli.errors import AdmError, UsageError, are, why_unread
+from adm_cli.errors import AdmError, UsageError, are, trim, why_unread
 from adm_cli.files.budget import parse_json
 from adm_cli.files.disk import (
     explain_os_error,
@@ -164,7 +164,7 @@ def _read(path: Path) -> Results:
             raise ValueError("its hash is not its content's")
         value = parse_json(whole, most=_MOST_BYTES)
         if value["format"] != FORMAT:
-            raise ValueError(f"format {value['format']!r:.20}, made by another adm")
+            raise ValueError(f"format {trim(value['format'], 20)}, made by another adm")
         axes = {str(name): list(values) for name, values in value["axes"].items()}
         rows = {str(row["cell"]): _checked(row) for row in value["cells"]}
         files = {check_name(name): digest for name, digest in value["files"].items()}
@@ -187,13 +187,13 @@ def _checked(row: TableRow) -> TableRow:
     """A row that the program can go on with; raises ValueError or TypeError."""
     metrics = row.get("metrics", [])
     if not isinstance(metrics, list) or not all(isinstance(name, str) for name in metrics):
-        raise ValueError(f"metrics is {metrics!r:.40}")
+        raise ValueError(f"metrics is {trim(metrics, 40)}")
     scores = [f"{name}{end}" for name in metrics for end in ("", "_error")]
     for name in ("drawn", "seconds", "images_per_second", *scores):
         value = row.get(name, 0)
         number = type(value) in (int, float) and abs(value) < _LARGEST
         if not number and not (name in scores and value is None):
-            raise ValueError(f"{name} is {value!r:.40}")
+            raise ValueError(f"{name} is {trim(value, 40)}")
     if type(row.get("drawn", 0)) is not int or min(row.get("drawn", 0), row.get("seconds", 0)) < 0:
         raise ValueError(f"{row.get('drawn')} images in {row.get('seconds')} s")
     return dict(row)

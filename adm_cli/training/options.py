@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from adm_cli.errors import CheckpointError, size_words
+from adm_cli.errors import CheckpointError, size_words, trim
 from adm_cli.events import as_paths, as_words
 
 # What they are where nothing was asked for and no model says otherwise.
@@ -135,7 +135,7 @@ def stored(settings: Mapping[str, Any], cls: type[CommonOptions], path: Path) ->
     for name, value in options.items():
         if name not in hints or name in _NOT_STORED or not _fits(value, hints[name]):
             raise CheckpointError(
-                f"{path} is damaged: {name!a:.60} is {value!a:.60}; --fresh begins anew"
+                f"{path} is damaged: {trim(name)} is {trim(value)}; --fresh begins anew"
             )
     return {**options, **_turned(options, settings.get("config"))}
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from adm_cli.checkpoints.flags.pasted_commands import PastedCommand, read_pasted, spelt, unknowns
 from adm_cli.checkpoints.flags.pasted_settings import CONSTRUCTOR, UNNAMED, NotPlain, read_settings
-from adm_cli.errors import ConfigError, did_you_mean
+from adm_cli.errors import ConfigError, did_you_mean, trim
 
 Kind = Literal["diffusion", "classifier", "upsampler"]
 Family = Literal["guided-diffusion", "improved-diffusion"]
@@ -177,7 +177,7 @@ def read_given(text: str) -> list[GivenFlags]:
     if text.strip() and not given.flags and not given.problem:
         foreign = listed([name for row in (*found, given) for name in row.foreign])
         other = f" (only {foreign})" if foreign else ": expected such as --image_size 64"
-        raise ConfigError(f"no --flags found in {text!r:.60}{other}")
+        raise ConfigError(f"no --flags found in {trim(text)}{other}")
     return [given]
 
 
@@ -200,7 +200,7 @@ def _stray_line(before: GivenFlags, one: PastedCommand) -> None:
         before.cut = True
     elif one.words[0].startswith("--"):
         before.complain(
-            f"the line {spelt(' '.join(one.words))!r:.60} does not belong to the command before "
+            f"the line {trim(spelt(' '.join(one.words)))} does not belong to the command before "
             f"it: end that line with a backslash, or leave this one out"
         )
 
@@ -313,7 +313,7 @@ def _from_words(words: Sequence[str], given: GivenFlags) -> None:
             elif known in DEFAULTS and known in given.flags and not word.startswith("-"):
                 given.complain(
                     f"--{known} takes one value, got {spelt(str(given.flags[known]))} and "
-                    f"{spelt(word)!r:.40}: write lists with commas and no blanks"
+                    f"{trim(spelt(word), 40)}: write lists with commas and no blanks"
                 )
             continue
         name, equals, value = word[2:].partition("=")
@@ -386,13 +386,13 @@ def typed(name: str, text: str) -> Any:
             return True
         if lowered in ("no", "false", "f", "n", "0"):
             return False
-        raise ConfigError(f"--{name} must be True or False, got {text!r:.60}")
+        raise ConfigError(f"--{name} must be True or False, got {trim(text)}")
     if isinstance(default, str):
         return text
     try:
         return type(default)(text)
     except ValueError:
-        raise ConfigError(f"--{name} must be a number, got {text!r:.60}") from None
+        raise ConfigError(f"--{name} must be a number, got {trim(text)}") from None
 
 
 def listed(names: Sequence[str], dashes: str = "--") -> str:

@@ -30,7 +30,7 @@ from adm_cli.checkpoints.flags.given import (
 from adm_cli.checkpoints.flags.pasted_commands import spelt, unknowns
 from adm_cli.checkpoints.flags.pasted_settings import NotPlain
 from adm_cli.config import ClassifierConfig, DiffusionConfig, Loss, UNetConfig, Variance
-from adm_cli.errors import ConfigError, an
+from adm_cli.errors import ConfigError, an, trim
 
 FAMILIES: tuple[Family, ...] = ("guided-diffusion", "improved-diffusion")
 
@@ -108,7 +108,8 @@ def read_flags(
         raise ConfigError(given.problem)
     if given.foreign and strict:
         raise ConfigError(
-            f"not flags of the original: {listed(given.foreign)}: leave them out, or --strict-flags"
+            f"not flags of the original: {listed(given.foreign)}: leave them out, or go without "
+            f"--strict-flags"
         )
     chosen = kind or _infer_kind(given)
     if chosen not in kinds_of(given.script):
@@ -171,7 +172,7 @@ def _check_known(given: GivenFlags, kind: Kind) -> None:
     """Raises ConfigError where what decides the model is not in the text."""
     for name, value in given.flags.items():
         if not _plain(value) and _about(name, kind):
-            text = f"{spelt(value)!r:.60}"
+            text = f"{trim(spelt(value))}"
             raise ConfigError(
                 f"--{name} is {text}, whose value is not in the text: put it there, e.g. "
                 f"--{name} {'1,2,3,4' if KNOWN[name] == '' else KNOWN[name]}"

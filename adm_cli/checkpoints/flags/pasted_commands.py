@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass, field
 from itertools import dropwhile
 
-from adm_cli.errors import ConfigError
+from adm_cli.errors import ConfigError, trim
 
 _MOST_TEXT = 200_000  # characters, of the text and of any word after its variables are filled in
 _MOST_FILLED = 5_000_000  # likewise, of all commands together
@@ -223,7 +223,7 @@ class _Reader:
     def _until(self, quote: str) -> str:
         end = self.text.find(quote, self.at)
         if end < 0:
-            raise ConfigError(f"flags: No closing quotation ({quote}), in {self.text!r:.60}")
+            raise ConfigError(f"flags: No closing quotation ({quote}), in {trim(self.text)}")
         start, self.at = self.at, end + 1
         return self.text[start:end]
 
@@ -246,7 +246,7 @@ class _Reader:
                 words.add_split(value) if every else words.add(value)
             else:
                 words.add(char)
-        raise ConfigError(f'flags: No closing quotation ("), in {self.text!r:.60}')
+        raise ConfigError(f'flags: No closing quotation ("), in {trim(self.text)}')
 
     def _array(self) -> str:
         """``NAME=(a b c)``, its words joined by blanks."""
@@ -313,7 +313,7 @@ class _Reader:
             self.at += 1
             if not depth:
                 return self.text[start : self.at - 1]
-        raise ConfigError(f"flags: {opening} without {closing}, in {self.text!r:.60}")
+        raise ConfigError(f"flags: {opening} without {closing}, in {trim(self.text)}")
 
     def _inner(self, text: str) -> None:
         _Reader(text, self.found, self.depth + 1).read()

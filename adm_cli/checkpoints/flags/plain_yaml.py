@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from adm_cli.errors import trim
 from adm_cli.files.budget import MOST_DEPTH, MOST_ENTRIES, TooMuchError
 
 _KEY = re.compile(r"(\"[^\"]*\"|'[^']*'|[^\s'\"#\[\]{},&*!|>%@`][^\n]*?)[ \t]*:(?:[ \t]+(.*))?")
@@ -63,7 +64,7 @@ class _Reader:
     def _pair(self, indent: int, words: str) -> None:
         found = _KEY.fullmatch(words)
         if found is None:
-            raise ValueError(f"the line {words!a:.40} is no plain YAML")
+            raise ValueError(f"the line {trim(words, 40)} is no plain YAML")
         key, value = found[1].strip("\"'"), found[2] or ""
         if self.last is not None and indent > self.last[0]:
             _, holder, name = self.last

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from adm_cli.errors import ConfigError
+from adm_cli.errors import ConfigError, trim
 
 _SAMPLERS = {
     "ddpm": "ddpm", "ddim": "ddim", "euler": "ddim", "heun": "heun",
@@ -58,7 +58,7 @@ def _entries(name: str, value: Any) -> tuple[Any, ...]:
         more = (
             " (adm classes finds the ids)" if name == "classes" else ", such as (0, 1) or range(2)"
         )
-        raise ConfigError(f"{name} must be numbers{more}, got {value!r:.40}")
+        raise ConfigError(f"{name} must be numbers{more}, got {trim(value, 40)}")
     return entries
 
 
@@ -67,4 +67,6 @@ def _spell_steps(steps: object) -> str:
         return steps.strip().lower()
     if isinstance(steps, int) and not isinstance(steps, bool):
         return str(steps)
-    raise ConfigError(f"steps must be a number or text such as 250 or 'ddim25', got {steps!r:.40}")
+    raise ConfigError(
+        f"steps must be a number or text such as 250 or 'ddim25', got {trim(steps, 40)}"
+    )
