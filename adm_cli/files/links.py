@@ -5,13 +5,15 @@ lead to another run, and whoever empties or adds to what is there would do so to
 folder that a command names may be a link, since somebody said so; nothing below it.
 
 Whatever changes a folder asks `check_inside` of it first; what will be made in a run is asked for
-by `check_below` before any work.
+by `check_below` before any work. While a run is at work its folder is `watched`: it stays the one
+that was locked, also where somebody puts a link in its place.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from adm_cli.errors import OutputError
@@ -19,6 +21,8 @@ from adm_cli.errors import OutputError
 # Any of these makes the folder that of a run or a sweep; a run of training has all of the others.
 _BOOKS = ("run.json", ".run.json.copy", "sweep.json", ".sweep.json.copy")
 _OF_TRAINING = ("settings.json", "state-*.safetensors")
+
+_watched: dict[Path, tuple[Path, os.stat_result]] = {}  # by locks: as named; the folder's state
 
 
 def is_link(path: Path) -> bool:
@@ -37,6 +41,37 @@ def check_inside(folder: Path) -> None:
         for root in place.parents:
             if _is_a_run(root):
                 raise _refused(named[i] if i < len(named) else place, root)
+    for lock, (as_named, before) in list(_watched.items()):
+        if lock.parent in (whole, *whole.parents):
+            _check_same(as_named, before)
+
+
+@contextmanager
+def watched(lock: Path) -> Iterator[None]:
+    """The folder of a lock, inside which `check_inside` holds only while it is the same one."""
+    whole = Path(os.path.abspath(lock))
+    before = _watched.get(whole)
+    _watched[whole] = (lock, os.stat(lock.parent))
+    try:
+        yield
+    finally:
+        _watched.pop(whole)
+        if before is not None:
+            _watched[whole] = before
+
+
+def _check_same(lock: Path, before: os.stat_result) -> None:
+    root = lock.parent
+    try:
+        same = os.path.samestat(os.stat(root), before)
+    except OSError:
+        same = False
+    if not same:
+        raise OutputError(
+            f"{root} is no longer the folder that was begun: it was moved or replaced while it "
+            f"was written, and nothing more is; put it back and run the same command again"
+        )
+    check_below(root, (*_BOOKS, _OF_TRAINING[0], lock.name))
 
 
 def check_below(root: Path, names: Iterable[str]) -> None:

@@ -18,7 +18,7 @@ from typing import IO
 
 from adm_cli.errors import RunError
 from adm_cli.files.disk import open_to_change
-from adm_cli.files.links import check_below, check_inside
+from adm_cli.files.links import check_below, check_inside, watched
 
 if sys.platform == "win32":
     from filelock import FileLock, Timeout
@@ -39,13 +39,12 @@ def hold(path: Path, busy: str, *, seconds: float = 0.0) -> Iterator[bool]:
     check_inside(path.parent)
     check_below(path.parent, (path.name,))
     let_go = _take(path, busy, seconds)
-    if let_go is None:
-        yield False
-        return
     try:
-        yield True
+        with watched(path):
+            yield let_go is not None
     finally:
-        let_go()
+        if let_go is not None:
+            let_go()
 
 
 if sys.platform == "win32":

@@ -26,6 +26,7 @@ from adm_cli.files.disk import (
     open_to_append,
     sync_folder,
 )
+from adm_cli.files.links import check_below
 from adm_cli.files.names import check_name
 
 Record = dict[str, Any]  # file, bytes, sha256, and the facts of the image
@@ -236,7 +237,11 @@ class ManifestWriter:
             failed.pop_all()
 
     def append(self, records: Iterable[Mapping[str, Any]]) -> None:
-        """Returns when the lines are safe; raises OutputError, with as few of them as can be."""
+        """Returns when the lines are safe; raises OutputError, with as few of them as can be.
+
+        Also where a link took the place of the file since it was opened.
+        """
+        check_below(self.path.parent, (self.path.name,))
         data = b"".join(render_line(record) for record in records)
         with explained(f"cannot write {self.path}"):
             before = os.fstat(self._file.fileno()).st_size
