@@ -11,6 +11,8 @@ from adm_cli.commands import completing, console, options
 from adm_cli.commands import show as showing
 from adm_cli.errors import how_many
 
+_SHOWN = 4  # hashes that were verified; a stack of stacks has dozens
+
 if TYPE_CHECKING:
     from adm_cli.sampling.repro import Reproduction
     from adm_cli.sampling.repro_run import RunReproduction
@@ -113,9 +115,11 @@ def _report(found: Reproduction, *, json: bool) -> None:
         console.print_json(found.facts())
         return
     differing = "; ".join(found.inputs_that_differ)
-    verified = "; ".join(f"{what} {digest[:12]}" for what, digest in found.verified.items())
+    verified = [f"{what} {digest[:12]}" for what, digest in found.verified.items()]
     if verified:
-        console.note(f"SHA-256 as recorded: {verified}")
+        shown, more = "; ".join(verified[:_SHOWN]), len(verified) - _SHOWN
+        others = f"; and {more} more (--json names all)" if more > 0 else ""
+        console.note(f"SHA-256 as recorded: {shown}{others}")
     if found.identical:
         print("identical")
         if differing:

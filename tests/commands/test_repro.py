@@ -8,11 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from adm_cli.commands.repro import _report
 from adm_cli.pictures.images import open_picture, save_image
 from adm_cli.sampling.inputs import pixels_sha256
+from adm_cli.sampling.repro import Reproduction
 from tests.conftest import TOY_CLASSIFIER, TOY_UNET, Result, Toys, save_toy
 
 Run = Callable[..., Result]
@@ -234,3 +237,12 @@ def test_what_is_no_picture(adm: Run) -> None:
 def test_a_folder_that_is_no_run(adm: Run) -> None:
     Path("run").mkdir()
     one_line(adm("repro", "run"), 1, "run is no run: it has no run.json")
+
+
+def test_few_of_many_verified_hashes_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    verified = {f"input {i}": f"{i}" * 64 for i in range(9)}
+    pixels = np.zeros((1, 1, 3), np.uint8)
+    _report(Reproduction(0, 0, [], 3, True, pixels, {}, verified), json=False)
+    shown = "; ".join(f"input {i} {str(i) * 12}" for i in range(4))
+    expected = f"adm: SHA-256 as recorded: {shown}; and 5 more (--json names all)"
+    assert " ".join(capsys.readouterr().err.split()) == expected
