@@ -219,10 +219,13 @@ def _published(path: Path, row: Checkpoint | None, found: Weights, *, named: boo
         note = f"taken for {row.name}, as --preset says: it is not the file that was published"
         place = checkpoint_path(row)
         return _Chosen(row.config, row.diffusion, place, (note,) if asked and known else ())
-    note = f"{path.name} has the shapes of {row.name} and is not that file: it keeps its own name"
+    own, called = path.with_suffix(".safetensors"), "it keeps its own name"
+    if path.stem == row.name:  # which it may not bear: pictures and recipes would say it
+        own = path.with_name(f"{row.name}-other.safetensors")
+        called = f"it becomes {own.name}"
+    note = f"{path.name} has the shapes of {row.name} and is not that file: {called}"
     if row.config.num_classes is not None and not named:
         note += "; its classes are unnamed: pass --classes"
-    own = path.with_suffix(".safetensors")
     return _Chosen(row.config, row.diffusion, own, (note,), imagenet=False)
 
 

@@ -76,7 +76,10 @@ def test_a_fine_tune(
     """Nothing is known of the published file but its shapes and name."""
     publish(md5=None)
     torch.save(FORMS[form](state), f"{name}.pt")
-    stays_itself(adm("convert", f"{name}.pt", "--json"), name)
+    other = Path("published-other.safetensors") if name == "published" else None
+    made = adm("convert", f"{name}.pt", "--json")
+    stays_itself(made, name, other)
+    assert (f"it becomes {other}" in made.err) == (other is not None)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
