@@ -135,7 +135,7 @@ def whole_text(text: str) -> int:
     try:
         return int(text)
     except ValueError:
-        raise ValueError(f"{text:.24!r}, expected a whole number") from None
+        raise ValueError(f"{trim(text, 24)}, expected a whole number") from None
 
 
 def finite_number(value: object) -> float:

@@ -19,6 +19,7 @@ from adm_cli.files.budget import (
     finite_number,
     parse_json,
     whole_number,
+    whole_text,
 )
 
 at_leisure = settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
@@ -131,3 +132,8 @@ def test_a_library_s_reads_are_bounded() -> None:
     buffer.seek(0)
     with pytest.raises(TooMuchError):
         LimitedFile(buffer, 100).read()
+
+
+def test_a_text_that_is_no_number_is_shown() -> None:
+    with pytest.raises(ValueError, match=r"^'many', expected a whole number$"):
+        whole_text("many")
