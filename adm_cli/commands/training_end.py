@@ -25,8 +25,9 @@ def tell_costs(facts: Mapping[str, Any]) -> None:
         f"{facts['free_gb']:.2f} GB are free",
     ]
     if facts["hours"] is not None:
-        time = duration(3600 * facts["hours"])
-        lines.append(f"about {time} at {facts['images_per_second']:,.0f} images/s on this machine")
+        time, rate = duration(3600 * facts["hours"]), facts["images_per_second"]
+        speed = f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
+        lines.append(f"about {time} at {speed} images/s on this machine")
     if "note" in facts:
         lines.append(str(facts["note"]))
     console.out.print()
