@@ -67,7 +67,7 @@ OTHER_OPTIONS: Mapping[str, tuple[str, ...]] = {
     "base-samples": _PICTURES,
     "p": ("--class",),
     "prompt": ("--class",),
-    "negative-prompt": ("--scale below 0, which leads away from the --class",),
+    "negative-prompt": ("--negative-class",),
     "text": ("--class",),
     "label": ("--class",),
     "labels": ("--class",),

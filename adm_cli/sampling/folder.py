@@ -39,7 +39,7 @@ from adm_cli.files.manifests import Manifests, Record, Records, whole_records
 from adm_cli.files.own import is_own, refuse_foreign
 from adm_cli.files.sealed import both_copies, copies_agree, write_copies
 from adm_cli.sampling.images import Images
-from adm_cli.sampling.run import Run, environment, read_run, render_run, settings
+from adm_cli.sampling.run import Run, changed_settings, environment, read_run, render_run
 
 BASE, HIDDEN_BASE = "base", ".base"
 # Of a line: how many images were computed at once, where it was not the run's setting; in a stack
@@ -302,12 +302,7 @@ class RunFolder:
         return []
 
     def _check_same(self, old: Run, new: Run) -> None:
-        before, after = (
-            {name: value for name, value in settings(run).items() if name not in new.chosen}
-            for run in (old, new)
-        )
-        changed = differences(before, after)
-        if changed:
+        if changed := changed_settings(old, new):
             raise RunError(
                 f"{self.path} holds a run with other settings: {', '.join(changed)}; choose "
                 f"another --out, or pass --overwrite to start anew"

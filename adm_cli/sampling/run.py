@@ -14,6 +14,7 @@ from adm_cli.checkpoints.presets import ENLARGEMENTS
 from adm_cli.diffusion.modifiers import NEUTRAL, Modifiers
 from adm_cli.errors import ConfigError, RunError, UsageError, trim, why_unread
 from adm_cli.files.budget import finite_number, parse_json
+from adm_cli.files.differences import differences
 from adm_cli.files.disk import explain_os_error, read_file
 from adm_cli.files.sealed import as_written, seal
 from adm_cli.files.strict import read_config
@@ -156,6 +157,21 @@ def settings(run: Run) -> dict[str, Any]:
     names += [] if run.value_range is None else ["value_range"]
     names += [] if run.metadata else ["metadata"]
     return found | {name: getattr(run, name) for name in names}
+
+
+def changed_settings(old: Run, new: Run) -> list[str]:
+    """In words, what of `settings` differs, but for what ``new`` chose by itself.
+
+    Of a second stage that is of another kind now, its name alone.
+    """
+    sides = [settings(run) for run in (old, new)]
+    if len({type(run.stages[1]) if run.stages[1:] else None for run in (old, new)}) > 1:
+        for side, run in zip(sides, (old, new), strict=True):
+            for name in [name for name in side if name.startswith("upsampler_")]:
+                del side[name]
+            side["upsampler"] = run.stages[1].model if run.stages[1:] else None
+    before, after = ({n: v for n, v in side.items() if n not in new.chosen} for side in sides)
+    return differences(before, after)
 
 
 def environment(run: Run) -> dict[str, Any]:

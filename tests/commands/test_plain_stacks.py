@@ -81,7 +81,10 @@ def test_a_run_knows_its_enlargement(plain: Run, adm: Run, toys: Toys) -> None:
     done = plain("--upsampler", "lanczos")
     assert (done.code, "upsampler bicubic -> lanczos" in done.err) == (1, True)
     done = plain("--upsampler", toys.upsampler, "--upsample-steps", 2)
-    assert (done.code, "upsampler bicubic -> none" in done.err) == (1, True)
+    assert (done.code, "settings: upsampler bicubic -> toy_upsampler; choose" in done.err) == (
+        1,
+        True,
+    )
     lines = [line.split() for line in adm("info", f"o/{NAME}").out.splitlines()]
     assert ["upsampler", "model", "bicubic"] in lines
     assert ["seed", "1"] in lines

@@ -62,7 +62,7 @@ def test_the_tables_name_what_there_is() -> None:
         ("sample --guidance-weight 3", "--scale (of the classifier) or --cfg (classifier-free)"),
         ("sample --amount 3", "here it is --num (of each class) or --total"),
         ("sample --width 64", "here it is --upsampler (the model's file says the size)"),
-        ("sample --negative-prompt cat", "here it is --scale below 0, which leads away"),
+        ("sample --negative-prompt cat", "here it is --negative-class"),
         ("sample -p dog", "here it is --class"),
         ("sample --folder x", "here it is --out"),
         ("sample --batchsize 3", "did you mean --batch-size?"),
