@@ -249,10 +249,10 @@ def test_a_fine_tune_is_not_what_was_published(
     """In half precision, under any name or the published one; and in float32 of another length."""
     publish(monkeypatch, PUBLISHED)
     half = {name: tensor.half() for name, tensor in torch.load(original).items()}
-    for name in ("dogs.pt", "toy_published.pt"):
+    for name, own in (("dogs.pt", "dogs"), ("toy_published.pt", "toy_published-other")):
         torch.save(half, name)
         done = adm("convert", name)
-        assert (done.code, done.out) == (0, name.replace(".pt", ".safetensors\n"))
+        assert (done.code, done.out) == (0, f"{own}.safetensors\n")
         assert f"{name} has the shapes of toy_published and is not that file" in done.err
         assert "its classes are unnamed: pass --classes" in done.err
         found = read_model_file(Path(done.out.strip()))
