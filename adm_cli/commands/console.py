@@ -23,7 +23,7 @@ INTERRUPTED = 128 + signal.SIGINT  # exit code
 _LONGEST = 1200  # of an error, in characters
 _LONGEST_WORD = 300  # no path is as long
 _LONG = re.compile(rf"\S{{{_LONGEST_WORD + 3},}}")
-_WORD = re.compile(r"""(?<!\S)'[^']*'(?=[\s.,:;)]|$)|(?<!\S)"[^"]*"(?=[\s.,:;)]|$)|\S+""")
+_WORD = re.compile(r"""(?<!\S)(?:'[^']*'|"[^"]*")(?:[.,:;)]\S*)?(?!\S)|\S+""")
 
 
 def on_terminal() -> bool:

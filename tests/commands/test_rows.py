@@ -23,6 +23,8 @@ LONG = "adm: error: {}; did you mean --class? Then write adm sample --class 207 
         "no option --clas in adm sample",
         "'a folder with blanks/and a picture.png' is gone",
         "the model's parameters, the classes' names",
+        "unknown class 'dgo'",  # and what ends a part of a sentence behind it
+        "torch.save(m.state_dict(), 'model weights.pt').as_it_is, \"a b\", (no 'c d')",
         "/a/path" * 9,  # longer than a short row
         "絵" * 25 + " 絵",  # two columns each
         "x" * 80 + " y",
