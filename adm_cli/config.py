@@ -176,7 +176,7 @@ class UNetConfig(EncoderConfig):
         if self.low_res_noise is not None:
             _in_interval("low_res_noise", self.low_res_noise, 0, 10)
             if self.low_res_size is None or self.low_res_noise == 0:
-                raise ConfigError("low_res_noise is the largest of an upsampler's, above 0")
+                raise ConfigError("low_res_noise must be above 0, and is for upsamplers only")
         if self.num_heads_upsample is not None:
             _in_range("num_heads_upsample", self.num_heads_upsample, 1, _MAX_CHANNELS)
             for level, channels in enumerate(self.level_channels):
@@ -307,13 +307,17 @@ class SamplingConfig(Modifiers):
         for name in ("guide_interval", "cfg_interval"):
             _check_interval(name, getattr(self, name))
         if type(self.entropy_scaling) is not bool:
-            raise ConfigError(f"entropy_scaling is on or off, got {trim(self.entropy_scaling, 40)}")
+            raise ConfigError(
+                f"entropy_scaling must be on or off, got {trim(self.entropy_scaling, 40)}"
+            )
         if type(self.project) is not int:
-            raise ConfigError(f"project is a number of passes, got {trim(self.project, 40)}")
+            raise ConfigError(f"project must be a number of passes, got {trim(self.project, 40)}")
         _in_range("project", self.project, 0, _MAX_PASSES)
         if self.low_res_noise is not None:
             if type(self.low_res_noise) not in (int, float):
-                raise ConfigError(f"low_res_noise is a number, got {trim(self.low_res_noise, 40)}")
+                raise ConfigError(
+                    f"low_res_noise must be a number, got {trim(self.low_res_noise, 40)}"
+                )
             _in_interval("low_res_noise", self.low_res_noise, 0, 10)
         if self.batch_size is not None:
             _in_range("the batch size", self.batch_size, 1, _MAX_BATCH)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from adm_cli.checkpoints.flags.spellings import spell_dtype
-from adm_cli.errors import DeviceError, UsageError
+from adm_cli.errors import DeviceError, UsageError, one_of
 
 _MOST_THREADS = 4  # for a CPU: more are in each other's way
 
@@ -55,7 +55,7 @@ def choose_dtype(name: str, device: torch.device, *, use_fp16: bool) -> torch.dt
     if name == "auto":
         return torch.float16 if use_fp16 and device.type == "cuda" else torch.float32
     if name not in DTYPES:
-        raise UsageError(f"unknown dtype {typed!r}: expected auto, {', '.join(DTYPES)}")
+        raise UsageError(f"unknown dtype {typed!r}: expected {one_of(['auto', *DTYPES])}")
     if name == "float64" and device.type == "mps":
         raise DeviceError("MPS has no float64: use --device cpu")
     return DTYPES[name]

@@ -17,6 +17,7 @@ A message states what was expected, what came, and the command or option that me
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from collections.abc import Iterable, Sequence
 
@@ -105,11 +106,32 @@ def why_unread(error: BaseException, otherwise: str = "a value of another type")
         return error.strerror
     if isinstance(error, UnicodeDecodeError):
         return "not UTF-8"
+    if isinstance(error, json.JSONDecodeError):
+        what = error.msg[:1].lower() + error.msg[1:].removesuffix(" at")
+        return f"{what} at line {error.lineno}, column {error.colno}"
     text = (str(error).splitlines() or [""])[0].rstrip(".")
     if isinstance(error, KeyError):
         return f"no {text}"
     own = isinstance(error, AdmError) or (text and not _OF_PYTHON.search(text))
     return text if own else otherwise
+
+
+def one_of(names: Iterable[object]) -> str:
+    """ "png", "png or webp", "png, webp or npz"."""
+    *first, last = map(str, names)
+    return f"{', '.join(first)} or {last}" if first else last
+
+
+_KINDS = {
+    "NoneType": "nothing", "bool": "true or false", "int": "a number", "float": "a number",
+    "str": "a text", "list": "a list", "tuple": "a list", "dict": "a dictionary",
+    "Tensor": "a tensor",
+}  # fmt: skip
+
+
+def kind_of(value: object) -> str:
+    """What a value is, for who has the file it is in: ``"a list"``, ``"a number"``."""
+    return _KINDS.get(type(value).__name__, "an object of another kind")
 
 
 def are(count: int) -> str:

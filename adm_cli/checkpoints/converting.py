@@ -183,7 +183,7 @@ def _plan_folder(
     names = _classes(found.config, known, imagenet=found.imagenet)
     info = ModelInfo(config=found.config, diffusion=found.diffusion, classes=names, source={})
     unnamed = names and known is None and names != imagenet_names()
-    notes = ("its classes are unnamed: pass --classes",) if unnamed else ()
+    notes = ("the model's classes are unnamed: pass --classes",) if unnamed else ()
     tensors = {name: found.tensors[name] for name in expected}
     return Conversion(found.weights, place, info, tensors, (*found.notes, *notes), found.stamp)
 

@@ -20,7 +20,7 @@ from adm_cli.checkpoints.diffusers_names import from_diffusers, to_diffusers
 from adm_cli.checkpoints.format import check_state, load_original
 from adm_cli.checkpoints.header import ModelInfo, read_metadata
 from adm_cli.config import ClassifierConfig, DiffusionConfig, Prediction, UNetConfig
-from adm_cli.errors import CheckpointError, ConfigError, UsageError, trim, why_unread
+from adm_cli.errors import CheckpointError, ConfigError, UsageError, one_of, trim, why_unread
 from adm_cli.files.budget import parse_json, whole_text
 from adm_cli.files.disk import file_stamp, read_file
 from adm_cli.files.strict import as_json, config_from_json, config_to_json, read_config
@@ -189,7 +189,10 @@ def read_folder(path: Path) -> FoundModel:
             f"expected an original .pt, or a UNet2DModel of diffusers"
         )
     if not noise:
-        raise UsageError(f"{path} has no scheduler/scheduler_config.json, which says the noise")
+        raise UsageError(
+            f"{path} has no scheduler/scheduler_config.json, which says the "
+            f"noise schedule: download the whole folder"
+        )
     said = read_metadata(weights[0]) if weights[0].suffix == ".safetensors" else {}
     try:
         ours = dict(parse_json(said["adm"])) if "adm" in said else {}
@@ -220,9 +223,12 @@ def read_folder(path: Path) -> FoundModel:
 
 def folder_settings(path: Path) -> dict[str, Any]:
     """One of a folder's files of settings; raises ValueError or TypeError for what is none."""
-    found = parse_json(read_file(path, _MOST_JSON))
+    try:
+        found = parse_json(read_file(path, _MOST_JSON))
+    except ValueError as error:
+        raise ValueError(f"{path.name} is no JSON ({why_unread(error)})") from None
     if not isinstance(found, dict):
-        raise TypeError(f"{path.name} holds no object")
+        raise TypeError(f"{path.name} holds no JSON object")
     return found
 
 
@@ -324,8 +330,8 @@ def read_scheduler(said: Mapping[str, Any], *, learned: bool) -> DiffusionConfig
         raise ValueError(f"beta_schedule is {trim(kind, 40)}, expected linear or squaredcos_cap_v2")
     prediction = said.get("prediction_type", "epsilon")
     if prediction not in _PREDICTIONS:
-        names = " or ".join(_PREDICTIONS)
-        raise ValueError(f"prediction_type is {trim(prediction, 40)}, expected {names}")
+        expected = one_of(_PREDICTIONS)
+        raise ValueError(f"prediction_type is {trim(prediction, 40)}, expected {expected}")
     small = said.get("variance_type", "fixed_small").startswith("fixed_small")
     return DiffusionConfig(
         noise_schedule="linear" if kind == "linear" else "cosine",

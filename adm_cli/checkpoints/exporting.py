@@ -27,7 +27,7 @@ from adm_cli.checkpoints.loading import describe_mismatch, expected_shapes
 from adm_cli.checkpoints.onnx import check_installed, write_onnx
 from adm_cli.checkpoints.tensors import stream_tensors
 from adm_cli.config import UNetConfig
-from adm_cli.errors import CheckpointError, OutputError, UsageError
+from adm_cli.errors import CheckpointError, OutputError, UsageError, one_of
 from adm_cli.events import AnyPath, Doing, Note, OnEvent, ignore
 from adm_cli.files.disk import atomic_write, check_writable
 from adm_cli.files.tables import write_json
@@ -75,7 +75,7 @@ def export(
     and as `find_weights`.
     """
     if to not in get_args(Target):
-        raise UsageError(f"--to {to}: expected {', '.join(get_args(Target))}")
+        raise UsageError(f"--to {to}: expected {one_of(get_args(Target))}")
     on_event(Doing(f"exporting {model}"))
     file, path = find_weights(model), Path(output)
     if to == "original":

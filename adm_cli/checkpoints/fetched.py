@@ -18,7 +18,14 @@ from urllib.parse import urlsplit
 from adm_cli.checkpoints.downloads import RetryPolicy
 from adm_cli.checkpoints.partial import remove_partials
 from adm_cli.checkpoints.pickles import open_zip
-from adm_cli.errors import CheckpointError, DownloadError, OutputError, UsageError, trim
+from adm_cli.errors import (
+    CheckpointError,
+    DownloadError,
+    OutputError,
+    UsageError,
+    trim,
+    why_unread,
+)
 from adm_cli.events import AnyPath
 from adm_cli.files.budget import parse_json
 from adm_cli.files.disk import (
@@ -99,7 +106,7 @@ def clean_up(original: Path, models: Path, *, keep_original: bool) -> None:
         for path in unwanted:
             remove(path)
     except OSError as error:
-        what = f"the model is in place, but cannot remove what is beside {original}"
+        what = f"the model is in place, but what is beside {original} cannot be removed"
         raise OutputError(explain_os_error(what, error)) from error
     oldest = time.time() - _STALE
     for folder in (original.parent, models):
@@ -133,9 +140,11 @@ def zip_is_intact(path: Path) -> bool:
     except CheckpointError:
         raise
     except Exception as error:  # damaged archives raise many kinds
-        damage = str(error) or type(error).__name__
+        raise CheckpointError(
+            f"{path} is damaged ({why_unread(error, 'cut short'):.80}): fetch it again"
+        ) from None
     if damage is not None:
-        raise CheckpointError(f"{path} is damaged ({trim(damage, 80)}): fetch it again")
+        raise CheckpointError(f"{path} is damaged (in {trim(damage, 80)}): fetch it again")
     return True
 
 

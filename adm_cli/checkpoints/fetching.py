@@ -297,7 +297,7 @@ def _fetch(item: Item, how: FetchOptions, watch: Listener) -> FetchResult:
     source = Path(want.url) if how.local else item.original
     if how.local:
         if not source.is_file():
-            raise DownloadError(f"{source} is not there: expected {item.file} in {how.source}")
+            raise DownloadError(f"--from {how.source} has no {item.file}")
         digests = check_file(source, want)
     else:
         digests = _whole_original(item, want, how, watch) or _download(item, want, how, watch)

@@ -25,7 +25,7 @@ from adm_cli.checkpoints.flags.model import read_flags
 from adm_cli.checkpoints.loading import kind_of_tensors
 from adm_cli.checkpoints.originals import read_weights
 from adm_cli.config import ClassifierConfig, UNetConfig
-from adm_cli.errors import CheckpointError, ConfigError, UsageError, why_unread
+from adm_cli.errors import CheckpointError, ConfigError, UsageError, one_of, why_unread
 from adm_cli.files.budget import whole_text
 from adm_cli.files.disk import file_stamp
 
@@ -48,12 +48,12 @@ def read_model_folder(path: Path) -> FoundModel:
     try:
         said = folder_settings(settings) if settings.is_file() else {}
     except (ValueError, TypeError) as error:
-        raise CheckpointError(f"{settings} is no JSON of settings: {why_unread(error)}") from None
+        raise CheckpointError(f"{part}: {why_unread(error)}") from None
     if not _DESCRIBES & set(said):
         return read_folder(path)
     weights = [part / name for name in _FILES if (part / name).is_file()]
     if not weights:
-        raise UsageError(f"{part} has a config.json and no weights: expected {', '.join(_FILES)}")
+        raise UsageError(f"{part} has a config.json and no weights: expected {one_of(_FILES)}")
     return _read_flagged(path, part, said, weights[0])
 
 
@@ -67,7 +67,9 @@ def _read_flagged(path: Path, part: Path, said: Mapping[str, Any], weights: Path
         flags = {**({} if theirs else dict(_plain(noise, _OF_SCHEDULER))), **dict(_plain(said, {}))}
         text = json.dumps(flags)
         if len(text) > _MOST_FLAGS:
-            raise ValueError(f"{len(text):,} characters of settings")
+            raise ValueError(
+                f"{len(text):,} characters of settings, expected at most {_MOST_FLAGS:,}"
+            )
         reading = read_flags(text, kind)
         process = reading.diffusion
         if theirs:

@@ -24,7 +24,7 @@ from adm_cli.checkpoints.header import (
 )
 from adm_cli.checkpoints.pickles import load_pickle
 from adm_cli.checkpoints.stored import read_stored
-from adm_cli.errors import CheckpointError, trim
+from adm_cli.errors import CheckpointError, kind_of, trim
 from adm_cli.files.disk import atomic_write, open_file
 from adm_cli.files.foreign import START, describe_foreign
 
@@ -147,7 +147,7 @@ def check_state(path: Path, state: object) -> dict[str, Tensor]:
                     f"{path} holds an optimizer's state (opt*.pt): give the model or ema file"
                 )
             raise CheckpointError(
-                f"{path}: expected only tensors, got {type(tensor).__name__} under {trim(name)}"
+                f"{path}: expected only tensors, got {kind_of(tensor)} under {trim(name)}"
             )
         if tensor.layout != torch.strided or tensor.is_meta or _expanded(tensor):
             raise CheckpointError(f"{path}: {name} is not a plain tensor")
@@ -165,7 +165,7 @@ def check_state(path: Path, state: object) -> dict[str, Tensor]:
 
 
 def _called(state: object) -> str:
-    return "an empty one" if state == {} else type(state).__name__
+    return "an empty one" if state == {} else kind_of(state)
 
 
 def check_finite(path: Path, name: str, tensor: Tensor) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import shlex
 import struct
 import zipfile
 from collections.abc import Mapping
@@ -32,6 +33,7 @@ FORMAT_VERSION = "1"
 KINDS = ("diffusion", "upsampler", "classifier")
 DTYPES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}
 AGAIN = ": convert or download it again"
+_OF_LIBRARY = "Error while deserializing header: "
 MOST_ENTRIES = 100_000  # tensors and numbers of a file, far above any real one
 
 # Far above any real model; a million of them keep torch busy for minutes.
@@ -101,7 +103,7 @@ def read_model_file(path: Path) -> ModelFile:
     if not isinstance(metadata, dict) or metadata.get("format") != "adm":
         raise CheckpointError(
             f"{path}: a safetensors file without adm's metadata; "
-            f"adm convert {path.name} --preset NAME (or --flags ...) makes one of it"
+            f"adm convert {shlex.quote(str(path))} --preset NAME (or --flags ...) makes one of it"
         )
     if metadata.get("format_version") != FORMAT_VERSION:
         raise CheckpointError(
@@ -111,9 +113,9 @@ def read_model_file(path: Path) -> ModelFile:
     try:
         info = _parse_metadata(metadata)
     except KeyError as error:
-        raise CheckpointError(f"{path}: damaged metadata (no {error})") from None
+        raise CheckpointError(f"{path}: damaged metadata (no {error}){AGAIN}") from None
     except (ValueError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
-        raise CheckpointError(f"{path}: damaged metadata ({why_unread(error)})") from None
+        raise CheckpointError(f"{path}: damaged metadata ({why_unread(error)}){AGAIN}") from None
     shapes, dtypes = {}, {}
     for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
         if entry["dtype"] not in DTYPES:
@@ -174,7 +176,7 @@ def read_header(path: Path) -> dict[str, Any]:
                         raise CheckpointError(f"{path} {foreign}")
                     raise CheckpointError(
                         f"{path} is a PyTorch file, expected safetensors: "
-                        f"adm convert {path.name} makes one of it"
+                        f"adm convert {shlex.quote(str(path))} makes one of it"
                     )
                 foreign = describe_foreign(start, path.name)
                 if foreign is None:
@@ -188,7 +190,8 @@ def read_header(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from None
     except (ValueError, safetensors.SafetensorError) as error:
-        raise CheckpointError(f"{path}: damaged safetensors ({why_unread(error)}){AGAIN}") from None
+        why = why_unread(error).removeprefix(_OF_LIBRARY).split(", expected one of")[0]
+        raise CheckpointError(f"{path}: damaged safetensors ({why}){AGAIN}") from None
     assert isinstance(header, dict)  # or the library would have refused it
     for name, entry in header.items():
         if name != "__metadata__" and len(entry["shape"]) > _MAX_DIMENSIONS:

@@ -52,7 +52,8 @@ def whole_version(headers: Headers, url: str) -> Version:
     length = content_length(headers)
     if length is None:
         raise DownloadError(
-            f"{clean(url)}: the server does not say how long it is (Content-Length)"
+            f"{clean(url)}: the server does not say how long it is (Content-Length): take it "
+            f"from elsewhere with --from"
         )
     if "Transfer-Encoding" in headers:  # against RFC 9112, 6.2; lines after chunks need not end
         raise TransientError("its length is told in two ways")
@@ -203,7 +204,7 @@ def reason(error: BaseException) -> str:
         if isinstance(cause, http.client.RemoteDisconnected):
             return "the connection was closed without an answer"
         if isinstance(cause, http.client.HTTPException):
-            return f"the answer is no proper HTTP ({type(cause).__name__})"
+            return "the answer is no proper HTTP"
         if isinstance(cause, OSError) and cause.strerror:
             return cause.strerror
         cause = cause.__cause__ or cause.__context__

@@ -75,7 +75,7 @@ def read_weights(path: Path, wanted: str | None = None) -> Weights:
     notes += [f"{name} is an average without names that does not fit the model" for name in unfit]
     if left := list(dict.fromkeys([*extras, *strangers])):
         more = f" and {len(left) - _SHOWN} more" if len(left) > _SHOWN else ""
-        notes.append(f"left out, no weights of it: {', '.join(left[:_SHOWN])}{more}")
+        notes.append(f"left out, as no weights of the model: {', '.join(left[:_SHOWN])}{more}")
     squeezed, shaped = _squeezed(check_state(path, tensors))
     return Weights(squeezed, (*notes, *shaped))
 

@@ -73,7 +73,7 @@ def load_pickle(path: Path, *, zipped: bool) -> object:
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from None
     except Exception as error:  # torch's readers raise many kinds for damaged files
-        why = why_unread(error, "")
+        why = why_unread(error, "").split(". ")[0]
         raise CheckpointError(
             f"{path} is damaged or cut short{f' ({why:.160})' * bool(why)}: download it again"
         ) from None

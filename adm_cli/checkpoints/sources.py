@@ -127,12 +127,12 @@ def choose_low_res_noise(upsampler: Sources, asked: float | None) -> float | Non
     if largest is None:
         raise UsageError(
             f"{upsampler.model_name} was trained without noise on the small pictures: "
-            f"ask for none (adm train-upsampler --noise-augment trains with it)"
+            f"leave it out (adm train-upsampler --noise-augment trains with it)"
         )
     if not 0 <= asked <= largest:
         raise UsageError(
-            f"noise {asked:g} on the small pictures: {upsampler.model_name} was trained with "
-            f"0 to {largest:g}"
+            f"noise {asked:g} on the small pictures: expected 0 to {largest:g}, which "
+            f"{upsampler.model_name} was trained with"
         )
     return asked
 
@@ -217,8 +217,8 @@ def _check_weak(model: ModelFile, weak: ModelFile) -> None:
         mine, other = getattr(ours.diffusion, name), getattr(theirs.diffusion, name)
         if mine != other:
             raise UsageError(
-                f"{name.replace('_', ' ')} is {other} of the weak model {weak.name}, {mine} of "
-                f"{model.name}: pass a --weak-model that was trained alike"
+                f"the weak model {weak.name} and {model.name} differ in {name} ({other}, {mine}): "
+                f"pass a --weak-model that was trained alike"
             )
     if _labels(weak) is None:  # it leads away from what has no class
         return

@@ -40,7 +40,9 @@ def mixture_text(weights: Mapping[int, float]) -> str:
         raise ConfigError(f"a mixture has 2 to {_MOST_CLASSES} classes, got {len(weights)}")
     for weight in weights.values():
         if not 1e-6 <= weight <= 1e6:  # NaN is not either
-            raise ConfigError(f"weights in a mixture are from 0.000001 to 1000000, got {weight:g}")
+            raise ConfigError(
+                f"weights in a mixture must be from 0.000001 to 1000000, got {weight:g}"
+            )
     if len(set(weights.values())) == 1:
         return "+".join(str(class_id) for class_id in sorted(weights))
     texts = {

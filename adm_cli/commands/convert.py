@@ -122,7 +122,7 @@ def convert(
     else:
         console.note(
             f"{result.info.kind} model, {how_many(result.parameters, 'parameter')}; "
-            f"source SHA-256 {result.info.source['sha256']}"
+            f"source SHA-256 {result.info.source['sha256'][:12]}..."
         )
         print(result.path)
 

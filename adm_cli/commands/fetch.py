@@ -109,8 +109,8 @@ def _show(done: FetchResult, json: bool, quiet: bool) -> None:
         )
         return
     if not quiet:
-        what = "is here already" if done.was_here else f"verified by {done.verified}"
-        console.note(f"{done.name}: {what}")
+        what = " is here already" if done.was_here else f": verified by {done.verified}"
+        console.note(f"{done.name}{what}")
     print(done.path)
 
 

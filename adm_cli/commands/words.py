@@ -10,7 +10,7 @@ from typing import Any
 import typer
 
 from adm_cli.commands.other_names import OTHER_COMMANDS, OTHER_OPTIONS, REFUSED
-from adm_cli.errors import UsageError, did_you_mean, trim
+from adm_cli.errors import UsageError, did_you_mean, one_of, trim
 
 # For what the program's own types cannot say; numbers without a row have one made up.
 _EXAMPLES = {
@@ -141,7 +141,7 @@ def _bad_value(
     kinds = {"int": "a whole number", "float": "a number", "bool": "yes or no"}
     what = kinds.get(str(problem.get("type", "")).split("_")[0], "another value")
     if listed := re.search(r" is not one of ('.*')\.$", str(problem.get("msg", ""))):
-        what = "one of " + listed[1].replace("'", "")
+        what = one_of(listed[1].replace("'", "").split(", "))
     elif "ge" in limits:
         what = f"at least {limits['ge']:g}"
     elif problem.get("type") == "int_from_float":

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal, TypedDict, get_args
 
-from adm_cli.errors import ConfigError, did_you_mean, trim
+from adm_cli.errors import ConfigError, did_you_mean, one_of, trim
 
 GuideBy = Literal["log-p", "rkl", "fkl", "js"]
 Spacing = Literal["uniform", "trailing", "quadratic", "log-snr", "rho", "lsun"]
@@ -78,7 +78,7 @@ class Modifiers:
         for name, choices in _CHOICES.items():
             value = getattr(self, name)
             if value not in choices:
-                said = f"{name} is one of {', '.join(choices)}, got {trim(value, 40)}"
+                said = f"{name} must be {one_of(choices)}, got {trim(value, 40)}"
                 raise ConfigError(said + _meant(value, choices))
         for name, (low, high) in _RANGES.items():
             value = getattr(self, name)
@@ -102,10 +102,10 @@ def _meant(value: object, choices: tuple[str, ...]) -> str:
 def _check_number(name: str, value: object, low: float, high: float) -> None:
     whole = name in _WHOLE
     if type(value) not in ((int,) if whole else (int, float)):
-        raise ConfigError(f"{name} is a {'whole ' if whole else ''}number, got {trim(value, 40)}")
+        raise ConfigError(f"{name} must be a {'whole ' * whole}number, got {trim(value, 40)}")
     assert isinstance(value, (int, float))
     if not low <= value <= high:  # NaN is not either
-        raise ConfigError(f"{name} must be from {low:g} to {high:g}, got {value:g}")
+        raise ConfigError(f"{name} must be from {low:g} to {high:.10g}, got {value:g}")
 
 
 def adam_betas(text: str) -> tuple[float, float]:
@@ -113,7 +113,7 @@ def adam_betas(text: str) -> tuple[float, float]:
     found = _BETAS.fullmatch(text) if type(text) is str else None
     if found is None:
         raise ConfigError(
-            f"guide_adam is two betas below 1, such as 0.9/0.995, got {trim(text, 40)}"
+            f"guide_adam must be two betas below 1, such as 0.9/0.995, got {trim(text, 40)}"
         )
     return float(found[1]), float(found[2])
 
@@ -189,4 +189,4 @@ def read_modifier(name: str, text: str) -> Any:
         return kind(text)
     except ValueError:
         whole = "whole " if kind is int else ""
-        raise ConfigError(f"{name} is a {whole}number, got {trim(text, 40)}") from None
+        raise ConfigError(f"{name} must be a {whole}number, got {trim(text, 40)}") from None

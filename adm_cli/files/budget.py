@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import accumulate
 from typing import IO, Any, TypeVar
 
-from adm_cli.errors import trim
+from adm_cli.errors import kind_of, trim
 
 MOST_TEXT = 2**24  # bytes of a text: nobody writes a larger one by hand
 MOST_TABLE = 2**27  # bytes of a table: two rows for each of ImageNet's pictures
@@ -153,7 +153,7 @@ def _short(value: object) -> str:
     """Any value for a message: Python refuses to write out whole numbers of 5,000 digits."""
     if type(value) is int and abs(value) >= 10**40:
         return "a number of over 40 digits"
-    return f"{trim(value, 40)}" if isinstance(value, (str, int, float)) else type(value).__name__
+    return f"{trim(value, 40)}" if isinstance(value, (str, int, float)) else kind_of(value)
 
 
 def few_reads(file: IO[bytes]) -> IO[bytes]:

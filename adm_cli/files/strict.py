@@ -8,7 +8,7 @@ import types
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from adm_cli.errors import ConfigError, trim
+from adm_cli.errors import ConfigError, one_of, trim, why_unread
 from adm_cli.files.budget import parse_json
 
 C = TypeVar("C")
@@ -33,7 +33,7 @@ def config_from_json(cls: type[C], text: str) -> C:
     try:
         data = parse_json(text)
     except ValueError as error:
-        raise ConfigError(f"settings are not JSON ({error})") from None
+        raise ConfigError(f"settings are not JSON ({why_unread(error)})") from None
     if not isinstance(data, dict):
         raise ConfigError("settings are no JSON object")
     return read_config(cls, data)
@@ -97,12 +97,12 @@ def _matches(value: object, hint: Any) -> bool:
 
 
 def _described(hint: Any) -> str:
-    """A type in words: "a whole number", "legacy, new", "a list such as [1, 2]"."""
+    """A type in words: "a whole number", "legacy or new", "a list such as [1, 2]"."""
     origin, args = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
-        return " or ".join(_described(arg) for arg in args)
+        return one_of(map(_described, args))
     if origin is Literal:
-        return ", ".join(map(str, args))
+        return one_of(args)
     if origin is tuple:
         kind = "whole numbers" if args[0] is int else "numbers"
         return f"a list of {kind}" if args[-1] is Ellipsis else f"a list of {len(args)} {kind}"

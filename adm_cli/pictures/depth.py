@@ -173,13 +173,13 @@ def _eight_bits(values: Values, within: ValueRange | None) -> Values:
     low, high, given = within or (0, FULL, True)
     if values.min() < 0 and (within is None or not given):
         raise ValueError(
-            f"values from {values.min():g} to {values.max():g}: what of these is black and what "
-            f"white? pass --value-range={values.min():g},{values.max():g}"
+            f"values from {values.min():.9g} to {values.max():.9g}: what of these is black and "
+            f"what white? pass --value-range={values.min():.9g},{values.max():.9g}"
         )
     if within is None and values.max() > FULL:
         raise ValueError(
-            f"values up to {values.max():g}, more than 16 bits hold: what of these is white? pass "
-            f"--value-range {values.max():g}"
+            f"values up to {values.max():.9g}, more than 16 bits hold: what of these is white? "
+            f"pass --value-range {values.max():.9g}"
         )
     if not given and values.max() > high:
         raise ValueError(

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
-from adm_cli.errors import AdmError, trim
+from adm_cli.errors import AdmError, how_many, trim
 from adm_cli.files.manifests import Manifests
 from adm_cli.pictures.archives import FolderSource, Source
 from adm_cli.pictures.label_files import is_nothing
@@ -59,7 +59,8 @@ def strange(words: Sequence[str]) -> list[str]:
     counts = Counter(words)
     notes = []
     if missing := [w for w in counts if is_nothing(w) or w.lower() in _MISSING]:
-        notes.append(f"{missing[0]!a} is a class ({counts[missing[0]]:,}): is that no label?")
+        count = how_many(counts[missing[0]], "picture")
+        notes.append(f"{missing[0]!a} is a class ({count}), though it may mean that there is none")
     joined = {w: re.split(r"\s*[,;|]\s*", w) for w in counts if re.search("[,;|]", w)}
     if several := [w for w, parts in joined.items() if any(part in counts for part in parts)]:
         notes.append(f"a label of several, such as {trim(several[0])}, is a class of its own")
@@ -69,7 +70,9 @@ def strange(words: Sequence[str]) -> list[str]:
             notes.append(f"{other!a} and {word!a} are one class, {int(word)}")
             break
     if len(counts) == len(words) > 3:
-        notes.append("each picture is a class of its own: are these labels?")
+        notes.append(
+            "each picture is a class of its own: these may be no labels (or --labels none)"
+        )
     return notes
 
 

@@ -41,7 +41,7 @@ def guess_by_names(names: Sequence[str]) -> tuple[list[str] | None, str]:
     """Labels of files by their names alone, or None, and what a person should know of that."""
     words = [name.split("_")[0] for name in names]
     if wnids := _wnids(names):
-        return wnids, f"classes by file name, e.g. {wnids[0]} (--labels says otherwise)"
+        return wnids, f"classes by file name, e.g. {wnids[0]} (or --labels)"
     if not all("_" in name for name in names):
         return None, f"{_without_labels(names)}: unlabelled (or --labels FILE)"
     unique = set(words)

@@ -13,7 +13,7 @@ from pathlib import Path
 from sys import intern
 from typing import NamedTuple
 
-from adm_cli.errors import UsageError, are, did_you_mean
+from adm_cli.errors import UsageError, are, did_you_mean, one_of
 from adm_cli.files.budget import MOST_TABLE, parse_json
 from adm_cli.files.disk import read_file
 from adm_cli.files.lists import decode_text
@@ -133,7 +133,7 @@ def _by_folders(pictures: Sequence[Named], tops: Sequence[str | None], *, guesse
         return Found(None, (text,))
     if len(unique) == 1 and not WNID.fullmatch(unique[0]):
         return Found(words, (f"one class only, the folder {unique[0]} (or --labels none)",))
-    text = f"classes by folder, e.g. {words[0]} (--labels says otherwise)"
+    text = f"classes by folder, e.g. {words[0]} (or --labels)"
     if (masks := of_others(unique)) is not None:
         text += f"; {masks} may hold no class, but masks or the like: then give the others alone"
     return Found(words, (text, *within))
@@ -181,7 +181,7 @@ def _by_file(labels: str, pictures: Sequence[Named]) -> Found:
     path = Path(labels)
     if not os.path.isfile(path):
         hint = did_you_mean(labels, LABELS)
-        raise UsageError(f"--labels {path}: expected {', '.join(LABELS)} or a CSV file{hint}")
+        raise UsageError(f"--labels {path}: expected {one_of([*LABELS, 'a CSV file'])}{hint}")
     try:
         data = read_file(path, MOST_TABLE)
     except OSError as error:
@@ -250,7 +250,7 @@ def _by_lists(
             f"e.g. {pictures[words.index(None)].name}: {_ADVICE}"
         )
     doubts = dict.fromkeys(d for table in lists.values() if table for d in table.doubts)
-    return Found(labels, (f"classes from {found_in} (--labels says otherwise)", *doubts))
+    return Found(labels, (f"classes from {found_in} (or --labels)", *doubts))
 
 
 def _listed_label(table: LabelTable | None, picture: Named, folder: str) -> str | None:

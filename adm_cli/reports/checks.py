@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adm_cli.errors import UsageError, size_words
+from adm_cli.errors import UsageError, one_of, size_words
 from adm_cli.evaluation.agreement import Beside
 from adm_cli.evaluation.copies import COPY_RATIO
 from adm_cli.evaluation.metrics import Gaussian
@@ -63,7 +63,7 @@ class Checks:
         if self.copies_of is None and (self.copies_in is not None or self.copy_ratio is not None):
             raise UsageError("--copies-in and --copy-ratio need --copies-of, the training pictures")
         if self.copies_in not in (None, *SPACES):
-            raise UsageError(f"--copies-in {self.copies_in}: expected {' or '.join(SPACES)}")
+            raise UsageError(f"--copies-in {self.copies_in}: expected {one_of(SPACES)}")
         if self.copy_ratio is not None and not 0 < self.copy_ratio < 1:
             raise UsageError(f"--copy-ratio must lie between 0 and 1, got {self.copy_ratio:g}")
 
@@ -195,7 +195,7 @@ def open_judging(
         try:
             theirs = open_labelled(ref, judge.classes, mine.pixels.size)
         except UsageError as error:
-            notes.append(f"no agreement on real pictures, pass --real: {error}")
+            notes.append(f"no agreement on real pictures: {error}; --real takes others")
     return Judging(judge, mine, theirs, real is None or _same(real, ref), notes)
 
 

@@ -86,7 +86,9 @@ class StoredSamples:
 def _stored(path: Path, resize: tuple[int, int] | None, values: str | None) -> StoredSamples:
     remarks = []
     if holds_statistics(path):
-        remarks.append(f"{path.name} holds statistics, which count for --ref only: its images do")
+        remarks.append(
+            f"{path.name} holds statistics, which count for --ref only: its images are measured"
+        )
     images = open_pixels(path, resize, values)
     return StoredSamples(str(path), images, [*remarks, *images.notes])
 

@@ -163,7 +163,7 @@ def _through_classes(
     if len(ids) < len(choices):
         raise UsageError("--class: a way leads from one class to another, such as 207,291")
     if len(places) != 1:
-        raise UsageError("a way leads through seeds or through classes: pass one of either")
+        raise UsageError("a way leads through seeds or through classes: pass one of the two")
     label = "-".join(f"{class_id:04d}" for class_id in ids) + "_"
     for i, (leg, fraction) in enumerate(_way(count, len(ids) - 1)):
         file = image_name(label, places[0], f"_frame{i:04d}{suffix}")

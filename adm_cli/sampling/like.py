@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -215,7 +216,7 @@ def read_likeness(picture: AnyPath) -> Likeness:
     if not {*(recipe.get("base") or {}), *recipe}.isdisjoint(ORIGIN):
         raise UsageError(
             f"{path} was edited or lies between two seeds: --like takes what adm sample draws; "
-            f"adm info {path.name} shows its settings"
+            f"adm info {shlex.quote(str(path))} shows its settings"
         )
     if not is_enlarged(recipe):
         return Likeness(path, recipe, recorded_run(recipe), None)
@@ -224,7 +225,7 @@ def read_likeness(picture: AnyPath) -> Likeness:
         what = "a picture without a recipe" if base is None else "a picture that was enlarged, too"
         raise UsageError(
             f"{path} was enlarged from {what}: --like takes what adm sample draws; "
-            f"adm info {path.name} shows its settings"
+            f"adm info {shlex.quote(str(path))} shows its settings"
         )
     check_recipe(base)
     second = recipe["model"] if is_plain(recipe) else recorded_run(recipe).first

@@ -21,7 +21,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.lib import format as npy
 
-from adm_cli.errors import AdmError, RunError, UsageError, are
+from adm_cli.errors import AdmError, RunError, UsageError, are, one_of
 from adm_cli.events import AnyPath, Count, Note, OnEvent, as_paths, ignore
 from adm_cli.files.budget import whole_number
 from adm_cli.files.disk import (
@@ -114,7 +114,7 @@ def _planned(
 
 def _check_name(output: Path, shard_size: int | None) -> None:
     if output.suffix not in _SUFFIXES:
-        raise UsageError(f"--output {output}: expected a name that ends in {', '.join(_SUFFIXES)}")
+        raise UsageError(f"--output {output}: expected a name that ends in {one_of(_SUFFIXES)}")
     if shard_size is None:
         return
     if output.suffix != ".tar":

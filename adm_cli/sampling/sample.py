@@ -196,8 +196,8 @@ def _sample_like(
         more = {"like": str(likeness.picture), "differs": differing}
         return replace(planned, settings={**planned.settings, **more})
     if on_event is not None:
-        but = "; ".join(differing) or "nothing but seeds"
-        on_event(Note(f"as {likeness.picture}; otherwise than there: {but}"))
+        but = "; ".join(differing) or "the seeds at most"
+        on_event(Note(f"as {likeness.picture}; what differs: {but}"))
     return sample(**filled, on_event=on_event)
 
 

@@ -20,7 +20,7 @@ from adm_cli.checkpoints.header import ModelInfo
 from adm_cli.devices import peak_bytes
 from adm_cli.diffusion.finite import finite_images
 from adm_cli.diffusion.guidance import ClassifierFn
-from adm_cli.errors import AdmError, CheckpointError, are
+from adm_cli.errors import AdmError, CheckpointError, are, why_unread
 from adm_cli.events import Note
 from adm_cli.pictures.images import save_image, to_model_range, to_uint8
 from adm_cli.training.feed import Feed
@@ -326,10 +326,9 @@ class TrainingRun:
             self.best = _Best(float(loss), int(step), dict(metrics))
             self.clock.before = float(facts["seconds"])
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            first = (str(error).splitlines() or [""])[0]
             raise CheckpointError(
                 f"the newest state in {self.job.folder.path} is not one of this run "
-                f"({type(error).__name__}: {first:.160}): remove it, and an older one is taken"
+                f"({why_unread(error):.160}): remove it, and an older one is taken"
             ) from error
 
     def _skip(self, result: StepResult) -> Iterator[TrainingEvent]:

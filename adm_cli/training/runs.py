@@ -22,7 +22,8 @@ from typing import Any
 from torch import Tensor
 
 from adm_cli.checkpoints.format import read_tensors, write_tensors
-from adm_cli.errors import CheckpointError, OutputError
+from adm_cli.checkpoints.header import AGAIN
+from adm_cli.errors import CheckpointError, OutputError, why_unread
 from adm_cli.files.budget import parse_json
 from adm_cli.files.disk import (
     atomic_write,
@@ -169,10 +170,12 @@ class TrainingFolder:
                     raise CheckpointError(f"{path} is not a training state")
                 return tensors, parse_json(metadata["facts"]), wrong
             except (CheckpointError, KeyError, ValueError) as error:
-                wrong.append(str(error))
+                own = isinstance(error, CheckpointError)
+                text = str(error) if own else f"{path}: {why_unread(error)}"
+                wrong.append(text.removesuffix(AGAIN))  # of what cannot be downloaded
         if wrong:
-            raise CheckpointError(f"no state of {self.path} can be read: {wrong[0]}")
-        raise CheckpointError(f"{self.path} has no state to resume from")
+            raise CheckpointError(f"no state can be read: {wrong[0]}; --fresh begins anew")
+        raise CheckpointError(f"{self.path} has no state to resume from: --fresh begins anew")
 
 
 class MetricsFile:

@@ -254,7 +254,8 @@ def _preset(kind: Kind, name: str) -> tuple[ModelConfig, DiffusionConfig]:
     if kind == "diffusion":
         rows |= {row.name: (row.config, DiffusionConfig()) for row in ABLATIONS}
     if name not in rows:
-        known = f" (there are {', '.join(rows)})"
+        more = ", adm models --ablations the paper's" if kind == "diffusion" else ""
+        known = f"; adm models lists them{more}"
         raise UsageError(
             f"--preset {name}: no such {kind} model{did_you_mean(name, rows) or known}"
         )

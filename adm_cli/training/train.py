@@ -19,7 +19,7 @@ from adm_cli.checkpoints.flags.spellings import spell_dtype
 from adm_cli.checkpoints.header import ModelFile, ModelInfo
 from adm_cli.checkpoints.loading import load_model
 from adm_cli.devices import DTYPES
-from adm_cli.errors import AdmError, RunError, UsageError, how_many, size_words
+from adm_cli.errors import AdmError, RunError, UsageError, how_many, one_of, size_words
 from adm_cli.events import Count, Note, OnEvent, ignore
 from adm_cli.files.disk import check_writable
 from adm_cli.files.fresh import make_fresh_folder
@@ -341,7 +341,7 @@ def _begin(
         on_event(Note(f"passed over {how_many(len(bad), 'unreadable picture')}, e.g. {bad[0]}"))
     save_dtype = spell_dtype(str(chosen.get("save_dtype", "float32")))
     if save_dtype not in DTYPES:
-        raise UsageError(f"--save-dtype {save_dtype}: expected {', '.join(DTYPES)}")
+        raise UsageError(f"--save-dtype {save_dtype}: expected {one_of(DTYPES)}")
     task = make_task(
         settings.config, settings.diffusion, noised=training.noised,
         label_smoothing=training.label_smoothing,

@@ -185,8 +185,8 @@ def edited(text: str, **changes: object) -> str:
 @pytest.mark.parametrize(
     ("key", "edit", "message"),
     [
-        ("format", lambda _: "other", "adm convert good.safetensors"),
-        ("format", lambda _: None, "adm convert good.safetensors"),
+        ("format", lambda _: "other", "adm convert /.*/good.safetensors "),
+        ("format", lambda _: None, "adm convert /.*/good.safetensors "),
         ("format_version", lambda _: "2", "format version 2, this adm reads 1"),
         ("format_version", lambda _: None, "format version unknown"),
         ("kind", lambda _: "critic", "unknown kind 'critic'"),
@@ -347,13 +347,13 @@ OPTIMIZER = torch.optim.AdamW([torch.nn.Parameter(torch.ones(2))]).state_dict()
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([torch.ones(2)], "expected a dictionary of tensors, got list"),
-        (torch.ones(2), "expected a dictionary of tensors, got Tensor"),
+        ([torch.ones(2)], "expected a dictionary of tensors, got a list"),
+        (torch.ones(2), "expected a dictionary of tensors, got a tensor"),
         ({}, "expected a dictionary of tensors, got an empty one"),
         (OPTIMIZER, "an optimizer's state .opt.*: give the model or ema file"),
-        ({"state_dict": {"a": torch.ones(2)}}, "got dict under 'state_dict'"),
-        ({"a": torch.ones(2), "step": 3}, "got int under 'step'"),
-        ({3: torch.ones(2)}, "got Tensor under 3"),
+        ({"state_dict": {"a": torch.ones(2)}}, "got a dictionary under 'state_dict'"),
+        ({"a": torch.ones(2), "step": 3}, "got a number under 'step'"),
+        ({3: torch.ones(2)}, "got a tensor under 3"),
         ({"a": torch.arange(2)}, "a is int64, expected floating point"),
         ({"a": torch.ones(2, dtype=torch.complex64)}, "a is complex64"),
         ({"a": torch.tensor([1.0, float("nan")])}, "a holds NaN or infinite values"),

@@ -60,7 +60,7 @@ def read(folder: Path, content: object, wanted: str | None = None) -> tuple[floa
             {"model": NET, "ema": AVERAGE, "opt": OPTIMIZER, "step": 7},
             2,
             "of several weights took ema (an average); --weights for model; "
-            "left out, no weights of it: opt, step",
+            "left out, as no weights of the model: opt, step",
         ),
         (
             {"model": NET, "ema_0.9": AVERAGE, "ema_0.9999": SLOWER},
@@ -89,14 +89,14 @@ def read(folder: Path, content: object, wanted: str | None = None) -> tuple[floa
             },
             2,
             "of several weights took state_dict.model_ema (an average); --weights for "
-            "state_dict.model.diffusion_model; left out, no weights of it: betas, "
+            "state_dict.model.diffusion_model; left out, as no weights of the model: betas, "
             "first_stage_model",
         ),
         (
             {**NET, "step": torch.tensor(3), "betas": torch.ones(9), "note": "x",
              "sqrt_alphas_cumprod": torch.ones(9)},
             1,
-            "left out, no weights of it: step, betas, note, sqrt_alphas_cumprod",
+            "left out, as no weights of the model: step, betas, note, sqrt_alphas_cumprod",
         ),
         ({n: v.unsqueeze(-1) if "qkv" in n else v for n, v in NET.items()}, 1,
          "1 attention weight in the original's shape"),

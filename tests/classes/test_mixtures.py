@@ -59,9 +59,9 @@ def test_a_class_that_is_called_so_comes_first(spec: str, chosen: list[int | str
     [
         ("207*0.5", "a weight is of a class in a mixture"),
         ("207*a+281", "expected a weight after the \\*"),
-        ("207*0+281", "weights in a mixture are from"),
-        ("207*-1+281", "weights in a mixture are from"),
-        ("207*nan+281", "weights in a mixture are from"),
+        ("207*0+281", "weights in a mixture must be from"),
+        ("207*-1+281", "weights in a mixture must be from"),
+        ("207*nan+281", "weights in a mixture must be from"),
         ("207+0-3", "a mixture is of single classes"),
         ("207+all", "a mixture is of single classes"),
         ("207+", "unknown class ''"),

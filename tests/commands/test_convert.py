@@ -88,7 +88,8 @@ def test_flags(adm: Run, toys: Toys, zipped: bool) -> None:
     done = adm("convert", "toy.pt", "--flags", DIFFUSION_FLAGS)
     assert (done.code, done.out) == (0, "toy.safetensors\n")
     assert done.err == (
-        f"adm: diffusion model, 355,462 parameters; source SHA-256 {file_sha256(Path('toy.pt'))}\n"
+        f"adm: diffusion model, 355,462 parameters; "
+        f"source SHA-256 {file_sha256(Path('toy.pt'))[:12]}...\n"
     )
     file = read_model_file(Path("toy.safetensors"))
     assert replace(file.info.config, num_heads=4) == TOY_UNET
@@ -194,10 +195,10 @@ def test_a_missing_class_list(adm: Run, original: Path) -> None:
     ("options", "code", "words"),
     [
         ([], 2, "none of the published models: pass the flags it was trained with"),
-        (["--flags", "--num_chanels 3"], 2, "did you mean num_channels"),
+        (["--flags", "--num_chanels 3"], 2, "did you mean --num_channels"),
         (["--flags", "nothing"], 2, "no --flags found"),
         (["--flags", "--num_channels x"], 2, "--num_channels must be a number, got 'x'"),
-        (["--flags", "--num_channels '"], 2, "No closing quotation"),
+        (["--flags", "--num_channels '"], 2, "no closing quotation"),
         (["--preset", "256x256_difusion"], 2, "did you mean 256x256_diffusion"),
         (["--preset", "tiny", "--flags", "--a 1"], 2, "pass one of them"),
         (["--kind", "critic"], 2, "--kind must be diffusion, classifier or upsampler"),

@@ -160,4 +160,4 @@ def test_settings_without_weights(adm: Adm) -> None:
     assert done.code == 2
     assert "c has a config.json and no weights: expected" in done.err
     Path("c/config.json").write_text("[]")
-    assert "is no JSON of settings" in adm("convert", "c").err
+    assert "c: config.json holds no JSON object" in adm("convert", "c").err

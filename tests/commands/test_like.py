@@ -54,7 +54,7 @@ def test_alone_it_draws_the_picture_itself(
     picture = made(draw, *settings)
     done = like(picture, "--out", "again")
     assert done.code == 0, done.err
-    assert f"as {picture}; otherwise than there: nothing but seeds" in done.err
+    assert f"as {picture}; what differs: the seeds at most" in done.err
     assert (Path("again") / picture.name).read_bytes() == picture.read_bytes()
 
 
@@ -151,7 +151,7 @@ def test_from_python(draw: Run, toys: Toys) -> None:
     weights: dict[str, Any] = {"model": toys.model, "classifier": toys.classifier}
     done = adm_cli.sample(like=picture, **weights, scale=1, out="p", on_event=told.append)
     assert [note.text for note in told if isinstance(note, Note)] == [
-        f"as {picture}; otherwise than there: scale (3, now 1)"
+        f"as {picture}; what differs: scale (3, now 1)"
     ]
     assert [record["seed"] for record in done.records()] == [0]
     save_toy(Path("toy.safetensors"), TOY_UNET, seed=9)

@@ -329,7 +329,7 @@ REFUSED: list[tuple[tuple[object, ...], str]] = [
     (("train-upsampler", "{shapes}", "--size", "8", "--crop", "16"), "expected at most 8"),
     (("train-upsampler", "{shapes}", "--noise-augment", "11"), "low_res_noise must be in"),
     (("train-diffusion", "{shapes}", "--set", "crop=4"), "about an upsampler's pictures"),
-    (("train-diffusion", "{shapes}", "--set", "low_res_noise=1"), "largest of an upsampler's"),
+    (("train-diffusion", "{shapes}", "--set", "low_res_noise=1"), "is for upsamplers only"),
     (("train-diffusion", "{shapes}", "--save-dtype", "int8"), "--save-dtype int8"),
     (
         ("train-diffusion", "{shapes}", "--classifier", "tiny"),

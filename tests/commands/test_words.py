@@ -114,7 +114,7 @@ def test_the_tables_name_what_there_is() -> None:
         ("train-classifier --patience 3", "best.safetensors is of the lowest validation loss"),
         ("train-classifier --num-classes 3", "here it is by the pictures' folders"),
         ("classes --list", "here it is the command without an option"),
-        ("cache clean", "'clean': expected one of ls, rm, verify"),
+        ("cache clean", "'clean': expected ls, rm or verify"),
         ("evaluate a.png b.png", "does not take 'b.png' without an option (adm evaluate --help)"),
         ("sample -z", "no option -z in adm sample (adm sample --help"),
         ("sample -scale 3", "-scale: did you mean --scale, with two hyphens?"),

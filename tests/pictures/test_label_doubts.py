@@ -47,12 +47,12 @@ def test_nothing_in_json(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("cat", "none", "none"), "'none' is a class (2): is that no label?"),
-        (("cat", "cat", "NaN"), "'NaN' is a class (1): is that no label?"),  # of a folder
-        (("cat", "cat", "-1"), "'-1' is a class (1): is that no label?"),
+        (("cat", "none", "none"), "'none' is a class (2 pictures), though it may mean"),
+        (("cat", "cat", "NaN"), "'NaN' is a class (1 picture), though it may mean"),  # of a folder
+        (("cat", "cat", "-1"), "'-1' is a class (1 picture), though it may mean"),
         (("cat", "dog", "cat|dog"), "a label of several, such as 'cat|dog', is a class of its own"),
         (("1", "01", "2"), "'1' and '01' are one class, 1"),
-        (("a", "b", "c", "d"), "each picture is a class of its own: are these labels?"),
+        (("a", "b", "c", "d"), "each picture is a class of its own: these may be no labels"),
         (("cat", "cat", "dog, brown"), ""),
         (("0", "10", "2", "2"), ""),
     ],

@@ -189,14 +189,14 @@ def test_pairs_run_or_say_why_not(options: dict[str, Any], weak_toy: Path) -> No
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [
-    ({"guide_by": "kl"}, "guide_by is one of log-p, rkl, fkl, js, got 'kl'"),
+    ({"guide_by": "kl"}, "guide_by must be log-p, rkl, fkl or js, got 'kl'"),
     ({"divergence_weight": 2.0}, "choose one by --guide-by"),
     ({"divergence_weight": -1.0, "guide_by": "js"}, "from 0 to 1000, got -1"),
     ({"divergence_weight": float("nan"), "guide_by": "js"}, "from 0 to 1000, got nan"),
     ({"guide_every": 0}, "guide_every must be from 1 to 1e"),
-    ({"guide_every": 1.5}, "guide_every is a whole number, got 1.5"),
+    ({"guide_every": 1.5}, "guide_every must be a whole number, got 1.5"),
     ({"guide_every": 2, "scale": 0}, "--guide-every: only for a classifier's guidance"),
-    ({"spacing": "cubic"}, "spacing is one of uniform, trailing, quadratic, log-snr, rho, lsun"),
+    ({"spacing": "cubic"}, "spacing must be uniform, trailing, quadratic, log-snr, rho or lsun"),
     ({"spacing": "trailing", "steps": "ddim4"}, "trailing spacing chooses .* got 'ddim4'"),
     ({"spacing": "log-snr", "steps": 101}, "steps 101: expected from 1 to 100"),
     ({"spacing": "lsun", "steps": 24}, "lsun spacing shares at least 25 steps, got 24"),

@@ -95,7 +95,7 @@ def test_settings_that_are_right_only_together() -> None:
             "num_res_blocks has an unexpected value .* expected a whole number",
         ),
         ("num_res_blocks=1.5", "num_res_blocks has an unexpected value"),
-        ("qkv_order=none", "qkv_order has an unexpected value .* expected legacy, new"),
+        ("qkv_order=none", "qkv_order has an unexpected value .* expected legacy or new"),
     ],
 )
 def test_no_value(text: str, match: str) -> None:

@@ -312,7 +312,7 @@ def _from_words(words: Sequence[str], given: GivenFlags) -> None:
                 given.complain(f"-{name} has one dash: the original's flags have two")
             elif known in DEFAULTS and known in given.flags and not word.startswith("-"):
                 given.complain(
-                    f"--{known} takes one value, got {spelt(str(given.flags[known]))} and "
+                    f"--{known} takes one value, got {trim(spelt(f'{given.flags[known]}'))} and "
                     f"{trim(spelt(word), 40)}: write lists with commas and no blanks"
                 )
             continue
@@ -345,9 +345,9 @@ def _flag(name: str, value: str, given: GivenFlags) -> str:
     if len(longer) == 1 and not unknowns(value) and _is_typed(longer[0], value):
         given.short.append(f"--{name} as --{longer[0]}")
         return longer[0]
-    near = [known for known in DEFAULTS if _misspelt(plain, known)]
+    near = [f"--{known}" for known in DEFAULTS if _misspelt(plain, known)]
     if near:
-        hint = did_you_mean(plain, near) or f"; did you mean {near[0]}?"
+        hint = did_you_mean(f"--{plain}", near) or f"; did you mean {near[0]}?"
         given.complain(f"flag --{name} is not one of the original's{hint}")
     return ""
 

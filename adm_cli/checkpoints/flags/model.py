@@ -30,7 +30,7 @@ from adm_cli.checkpoints.flags.given import (
 from adm_cli.checkpoints.flags.pasted_commands import spelt, unknowns
 from adm_cli.checkpoints.flags.pasted_settings import NotPlain
 from adm_cli.config import ClassifierConfig, DiffusionConfig, Loss, UNetConfig, Variance
-from adm_cli.errors import ConfigError, an, trim
+from adm_cli.errors import ConfigError, an, one_of, trim
 
 FAMILIES: tuple[Family, ...] = ("guided-diffusion", "improved-diffusion")
 
@@ -102,7 +102,7 @@ def read_flags(
     Raises ConfigError for several commands that differ, bad values and impossible architectures.
     """
     if family not in FAMILIES:
-        raise ConfigError(f"--flags-of {family}: expected {' or '.join(FAMILIES)}")
+        raise ConfigError(f"--flags-of {family}: expected {one_of(FAMILIES)}")
     given = choose(read_given(text), kind, command)
     if given.problem:
         raise ConfigError(given.problem)
@@ -308,7 +308,7 @@ def _channel_mult(
         return tuple(float(part) for part in text.split(","))
     except ValueError:
         raise ConfigError(
-            f"--{name} must be numbers such as 1,2,4 or 0.5,1,2, got {text}"
+            f"--{name} must be numbers such as 1,2,4 or 0.5,1,2, got {trim(text)}"
         ) from None
 
 
@@ -318,7 +318,9 @@ def _attention_factors(flags: dict[str, Any], name: str, size: int) -> tuple[int
         sizes = [int(part) for part in text.split(",")]
         return tuple(size // side for side in sizes)
     except (ValueError, ZeroDivisionError):
-        raise ConfigError(f"--{name} must be image sizes such as 32,16,8, got {text!r}") from None
+        raise ConfigError(
+            f"--{name} must be image sizes such as 32,16,8, got {trim(text)}"
+        ) from None
 
 
 def _optional_int(flags: dict[str, Any], name: str) -> int | None:

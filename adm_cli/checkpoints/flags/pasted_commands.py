@@ -223,7 +223,7 @@ class _Reader:
     def _until(self, quote: str) -> str:
         end = self.text.find(quote, self.at)
         if end < 0:
-            raise ConfigError(f"flags: No closing quotation ({quote}), in {trim(self.text)}")
+            raise ConfigError(f"flags: no closing quotation ({quote}), in {trim(self.text)}")
         start, self.at = self.at, end + 1
         return self.text[start:end]
 
@@ -246,7 +246,7 @@ class _Reader:
                 words.add_split(value) if every else words.add(value)
             else:
                 words.add(char)
-        raise ConfigError(f'flags: No closing quotation ("), in {trim(self.text)}')
+        raise ConfigError(f'flags: no closing quotation ("), in {trim(self.text)}')
 
     def _array(self) -> str:
         """``NAME=(a b c)``, its words joined by blanks."""

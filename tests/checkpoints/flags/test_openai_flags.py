@@ -84,7 +84,9 @@ def test_every_known_flag_is_accepted_and_no_other() -> None:
     for flag in known:
         default = values[flag]["default"]
         openai_flags(f"--{flag} {default}" if default != "" else f"--{flag}=")
-    with pytest.raises(ConfigError, match=r"--num_chanels is not one .* did you mean num_channels"):
+    with pytest.raises(
+        ConfigError, match=r"--num_chanels is not one .* did you mean --num_channels"
+    ):
         openai_flags("--num_chanels 128")
 
 

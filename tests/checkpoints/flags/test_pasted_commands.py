@@ -78,8 +78,8 @@ def test_a_comment_ends_a_continued_command() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("run 'x", "No closing quotation"),
-        ('run "x', "No closing quotation"),
+        ("run 'x", "no closing quotation"),
+        ('run "x', "no closing quotation"),
         ("run ${x", "without }"),
         ("run " + "$(" * 12 + "x" + ")" * 12, "too deep"),
         ("x" * 200_001, "at most 200,000"),

@@ -286,7 +286,7 @@ def test_a_model_and_its_classifier_in_one_file() -> None:
         ("python image_sample.py @FLAGS", r"\$FLAGS is not set in the text"),
         ("python image_train.py --config configs/a.yaml", "a.yaml is not in the text: paste what"),
         ("python image_train.py configs/a.json --gpu 0", "a.json is not in the text: paste what"),
-        ("python image_sample.py --imagesize 64", "did you mean image_size"),
+        ("python image_sample.py --imagesize 64", "did you mean --image_size"),
         ("model_channels: 64\nimage_size: 32\nin_channels: 4", "in_channels is 4: adm draws RGB"),
     ],
 )
