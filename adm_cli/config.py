@@ -308,16 +308,14 @@ class SamplingConfig(Modifiers):
             _check_interval(name, getattr(self, name))
         if type(self.entropy_scaling) is not bool:
             raise ConfigError(
-                f"entropy_scaling must be on or off, got {trim(self.entropy_scaling, 40)}"
+                f"entropy_scaling must be on or off, got {trim(self.entropy_scaling)}"
             )
         if type(self.project) is not int:
-            raise ConfigError(f"project must be a number of passes, got {trim(self.project, 40)}")
+            raise ConfigError(f"project must be a number of passes, got {trim(self.project)}")
         _in_range("project", self.project, 0, _MAX_PASSES)
         if self.low_res_noise is not None:
             if type(self.low_res_noise) not in (int, float):
-                raise ConfigError(
-                    f"low_res_noise must be a number, got {trim(self.low_res_noise, 40)}"
-                )
+                raise ConfigError(f"low_res_noise must be a number, got {trim(self.low_res_noise)}")
             _in_interval("low_res_noise", self.low_res_noise, 0, 10)
         if self.batch_size is not None:
             _in_range("the batch size", self.batch_size, 1, _MAX_BATCH)

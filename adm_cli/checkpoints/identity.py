@@ -48,7 +48,7 @@ def check_published(path: Path, row: Checkpoint) -> None:
     """
     if path.stat().st_size == row.file_bytes and (wrong := _wrong_hash(path, row)):
         raise CheckpointError(
-            f"{path} is not the published {row.name}.pt: its {wrong}; download it again, or if it "
+            f"{path} is not {row.name} as published: its {wrong}; download it again, or if it "
             f"is another model, rename it and leave out --preset"
         )
 

@@ -47,10 +47,10 @@ def bench(
     compare: Annotated[
         bool, typer.Option("--compare", help="Each row by --plain too, measured in turn.")
     ] = False,
-    seconds: Annotated[float, typer.Option("--seconds", help="To measure each quantity.")] = 1.0,
+    seconds: Annotated[float, typer.Option("--seconds", help="Of measuring each quantity.")] = 1.0,
     json: options.Json = False,
 ) -> None:
-    """Measure a model: an evaluation, a gradient, a guided step, and the part of the ceiling.
+    """Measure a model: an evaluation, a gradient, a guided step, and their part of the ceiling.
 
     The ceiling is what one large convolution of the same dtype reaches in the same run.
 

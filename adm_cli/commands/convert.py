@@ -72,7 +72,7 @@ def convert(
             "--output", "-o", help="Where to; by default where --model looks, or beside FILE."
         ),
     ] = None,
-    overwrite: options.Overwrite = False,
+    overwrite: options.Replace = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what it is taken for, and write nothing.")
     ] = False,

@@ -67,7 +67,7 @@ def evaluate(
         ),
     ] = None,
     per_class: Annotated[
-        bool, typer.Option("--per-class", help="With --judge: also counts for every class.")
+        bool, typer.Option("--per-class", help="With --judge: also the counts of every class.")
     ] = False,
     copies_of: Annotated[
         Optional[Path],
@@ -146,7 +146,7 @@ def evaluate(
         Optional[Path],
         typer.Option("--out", "-o", help="Also write the table to this .csv or .json."),
     ] = None,
-    overwrite: options.Overwrite = False,
+    overwrite: options.Replace = False,
     fetch: options.Fetch = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what it would cost, and measure nothing.")

@@ -52,7 +52,7 @@ def evaluate_classifier(
         Optional[Path],
         typer.Option("--out", "-o", help="Folder for tables (CSV, JSON) and a plot."),
     ] = None,
-    overwrite: options.Overwrite = False,
+    overwrite: options.Replace = False,
     fetch: options.Fetch = False,
     json: options.Json = False,
     quiet: options.Quiet = False,

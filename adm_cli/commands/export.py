@@ -35,15 +35,15 @@ def export(
     ],
     to: Annotated[
         Target,
-        typer.Option("--to", help="original (openai/guided-diffusion), diffusers or onnx."),
+        typer.Option("--to", help="original (guided-diffusion), diffusers or onnx."),
     ],
-    overwrite: options.Overwrite = False,
+    overwrite: options.Replace = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check all, say what it would be; write nothing.")
     ] = False,
     json: options.Json = False,
 ) -> None:
-    """Write a model for another program; refused, with the reason, where its code cannot be it.
+    """Write a model for another program; refused, with the reason, where that one cannot have it.
 
     For the original also the line of flags is printed that builds the model.
 

@@ -38,7 +38,7 @@ def fetch(
             "--accept-changed", help="Take a file although it is not the one fetched before."
         ),
     ] = False,
-    overwrite: options.Overwrite = False,
+    overwrite: options.Replace = False,
     retries: Annotated[
         int, typer.Option("--retries", min=0, help="Failures in a row before giving up.")
     ] = 6,

@@ -30,7 +30,7 @@ def gallery(
     thumbnail: Annotated[
         int, typer.Option("--thumbnail", help="Side of the thumbnails, pixels.", min=8, max=512)
     ] = _THUMBNAIL,
-    overwrite: options.Overwrite = False,
+    overwrite: options.Replace = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what it would be, by 100 pictures; write none.")
     ] = False,

@@ -31,7 +31,7 @@ def merge(
     partial: Annotated[
         bool, typer.Option("--partial", help="Take what there is of runs that are incomplete.")
     ] = False,
-    overwrite: options.Overwrite = False,
+    overwrite: options.Replace = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say which files, images and bytes; write nothing.")
     ] = False,

@@ -50,7 +50,7 @@ def nll(
             "--out", "-o", help="Also write every step's terms to this .csv, and plot them."
         ),
     ] = None,
-    overwrite: options.Overwrite = False,
+    overwrite: options.Replace = False,
     fetch: options.Fetch = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what it would cost, and measure nothing.")

@@ -115,7 +115,7 @@ GuideBy = Annotated[
     typer.Option(
         "--guide-by",
         autocompletion=completing.complete_word(*completing.GUIDE_BY_NAMES),
-        help=f"The gradient of {GUIDE_BY}: log p, or log p minus a divergence from the class.",
+        help=f"{GUIDE_BY}: whose gradient guides, log p or log p minus a divergence.",
     ),
 ]
 DivergenceWeight = Annotated[
@@ -198,7 +198,8 @@ Temperature = Annotated[
     Optional[float],
     typer.Option(
         "--temperature",
-        help="Scales all noise: below 1 smoother and alike. Default: what the model recommends, 1 "
+        help="Scales all noise: below 1 pictures are smoother and more alike. "
+        "Default: what the model recommends, 1 "
         "for most.",
     ),
 ]
@@ -256,7 +257,8 @@ ValueRange = Annotated[
     Optional[str],
     typer.Option(
         "--value-range",
-        help="What is white in files of 16 bits, such as 4095, or BLACK,WHITE. Default: looked at.",
+        help="What is white in files of 16 bits, such as 4095, or BLACK,WHITE. Default: as "
+        "the values tell.",
     ),
 ]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Pass over unreadable pictures.")]
@@ -362,6 +364,7 @@ DryRun = Annotated[
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace files that are there; begin a run anew.")
 ]
+Replace = Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")]
 Fetch = Annotated[
     bool, typer.Option("--fetch", help="Fetch published weights that are not here, then go on.")
 ]

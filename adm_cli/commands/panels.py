@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 USUAL = "Options"  # the panel that comes first
@@ -130,6 +131,7 @@ def arrange(group: Any) -> None:
     group.commands.update(rows)
     for name, command in group.commands.items():
         command.rich_help_panel = places.get(name, "More")
+        command.help = re.sub(r"(?<=\S)\n(?=\S)", " ", command.help or "")  # rows of the source
         if name in PANELS:
             _arrange_options(command, PANELS[name])
 

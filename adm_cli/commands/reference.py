@@ -27,7 +27,7 @@ def reference(
     value_range: options.ValueRange = None,
     batch_size: options.FeatureBatch = None,
     device: options.Device = "auto",
-    overwrite: options.Overwrite = False,
+    overwrite: options.Replace = False,
     fetch: options.Fetch = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what it would cost, by one batch; write nothing.")

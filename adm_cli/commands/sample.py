@@ -106,8 +106,9 @@ def sample(
         typer.Option(
             "--upsampler",
             autocompletion=completing.complete_upsampler,
-            help="Enlarges what is drawn: checkpoint name, weights file, or (twice, without "
-            "weights) bicubic, lanczos or back-projection. Default: the preset's, if any.",
+            help="Enlarges what is drawn: checkpoint name, weights file, or, to twice the "
+            "side without weights, bicubic, lanczos or back-projection. "
+            "Default: the preset's, if any.",
         ),
     ] = None,
     no_upsample: drawing_options.NoUpsample = False,

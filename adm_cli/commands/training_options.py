@@ -49,12 +49,14 @@ _OPTIONS: dict[str, Any] = {
         "file: CSV, JSON. (what fits)",
     ),
     "value_range": _option(
-        "--value-range", panel=_DATA, help="White of 16-bit files, or BLACK,WHITE. (looks)"
+        "--value-range", panel=_DATA, help="White of 16-bit files, or BLACK,WHITE. (as they tell)"
     ),
     "classes": _option("--class", panel=_DATA, help="Only these: ids, ranges, names. Repeatable."),
     "skip_bad": _option("--skip-bad", panel=_DATA, help="Pass over unreadable pictures."),
     "random_crop": _option(
-        "--random-crop/--center-crop", panel=_DATA, help="80 to 100 % of the side."
+        "--random-crop/--center-crop",
+        panel=_DATA,
+        help="Random squares of 80 to 100 % of the side.",
     ),
     "flip": _option("--flip/--no-flip", panel=_DATA, help="Mirror half of them. (yes)"),
     "cache": _option("--cache/--stream", panel=_DATA, help="Decode once into memory. (if it fits)"),
@@ -91,9 +93,9 @@ _OPTIONS: dict[str, Any] = {
         "--gradient-checkpointing", panel=_MODEL, help="Less memory, slower."
     ),
     "steps": _option("--steps", panel=_TRAIN, help="When to stop. (by the pictures)"),
-    "kimg": _option("--kimg", panel=_TRAIN, help="Or after thousands of pictures."),
+    "kimg": _option("--kimg", panel=_TRAIN, help="Or --steps, in thousands of pictures."),
     "batch_size": _option("--batch-size", panel=_TRAIN, help=f"Over all processes. ({BATCH_SIZE})"),
-    "microbatch": _option("--microbatch", panel=_MACHINE, help="At once, to save memory."),
+    "microbatch": _option("--microbatch", panel=_MACHINE, help="Pictures at once, to save memory."),
     "lr": _option("--lr", panel=_TRAIN, help="Learning rate."),
     "warmup": _option(
         "--warmup", panel=_TRAIN, help=f"Steps up to it. ({WARMUP}, at most a tenth)"
@@ -104,7 +106,7 @@ _OPTIONS: dict[str, Any] = {
         "--clip-norm", panel=_TRAIN, help=f"Of the gradient; 0: off. ({CLIP_NORM:g})"
     ),
     "ema": _option(
-        "--ema", panel=_TRAIN, help="Averaging rates, comma-separated; the first counts."
+        "--ema", panel=_TRAIN, help="Averaging rates, comma-separated; the first gives the model."
     ),
     "dtype": _option(
         "--dtype",
@@ -114,7 +116,7 @@ _OPTIONS: dict[str, Any] = {
     ),
     "compile": _option("--compile/--no-compile", panel=_MACHINE, help="torch.compile."),
     "channels_last": _option(
-        "--channels-last/--channels-first", panel=_MACHINE, help="Layout. (last on CUDA)"
+        "--channels-last/--channels-first", panel=_MACHINE, help="Memory layout. (last on CUDA)"
     ),
     "seed": _option("--seed", panel=_TRAIN, help="Of everything. (0)"),
     "out": _option("--out", "-o", panel=_RUN, help="The run's folder. (training/NNNN)"),
@@ -143,25 +145,29 @@ _OPTIONS: dict[str, Any] = {
     "quiet": _option("--quiet", "-q", panel=_RUN, help="No progress and no notes."),
     "unconditional": _option("--unconditional", panel=_MODEL, help="Ignore the classes."),
     "label_dropout": _option(
-        "--label-dropout", panel=_TRAIN, help="Part without a class, e.g. 0.1: for both."
+        "--label-dropout", panel=_TRAIN, help="Part shown without its class, e.g. 0.1, for --cfg."
     ),
     "timestep_sampler": _option(
         "--timestep-sampler", panel=_TRAIN, help="uniform, stratified or loss-second-moment."
     ),
     "sample_every": _option("--sample-every", panel=_RUN, help="Steps between pictures; 0: none."),
-    "classifier": _option("--classifier", panel=_RUN, help="Guides those pictures."),
+    "classifier": _option(
+        "--classifier", panel=_RUN, help="Guides the pictures of --sample-every."
+    ),
     "scale": _option("--scale", panel=_RUN, help=f"Its guidance scale. ({GUIDE_SCALE:g})"),
-    "low_size": _option("--low-size", panel=_MODEL, help="Of the small picture. (half)"),
+    "low_size": _option("--low-size", panel=_MODEL, help="Of the small pictures. (half)"),
     "noise_augment": _option(
-        "--noise-augment", panel=_MODEL, help="Largest noise on it, e.g. 0.3. (none)"
+        "--noise-augment", panel=_MODEL, help="Largest noise on the small ones, e.g. 0.3. (none)"
     ),
     "vary_kernel": _option(
-        "--vary-kernel", panel=_TRAIN, help="Make it by one of four filters, at random."
+        "--vary-kernel", panel=_TRAIN, help="Small ones by one of four filters, at random."
     ),
     "crop": _option("--crop", panel=_TRAIN, help="Learn from random squares of this side. (all)"),
-    "noised": _option("--noise/--no-noise", panel=_TRAIN, help="Noisy pictures. (yes)"),
+    "noised": _option("--noise/--no-noise", panel=_TRAIN, help="Learn from noisy pictures. (yes)"),
     "label_smoothing": _option(
-        "--label-smoothing", panel=_TRAIN, help="Part for all classes, e.g. 0.1. (none)"
+        "--label-smoothing",
+        panel=_TRAIN,
+        help="Part of the target for all classes, e.g. 0.1. (none)",
     ),
 }
 

@@ -81,7 +81,7 @@ def _decoded(data: bytes) -> str:
     except UnicodeDecodeError as error:
         there = data[max(0, error.start - 10) : error.end + 5]
         shown = there.decode("ascii", "backslashreplace")
-        raise ValueError(f"{shown!r} is not UTF-8: save it as UTF-8") from None
+        raise ValueError(f"'{shown}' is not UTF-8: save it as UTF-8") from None
 
 
 def _separator(lines: Callable[[], Iterator[str]]) -> str | None:

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from adm_cli.diffusion.finite import finite_images
-from adm_cli.errors import NotFiniteError
+from adm_cli.errors import NotFiniteError, are
 from adm_cli.pictures.images import Pixels, encode_image, make_grid, to_uint8
 
 OVERFLOW_ADVICE = (
@@ -86,5 +86,6 @@ def refuse_overflow(names: Sequence[str], count: int) -> None:
     if not names:
         return
     more = "; ..." if len(names) > 3 else ""
-    are = "the image is" if count == 1 else f"{len(names)} of {count} images are"
-    raise NotFiniteError(f"{are} not finite ({'; '.join(names[:3])}{more}): {OVERFLOW_ADVICE}")
+    some = f"{len(names)} of {count} images {are(len(names))}"
+    what = "the image is" if count == 1 else some
+    raise NotFiniteError(f"{what} not finite ({'; '.join(names[:3])}{more}): {OVERFLOW_ADVICE}")

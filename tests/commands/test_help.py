@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -148,3 +149,17 @@ def test_who_asks_for_help_otherwise_is_told(adm: Adm) -> None:
     assert (done.code, done.out) == (2, "")
     assert "write adm sample --help" in done.err
     assert "no command 'smaple'; did you mean sample" in adm("help", "smaple", "--json").err
+
+
+@pytest.mark.parametrize("command", [*program().commands])
+def test_help_is_shown_whole_in_80_columns(
+    command: str, adm: Adm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No text is cut, and a paragraph is broken only where the next word does not fit."""
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = adm(command, "--help").out
+    assert "…" not in shown
+    rows = [row.strip() for row in shown.split("╭─ ")[0].splitlines()]
+    for row, after in pairwise(rows):
+        if row and after:
+            assert len(f"{row} {after.split()[0]}") > 78, row

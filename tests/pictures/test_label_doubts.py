@@ -47,12 +47,24 @@ def test_nothing_in_json(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("cat", "none", "none"), "'none' is a class (2 pictures), though it may mean"),
-        (("cat", "cat", "NaN"), "'NaN' is a class (1 picture), though it may mean"),  # of a folder
-        (("cat", "cat", "-1"), "'-1' is a class (1 picture), though it may mean"),
+        (
+            ("cat", "none", "none"),
+            "'none' is a class (2 pictures), though it may mean that there is none",
+        ),
+        (
+            ("cat", "cat", "NaN"),
+            "'NaN' is a class (1 picture), though it may mean that there is none",
+        ),
+        (
+            ("cat", "cat", "-1"),
+            "'-1' is a class (1 picture), though it may mean that there is none",
+        ),
         (("cat", "dog", "cat|dog"), "a label of several, such as 'cat|dog', is a class of its own"),
         (("1", "01", "2"), "'1' and '01' are one class, 1"),
-        (("a", "b", "c", "d"), "each picture is a class of its own: these may be no labels"),
+        (
+            ("a", "b", "c", "d"),
+            "each picture is a class of its own: these may be no labels (or --labels none)",
+        ),
         (("cat", "cat", "dog, brown"), ""),
         (("0", "10", "2", "2"), ""),
     ],

@@ -108,7 +108,7 @@ def read_flags(
         raise ConfigError(given.problem)
     if given.foreign and strict:
         raise ConfigError(
-            f"not flags of the original: {listed(given.foreign)}: leave them out, or go without "
+            f"not flags of the original: {listed(given.foreign)}; leave them out, or go without "
             f"--strict-flags"
         )
     chosen = kind or _infer_kind(given)
