@@ -134,6 +134,11 @@ def kind_of(value: object) -> str:
     return _KINDS.get(type(value).__name__, "an object of another kind")
 
 
+def told_of(path: object, text: str) -> str:
+    """``"x.png: not a picture"``: what is wrong with a file, which is named once."""
+    return text if str(path) in text else f"{path}: {text}"
+
+
 def are(count: int) -> str:
     """The verb of so many things."""
     return "is" if count == 1 else "are"

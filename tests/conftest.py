@@ -19,7 +19,7 @@ from adm_cli.checkpoints.header import ModelInfo
 from adm_cli.checkpoints.loading import build_model
 from adm_cli.commands.main import run
 from adm_cli.config import ClassifierConfig, DiffusionConfig, UNetConfig
-from tests.outputs import check_output
+from tests.outputs import check_messages, check_output
 
 torch.set_num_threads(1)  # toy tensors are too small to be worth sharing out
 
@@ -201,7 +201,7 @@ def shorten_training(patch: pytest.MonkeyPatch) -> None:
 def adm(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Result]:
-    """Runs a command line in an empty folder, in this process; checks what it prints as JSON."""
+    """Runs a command line in an empty folder, in this process; checks what it prints."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ADM_HOME", str(tmp_path / "home"))
     for name in ("ADM_MODEL", "ADM_DEBUG"):
@@ -211,6 +211,7 @@ def adm(
         capsys.readouterr()
         code = run([str(argument) for argument in arguments])
         captured = capsys.readouterr()
+        check_messages(captured.err)
         if "--json" in arguments:
             check_output(str(arguments[0]), captured.out)
         return Result(code, captured.out, captured.err)

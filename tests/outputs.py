@@ -6,6 +6,7 @@ Stricter than JSON Schema: a key that the schema does not name is an error here.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
@@ -31,6 +32,19 @@ def check_output(command: str, text: str) -> None:
         found = [list(complaints(value, one, schema["$defs"])) for one in schema["anyOf"]]
         best = min(found, key=len)
         assert not best, f"adm {command} --json, {line:.300}: adm_cli/commands/outputs.txt: {best}"
+
+
+_NEVER = re.compile(
+    r"\b(?=\w*\d)(?=\w*[a-f])[0-9a-f]{32,}\b"  # a whole hash, where its first digits do
+    r"|NoneType|\[Errno|<class |object is not|invalid literal|Error while|\w(?:Config|Warning)\b"
+    r"|(?<!\S)(?!\d+:)(\S{2,}): (?:cannot read )?\1(?![\w/.-])"  # a file that is named twice
+)
+
+
+def check_messages(text: str) -> None:
+    """What a command tells a person has no word of Python, no whole hash, and no name twice."""
+    for line in text.splitlines():
+        assert not _NEVER.search(line), line
 
 
 @cache

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,8 @@ from typer.main import get_command
 
 import adm_cli
 from adm_cli.commands.main import app
-from adm_cli.errors import UsageError, an, how_many, why_unread
+from adm_cli.errors import UsageError, an, how_many, kind_of, one_of, told_of, why_unread
+from tests.outputs import check_messages
 
 ROOT = Path(adm_cli.__file__).parent
 # Nouns that are counted in messages. Of "1 of 3 images is missing" the verb alone changes (`are`).
@@ -186,6 +189,10 @@ def test_advised_options_are_those_of_the_command_that_says_so(room: str) -> Non
         (ValueError("invalid literal for int() with base 10: b'8|8'"), "a value of another type"),
         (AttributeError("'list' object has no attribute 'get'"), "a value of another type"),
         (KeyError("seed"), "no 'seed'"),
+        (
+            json.JSONDecodeError("Invalid control character at", "a", 0),
+            "invalid control character at line 1, column 1",
+        ),
         (OSError(2, "No such file or directory", "x.png"), "No such file or directory"),
         (UnicodeDecodeError("utf-8", b"\x84", 0, 1, "invalid start byte"), "not UTF-8"),
         (ValueError("label 5 is out of range"), "label 5 is out of range"),
@@ -206,6 +213,75 @@ def test_articles() -> None:
     ]
     kinds = re.compile(r"\b[Aa] (?!\{an)\{[\w.\[\]()]*kind[\w.\[\]()]*\} model")
     assert not [path for path in ROOT.rglob("*.py") if kinds.search(path.read_text())]
+
+
+def _filled(text: ast.JoinedStr) -> Iterator[tuple[str, str]]:
+    """What is filled into a text, each with what stands before it."""
+    before = ""
+    for part in text.values:
+        if isinstance(part, ast.Constant):
+            before += str(part.value)
+        elif isinstance(part, ast.FormattedValue):
+            yield before, ast.unparse(part.value)
+            before += "{}"
+
+
+_JOINED = re.compile(r"(?:expected|must be|one of)(?: a name that ends in)? $")
+_HASH = re.compile(r"sha256|digest|hash", re.IGNORECASE)
+_NO_MESSAGES = ("sealed.py", "page.py")
+
+
+def test_what_is_filled_into_messages() -> None:
+    """Choices are joined by an or, hashes show their first digits, types have names of words."""
+    for path in ROOT.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            for before, value in _filled(node) if isinstance(node, ast.JoinedStr) else ():
+                assert not (_JOINED.search(before) and "', '.join" in value), (path, value)
+                whole = _HASH.search(value) and not re.search(r"\[:\d+\]$", value)
+                assert not whole or path.name in _NO_MESSAGES, (path, value)
+                assert "__name__" not in value or path.name in _OF_PROGRAMMERS, (path, value)
+
+
+_OF_PROGRAMMERS = ("arguments.py", "worker.py")  # wrong calls from Python; what nobody foresaw
+
+
+@pytest.mark.parametrize(
+    ("names", "said"), [("a", "a"), ("ab", "a or b"), ("abc", "a, b or c"), ((1, 2), "1 or 2")]
+)
+def test_one_of(names: Iterable[object], said: str) -> None:
+    assert one_of(names) == said
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [(None, "nothing"), (True, "true or false"), (2, "a number"), ([], "a list"),
+     ({}, "a dictionary"), (object(), "an object of another kind")],
+)  # fmt: skip
+def test_kinds_of_values(value: object, said: str) -> None:
+    assert kind_of(value) == said
+
+
+def test_a_file_is_named_once() -> None:
+    assert told_of("x.png", "not a picture") == "x.png: not a picture"
+    assert told_of("x.png", "cannot read x.png: it is empty") == "cannot read x.png: it is empty"
+
+
+@pytest.mark.parametrize(
+    ("said", "wrong"),
+    [
+        ("x.pt is refused: its MD5 is 0f5e9f57..., expected 083d912c...", False),
+        ("files with values up to 4095: 4095 is white", False),
+        (f"source SHA-256 {'0f5e9f57' * 8}", True),
+        ("o/a.png: o/a.png is damaged: run adm verify o --repair first", True),
+        ("cannot read a.zip: [Errno 2] No such file or directory: 'a.zip'", True),
+        ("x.pt: damaged metadata ('int' object is not iterable)", True),
+        ("UNetConfig: unknown settings: colour", True),
+    ],
+)
+def test_messages_of_commands_are_looked_at(said: str, wrong: bool) -> None:
+    """By the fixture that runs them, in every test."""
+    with pytest.raises(AssertionError) if wrong else nullcontext():
+        check_messages(f"adm: error: {said}")
 
 
 def test_no_message_ends_twice() -> None:

@@ -24,7 +24,7 @@ from adm_cli.checkpoints.header import (
 )
 from adm_cli.checkpoints.pickles import load_pickle
 from adm_cli.checkpoints.stored import read_stored
-from adm_cli.errors import CheckpointError, kind_of, trim
+from adm_cli.errors import CheckpointError, kind_of, trim, why_unread
 from adm_cli.files.disk import atomic_write, open_file
 from adm_cli.files.foreign import START, describe_foreign
 
@@ -95,7 +95,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             digest = begin_hash(file, recorded)
             tensors = read_stored(file, header, digest)
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"cannot read {path}: {error}") from None
+        raise CheckpointError(f"cannot read {path}: {why_unread(error)}") from None
     if digest.hexdigest() != recorded:
         raise CheckpointError(f"{path} is damaged: its content hash is not what it records")
     return tensors, metadata
@@ -131,7 +131,7 @@ def load_original(path: Path) -> object:
             file.seek(8 + int.from_bytes(file.read(8), "little"))
             return read_stored(file, header)
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"cannot read {path}: {error}") from None
+        raise CheckpointError(f"cannot read {path}: {why_unread(error)}") from None
 
 
 def check_state(path: Path, state: object) -> dict[str, Tensor]:

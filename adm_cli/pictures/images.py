@@ -129,8 +129,11 @@ def open_picture(path: Path) -> tuple[Pixels, dict[str, Any] | None]:
         raise AdmError(f"cannot read {path} as PNG or WebP: it is neither, or damaged") from None
     except OSError as error:
         raise AdmError(f"cannot read {path} as PNG or WebP: {error.strerror or error}") from None
-    except (ValueError, SyntaxError, *BOMBS) as error:
-        raise AdmError(f"cannot read {path} as PNG or WebP: {error}") from None
+    except BOMBS:
+        raise AdmError(f"cannot read {path} as PNG or WebP: of too many pixels") from None
+    except (ValueError, SyntaxError) as error:
+        why = why_unread(error, "it is damaged")
+        raise AdmError(f"cannot read {path} as PNG or WebP: {why}") from None
     return pixels, recipe
 
 

@@ -18,13 +18,21 @@ import torch
 
 from adm_cli.checkpoints.finding import find_weights
 from adm_cli.checkpoints.format import read_tensors, write_tensors
-from adm_cli.checkpoints.header import ModelFile
+from adm_cli.checkpoints.header import AGAIN, ModelFile
 from adm_cli.checkpoints.loading import hasten_on_cpu, load_model
 from adm_cli.checkpoints.supplying import supplied
 from adm_cli.config import UNetConfig
 from adm_cli.devices import choose_device, choose_dtype
 from adm_cli.diffusion.schedule import NoiseSchedule
-from adm_cli.errors import AdmError, CheckpointError, OutputError, UsageError, how_many
+from adm_cli.errors import (
+    AdmError,
+    CheckpointError,
+    OutputError,
+    UsageError,
+    how_many,
+    told_of,
+    why_unread,
+)
 from adm_cli.events import (
     AnyPath,
     Count,
@@ -307,7 +315,8 @@ def _resume(path: Path, what: Measurement, report: LikelihoodReport) -> int:
         done = int(facts["done"])
         report.load_state(tensors)
     except (CheckpointError, KeyError, ValueError, RuntimeError) as error:
-        raise OutputError(f"{path} is damaged ({error}): pass --overwrite to begin anew") from None
+        wrong = told_of(path, why_unread(error).removesuffix(AGAIN))
+        raise OutputError(f"{wrong}; pass --overwrite to begin anew") from None
     if not 0 < report.images <= done < len(what.images):
         raise OutputError(another)
     return done

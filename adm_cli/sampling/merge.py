@@ -21,7 +21,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.lib import format as npy
 
-from adm_cli.errors import AdmError, RunError, UsageError, are, one_of
+from adm_cli.errors import AdmError, RunError, UsageError, are, one_of, told_of
 from adm_cli.events import AnyPath, Count, Note, OnEvent, as_paths, ignore
 from adm_cli.files.budget import whole_number
 from adm_cli.files.disk import (
@@ -144,8 +144,7 @@ class Entry:
         try:
             return decode_own(self.read())
         except AdmError as error:
-            where = "" if str(self.path) in str(error) else f"{self.path}: "
-            raise RunError(f"{where}{error}") from None
+            raise RunError(told_of(self.path, str(error))) from None
 
 
 def open_runs(folders: Sequence[Path], *, partial: bool = False) -> tuple[Run, list[Entry]]:

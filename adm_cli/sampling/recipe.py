@@ -14,9 +14,9 @@ from typing import Any
 from adm_cli.checkpoints.presets import ENLARGEMENT_FACTOR, ENLARGEMENTS
 from adm_cli.config import SamplingConfig
 from adm_cli.diffusion.modifiers import NEUTRAL, OF_EITHER_GUIDANCE, OF_GUIDANCE, modifiers
-from adm_cli.errors import AdmError, ConfigError, trim, why_unread
+from adm_cli.errors import AdmError, ConfigError, why_unread
 from adm_cli.files.budget import finite_number
-from adm_cli.files.strict import read_config
+from adm_cli.files.strict import as_json, read_config
 from adm_cli.pictures.images import MOST_STAGES, open_picture
 from adm_cli.sampling.defaults import EVERYWHERE
 from adm_cli.sampling.editing import UNEDITED
@@ -233,7 +233,7 @@ def open_recipe(path: Path) -> dict[str, Any]:
 def _check_types(recipe: Mapping[str, Any], expected: Mapping[str, tuple[type, ...]]) -> None:
     for name, types in expected.items():
         if type(recipe[name]) not in types:
-            raise TypeError(f"{name} is {trim(recipe[name])}")
+            raise TypeError(f"{name} is {as_json(recipe[name])}")
 
 
 def recorded_run(recipe: Mapping[str, Any]) -> Run:

@@ -12,7 +12,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from adm_cli.devices import choose_device
-from adm_cli.errors import UsageError
+from adm_cli.errors import UsageError, trim
+
+_OF_TORCHRUN = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}  # and without it
 
 
 @dataclass(frozen=True)
@@ -57,12 +59,10 @@ class World:
 def find_world() -> World:
     """What torchrun says in the environment; alone without it."""
     try:
-        values = [
-            int(os.environ.get(name, default))
-            for name, default in (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
-        ]
-    except ValueError as error:
-        raise UsageError(f"RANK, WORLD_SIZE and their like must be numbers: {error}") from None
+        values = [int(os.environ.get(name, default)) for name, default in _OF_TORCHRUN.items()]
+    except ValueError:
+        shown = ", ".join(f"{name}={os.environ.get(name, '')}" for name in _OF_TORCHRUN)
+        raise UsageError(f"expected whole numbers, as torchrun sets them: {trim(shown)}") from None
     return World(*values)
 
 

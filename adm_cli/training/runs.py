@@ -143,7 +143,9 @@ class TrainingFolder:
                 raise ValueError("expected a JSON object")
         except (OSError, ValueError, RecursionError) as error:
             mend = "--fresh begins anew" if is_own(self.settings) else "choose another --out"
-            raise CheckpointError(f"cannot read {self.settings}: {error}; {mend}") from None
+            raise CheckpointError(
+                f"cannot read {self.settings}: {why_unread(error)}; {mend}"
+            ) from None
         return settings
 
     def save_state(

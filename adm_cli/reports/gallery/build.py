@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from adm_cli.errors import AdmError, UsageError
+from adm_cli.errors import AdmError, UsageError, told_of, why_unread
 from adm_cli.events import AnyPath, Count, Note, OnEvent, as_paths, ignore
 from adm_cli.files.budget import MOST_FILES, counted
 from adm_cli.files.disk import atomic_write, check_writable, read_file, refuse_existing
@@ -73,7 +73,7 @@ def gallery(
             try:
                 found = _picture(path, source if len(folders) > 1 else None, out.parent)
             except (AdmError, OSError) as error:
-                bad.append(f"{path}: {error}")
+                bad.append(told_of(path, why_unread(error)))
                 continue
             if found is not None:
                 made += 1
