@@ -291,14 +291,11 @@ def _check_fit(
     message = f"{path}: {describe_mismatch(expected, shapes)}"
     there, asked = kind_of_tensors(shapes), _kind(config)
     if there is not None and there != asked:
-        message += f"; this is {_KINDS[there]}, not {_KINDS[asked]}"
-        if _fits_as(there, flags, shapes):
-            message += f"; flags that would explain it: --kind {there}"
-        else:
-            message += f": give the flags of {_KINDS[there]}"
-        raise CheckpointError(message)
+        fits = _fits_as(there, flags, shapes)
+        mend = f"pass --kind {there}" if fits else f"give the flags of {_KINDS[there]}"
+        raise CheckpointError(f"{path} is {_KINDS[there]}, not {_KINDS[asked]}: {mend}")
     if there is None:
-        raise CheckpointError(f"{message}{_stranger(shapes)}")
+        raise CheckpointError(_stranger(path, shapes) or message)
     advice = explain_mismatch(config, shapes) if settings is None else []
     if settings is not None:
         message += f"; {settings} is of another model"
@@ -351,10 +348,11 @@ _STRANGERS = (
 )
 
 
-def _stranger(shapes: Shapes) -> str:
+def _stranger(path: Path, shapes: Shapes) -> str:
     for start, what in _STRANGERS:
         if any(f".{start}" in f".{name}" for name in shapes):
-            return f"; by its names it is {what}, which has another architecture than ADM"
+            named = f"{path} is {what} by its tensors' names"
+            return f"{named}, which has another architecture than ADM"
     return ""
 
 

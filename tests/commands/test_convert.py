@@ -294,9 +294,9 @@ def test_a_null_class(adm: Run) -> None:
 def test_the_kind_is_read_from_the_tensors(adm: Run, original: Path) -> None:
     both = f"{DIFFUSION_FLAGS} {CLASSIFIER_FLAGS}"
     done = adm("convert", "c.pt", "--flags", both)
-    refused(done, 1, "this is a classifier, not a diffusion model", "--kind classifier")
+    refused(done, 1, "is a classifier, not a diffusion model: pass --kind classifier")
     done = adm("convert", "c.pt", "--flags", DIFFUSION_FLAGS)
-    refused(done, 1, "this is a classifier, not a diffusion model: give the flags of a classifier")
+    refused(done, 1, "is a classifier, not a diffusion model: give the flags of a classifier")
     assert "would explain" not in done.err
 
 
