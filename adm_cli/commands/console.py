@@ -22,6 +22,7 @@ INTERRUPTED = 128 + signal.SIGINT  # exit code
 
 _LONGEST = 1200  # of an error, in characters
 _LONGEST_WORD = 300  # no path is as long
+_MOST = 2**18  # looked at: more than an argument can have, what follows one is shown
 _LONG = re.compile(rf"\S{{{_LONGEST_WORD + 3},}}")
 _WORD = re.compile(r"""(?<!\S)(?:'[^']*'|"[^"]*")(?:[.,:;)]\S*)?(?!\S)|\S+""")
 
@@ -64,7 +65,7 @@ def fail(error: BaseException) -> None:
     text = str(error)
     if isinstance(error, OSError) and error.strerror:
         text = f"{error.strerror}: {error.filename or 'the output cannot be written'}"
-    text = _LONG.sub(lambda found: f"{found[0][:_LONGEST_WORD]}...", text[: 4 * _LONGEST])
+    text = _LONG.sub(lambda found: f"{found[0][:_LONGEST_WORD]}...", text[:_MOST])
     text = one_line(text)
     if len(text) > _LONGEST:
         text = f"{text[: _LONGEST - 4]} ..."

@@ -23,7 +23,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from adm_cli.errors import RunError, UsageError, how_many
+from adm_cli.errors import RunError, UsageError, how_many, trim
 from adm_cli.files.differences import differences
 from adm_cli.files.disk import (
     explained,
@@ -69,7 +69,9 @@ class Shard:
         """``"3/8"``; raises UsageError."""
         match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text, re.ASCII)
         if match is None or not 1 <= int(match[1]) <= int(match[2]):
-            raise UsageError(f"--shard {text:.40}: expected i/n with i from 1 to n, such as 3/8")
+            raise UsageError(
+                f"--shard {trim(text, 40)}: expected i/n with i from 1 to n, such as 3/8"
+            )
         return cls(int(match[1]), int(match[2]))
 
     def within(self, outer: Shard) -> Shard:

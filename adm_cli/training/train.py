@@ -234,7 +234,7 @@ def prepare(
         epochs = training.steps * training.batch_size / max(1, len(data.training))
         text = f"{how_many(training.steps, 'step')} of {how_many(training.batch_size, 'picture')}"
         text += f": {how_many(epochs, 'epoch')}"
-        on_event(Note(f"{text}, {why_steps(settings.kind, training.steps)} (--steps says another)"))
+        on_event(Note(f"{text}, {why_steps(settings.kind, training.steps)} (or --steps)"))
     resuming = folder is not None and before is not None and bool(folder.states())
     return TrainingPlan(settings, data, resuming)
 

@@ -48,6 +48,13 @@ def test_words_stay_whole(width: int, word: str) -> None:
         assert "'a folder with blanks/and a picture.png'" in shown
 
 
+def test_no_value_is_so_long_that_it_hides_the_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    console.fail(ValueError(f"--labels {'n' * 100_000}: expected auto or a file"))
+    said = capsys.readouterr().err
+    assert said.endswith("n... expected auto or a file\n")
+    assert len(said) < 400
+
+
 def test_a_terminal_alone_has_rows(
     adm: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
