@@ -87,8 +87,8 @@ def trim(value: object, most: int = 60) -> str:
 
 
 def how_many(count: float, noun: str, plural: str = "") -> str:
-    """ "1 picture", "1,200 pictures"; a ``plural`` that is not the noun and an s is given."""
-    shown = f"{count:,.0f}"
+    """ "1 picture", "1,200 pictures", "0.2 epochs"; ``plural``: where it is not noun and an s."""
+    shown = f"{count:,.0f}" if round(count) or not count else f"{count:.1g}"
     return f"{shown} {noun if shown == '1' else plural or f'{noun}s'}"
 
 

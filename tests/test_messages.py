@@ -80,6 +80,7 @@ workers.py count
         (1200, ("class", "classes"), "1,200 classes"),
         (1, ("class", "classes"), "1 class"),
         (0.9, ("epoch",), "1 epoch"),  # as it is shown
+        (0.22, ("epoch",), "0.2 epochs"),
     ],
 )
 def test_how_many(count: float, words: tuple[str, ...], shown: str) -> None:
