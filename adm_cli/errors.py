@@ -116,10 +116,10 @@ def why_unread(error: BaseException, otherwise: str = "a value of another type")
     return text if own else otherwise
 
 
-def one_of(names: Iterable[object]) -> str:
-    """ "png", "png or webp", "png, webp or npz"."""
+def one_of(names: Iterable[object], word: str = "or") -> str:
+    """ "png", "png or webp", "png, webp or npz"; ``word`` may be an "and"."""
     *first, last = map(str, names)
-    return f"{', '.join(first)} or {last}" if first else last
+    return f"{', '.join(first)} {word} {last}" if first else last
 
 
 _KINDS = {

@@ -251,6 +251,7 @@ _OF_PROGRAMMERS = ("arguments.py", "worker.py")  # wrong calls from Python; what
 )
 def test_one_of(names: Iterable[object], said: str) -> None:
     assert one_of(names) == said
+    assert one_of(names, "and") == said.replace(" or ", " and ")
 
 
 @pytest.mark.parametrize(

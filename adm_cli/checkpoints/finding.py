@@ -9,7 +9,7 @@ from pathlib import Path
 from adm_cli.checkpoints.header import ModelFile, read_model_file
 from adm_cli.checkpoints.places import checkpoint_path
 from adm_cli.checkpoints.presets import CHECKPOINTS, PRESETS, TERMS, Checkpoint, find_checkpoint
-from adm_cli.errors import MissingWeightsError, UsageError, did_you_mean, trim
+from adm_cli.errors import MissingWeightsError, UsageError, did_you_mean, one_of, trim
 from adm_cli.files.disk import size_text
 
 
@@ -27,6 +27,8 @@ def find_weights(name: str | Path) -> ModelFile:
     if text not in known and os.path.isfile(path / "model.safetensors"):
         return read_model_file(path / "model.safetensors")
     if os.sep in text or path.suffix in (".safetensors", ".pt"):
+        if os.path.isdir(path):
+            raise UsageError(f"{text} is a folder without a model: expected a weights file")
         raise UsageError(f"{'not a' if os.path.exists(path) else 'no such'} file: {text}")
     checkpoints = [row.name for row in CHECKPOINTS]
     models = {row.name: row.model for row in PRESETS}
@@ -64,5 +66,5 @@ def _how_to_get(row: Checkpoint, asked: str, path: Path) -> str:
     size = sum(row.size for row in missing)
     return (
         f"the weights of {row.name} are not on this machine: adm fetch {asked} brings "
-        f"{' and '.join(row.name for row in missing)} ({size_text(size)}); {TERMS}"
+        f"{one_of((row.name for row in missing), 'and')} ({size_text(size)}); {TERMS}"
     )

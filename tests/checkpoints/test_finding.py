@@ -17,7 +17,7 @@ def test_a_training_folder_is_the_model_that_it_made(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("runs/first").mkdir(parents=True)
-    with pytest.raises(UsageError, match="not a file: runs/first"):
+    with pytest.raises(UsageError, match="runs/first is a folder without a model"):
         find_weights("runs/first")
     shutil.copy(toys.model, "runs/first/model.safetensors")
     assert find_weights("runs/first").path == Path("runs/first/model.safetensors")

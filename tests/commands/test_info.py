@@ -123,7 +123,7 @@ def test_nothing_in_a_picture_reaches_the_terminal_raw(adm: Run) -> None:
         ("x.npz", 2, "not npz"),
         ("none.safetensors", 2, "no such file: none.safetensors"),
         ("text.safetensors", 1, "text.safetensors is not a safetensors file, or is cut short"),
-        ("folder.safetensors", 2, "not a file: folder.safetensors"),
+        ("folder.safetensors", 2, "folder.safetensors is a folder without a model"),
         ("imagenet25", 2, "neither a preset nor a file; did you mean imagenet256"),
         ("256x256_difusion", 2, "did you mean 256x256_diffusion"),
         ("imagenet256", 1, "adm fetch imagenet256 brings 256x256_diffusion and"),
