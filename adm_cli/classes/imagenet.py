@@ -123,6 +123,8 @@ def _unknown_class(text: str, known: Mapping[int, str]) -> str:
             return f"{start}: of ImageNet's {ids} this model knows {first}{more}; give one of them"
         return f"{start}; did you mean {first}{more}?"
     near = [alias for i in known for alias in _aliases(i, known)]
+    if not text[:1].isalpha():  # 207+281 is no WordNet id, however alike
+        near = [alias for alias in near if not alias[1:].isdigit()]
     return f"{start}{did_you_mean(text, near)} (adm classes lists them)"
 
 
