@@ -37,7 +37,7 @@ def check_output(command: str, text: str) -> None:
 _NEVER = re.compile(
     r"\b(?=\w*\d)(?=\w*[a-f])[0-9a-f]{32,}\b"  # a whole hash, where its first digits do
     r"|NoneType|\[Errno|<class |object is not|invalid literal|Error while|\w(?:Config|Warning)\b"
-    r"|(?<!\S)(?!\d+:)(\S{2,}): (?:cannot read )?\1(?![\w/.-])"  # a file that is named twice
+    r"|(?<!\S)(?!\d+:|adm:)(\S{2,}): (?:cannot read )?\1(?![\w/.-])"  # a file that is named twice
 )
 
 
