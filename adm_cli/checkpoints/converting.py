@@ -351,7 +351,7 @@ _STRANGERS = (
 def _stranger(path: Path, shapes: Shapes) -> str:
     for start, what in _STRANGERS:
         if any(f".{start}" in f".{name}" for name in shapes):
-            named = f"{path} is {what} by its tensors' names"
+            named = f"{path}: by its tensors' names {what}"
             return f"{named}, which has another architecture than ADM"
     return ""
 

@@ -233,5 +233,5 @@ def test_pickles_of_more_than_weights(tmp_path: Path, content: object, words: st
 def test_networks_of_others_within_whatever_was_saved_around_them(tmp_path: Path) -> None:
     others = {"unet": {"down_blocks.0.conv.weight": torch.zeros(2, 2)}, "step": 3}
     torch.save(others, tmp_path / "m.pt")
-    with pytest.raises(CheckpointError, match=r"is a UNet of diffusers .* by its tensors' names"):
+    with pytest.raises(CheckpointError, match="by its tensors' names a UNet of diffusers"):
         convert(tmp_path / "m.pt", flags="--image_size 64")
