@@ -228,18 +228,23 @@ def _filled(text: ast.JoinedStr) -> Iterator[tuple[str, str]]:
 
 
 _JOINED = re.compile(r"(?:expected|must be|one of)(?: a name that ends in)? $")
+_ADVISED = re.compile(rf"\badm (?:{'|'.join(OPTIONS)}) [^;:()|,]*$")
+_PATH = re.compile(r"\b(?:path|folder|parent|where)\b(?!\.stem)")  # stem: published names
 _HASH = re.compile(r"sha256|digest|hash", re.IGNORECASE)
 _NO_MESSAGES = ("sealed.py", "page.py")
 
 
 def test_what_is_filled_into_messages() -> None:
-    """Choices are joined by an or, hashes show their first digits, types have names of words."""
+    """Choices are joined by an or, hashes show their first digits, types have names of words; a
+    path in an advised command is quoted, as a shell needs it."""
     for path in ROOT.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             for before, value in _filled(node) if isinstance(node, ast.JoinedStr) else ():
                 assert not (_JOINED.search(before) and "', '.join" in value), (path, value)
                 whole = _HASH.search(value) and not re.search(r"\[:\d+\]$", value)
                 assert not whole or path.name in _NO_MESSAGES, (path, value)
+                typed = _PATH.search(value) and "quote" not in value and path.name != "ending.py"
+                assert not (typed and _ADVISED.search(before)), (path, value)
                 assert "__name__" not in value or path.name in _OF_PROGRAMMERS, (path, value)
 
 

@@ -10,6 +10,7 @@ classes, modules or pipelines is never looked for.
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,7 @@ def _read_flagged(path: Path, part: Path, said: Mapping[str, Any], weights: Path
     if not noise:
         notes.append("no scheduler_config.json: the original's noise schedule is taken")
     if part.name == "unet" and (path / "classifier" / "config.json").is_file():
-        notes.append(f"its classifier: adm convert {path / 'classifier'}")
+        notes.append(f"its classifier: adm convert {shlex.quote(str(path / 'classifier'))}")
     return FoundModel(
         weights, reading.config, process, found.tensors, names, stamp, tuple(notes), imagenet=True
     )

@@ -198,8 +198,8 @@ def _weights(report: Report, on_event: OnEvent) -> None:
     for path in [*embedded, *sorted((adm_home() / "models").glob("*.safetensors"))]:
         mend = "install adm again: pip install --force-reinstall --no-deps adm-cli"
         if path not in embedded:
-            place = shlex.quote(str(path))
-            mend = f"adm convert {path.stem}.pt --flags ... --output {place} --overwrite"
+            place, old = shlex.quote(str(path)), shlex.quote(f"{path.stem}.pt")
+            mend = f"adm convert {old} --flags ... --output {place} --overwrite"
         if path.stem in published:
             mend = f"adm fetch {path.stem} --overwrite"
         on_event(Doing(f"looking at {path.name}"))

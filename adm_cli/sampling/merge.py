@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import re
+import shlex
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -134,9 +135,8 @@ class Entry:
         with explained(f"cannot read {self.path}", RunError):
             data = read_file(self.path, MOST_BYTES)
         if hashlib.sha256(data).hexdigest() != self.record["sha256"]:
-            raise RunError(
-                f"{self.path} is damaged: run adm verify {self.path.parent} --repair first"
-            )
+            run = shlex.quote(str(self.path.parent))
+            raise RunError(f"{self.path} is damaged: run adm verify {run} --repair first")
         return data
 
     def pixels(self) -> Pixels:

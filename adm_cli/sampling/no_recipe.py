@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from adm_cli.errors import RunError
@@ -23,10 +24,10 @@ def image_beside(picture: Path) -> Image | None:
 def why_no_recipe(picture: Path) -> str:
     """Why a picture carries none, and which folder says what made it, if any does."""
     if image_beside(picture) is not None:
-        where = picture.parent
+        typed = shlex.quote(str(picture.parent))
         return (
-            f"{picture} carries no recipe, its run's folder has it: adm info {where} shows it, "
-            f"adm repro {where} draws all again"
+            f"{picture} carries no recipe, its run's folder has it: adm info {typed} shows it, "
+            f"adm repro {typed} draws all again"
         )
     if is_own(picture):
         return (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Generator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -70,7 +71,8 @@ def _verify(folder: Path, now: Whereabouts | None, *, dry_run: bool) -> Findings
     elif left and now is None:
         with_weights = " --model FILE" if _needs_weights(runs, left) else ""
         yield Note(
-            f"adm verify {folder} --repair{with_weights} mends it; so does the same command again"
+            f"adm verify {shlex.quote(str(folder))} --repair{with_weights} mends it; so does the "
+            f"same command again"
         )
     return left
 

@@ -176,7 +176,7 @@ def read_given(text: str) -> list[GivenFlags]:
             _from_words(value.split(), given)
     if text.strip() and not given.flags and not given.problem:
         foreign = listed([name for row in (*found, given) for name in row.foreign])
-        other = f" (only {foreign})" if foreign else ": expected such as --image_size 64"
+        other = f" (only {foreign})" if foreign else ": expected some such as --image_size 64"
         raise ConfigError(f"no --flags found in {trim(text)}{other}")
     return [given]
 
