@@ -122,7 +122,7 @@ def read_model_file(path: Path) -> ModelFile:
             raise CheckpointError(f"{path}: {name} has dtype {entry['dtype']}, expected floats")
         shapes[name] = tuple(entry["shape"])
         dtypes[name] = DTYPES[entry["dtype"]]
-    return ModelFile(path, info, shapes, dtypes, str(metadata.get("content_sha256", "missing")))
+    return ModelFile(path, info, shapes, dtypes, str(metadata.get("content_sha256", "none")))
 
 
 def _parse_metadata(metadata: Mapping[str, str]) -> ModelInfo:
