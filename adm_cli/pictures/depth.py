@@ -50,9 +50,13 @@ def parse_value_range(text: str) -> ValueRange:
 
 
 def guess_range(peak: float) -> ValueRange | None:
-    """The usual range that 16-bit pictures have whose highest value is ``peak``; None for all."""
-    high = next((high for high in _USUAL if peak <= high), None)
-    return None if high is None or peak <= 0 else ValueRange(0, high, given=False)
+    """The usual range that 16-bit pictures have whose highest value is ``peak``; None for all.
+
+    A peak of one more than a usual one, a power of two, is white itself: no camera gives it, values
+    that were multiplied by it do.
+    """
+    high = next((high for high in _USUAL if peak <= high + 1), None)
+    return None if high is None or peak <= 0 else ValueRange(0, max(high, peak), given=False)
 
 
 def is_deep_colour(image: Image.Image) -> bool:
@@ -182,8 +186,10 @@ def _eight_bits(values: Values, within: ValueRange | None) -> Values:
             f"pass --value-range {values.max():.9g}"
         )
     if not given and values.max() > high:
+        wider = guess_range(values.max())
         raise ValueError(
-            f"values up to {values.max():g}, others end at {high:g}: pass --value-range {FULL}"
+            f"values up to {values.max():g}, others end at {high:g}: pass --value-range "
+            f"{FULL if wider is None else wider.high:g}"
         )
     scaled = (values.astype(np.float64).clip(low, high) - low) * (255 / (high - low))
     return scaled.round().astype(np.uint8)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from adm_cli.pictures.datasets import ImageSet
 from adm_cli.pictures.decode import peak_value
-from adm_cli.pictures.depth import ValueRange, guess_range, parse_value_range
+from adm_cli.pictures.depth import FULL, ValueRange, guess_range, parse_value_range
 
 _LOOKED_AT = 16  # pictures, spread over the set
 _DEEP_ENDINGS = (".png", ".tif", ".tiff", ".jp2", ".j2k", ".pgm", ".ppm", ".pnm")
@@ -22,7 +22,7 @@ def with_value_range(images: ImageSet, asked: str | None) -> ImageSet:
     if asked is not None:
         return replace(images, values=parse_value_range(asked))
     found, notes = guess_by_peaks([p.name for p in images.pictures], images.read_quietly)
-    return replace(images, values=found, notes=(*images.notes, *notes)) if found else images
+    return replace(images, values=found, notes=(*images.notes, *notes))
 
 
 def guess_by_peaks(
@@ -30,13 +30,24 @@ def guess_by_peaks(
 ) -> tuple[ValueRange | None, list[str]]:
     """The range of those pictures that have 16 bits, guessed from some, and a note that says so.
 
+    None for all 16 bits, with a note where no picture uses the upper half of them.
+
     ``read`` gives the bytes of the one of an index.
     """
     deep = [i for i, name in enumerate(names) if name.lower().endswith(_DEEP_ENDINGS)]
     some = deep[:: max(1, len(deep) // _LOOKED_AT)][:_LOOKED_AT]
     peaks = [peak for i in some if (peak := peak_value(read(i))) is not None]
-    found = guess_range(max(peaks)) if peaks else None
-    if found is None:
+    if not peaks:
         return None, []
-    note = f"16-bit files with values up to {max(peaks):g}: {found.high:g} is white"
-    return found, [f"{note} (or --value-range)"]
+    peak = max(peaks)
+    found = guess_range(peak)
+    high = FULL if found is None else found.high
+    dark = 0 < peak < high / 2
+    if found is None and not dark:
+        return None, []
+    note = f"16-bit files with values up to {peak:g}: {high:g} is white"
+    return found, [
+        f"{note}, far above them all (--value-range {peak:g} makes them brighter)"
+        if dark
+        else f"{note} (or --value-range)"
+    ]

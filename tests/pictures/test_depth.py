@@ -116,6 +116,41 @@ def test_fewer_bits_in_files_of_sixteen(tmp_path: Path, kind: str, high: int) ->
     assert np.array_equal(np.asarray(said.decode(1)), expected)
 
 
+@pytest.mark.parametrize("high", [256, 1024, 4096, 16384])
+def test_a_power_of_two_is_white_itself(tmp_path: Path, high: int) -> None:
+    """Four times as much was: the pictures were nearly black."""
+    images = with_value_range(set_of(tmp_path, png16(ramp(high, 4, 4)), png16(ramp(9, 4, 4))), None)
+    (note,) = images.notes
+    assert note == f"16-bit files with values up to {high}: {high} is white (or --value-range)"
+    assert np.asarray(images.decode(0)).max() == 255
+    images.decode(1)
+
+
+@pytest.mark.parametrize(
+    ("peak", "white"), [(100, 255), (300, 1023), (1500, 4095), (5000, 16383), (20000, 65535)]
+)
+def test_a_doubt_where_all_pictures_would_be_dark(tmp_path: Path, peak: int, white: int) -> None:
+    images = with_value_range(set_of(tmp_path, png16(ramp(peak, 4, 4))), None)
+    (note,) = images.notes
+    assert note == (
+        f"16-bit files with values up to {peak}: {white} is white, far above them all "
+        f"(--value-range {peak} makes them brighter)"
+    )
+    assert np.asarray(images.decode(0)).max() == round(peak * 255 / white)
+    assert np.asarray(with_value_range(images, f"{peak}").decode(0)).max() == 255
+
+
+def test_black_pictures_are_no_doubt(tmp_path: Path) -> None:
+    assert not with_value_range(set_of(tmp_path, png16(ramp(0, 4, 4))), None).notes
+
+
+@pytest.mark.parametrize(("peak", "wider"), [(4096, 4096), (5000, 16383), (20_000, 65535)])
+def test_what_a_wrong_guess_asks_for(peak: int, wider: int) -> None:
+    """65535 was asked for, whatever the picture holds."""
+    with pytest.raises(BadPictureError, match=rf"end at 4095: pass --value-range {wider}$"):
+        decode_picture(png16(ramp(peak, 4, 4)), "x", ValueRange(0, 4095, given=False))
+
+
 def test_all_sixteen_bits_are_no_guess(tmp_path: Path) -> None:
     images = with_value_range(
         set_of(tmp_path, MAKERS["rgb png"](65535), png16(ramp(9, 4, 4))), None
