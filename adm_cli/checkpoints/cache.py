@@ -6,9 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from adm_cli.checkpoints.finding import check_is
 from adm_cli.checkpoints.header import file_sha256, read_model_file, verify_content
 from adm_cli.checkpoints.places import check_home
-from adm_cli.checkpoints.presets import INCEPTION
+from adm_cli.checkpoints.presets import CHECKPOINTS, INCEPTION
 from adm_cli.errors import CheckpointError, OutputError, UsageError, did_you_mean, trim
 from adm_cli.files.disk import adm_home, explain_os_error, inception_path, models_folder
 from adm_cli.files.links import remove
@@ -60,10 +61,15 @@ def choose_kept(names: Sequence[str]) -> list[Kept]:
 def verify_kept(file: Kept) -> bool:
     """Whether a file is what its own record or the publisher says.
 
-    Raises CheckpointError for damage; False where nothing is recorded of it.
+    Raises CheckpointError for damage, or another model by a published name; False where nothing
+    is recorded of it.
     """
     if file.kind == MODEL:
-        verify_content(read_model_file(file.path))
+        model = read_model_file(file.path)
+        verify_content(model)
+        for row in CHECKPOINTS:
+            if row.name == file.name:
+                check_is(model, row)
         return True
     if file.kind == NETWORK and file.path.name in INCEPTION.url:
         if file_sha256(file.path) != INCEPTION.sha256:

@@ -77,7 +77,8 @@ def convert(
     )  # fmt: skip
     for text in plan.notes:
         on_event(Note(text))
-    info = replace(plan.info, source={"file": plan.file.name, "sha256": file_sha256(plan.file)})
+    source = {"file": plan.file.name, "sha256": file_sha256(plan.file), **plan.info.source}
+    info = replace(plan.info, source=source)
     save_model(plan.output, plan.tensors, info, plan.check_unchanged)
     return read_model_file(plan.output)
 
@@ -88,7 +89,7 @@ class Conversion:
 
     file: Path
     output: Path
-    info: ModelInfo  # but for its source
+    info: ModelInfo  # of its source only which published checkpoint it is, if it is one
     tensors: Mapping[str, Tensor]
     notes: tuple[str, ...]
     stamp: tuple[int, ...]  # of the file before it was read
@@ -154,13 +155,16 @@ def plan_conversion(
         own = path.with_suffix(".safetensors")
         chosen = _Chosen(reading.config, reading.diffusion, own, reading.notes)
     config = _with_null_class(chosen.config, shapes) if null_class else chosen.config
-    place = chosen.place if output is None else Path(output)
+    place, source = chosen.place, {} if chosen.row is None else {"checkpoint": chosen.row.name}
+    if config != chosen.config and source:  # none that was published has a null class
+        place, source = path.with_suffix(".safetensors"), {}
+    place = place if output is None else Path(output)
     if place.resolve() == path.resolve():
         raise UsageError(f"{place} is the input itself: pass another --output")
     expected = _check_fit(path, config, shapes, flags)
     _check_place(place, overwrite=overwrite)
     names = _classes(config, classes, imagenet=chosen.imagenet)
-    info = ModelInfo(config=config, diffusion=chosen.diffusion, classes=names, source={})
+    info = ModelInfo(config=config, diffusion=chosen.diffusion, classes=names, source=source)
     tensors = {name: found.tensors[name] for name in expected}
     return Conversion(path, place, info, tensors, (*found.notes, *chosen.notes), stamp)
 
@@ -204,6 +208,7 @@ class _Chosen:
     place: Path  # by default
     notes: tuple[str, ...] = ()
     imagenet: bool = True  # 1,000 classes are those
+    row: Checkpoint | None = None  # which published one it is
 
 
 def _published(path: Path, row: Checkpoint | None, found: Weights, *, named: bool) -> _Chosen:
@@ -218,7 +223,8 @@ def _published(path: Path, row: Checkpoint | None, found: Weights, *, named: boo
         known = row.file_bytes is not None and not itself
         note = f"taken for {row.name}, as --preset says: it is not the file that was published"
         place = checkpoint_path(row)
-        return _Chosen(row.config, row.diffusion, place, (note,) if asked and known else ())
+        notes = (note,) if asked and known else ()
+        return _Chosen(row.config, row.diffusion, place, notes, row=row)
     own, called = path.with_suffix(".safetensors"), "it keeps its own name"
     if path.stem == row.name:  # which it may not bear: pictures and recipes would say it
         own = path.with_name(f"{row.name}-other.safetensors")

@@ -33,6 +33,7 @@ from adm_cli.checkpoints.fetched import (
     write_pin,
     zip_is_intact,
 )
+from adm_cli.checkpoints.finding import check_is
 from adm_cli.checkpoints.header import read_model_file, verify_content
 from adm_cli.checkpoints.http import clean
 from adm_cli.checkpoints.identity import byte_range
@@ -168,17 +169,22 @@ def wanted(item: Item, how: FetchOptions) -> RemoteFile:
 
 
 def present(item: Item, watch: Listener) -> bool:
-    """Whether the result is here and undamaged; tells of damage."""
+    """Whether the result is here and undamaged; tells of damage.
+
+    Raises CheckpointError for a whole file that is another model, which somebody put there.
+    """
     if not item.place.is_file():
         return False
     try:
         if item.row is None:
             check_file(item.place, wanted(item, FetchOptions()))
-        else:
-            verify_content(read_model_file(item.place))
+            return True
+        model = read_model_file(item.place)
+        verify_content(model)
     except AdmError as error:
         watch.tell(f"{error}; fetching it")
         return False
+    check_is(model, item.row)
     return True
 
 

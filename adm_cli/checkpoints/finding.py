@@ -9,7 +9,15 @@ from pathlib import Path
 from adm_cli.checkpoints.header import ModelFile, read_model_file
 from adm_cli.checkpoints.places import checkpoint_path
 from adm_cli.checkpoints.presets import CHECKPOINTS, PRESETS, TERMS, Checkpoint, find_checkpoint
-from adm_cli.errors import MissingWeightsError, UsageError, did_you_mean, one_of, trim
+from adm_cli.errors import (
+    CheckpointError,
+    MissingWeightsError,
+    UsageError,
+    an,
+    did_you_mean,
+    one_of,
+    trim,
+)
 from adm_cli.files.disk import size_text
 
 
@@ -18,14 +26,14 @@ def find_weights(name: str | Path) -> ModelFile:
 
     Of a training's folder the model that it made.
     Raises UsageError for an unknown name, MissingWeightsError for a known one whose file is not
-    here, CheckpointError for a bad file.
+    here, CheckpointError for a bad file, or another one in the place of a published checkpoint.
     """
     path, text = Path(os.path.expanduser(name)), str(name)
-    if os.path.isfile(path):  # unlike path.is_file(), False for a name too long to be one
-        return read_model_file(path)
     known = {row.name for row in CHECKPOINTS} | {row.name for row in PRESETS}
-    if text not in known and os.path.isfile(path / "model.safetensors"):
-        return read_model_file(path / "model.safetensors")
+    if text not in known:  # one word, one meaning, also where a file is called so
+        for file in (path, path / "model.safetensors"):
+            if os.path.isfile(file):  # unlike is_file(), False for a name too long to be one
+                return read_model_file(file)
     if os.sep in text or path.suffix in (".safetensors", ".pt"):
         if os.path.isdir(path):
             raise UsageError(f"{text} is a folder without a model: expected a weights file")
@@ -39,7 +47,35 @@ def find_weights(name: str | Path) -> ModelFile:
         )
     check_here([text])
     row = find_checkpoint(text if text in checkpoints else models[text])
-    return read_model_file(checkpoint_path(row))
+    file = read_model_file(checkpoint_path(row))
+    check_is(file, row)
+    return file
+
+
+def check_is(file: ModelFile, row: Checkpoint) -> None:
+    """Raises CheckpointError for a file in the place of a published checkpoint that is another.
+
+    Its settings must be those that were published, and `adm convert` or `adm fetch` must have taken
+    what it was made of for that checkpoint, or its hash be known.
+    """
+    info = file.info
+    known = (info.source.get("checkpoint"), info.source.get("sha256"))
+    if row.embedded:
+        return
+    if info.kind != row.kind:
+        why = f"it holds {an(info.kind)} model"
+    elif (info.config, info.diffusion) != (row.config, row.diffusion):
+        why = "its settings are another model's"
+    elif known[0] == row.name or (row.sha256 is not None and known[1] == row.sha256):
+        return
+    elif original := info.source.get("file"):
+        why = f"it was converted from {trim(original, 80)} as another model"
+    else:
+        why = "adm trained it" if info.training else "it does not say what it was made of"
+    raise CheckpointError(
+        f"{file.path} is not the published {row.name}: {why}; move it elsewhere and pass its path, "
+        f"or let adm fetch {row.name} --overwrite replace it"
+    )
 
 
 def check_here(names: Sequence[str]) -> None:

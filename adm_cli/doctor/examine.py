@@ -222,11 +222,15 @@ def _weights(report: Report, on_event: OnEvent) -> None:
 
 def _weights_file(report: Report, path: Path, mend: str) -> dict[str, Any]:
     """Header and content hash of a weights file."""
+    from adm_cli.checkpoints.finding import check_is
     from adm_cli.checkpoints.header import read_model_file, verify_content
 
     try:
         file = read_model_file(path)
         verify_content(file)
+        for row in CHECKPOINTS:
+            if path.stem == row.name and not row.embedded:
+                check_is(file, row)
     except CheckpointError as error:
         report.broken(str(error), mend)
         return {"path": short_path(path), "ok": False}

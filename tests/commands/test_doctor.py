@@ -69,7 +69,9 @@ def test_damaged_weights(report: Callable[..., Any], toys: Toys, tmp_path: Path)
     models.mkdir(parents=True)
     for name in ("lsun_cat", "mine"):
         shutil.copy(toys.model, models / f"{name}.safetensors")
-    assert len(report()["weights"]) == 5
+    found = report(1)  # whole, but no model of cats
+    assert len(found["weights"]) == 5
+    assert "is not the published lsun_cat: its settings are another model's" in findings(found)
     flip(models / "lsun_cat.safetensors")
     (models / "mine.safetensors").write_bytes(b"short")
     found = report(1)

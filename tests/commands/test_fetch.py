@@ -216,7 +216,7 @@ def test_from_nothing_to_samples(adm: Run, site: Site) -> None:
     file = read_model_file(site.home / "models" / "toy.safetensors")
     verify_content(file)
     sha = hashlib.sha256(site.files["toy.pt"]).hexdigest()
-    assert file.info.source == {"file": "toy.pt", "sha256": sha}
+    assert file.info.source == {"file": "toy.pt", "sha256": sha, "checkpoint": "toy"}
     pin = read_pin("toy")
     assert pin is not None
     assert (pin.sha256, pin.bytes) == (sha, len(site.files["toy.pt"]))
