@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from adm_cli.classes.mixtures import heaviest
 from adm_cli.files.names import file_label
@@ -27,6 +28,7 @@ def mixture_label(mixture: str, name: str) -> str:
     return f"{ids}_{file_label(name)}_"
 
 
+@lru_cache(maxsize=4096)  # a run of a million images has hardly more classes
 def chosen_class(choice: int | str | None, name: str) -> tuple[str, int | None, str | None]:
     """The label of a file, the class, and the mixture where ``choice`` is one, as a text."""
     if isinstance(choice, str):
@@ -39,6 +41,8 @@ def image_name(label: str, seed: int, suffix: str, **own: float) -> str:
 
     ``label`` is `class_label`'s.
     """
+    if not own:
+        return f"{label}seed{seed:06d}{suffix}"
     parts = "".join(f"{name}{repr(float(v)).removesuffix('.0')}_" for name, v in own.items())
     return f"{label}{parts}seed{seed:06d}{suffix}"
 

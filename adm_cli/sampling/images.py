@@ -112,9 +112,12 @@ def drawn_row(
 
     A text instead of a class is a mixture.
     """
-    own = {name: v for name, v in (("scale", scale), ("cfg", cfg)) if v is not None}
     label, number, mixture = chosen_class(class_id, class_name)
-    name = image_name(label, seeds.start, suffix, **own)
+    if scale is not None or cfg is not None:
+        own = {name: v for name, v in (("scale", scale), ("cfg", cfg)) if v is not None}
+        name = image_name(label, seeds.start, suffix, **own)
+    else:
+        name = image_name(label, seeds.start, suffix)
     return ImageRow(Image(name, number, seeds.start, scale, cfg, mixture=mixture), len(seeds))
 
 
@@ -218,7 +221,8 @@ class Images(Sequence[Image]):
             check_name(file)
             parts = split_name(file)
             if parts is not None:
-                check_name(_member(row, row.length - 1).file)
+                if row.length > 1:
+                    check_name(_member(row, row.length - 1).file)
                 self._spans.setdefault((parts[0], parts[2]), []).append((parts[1], i))
             elif file not in self._names:
                 self._names[file] = i

@@ -7,6 +7,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
+import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -25,6 +26,8 @@ from adm_cli.sampling.images import MAX_IMAGES, ImageRow, Images, drawn_row
 
 MAX_LIST_BYTES = 2**28
 _MOST_LINE = 10_000  # characters
+_QUOTED = re.compile(r"[\"'\\#]")
+_WORD = re.compile(r"[^ \t\r\n;]+")
 
 
 def select_images(
@@ -48,7 +51,8 @@ def select_images(
     own_seeds = _seed_lists(seed, seeds, num, total, max(1, len(wanted)))
     names = sources.classes
     if not wanted:
-        drawn = ((_random_class(s, names), s) for part in own_seeds[0] for s in part)
+        ids = tuple(sorted(names))
+        drawn = ((_random_class(s, ids), s) for part in own_seeds[0] for s in part)
         return Images(drawn_row(i, range(s, s + 1), suffix, class_name=names[i]) for i, s in drawn)
     return Images(
         drawn_row(class_id, part, suffix, class_name=choice_name(class_id, names))
@@ -112,6 +116,8 @@ def _check_total(images: int) -> None:
 
 def parse_seeds(text: str) -> list[range]:
     """``"0-63,100"`` as ranges without repeats; raises UsageError."""
+    if text.isdecimal() and len(text) <= 20:
+        return [range(int(text), int(text) + 1)]
     found: list[range] = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
@@ -131,13 +137,13 @@ def parse_seeds(text: str) -> list[range]:
     return [range(s, s + 1) for s in dict.fromkeys(itertools.chain(*found))]
 
 
-def _random_class(seed: int, known: Mapping[int, str]) -> int:
-    """A class that depends on the seed alone, not on the seeds before it.
+def _random_class(seed: int, ids: tuple[int, ...]) -> int:
+    """One of the classes, ascending, that depends on the seed alone, not on the seeds before it.
 
     Of K classes each has its turn in K seeds: from a multiple of K on they are all distinct.
     """
-    turn, place = divmod(seed, len(known))
-    return _shuffled(turn, tuple(sorted(known)))[place]
+    turn, place = divmod(seed, len(ids))
+    return _shuffled(turn, ids)[place]
 
 
 @lru_cache(maxsize=4)
@@ -213,10 +219,7 @@ def _class_line(place: str, row: str) -> ClassLine | None:
     if len(row) > _MOST_LINE:
         raise UsageError(f"{place}: over {_MOST_LINE:,} characters are too many for a line")
     try:
-        lexer = shlex.shlex(row, posix=True)
-        lexer.whitespace += ";"  # as a table may have it, instead of tabs or spaces
-        lexer.whitespace_split = True
-        words = list(lexer)
+        words = _words(row)
     except ValueError as error:
         raise UsageError(f"{place}: {str(error).lower()}") from None
     if not words:
@@ -236,8 +239,20 @@ def _class_line(place: str, row: str) -> ClassLine | None:
             f"{place}: expected a seed or a range of seeds, got {trim(words[1], 40)} "
             f"(a name with spaces needs quotes)"
         ) from None
+    if len(words) < 3:
+        return ClassLine(place, words[0], seeds, None, None)
     scale, cfg = (_line_number(place, name, words, i) for i, name in ((2, "scale"), (3, "cfg")))
     return ClassLine(place, words[0], seeds, scale, cfg)
+
+
+def _words(row: str) -> list[str]:
+    """As a shell parts them, and a table by semicolons; raises ValueError for an open quote."""
+    if not _QUOTED.search(row):  # a hundredth of the time of the below
+        return _WORD.findall(row)
+    lexer = shlex.shlex(row, posix=True)
+    lexer.whitespace += ";"
+    lexer.whitespace_split = True
+    return list(lexer)
 
 
 def _line_number(place: str, name: str, words: Sequence[str], i: int) -> float | None:
@@ -271,16 +286,23 @@ def select_lines(
     following, total = 0 if seed is None else seed, 0
     rows: list[ImageRow] = []
     known = sources.classes
+    ids = tuple(sorted(known))
     places: dict[str, str] = {}
+    chosen: dict[str, int | str | None] = {}  # of a million lines most name the same
     for line in lines:
         parts = line.seeds
         if parts is None:
             parts = [range(following, following + count)]
             following += count
-        total += sum(map(len, parts))
+        total += len(parts[0]) if len(parts) == 1 else sum(map(len, parts))
         _check_total(total)
         for own_seed in itertools.chain(*parts):
-            class_id = _line_class(line, own_seed, known)
+            if line.spec in chosen:
+                class_id = chosen[line.spec]
+            elif line.spec.strip().lower() == "random" and ids:
+                class_id = _random_class(own_seed, ids)
+            else:
+                class_id = chosen[line.spec] = _line_class(line, known)
             row = drawn_row(
                 class_id, range(own_seed, own_seed + 1), suffix, line.scale, line.cfg,
                 choice_name(class_id, known),
@@ -295,11 +317,8 @@ def select_lines(
     return Images(rows)
 
 
-def _line_class(line: ClassLine, seed: int, known: Mapping[int, str]) -> int | str | None:
-    word = line.spec.strip().lower()
-    if word == "random" and known:
-        return _random_class(seed, known)
-    if word in ("none", "random"):
+def _line_class(line: ClassLine, known: Mapping[int, str]) -> int | str | None:
+    if line.spec.strip().lower() in ("none", "random"):
         return None
     try:
         found = select_choices(line.spec, known)
