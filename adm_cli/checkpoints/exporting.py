@@ -30,6 +30,7 @@ from adm_cli.config import UNetConfig
 from adm_cli.errors import CheckpointError, OutputError, UsageError, one_of
 from adm_cli.events import AnyPath, Doing, Note, OnEvent, ignore
 from adm_cli.files.disk import atomic_write, check_writable
+from adm_cli.files.links import check_below
 from adm_cli.files.tables import write_json
 
 Target = Literal["original", "diffusers", "onnx"]
@@ -132,6 +133,7 @@ def _to_diffusers(file: ModelFile, path: Path, *, overwrite: bool, dry_run: bool
             "scheduler": ["diffusers", "DDPMScheduler"],
             "unet": ["diffusers", "UNet2DModel"],
         }
+    check_below(path, (unet.name, noise.name))
     _check_output(path, [unet / WEIGHTS[0], *files], overwrite=overwrite)
     if not dry_run:
         tensors = to_diffusers(_tensors(file), config)

@@ -32,14 +32,18 @@ def is_link(path: Path) -> bool:
 
 
 def check_inside(folder: Path) -> None:
-    """Raises OutputError if a folder, which need not be there, is reached by a link in a run's."""
+    """Raises OutputError if a folder, which need not be there, is reached by a link in a run's.
+
+    The folder of a run is known by its files, and while it is `watched`.
+    """
     named = [folder, *folder.parents]
     whole = Path(os.path.abspath(folder))
+    at_work = {lock.parent for lock in _watched}
     for i, place in enumerate((whole, *whole.parents)):
         if not is_link(place):
             continue
         for root in place.parents:
-            if _is_a_run(root):
+            if root in at_work or _is_a_run(root):
                 raise _refused(named[i] if i < len(named) else place, root)
     for lock, (as_named, before) in list(_watched.items()):
         if lock.parent in (whole, *whole.parents):

@@ -167,7 +167,8 @@ def _carry_out(
     if fresh:
         whole.move(make_fresh_folder(FRESH))
     try:
-        follow(whole.run(yardstick, overwrite=overwrite), on_event)
+        with whole.folder.watched():
+            follow(whole.run(yardstick, overwrite=overwrite), on_event)
     finally:
         if fresh:
             whole.discard_if_empty()
@@ -290,8 +291,7 @@ class _Sweep:
             )
         for cell in self.cells:
             now_asked, known = _settings_row(cell), old.get(cell.cell.name, {})
-            fresh = {"drawn": 0, "seconds": 0.0}
-            self.rows[cell.cell.name] = {**now_asked, **fresh, **known, **now_asked}
+            self.rows[cell.cell.name] = {"drawn": 0, "seconds": 0.0, **known, **now_asked}
 
     def move(self, path: Path) -> None:
         """Another folder, before anything is drawn."""

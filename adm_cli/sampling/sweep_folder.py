@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,10 +22,11 @@ from adm_cli.files.disk import (
     explain_os_error,
     file_digest,
     leftovers,
+    make_folder,
     read_file,
     refuse_existing,
 )
-from adm_cli.files.links import check_below
+from adm_cli.files.links import check_below, watched
 from adm_cli.files.names import check_name
 from adm_cli.files.own import is_own, refuse_foreign
 from adm_cli.files.sealed import as_written, both_copies, is_whole, seal, write_copies
@@ -57,6 +58,13 @@ class SweepFolder:
         self.path = path
         self.file, self.table = path / "sweep.json", path / "sweep.csv"
         self.sheet, self.plot = path / "sheet.png", path / "sweep.png"
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """The folder, which stays the same one also between its cells, each of which is locked."""
+        make_folder(self.path)
+        with watched(self.file):
+            yield
 
     def exists(self) -> bool:
         """Whether a sweep was begun here."""

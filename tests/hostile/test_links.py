@@ -153,6 +153,7 @@ def test_files_named_below_a_run(folder: Path, toys: Toys) -> None:
     torch.save(build_model(openai_flags(FLAGS)[0]).state_dict(), folder / "m.pt")
     image = next((folder / "o").glob("*.png")).name
     features: Arguments = ["--features", toys.classifier, "--device", "cpu", "--quiet"]
+    quick: Arguments = ["--steps", 1, "--device", "cpu", "--quiet"]
     net: Arguments = ["--classifier", toys.classifier, "--at", 0, "--device", "cpu", "--quiet"]
     for root in ("o", "run"):
         lead(folder / root / "x", "a folder", folder / "o")
@@ -169,9 +170,35 @@ def test_files_named_below_a_run(folder: Path, toys: Toys) -> None:
             sample(toys, "--out", "p", "--animate", f"{to}/x.gif"),
             sample(toys, "--out", to),
             sample(toys, "--out", f"{to}/deep"),
+            ["export", toys.model, "--to", "original", f"{to}/m.pt", "--overwrite"],
+            ["export", toys.model, "--to", "diffusers", f"{to}/unet"],
+            ["gallery", "o", "-o", f"{to}/page.html", "--overwrite"],
+            ["upsample", "o", "--model", toys.upsampler, *quick, "--out", to],
+            ["edit", f"o/{image}", "--model", toys.model, *quick, "--out", f"{to}/deep"],
+            ["interpolate", "--model", toys.model, "--class", 1, *quick, "--out", to],
             [*TRAIN, "--out", f"{to}/deep"],
             link=to,
         )  # fmt: skip
+
+
+def test_a_folder_for_diffusers(folder: Path, toys: Toys) -> None:
+    """Its parts may not lead elsewhere, and a link in a file's place is replaced, not followed."""
+    export: Arguments = ["export", toys.model, "--to", "diffusers", "x", "--overwrite"]
+    model: Arguments = ["export", toys.model, "--to", "original", "m.pt", "--overwrite"]
+    page: Arguments = ["gallery", "o", "-o", "page.html", "--overwrite"]
+    harmless(folder, sample(toys, "--out", "o"), codes=(0,))
+    (folder.parent / "outside").mkdir()
+    (folder / "x").mkdir()
+    for name in ("unet", "scheduler"):
+        (folder / "x" / name).symlink_to(folder.parent / "outside")
+        stands(folder, export, link=f"x/{name}")
+        (folder / "x" / name).unlink()
+    (folder.parent / "outside" / "file").write_bytes(b"precious")
+    for name in ("m.pt", "page.html"):
+        (folder / name).symlink_to(folder.parent / "outside" / "file")
+    harmless(folder, export, model, page, codes=(0,))
+    assert everything(folder.parent / "outside") == {"file": b"precious"}
+    assert not any((folder / name).is_symlink() for name in ("m.pt", "page.html"))
 
 
 @pytest.mark.parametrize("name", ["downloads", "fetched"])
