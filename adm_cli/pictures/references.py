@@ -20,7 +20,7 @@ from adm_cli.files.budget import parse_json
 
 FORMAT, FORMAT_VERSION = "adm-reference", "1"
 MOST_FEATURES = 10_000  # of the published reference batches
-_LARGEST = 1e12  # of a network's features and their products, so that no distance overflows
+LARGEST = 1e12  # of a network's features and their products, so that no distance overflows
 _ROUNDING = 1e-4  # of the largest value: half precision, if that is what it was stored in
 
 _FACTS = ("features", "features_sha256", "images", "size", "source", "pixels_sha256")
@@ -126,5 +126,5 @@ def _check(tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> None:
     if tuple(tensor.shape) != shape or tensor.dtype != dtype:
         kinds = [str(kind).removeprefix("torch.") for kind in (tensor.dtype, dtype)]
         raise ValueError(f"{kinds[0]} {list(tensor.shape)}, expected {kinds[1]} {list(shape)}")
-    if not bool((tensor.abs() <= _LARGEST).all()):
-        raise ValueError(f"NaN, infinite, or values above {_LARGEST:g}")
+    if not bool((tensor.abs() <= LARGEST).all()):
+        raise ValueError(f"NaN, infinite, or values above {LARGEST:g}")

@@ -7,6 +7,7 @@ samples = measure(images.batches(extractor.batch_size), extractor, count=len(ima
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,12 +32,13 @@ from adm_cli.evaluation.neighbours import (
 from adm_cli.models.classifier import NoisyClassifier
 from adm_cli.pictures.images import Pixels, to_model_range
 from adm_cli.pictures.pixels import PixelSet, read_npz_statistics
-from adm_cli.pictures.references import MOST_FEATURES, Reference, read_reference
+from adm_cli.pictures.references import LARGEST, MOST_FEATURES, Reference, read_reference
 
 LEAST_IMAGES = DC_NEIGHBOURS + 1
 EMBEDDED_CLASSIFIER = "tiny_classifier"
 
 _BATCH = 64  # the original evaluator's
+_LARGEST = math.sqrt(LARGEST)  # of a feature: a reference holds their products
 
 OnImages = Callable[[int], None]  # images done
 
@@ -221,14 +223,17 @@ def check_size(extractor: Extractor, size: tuple[int, int]) -> None:
 
 
 def check_features(found: Features, places: Sequence[int], extractor: Extractor) -> None:
-    """Raises AdmError for features that are not finite; ``places`` are the images' in their set."""
-    finite = found.pool.isfinite().all(dim=1)
+    """Raises AdmError for features that are no numbers, or whose squares would not be.
+
+    ``places`` are the images' in their set.
+    """
+    finite = found.pool.abs().amax(dim=1) <= _LARGEST  # False for NaN
     for more in (found.spatial, found.logits):
-        finite = finite if more is None else finite & more.isfinite().all(dim=1)
+        finite = finite if more is None else finite & (more.abs().amax(dim=1) <= _LARGEST)
     if bad := (~finite).nonzero()[:, 0].tolist():
         raise AdmError(
-            f"the features of image {places[bad[0]]} are NaN or infinite: the weights of "
-            f"{extractor.label} do not work on this device"
+            f"the features of image {places[bad[0]]} are NaN, infinite or above {_LARGEST:g}: "
+            f"the weights of {extractor.label} are damaged, or do not work on this device"
         )
 
 

@@ -15,7 +15,7 @@ import adm_cli.sampling.pipeline as pipeline_module
 from adm_cli.diffusion.steps import SampleStep
 from adm_cli.pictures.images import open_picture
 from adm_cli.pictures.sheets import class_sheet
-from tests.conftest import TOY_UNET, TOY_UPSAMPLER, Result, Toys, pictures
+from tests.conftest import TOY_CLASSIFIER, TOY_UNET, TOY_UPSAMPLER, Result, Toys, pictures
 from tests.overflow import overflowing
 
 Adm = Callable[..., Result]
@@ -126,6 +126,26 @@ def test_evaluate_refuses_at_once(adm: Adm, bad: Path, toys: Toys) -> None:
     done = adm("evaluate", *models, "--ref", "o", "--features", toys.classifier, "--metrics", "is")
     assert (done.code, done.out) == (1, "")
     assert "6 of 6 images are not finite (class 3, seed 0; " in done.err
+
+
+@pytest.mark.parametrize("tensor", ["input_blocks.0.0.weight", "out.2.c_proj.weight"])
+def test_a_network_that_overflows_measures_nothing(adm: Adm, toys: Toys, tensor: str) -> None:
+    """Whatever it is asked for: it is named, and nothing is written."""
+    bad = overflowing(Path("c.safetensors"), TOY_CLASSIFIER, tensor, slice(None))
+    assert adm("sample", "--model", toys.model, "--scale", 0, *CHEAP, "--seeds", "0-1").code == 0
+    quick = ("--device", "cpu")
+    for command in (
+        ("reference", "o", "-o", "r.safetensors", "--features", bad, *quick),
+        ("evaluate", "o", "--ref", "o", "--features", bad, "--metrics", "pr,kid,is,fid", *quick),
+        ("evaluate", "o", "--ref", "o", "--features", bad, "-o", "scores.json", *quick),
+        ("evaluate", "o", "--judge", bad, "--json", *quick),
+        ("evaluate", "o", "--copies-of", "o", "--features", bad, "--json", *quick),
+    ):
+        done = adm(*command)
+        assert (done.code, done.out) == (1, ""), (command, done)
+        assert "the features of image 0 are NaN, infinite or above 1e+06" in done.err
+        assert "the weights of classifier c (" in done.err
+    assert not any(Path(name).exists() for name in ("r.safetensors", "scores.json"))
 
 
 def test_repro(adm: Adm, bad: Path, toys: Toys) -> None:
