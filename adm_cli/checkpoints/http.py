@@ -16,7 +16,7 @@ import unicodedata
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
-from urllib.parse import urljoin, urlsplit, urlunsplit
+from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
 
 import requests
 from urllib3.exceptions import HTTPError, IncompleteRead, ReadTimeoutError
@@ -150,9 +150,19 @@ def redirected(source: str, location: str) -> str:
     return target
 
 
+# Endings of names that only this network or machine answers for; names without a dot are such, too.
+_INNER_NAMES = (
+    ".localhost", ".localdomain", ".localdomain6", ".local", ".internal", ".intranet", ".lan",
+    ".home", ".home.arpa", ".corp", ".private",
+)  # fmt: skip
+_UNSEEN = ("Cf", "Mn", "Cc")  # characters that are left out as names are looked up
+_NAT64_OF_A_NETWORK = ipaddress.ip_network("64:ff9b:1::/48")
+
+
 def _private(host: str) -> bool:
     """Whether a host is of this machine or network, in any form that resolves, such as 127.1."""
-    host = unicodedata.normalize("NFKC", host).replace("\u3002", ".")  # as names are looked up
+    host = unicodedata.normalize("NFKC", unquote(host)).replace("\u3002", ".")  # as it is looked up
+    host = "".join(c for c in host if unicodedata.category(c) not in _UNSEEN).strip()
     host = host.rstrip(".").lower()
     try:
         address = ipaddress.ip_address(host)
@@ -160,9 +170,10 @@ def _private(host: str) -> bool:
         try:
             address = ipaddress.ip_address(socket.inet_aton(host))  # as the resolver reads numbers
         except OSError:
-            return host == "localhost" or host.endswith(".localhost")
+            return "." not in host or host.endswith(_INNER_NAMES)
     inner = _inner_address(address) if isinstance(address, ipaddress.IPv6Address) else address
-    return not inner.is_global or getattr(address, "is_site_local", False)
+    outside = inner.is_global and not inner.is_multicast and address not in _NAT64_OF_A_NETWORK
+    return not outside or getattr(address, "is_site_local", False)
 
 
 def _inner_address(

@@ -408,7 +408,11 @@ def test_a_redirect_loop(server: Server, tmp_path: Path) -> None:
                 *("[::ffff:127.0.0.1]", "[::ffff:10.0.0.1]", "0", "169.254.43518"),
                 *("[2002:7f00:1::]", "[64:ff9b::127.0.0.1]", "[::127.0.0.1]", "[fec0::1]"),
                 *("[::ffff:0:10.0.0.1]", "\uff11\uff12\uff17.0.0.1", "127\u30020\u30020\u30021"),
-                "\u24dbocalhost",
+                *("\u24dbocalhost", "localhost\u00ad", "local\u200dhost", "\u2460\u2461\u2466.0.1"),
+                *("%31%32%37.0.0.1", "127%2e0%2e0%2e1", "%6cocalhost", "b.org@10.0.0.1"),
+                *("ip6-localhost", "localhost.localdomain", "router", "nas.local"),
+                *("metadata.google.internal", "intranet", "224.0.0.1", "[ff02::1]"),
+                *("[64:ff9b:1::a00:1]", "[::1%25lo]", "127.0.0.1#@b.org"),
             )
         ),
         ("http://a.org/x", "file:///etc/passwd", "not followed"),
