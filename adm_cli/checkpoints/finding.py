@@ -31,9 +31,9 @@ def find_weights(name: str | Path) -> ModelFile:
     path, text = Path(os.path.expanduser(name)), str(name)
     known = {row.name for row in CHECKPOINTS} | {row.name for row in PRESETS}
     if text not in known:  # one word, one meaning, also where a file is called so
-        for file in (path, path / "model.safetensors"):
-            if os.path.isfile(file):  # unlike is_file(), False for a name too long to be one
-                return read_model_file(file)
+        for place in (path, path / "model.safetensors"):
+            if os.path.isfile(place):  # unlike is_file(), False for a name too long to be one
+                return read_model_file(place)
     if os.sep in text or path.suffix in (".safetensors", ".pt"):
         if os.path.isdir(path):
             raise UsageError(f"{text} is a folder without a model: expected a weights file")

@@ -14,7 +14,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from adm_cli.errors import OutputError
-from adm_cli.files.disk import open_file
+from adm_cli.files.budget import MOST_TEXT
+from adm_cli.files.disk import open_file, read_file
+from adm_cli.files.sealed import as_written
 
 SOFTWARE = "adm"  # the field of that name in a picture that carries no recipe
 _END = 2**16  # bytes at either end of a file, in which it says what it is
@@ -43,9 +45,18 @@ def is_own(path: Path) -> bool:
             rest = file.read(_END)
     except OSError:
         return False
-    return not start.strip(b"\0") or any(
-        _MARKS.search(part) for part in (start, rest, start + rest)
-    )
+    marked = any(_MARKS.search(part) for part in (start, rest, start + rest))
+    return marked or not start.strip(b"\0") or _is_book(path)
+
+
+def _is_book(path: Path) -> bool:
+    """Whether it is one whose encoding or layout a tool for texts has changed."""
+    if path.suffix not in (".json", ".copy"):
+        return False
+    try:
+        return as_written(read_file(path, MOST_TEXT)) is not None
+    except OSError:
+        return False
 
 
 def refuse_foreign(paths: Iterable[Path], mend: str) -> None:

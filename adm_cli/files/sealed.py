@@ -6,9 +6,14 @@ Each is written twice, the second time as ``.NAME.copy``: one of the two can be 
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from adm_cli.files.budget import parse_json
 from adm_cli.files.disk import atomic_write, file_digest, read_file
+from adm_cli.files.lists import decode_text
 
 _MOST_BYTES = 2**31
 _MARK = b'  "sha256": "'
@@ -19,6 +24,23 @@ def seal(body: bytes) -> bytes:
     return body + _MARK + f'{hashlib.sha256(body).hexdigest()}"\n}}\n'.encode()
 
 
+def sealed_json(value: Mapping[str, Any], rows: str | None = None) -> bytes:
+    """A whole file of an object's fields; of the last one, ``rows``, each item has a line.
+
+    That one may come one by one.
+    """
+    head = {name: field for name, field in value.items() if name != rows}
+    body = json.dumps(head, indent=2)[:-2]
+    if rows is not None:
+        lines = ",\n    ".join(map(json.dumps, value[rows]))
+        body += f',\n  "{rows}": [\n    {lines}\n  ]'
+    return seal(f"{body},\n".encode())
+
+
+def _digest(whole: bytes) -> str:
+    return whole[-len(f'{"":64}"\n}}\n') :][:64].decode()
+
+
 def is_sealed(data: bytes) -> bool:
     """Whether a file's bytes are those that were written."""
     body, mark, _ = data.rpartition(_MARK)
@@ -26,11 +48,21 @@ def is_sealed(data: bytes) -> bool:
 
 
 def as_written(data: bytes) -> bytes | None:
-    """A file's bytes as they were written, also after a tool for texts has changed their line ends
-    or put a mark in front; None if they are others.
+    """A file's bytes as they were written, also after a tool for texts has changed their encoding,
+    line ends, indents or the file's end; None if they say anything else.
     """
+    if is_sealed(data):
+        return data
     plain = data.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n")
-    return next((found for found in (data, plain) if is_sealed(found)), None)
+    if is_sealed(plain):
+        return plain
+    try:
+        value = parse_json(decode_text(data))
+        digest = value.pop("sha256")
+        layouts = (sealed_json(value, rows) for rows in (None, *list(value)[-1:]))
+        return next((whole for whole in layouts if _digest(whole) == digest), None)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
 
 
 def is_whole(path: Path) -> bool:

@@ -58,7 +58,8 @@ def _books(run: RunFolder) -> Iterator[Finding]:
             if is_whole(path):
                 good += 1
             else:
-                yield Finding("run", path.name, f"{path}: its line ends are not those written")
+                text = f"{path}: its line ends or layout are not those written"
+                yield Finding("run", path.name, text)
         except RunError as error:
             yield Finding("run", path.name, str(error))
     if good == 2 and not run.whole():

@@ -37,7 +37,7 @@ from adm_cli.files.links import check_below, remove, remove_folder
 from adm_cli.files.locks import hold
 from adm_cli.files.manifests import Manifests, Record, Records, whole_records
 from adm_cli.files.own import is_own, refuse_foreign
-from adm_cli.files.sealed import both_copies, copies_agree, write_copies
+from adm_cli.files.sealed import both_copies, copies_agree, is_whole, write_copies
 from adm_cli.sampling.images import Images
 from adm_cli.sampling.run import Run, changed_settings, environment, read_run, render_run
 
@@ -124,7 +124,12 @@ class RunFolder:
                 self._run = (state, run)
                 return run
         assert first is not None
-        raise first
+        if not self.exists():
+            raise first
+        raise RunError(
+            f"{first}, and its copy is no better: put either back, or the command that began the "
+            f"run draws it anew with --overwrite"
+        )
 
     def check(self, run: Run, *, overwrite: bool = False) -> None:
         """Raises what `begin` would, before any work; writes nothing."""
@@ -266,8 +271,8 @@ class RunFolder:
         return self._manifests.paths()
 
     def whole(self) -> bool:
-        """Whether both copies of ``run.json`` are there and equal."""
-        return copies_agree(self.file)
+        """Whether both copies of ``run.json`` are there as they were written."""
+        return copies_agree(self.file) and is_whole(self.file)
 
     def restore(self) -> None:
         """Writes both copies of ``run.json`` anew from the one that can be read."""

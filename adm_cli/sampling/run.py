@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +15,7 @@ from adm_cli.errors import ConfigError, RunError, UsageError, trim, why_unread
 from adm_cli.files.budget import finite_number, parse_json
 from adm_cli.files.differences import differences
 from adm_cli.files.disk import explain_os_error, read_file
-from adm_cli.files.sealed import as_written, seal
+from adm_cli.files.sealed import as_written, sealed_json
 from adm_cli.files.strict import read_config
 from adm_cli.sampling.editing import UNEDITED, Editing
 from adm_cli.sampling.images import Images, row_from_json, row_to_json
@@ -195,9 +194,8 @@ def render_run(run: Run) -> bytes:
         **({} if run.value_range is None else {"value_range": run.value_range}),
         **({} if run.metadata else {"metadata": False}),
     }
-    rows = ",\n    ".join(json.dumps(row_to_json(row)) for row in run.images.rows)
-    body = json.dumps(head, indent=2)[:-2] + f',\n  "images": [\n    {rows}\n  ],\n'
-    return seal(body.encode())
+    rows = (row_to_json(row) for row in run.images.rows)
+    return sealed_json({**head, "images": rows}, rows="images")
 
 
 def _stage_to_json(stage: Stage | Filter) -> dict[str, Any]:
@@ -222,9 +220,7 @@ def read_run(path: Path) -> Run:
     except OSError as error:
         raise RunError(explain_os_error(f"cannot read {path}", error)) from None
     if (whole := as_written(data)) is None:
-        raise RunError(
-            f"{path} is damaged: its hash is not its content's (adm verify --repair mends it)"
-        )
+        raise RunError(f"{path} is damaged: its hash is not its content's")
     try:
         value = parse_json(whole, most=_MOST_BYTES, entries=_MOST_ENTRIES)
         if value["format"] != FORMAT:

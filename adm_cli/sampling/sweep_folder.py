@@ -10,7 +10,6 @@ tiny_ddim_25_scale4/      a cell's run
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -29,7 +28,7 @@ from adm_cli.files.disk import (
 from adm_cli.files.links import check_below, watched
 from adm_cli.files.names import check_name
 from adm_cli.files.own import is_own, refuse_foreign
-from adm_cli.files.sealed import as_written, both_copies, is_whole, seal, write_copies
+from adm_cli.files.sealed import as_written, both_copies, is_whole, sealed_json, write_copies
 from adm_cli.files.tables import Panel, csv_bytes, draw_panels, write_csv
 from adm_cli.sampling.check import check_digest
 from adm_cli.sampling.events import Finding
@@ -106,7 +105,7 @@ class SweepFolder:
             "axes": dict(axes),
             "cells": rows,
         }
-        write_copies(self.file, seal((json.dumps(value, indent=2)[:-2] + ",\n").encode()))
+        write_copies(self.file, sealed_json(value))
         self.write_table(rows)
 
     def write_table(self, rows: Sequence[TableRow]) -> None:
@@ -118,7 +117,7 @@ class SweepFolder:
             try:
                 _read(path)
                 if not is_whole(path):
-                    text = f"{path}: its line ends are not those written"
+                    text = f"{path}: its line ends or layout are not those written"
                     yield Finding("run", path.name, text)
             except FileNotFoundError:
                 yield Finding("run", path.name, f"{path} is missing")

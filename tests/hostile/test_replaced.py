@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-import adm_cli.reports.agreement as agreement_module
 import adm_cli.sampling.pipeline as pipeline_module
+from adm_cli.config import ClassifierConfig, UNetConfig
+from adm_cli.reports import measure
 from tests.conftest import (
     TOY_CLASSIFIER,
     TOY_UNET,
@@ -59,7 +60,10 @@ USES: dict[str, tuple[str, ...]] = {
         "edit", "photos/0001_square_seed000000.png", "--model", "{}", "--class", "star",
     ),
 }  # fmt: skip
-CONFIGS = {"the classifier": TOY_CLASSIFIER, "the upsampler": TOY_UPSAMPLER}
+CONFIGS: dict[str, UNetConfig | ClassifierConfig] = {
+    "the classifier": TOY_CLASSIFIER,
+    "the upsampler": TOY_UPSAMPLER,
+}
 
 
 @pytest.mark.parametrize("change", [copied_over, in_place, renamed_over, cut])
@@ -110,7 +114,7 @@ def test_a_judge(
     judge = ("evaluate", "photos", "--judge", mine, "-b", 2, "--device", "cpu", "--json")
     expected = adm(*judge)
     assert expected.code == 0, expected
-    real, calls = agreement_module.run_network, []
+    real, calls = measure.run_network, []
 
     def changing(*arguments: Any) -> Any:
         calls.append(1)
@@ -118,7 +122,7 @@ def test_a_judge(
             change(mine, other)
         return real(*arguments)
 
-    monkeypatch.setattr(agreement_module, "run_network", changing)
+    monkeypatch.setattr("adm_cli.reports.agreement.run_network", changing)
     done = adm(*judge)
     assert (done.code, len(calls) > 1) == (0, True)
     assert without_time(done.out) == without_time(expected.out)

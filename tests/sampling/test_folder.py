@@ -19,7 +19,7 @@ from adm_cli.files.manifests import (
     render_line,
     rewrite_manifest,
 )
-from adm_cli.files.sealed import seal
+from adm_cli.files.sealed import is_whole, seal
 from adm_cli.sampling.folder import RunFolder, Shard
 from adm_cli.sampling.images import MAX_IMAGES, Image, Images, drawn_row
 from adm_cli.sampling.run import Filter, Run, read_run, render_run
@@ -129,15 +129,25 @@ def test_another_format_is_told(tmp_path: Path) -> None:
 
 
 def test_every_flipped_byte_of_a_run_is_found(tmp_path: Path) -> None:
-    path, data = tmp_path / "run.json", render_run(RUN)
+    path, data, found = tmp_path / "run.json", render_run(RUN), 0
     for i in range(len(data)):
         for flip in (1, 32, 128):
             path.write_bytes(data[:i] + bytes([data[i] ^ flip]) + data[i + 1 :])
-            with pytest.raises(RunError, match=r"run\.json is damaged"):
-                read_run(path)
+            found += says_the_same(path)
         path.write_bytes(data[:i])
-        with pytest.raises(RunError, match=r"run\.json is damaged"):
-            read_run(path)
+        found += says_the_same(path)
+    assert found < 3  # the last line end is gone, an e in a number is an E
+
+
+def says_the_same(path: Path) -> bool:
+    """Whether it is read, as it was, but known not to be whole; else it is called damaged."""
+    try:
+        run = read_run(path)
+    except RunError as error:
+        assert "run.json is damaged" in str(error)  # noqa: PT017
+        return False
+    assert (run, is_whole(path)) == (RUN, False)
+    return True
 
 
 @pytest.mark.parametrize(

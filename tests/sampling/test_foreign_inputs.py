@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -27,10 +28,88 @@ def test_books_whose_line_ends_were_changed(adm: Callable[..., Result], toys: To
         book.write_bytes(book.read_bytes().replace(b"\n", b"\r\n"))
     found = adm("verify", "run")
     assert found.code == 1
-    assert found.out.count("line ends are not those written") == 2
+    assert found.out.count("line ends or layout are not those written") == 2
     assert adm("verify", "run", "--repair").code == 0
     assert [book.read_bytes() for book in books[:2]] == before[:2]
     assert adm("verify", "run").code == 0
+
+
+TEXT_TOOLS: dict[str, Callable[[bytes], bytes]] = {
+    "old line ends": lambda data: data.replace(b"\n", b"\r"),
+    "without its last line end": lambda data: data.rstrip(b"\n"),
+    "empty lines more": lambda data: b"\n" + data.replace(b"\n", b"\n\n"),
+    "blanks at line ends": lambda data: data.replace(b"\n", b" \n"),
+    "UTF-16": lambda data: data.decode().encode("utf-16"),
+    "indented by tabs": lambda data: json.dumps(json.loads(data), indent="\t").encode(),
+    "on one line": lambda data: json.dumps(json.loads(data), separators=(",", ":")).encode(),
+    "no escapes": lambda data: json.dumps(json.loads(data), ensure_ascii=False).encode(),
+}
+
+
+@pytest.mark.parametrize("tool", TEXT_TOOLS)
+def test_books_that_a_tool_for_texts_has_changed(
+    adm: Callable[..., Result], toys: Toys, tool: str
+) -> None:
+    """Both copies, as by an editor or formatter: what verify advises mends them."""
+    draw = ("sample", "--model", toys.model, "--scale", 0, "--num", 2, "--steps", 1)
+    assert adm(*draw, "--class", "0,3", "--out", "run", "--device", "cpu").code == 0
+    books = [Path("run", n) for n in ("run.json", ".run.json.copy")]
+    before = [book.read_bytes() for book in books]
+    for book in books:
+        book.write_bytes(TEXT_TOOLS[tool](book.read_bytes()))
+    found = adm("verify", "run")
+    assert found.code == 1
+    assert found.out.count("line ends or layout are not those written") == 2
+    assert adm("verify", "run", "--repair").code == 0
+    assert [book.read_bytes() for book in books] == before
+    for book in books:
+        book.write_bytes(TEXT_TOOLS[tool](book.read_bytes()))
+    assert adm(*draw, "--class", "0,3", "--out", "run", "--device", "cpu").code == 0
+    assert [book.read_bytes() for book in books] == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda data: data.replace(b'"batch_size": ', b'"batch_size": 1'),
+        lambda data: data.replace(b'"device": "cpu"', b'"device": "cuda"'),
+        lambda data: data[: len(data) // 2],
+        lambda data: data.replace(b'  "sha256"', b'  "more": 1,\n  "sha256"'),
+        lambda data: b"[" + data + b"]",
+    ],
+)
+def test_books_that_say_something_else(
+    adm: Callable[..., Result], toys: Toys, change: Callable[[bytes], bytes]
+) -> None:
+    """In both copies: no repair is promised that there is none of."""
+    draw = ("sample", "--model", toys.model, "--scale", 0, "--num", 2, "--steps", 1)
+    assert adm(*draw, "--out", "run", "--device", "cpu").code == 0
+    for name in ("run.json", ".run.json.copy"):
+        book = Path("run", name)
+        book.write_bytes(change(book.read_bytes()))
+    for command in (("verify", "run"), ("verify", "run", "--repair"), (*draw, "--out", "run")):
+        done = adm(*command)
+        assert done.code == 1
+        assert "run/run.json is damaged: its hash is not its content's, and its copy" in done.err
+        assert "draws it anew with --overwrite" in done.err
+    assert adm(*draw, "--out", "run", "--device", "cpu", "--overwrite").code == 0
+    assert adm("verify", "run").code == 0
+
+
+def test_a_sweep_that_a_tool_for_texts_has_changed(adm: Callable[..., Result], toys: Toys) -> None:
+    sweep = ("sweep", "--model", toys.model, "--scale", 0, "--class", 1, "--num", 1, "--steps", "1",
+             "--device", "cpu", "--out", "s")  # fmt: skip
+    assert adm(*sweep).code == 0
+    books = [Path("s", n) for n in ("sweep.json", ".sweep.json.copy")]
+    before = [book.read_bytes() for book in books]
+    for book in books:
+        book.write_bytes(json.dumps(json.loads(book.read_bytes())).encode())
+    assert "line ends or layout are not those written" in adm("verify", "s").out
+    assert adm(*sweep).code == 0
+    assert adm("verify", "s").code == 0
+    assert [json.loads(book.read_bytes())["axes"] for book in books] == [
+        json.loads(data)["axes"] for data in before
+    ]
 
 
 def test_pictures_of_twelve_bits(adm: Callable[..., Result], toys: Toys) -> None:
