@@ -10,7 +10,7 @@ from torch import Tensor
 
 from adm_cli.checkpoints.class_names import read_classes
 from adm_cli.checkpoints.flags.given import Family, Kind
-from adm_cli.checkpoints.flags.model import read_flags
+from adm_cli.checkpoints.flags.model import check_said, read_flags
 from adm_cli.checkpoints.folders import read_model_folder
 from adm_cli.checkpoints.format import save_model
 from adm_cli.checkpoints.header import ModelFile, ModelInfo, file_sha256, read_model_file
@@ -128,6 +128,8 @@ def plan_conversion(
     path = Path(file)
     if preset is not None and flags is not None:
         raise UsageError("--preset and --flags both describe the model: pass one of them")
+    if flags is not None:
+        check_said(flags)
     if kind not in (None, *_KINDS):
         raise UsageError(f"--kind must be diffusion, classifier or upsampler, got {kind}")
     about = {"--flags-of": flags_of, "--strict-flags": strict_flags, "--command": command}

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from adm_cli.checkpoints.flags.given import OTHER, Family, Kind, listed
-from adm_cli.checkpoints.flags.model import FlagReading, read_flags
+from adm_cli.checkpoints.flags.model import FlagReading, check_said, read_flags
 from adm_cli.errors import UsageError
 
 # Options of ours by the original's flags, where the value is the same.
@@ -24,6 +24,7 @@ _SAME = {
 def read_training_flags(kind: Kind, options: Mapping[str, Any]) -> FlagReading:
     """The flags of the option ``flags``, read as the options beside it say."""
     family: Family = options.get("flags_of", "guided-diffusion")
+    check_said(str(options["flags"]))
     return read_flags(
         str(options["flags"]),
         kind,

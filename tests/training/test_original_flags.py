@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from adm_cli.checkpoints.converting import convert
 from adm_cli.checkpoints.flags.given import Kind
 from adm_cli.errors import UsageError
 from adm_cli.training.original_flags import take_over
@@ -39,6 +41,15 @@ def test_batches_are_of_all_processes_and_options_win() -> None:
     options, notes = take_over("diffusion", {"flags": text, "lr": 1e-3})
     assert (options["batch_size"], options["lr"]) == (32, 1e-3)
     assert notes == ["taken from the flags: --batch-size 32", "left out of the flags: --lr"]
+
+
+@pytest.mark.parametrize("text", ["", " ", "\n\t"])
+def test_a_variable_that_was_not_set(tmp_path: Path, text: str) -> None:
+    """``--flags "$MODEL_FLAGS"``: it was the original's default model, without a word."""
+    with pytest.raises(UsageError, match="--flags is empty, as where a variable of the shell"):
+        take_over("diffusion", {"flags": text})
+    with pytest.raises(UsageError, match="--flags is empty"):
+        convert(tmp_path, flags=text)
 
 
 def test_what_is_left_out_is_named() -> None:

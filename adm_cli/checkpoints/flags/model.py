@@ -30,7 +30,7 @@ from adm_cli.checkpoints.flags.given import (
 from adm_cli.checkpoints.flags.pasted_commands import spelt, unknowns
 from adm_cli.checkpoints.flags.pasted_settings import NotPlain
 from adm_cli.config import ClassifierConfig, DiffusionConfig, Loss, UNetConfig, Variance
-from adm_cli.errors import ConfigError, an, one_of, trim
+from adm_cli.errors import ConfigError, UsageError, an, one_of, trim
 
 FAMILIES: tuple[Family, ...] = ("guided-diffusion", "improved-diffusion")
 
@@ -77,6 +77,15 @@ def openai_flags(
     """
     reading = read_flags(text, kind, family=family, command=command, strict=strict)
     return reading.config, reading.diffusion
+
+
+def check_said(flags: str) -> None:
+    """Raises UsageError for a text of nothing, which would be the original's default model."""
+    if not flags.strip():
+        raise UsageError(
+            "--flags is empty, as where a variable of the shell is not set: expected such as "
+            '"--image_size 64 --num_channels 128"'
+        )
 
 
 def read_flags(
