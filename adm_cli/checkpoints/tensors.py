@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import torch
 from torch import Tensor
 
-from adm_cli.checkpoints.header import ModelFile, begin_hash
+from adm_cli.checkpoints.header import ModelFile, begin_hash, read_model_file
 from adm_cli.checkpoints.stored import fill
 from adm_cli.errors import CheckpointError
 from adm_cli.files.disk import open_file
@@ -48,9 +48,23 @@ def stream_tensors(file: ModelFile) -> Iterator[tuple[str, Tensor]]:
                 digest.update(chunk)
     except OSError as error:
         raise CheckpointError(f"cannot read {file.path}: {error.strerror or error}") from None
-    if not whole or digest.hexdigest() != file.content_sha256:
+    if whole and digest.hexdigest() == file.content_sha256:
+        return
+    if _is_another_now(file):
         raise CheckpointError(
-            f"{file.path} is damaged: its content hash is {digest.hexdigest()[:12]}, expected "
-            f"{file.content_sha256[:12]}, or it was changed while it was read: convert or download "
-            f"it again"
+            f"{file.path} holds other weights than when its header was read, or it was changed "
+            f"while it was read: run the same command again"
         )
+    raise CheckpointError(
+        f"{file.path} is damaged: its content hash is {digest.hexdigest()[:12]}, expected "
+        f"{file.content_sha256[:12]}, or it was changed while it was read: convert or download "
+        f"it again"
+    )
+
+
+def _is_another_now(file: ModelFile) -> bool:
+    """Whether others stand under the name, as where a training has saved its model again."""
+    try:
+        return read_model_file(file.path).content_sha256 != file.content_sha256
+    except CheckpointError:
+        return False

@@ -12,7 +12,10 @@ from typing import Any
 import pytest
 
 import adm_cli.sampling.pipeline as pipeline_module
+from adm_cli.checkpoints.finding import find_weights
+from adm_cli.checkpoints.loading import load_model
 from adm_cli.config import ClassifierConfig, UNetConfig
+from adm_cli.errors import CheckpointError
 from adm_cli.reports import measure
 from tests.conftest import (
     TOY_CLASSIFIER,
@@ -96,6 +99,21 @@ def test_pictures(
     again = adm(*words, *draw[:-1], "run")
     assert again.code == 1, again  # it is not gone on with by others
     assert files("run") == files("expected")
+
+
+@pytest.mark.parametrize("change", [copied_over, in_place, renamed_over, cut])
+def test_between_header_and_tensors(
+    toys: Toys, tmp_path: Path, change: Callable[..., None]
+) -> None:
+    """As where a training saves its model while a picture is asked of it: no damage is told of."""
+    path = Path(shutil.copy(toys.model, tmp_path))
+    other = save_toy(tmp_path / "other.safetensors", TOY_UNET, seed=9)
+    file = find_weights(path)
+    change(path, other)
+    advice = "convert or download it again" if change is cut else "run the same command again"
+    told = "is damaged" if change is cut else "holds other weights than when its header was read"
+    with pytest.raises(CheckpointError, match=f"{told}.*while it was read: {advice}"):
+        load_model(file)
 
 
 def files(folder: str) -> dict[str, bytes]:
