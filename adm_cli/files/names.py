@@ -16,7 +16,7 @@ def check_name(name: object) -> str:
     if (
         not isinstance(name, str)
         or not name
-        or len(name.encode(errors="surrogateescape")) > 240
+        or len(name if name.isascii() else name.encode(errors="surrogateescape")) > 240
         or name.startswith(".")
         or not name.isprintable()
         or not _REFUSED.isdisjoint(name)

@@ -224,7 +224,7 @@ def _class_line(place: str, row: str) -> ClassLine | None:
         raise UsageError(f"{place}: {str(error).lower()}") from None
     if not words:
         return None
-    if any(word.endswith(",") for word in words):
+    if "," in row and any(word.endswith(",") for word in words):
         raise UsageError(
             f"{place}: {trim(row.strip())}: part words by blanks, tabs or ;, no commas"
         )
@@ -288,7 +288,8 @@ def select_lines(
     known = sources.classes
     ids = tuple(sorted(known))
     places: dict[str, str] = {}
-    chosen: dict[str, int | str | None] = {}  # of a million lines most name the same
+    # what a word means, and its name; of a million lines most have the same
+    chosen: dict[str, tuple[int | str | None, str]] = {}
     for line in lines:
         parts = line.seeds
         if parts is None:
@@ -298,14 +299,16 @@ def select_lines(
         _check_total(total)
         for own_seed in itertools.chain(*parts):
             if line.spec in chosen:
-                class_id = chosen[line.spec]
+                class_id, name = chosen[line.spec]
             elif line.spec.strip().lower() == "random" and ids:
                 class_id = _random_class(own_seed, ids)
+                name = choice_name(class_id, known)
             else:
-                class_id = chosen[line.spec] = _line_class(line, known)
+                class_id = _line_class(line, known)
+                name = choice_name(class_id, known)
+                chosen[line.spec] = class_id, name
             row = drawn_row(
-                class_id, range(own_seed, own_seed + 1), suffix, line.scale, line.cfg,
-                choice_name(class_id, known),
+                class_id, range(own_seed, own_seed + 1), suffix, line.scale, line.cfg, name
             )  # fmt: skip
             if row.first.file in places:
                 raise UsageError(
