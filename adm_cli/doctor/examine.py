@@ -222,15 +222,14 @@ def _weights(report: Report, on_event: OnEvent) -> None:
 
 def _weights_file(report: Report, path: Path, mend: str) -> dict[str, Any]:
     """Header and content hash of a weights file."""
-    from adm_cli.checkpoints.finding import check_is
-    from adm_cli.checkpoints.header import read_model_file, verify_content
+    from adm_cli.checkpoints import finding, header
 
     try:
-        file = read_model_file(path)
-        verify_content(file)
+        file = header.read_model_file(path)
+        header.verify_content(file)
         for row in CHECKPOINTS:
             if path.stem == row.name and not row.embedded:
-                check_is(file, row)
+                finding.check_is(file, row)
     except CheckpointError as error:
         report.broken(str(error), mend)
         return {"path": short_path(path), "ok": False}

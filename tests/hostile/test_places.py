@@ -271,6 +271,7 @@ READERS: dict[str, str] = {
     "checkpoints/pickles.py _check_zip": "test_pickles, test_references",
     "checkpoints/header.py zip_of_others": "test_pickles",
     "files/own.py is_own": "test_others_files",
+    "files/own.py _is_book": "test_runs, test_others_files",
     "files/zips.py ForeignZip.__init__": "test_pictures, test_arrays, test_pickles",
     "pictures/archives.py FolderSource.read": "test_pictures",
     "pictures/archives.py TarSource.__init__": "test_pictures, test_places",
