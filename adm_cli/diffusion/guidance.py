@@ -66,11 +66,17 @@ def _chosen(log_probs: Tensor, y: Tensor) -> Tensor:
 def divergence(log_probs: Tensor, y: Tensor, kind: GuideBy) -> Tensor:
     """How far a classifier's probabilities p are from a target q of the classes ``y``, [B] nats.
 
-    q is 0.9 for the class and 0.1 shared out over all K, so that its distance never vanishes where
-    p is 1 (arXiv 2511.05844, section 3). "rkl" is KL(q || p), which minds every class; "fkl" is
-    KL(p || q), which minds those that p names; "js" is the mean of both ways from their middle.
-    (Which KL is called reverse is the paper's word.) ``log_probs`` [B, K], ``y`` [B] int64, or
-    weights [B, K], of which the positive ones share the 0.9.
+    D_f(q || p) = sum_i q_i f(p_i / q_i), as arXiv 2511.05844 has it, where guidance is the gradient
+    of log p_y - weight * D_f: class i's gradient of log p_i counts -weight * p_i f'(p_i / q_i).
+    "rkl", f(r) = -log r, is KL(q || p), which minds every class; "fkl", f(r) = r log r, is
+    KL(p || q), which minds those that p names; "js" is the Jensen-Shannon divergence, the mean of
+    both from their middle m = (p + q) / 2, f'(r) = log(2r / (1 + r)) / 2. (Which KL is called
+    reverse is the paper's word.) The target is the paper's label with smoothing, so that its
+    distance never vanishes where p is 1: 0.9, a choice of ours, for the class and 0.1 shared out
+    over all K. The paper's temperatures of the classifier are not part of this: both are 1.
+
+    ``log_probs`` [B, K], ``y`` [B] int64, or weights [B, K], of which the positive ones share the
+    0.9.
     """
     count = log_probs.shape[-1]
     q = torch.full_like(log_probs, (1 - _TARGET) / count)

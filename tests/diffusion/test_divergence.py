@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import get_args
 
 import pytest
@@ -21,17 +22,25 @@ def target(y: Tensor, count: int) -> Tensor:
     return 0.9 * torch.nn.functional.one_hot(y, count).double() + 0.1 / count
 
 
+# By divergence, p f'(p / q) of D_f(q || p) = sum of q f(p / q).
+SLOPES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "rkl": lambda p, q: -q,  # f(r) = -log r
+    "fkl": lambda p, q: p * ((p / q).log() + 1),  # f(r) = r log r
+    "js": lambda p, q: p * (2 * p / (p + q)).log() / 2,  # half of KL(p || m) + KL(q || m)
+}
+
+
 def by_hand(mixture: Mixture, x: Tensor, t: Tensor, y: Tensor, kind: str, weight: float) -> Tensor:
-    """The gradient of log p_y - weight * D: a weight for each logit's gradient."""
+    """The gradient of log p_y - weight * D, of what the mixture knows of every class.
+
+    The gradient of log p_i is that of the Gaussian's log-density, less the mean of those under p.
+    """
     p = mixture.logits(x, t).softmax(-1)
-    q = target(y, p.shape[1])
-    if kind == "rkl":  # d/dl_i of -KL(q || p) is q_i - p_i
-        weights = q - p
-    else:  # d/dl_i of -D is -p_i (w_i - mean of w under p), w_i = dD/dp_i
-        w = (p / q).log() if kind == "fkl" else (2 * p / (p + q)).log() / 2
-        weights = -p * (w - (p * w).sum(-1, keepdim=True))
-    own = torch.nn.functional.one_hot(y, p.shape[1]) - p
-    return ((own + weight * weights)[:, :, None, None, None] * mixture.pulls(x, t)).sum(1)
+    slopes = SLOPES[kind](p, target(y, p.shape[1]))
+    pulls = mixture.pulls(x, t)
+    log_p = pulls - (p[:, :, None, None, None] * pulls).sum(1, keepdim=True)
+    own = torch.nn.functional.one_hot(y, p.shape[1])
+    return ((own - weight * slopes)[:, :, None, None, None] * log_p).sum(1)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -46,6 +55,23 @@ def test_gradient_of_a_divergence(kind: GuideBy, t: int) -> None:
     plain = classifier_gradient(mixture.logits, x, times, y)
     nothing = classifier_gradient(mixture.logits, x, times, y, guide_by=kind, divergence_weight=0)
     assert torch.equal(nothing, plain)
+
+
+def test_the_reverse_kl_pulls_to_every_class_by_its_target() -> None:
+    """Of Gaussians of one width, the force has no p but that of the way back to the mean of all:
+    (1 + weight 0.9) to the class, weight 0.1 / K to each."""
+    mixture = three_classes()
+    x, times = noisy(mixture, 40)
+    y, weight = torch.arange(len(x)) % 3, 2.0
+    found = classifier_gradient(
+        mixture.logits, x, times, y, guide_by="rkl", divergence_weight=weight
+    )
+    abar, total = mixture.at(times)
+    p = mixture.logits(x, times).softmax(-1)
+    middle = torch.einsum("bk,kchw->bchw", p, mixture.means)
+    to = (1 + weight * 0.9) * mixture.means[y] + weight * 0.1 * mixture.means.mean(0)
+    wanted = math.sqrt(abar) * (to - (1 + weight) * middle) / total
+    torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("kind", KINDS)
