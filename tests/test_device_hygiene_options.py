@@ -41,7 +41,7 @@ def null_toys(tmp_path_factory: pytest.TempPathFactory, toys: Toys) -> Pipeline:
 def sent_by_step(pipeline: Pipeline, config: SamplingConfig, **how: Any) -> list[int]:
     """Of a batch of two; what comes after the last step reads it back."""
     schedule = choose_schedule(pipeline.diffusion, config.steps, config.spacing)
-    sampler = choose_sampler(config.sampler, config.eta, config.churn, len(schedule))
+    sampler = choose_sampler(config.sampler, config.eta, config, len(schedule))
     steps = draw_batches(pipeline, config, schedule, sampler, **how)
     counts = []
     with Sent() as sent:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Optional
+from typing import Annotated, Optional, get_args
 
 import typer
 
@@ -28,6 +28,10 @@ Sampler = Annotated[
         help=f"{options.SAMPLERS}. Default: the preset's.",
     ),
 ]
+# Of a command that knows what nobody asked for from a picture or a profile.
+DeviceIfAsked = Annotated[Optional[str], get_args(options.Device)[1]]
+DtypeIfAsked = Annotated[Optional[str], get_args(options.Dtype)[1]]
+PlainIfAsked = Annotated[Optional[bool], get_args(options.Plain)[1]]
 NoUpsample = Annotated[
     bool, typer.Option("--no-upsample", help="Keep the small pictures, without an upsampler.")
 ]

@@ -11,20 +11,24 @@ from collections.abc import Callable
 from typing import Annotated, Any, Optional, get_args
 
 from adm_cli.commands import options
-from adm_cli.diffusion.modifiers import NEUTRAL, UNASKED
+from adm_cli.diffusion.modifiers import NEUTRAL, OF_TRAJECTORY
 
 Command = Callable[..., None]
 
 
 def each_once(command: Command) -> Command:
     """A value each."""
-    added = [_option(name, option_of(name), default) for name, default in UNASKED.items()]
-    return _with_options(command, added)
+    return _with_options(command, [_option(name, _one(name)) for name in NEUTRAL])
+
+
+def of_trajectory(command: Command) -> Command:
+    """A value each, of those that have nothing to do with guidance."""
+    return _with_options(command, [_option(name, _one(name)) for name in OF_TRAJECTORY])
 
 
 def several(command: Command) -> Command:
     """An axis each: values with commas between."""
-    return _with_options(command, [_option(name, _axis(name), None) for name in NEUTRAL])
+    return _with_options(command, [_option(name, _axis(name)) for name in NEUTRAL])
 
 
 def option_of(name: str) -> Any:
@@ -37,9 +41,14 @@ def meaning_of(name: str) -> str:
     return str(get_args(option_of(name))[1].help)
 
 
-def _option(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+def _option(name: str, annotation: Any) -> inspect.Parameter:
     keyword = inspect.Parameter.KEYWORD_ONLY
-    return inspect.Parameter(name, keyword, default=default, annotation=annotation)
+    return inspect.Parameter(name, keyword, default=None, annotation=annotation)
+
+
+def _one(name: str) -> Any:
+    kind, option = get_args(option_of(name))
+    return Annotated[Optional[kind], option]
 
 
 def _axis(name: str) -> Any:

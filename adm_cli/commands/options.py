@@ -107,8 +107,11 @@ CfgInterval = Annotated[
     typer.Option("--cfg-interval", help="As --guide-interval, for --cfg."),
 ]
 EntropyScaling = Annotated[
-    bool,
-    typer.Option("--entropy-scaling", help="Guide more strongly where the classifier is sure."),
+    Optional[bool],
+    typer.Option(
+        "--entropy-scaling/--no-entropy-scaling",
+        help="Guide more strongly where the classifier is sure.",
+    ),
 ]
 GuideBy = Annotated[
     str,
@@ -182,7 +185,7 @@ EpsScale = Annotated[
     float, typer.Option("--eps-scale", help="Divides the predicted noise, such as 1.004; 1 is off.")
 ]
 Threshold = Annotated[
-    Optional[float],
+    Optional[str],
     typer.Option(
         "--threshold",
         help="Dynamic thresholding: scale each predicted x_0 by this quantile, such as 0.995.",
@@ -193,6 +196,15 @@ Churn = Annotated[
     typer.Option(
         "--churn", help="Noise of --sampler heun over all its steps (EDM's S_churn), such as 40."
     ),
+]
+ChurnNoise = Annotated[
+    float, typer.Option("--churn-noise", help="Multiplies that noise (S_noise), such as 1.003.")
+]
+ChurnMin = Annotated[
+    float, typer.Option("--churn-min", help="Churn from this sigma on, instead of 0.05 (S_tmin).")
+]
+ChurnMax = Annotated[
+    float, typer.Option("--churn-max", help="Churn up to this sigma, instead of 50 (S_tmax).")
 ]
 Temperature = Annotated[
     Optional[float],
@@ -237,7 +249,7 @@ Dtype = Annotated[
 Plain = Annotated[
     bool,
     typer.Option(
-        "--plain",
+        "--plain/--no-plain",
         help="On a CPU: the networks as written down, without what makes them faster.",
     ),
 ]

@@ -14,7 +14,8 @@ _CLASSIFIER = (
     "classifier classifier_on guide_interval guide_every entropy_scaling guide_adam guide_by "
     "divergence_weight"
 )
-_SAMPLER = "sampler steps spacing eta clip eps_scale threshold churn temperature"
+_TRAJECTORY = "eps_scale threshold churn churn_noise churn_min churn_max temperature"
+_SAMPLER = f"sampler steps spacing eta clip {_TRAJECTORY}"
 _MACHINE = "batch_size device dtype plain workers shard fetch"
 _OUTPUT = "format grid gallery animate no_metadata overwrite dry_run json quiet"
 
@@ -55,7 +56,7 @@ PANELS: dict[str, dict[str, str]] = {
     "upsample": {
         USUAL: "model steps class_ seed out",
         "Images": "seeds resize",
-        "Sampler": "sampler spacing eta clip project noise eps_scale threshold churn temperature",
+        "Sampler": f"sampler spacing eta clip project noise {_TRAJECTORY}",
         "Machine": _MACHINE,
         "Output": _OUTPUT,
     },
@@ -63,7 +64,7 @@ PANELS: dict[str, dict[str, str]] = {
         USUAL: "model class_ seeds scale out",
         "Axes: a value, or several with commas": "steps sampler cfg scale_schedule "
         "negative_class pag_scale sag_scale weak_scale "
-        "spacing eps_scale threshold churn temperature",
+        f"spacing {_TRAJECTORY}",
         "Axes of the classifier's guidance": "guide_by divergence_weight guide_every "
         "guide_adam classifier_on",
         "Of all cells": "eta guide_interval cfg_interval entropy_scaling classifier weak_model",
@@ -78,7 +79,7 @@ PANELS: dict[str, dict[str, str]] = {
         "Draw the samples": "model class_ num seed scale",
         "Guidance of the samples": _GUIDANCE,
         "Their guidance by the classifier": _CLASSIFIER,
-        "Their sampler": "sampler steps spacing eta eps_scale threshold churn temperature",
+        "Their sampler": f"sampler steps spacing eta {_TRAJECTORY}",
         "Reading": "resize value_range inception half",
         "Machine": _MACHINE,
         "Output": _OUTPUT,

@@ -43,7 +43,7 @@ def sample(
         typer.Option("--total", help="Images in all, shared out evenly over the classes."),
     ] = None,
     guide_interval: options.GuideInterval = None,
-    entropy_scaling: options.EntropyScaling = False,
+    entropy_scaling: options.EntropyScaling = None,
     cfg: options.Cfg = None,
     cfg_interval: options.CfgInterval = None,
     weak_model: options.WeakModel = None,
@@ -92,9 +92,9 @@ def sample(
         ),
     ] = None,
     batch_size: options.Batch = None,
-    device: options.Device = "auto",
-    dtype: options.Dtype = "auto",
-    plain: options.Plain = False,
+    device: drawing_options.DeviceIfAsked = None,
+    dtype: drawing_options.DtypeIfAsked = None,
+    plain: drawing_options.PlainIfAsked = None,
     clip: Annotated[
         Optional[bool],
         typer.Option(

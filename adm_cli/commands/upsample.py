@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
-from adm_cli.commands import completing, ending, options
+from adm_cli.commands import completing, ending, modifier_options, options
 from adm_cli.commands import show as showing
 
 
+@modifier_options.of_trajectory
 def upsample(
     inputs: Annotated[
         list[Path],
@@ -66,11 +67,6 @@ def upsample(
     noise: Annotated[
         Optional[float], typer.Option("--noise", help=options.LOW_RES_NOISE_HELP)
     ] = None,
-    spacing: options.Spacing = "uniform",
-    eps_scale: options.EpsScale = 1.0,
-    threshold: options.Threshold = None,
-    churn: options.Churn = 0.0,
-    temperature: options.Temperature = None,
     batch_size: options.Batch = None,
     resize: Annotated[
         bool,
@@ -94,6 +90,7 @@ def upsample(
     dry_run: options.DryRun = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
+    **changes: Any,
 ) -> None:
     """Enlarge pictures with an upsampler, in the order of the inputs.
 

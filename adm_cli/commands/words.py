@@ -20,7 +20,7 @@ _EXAMPLES = {
     "--cfg-interval": "0.2,0.8", "--metrics": "fid,pr", "--lr": "1e-4", "--ema": "0.9999",
     "--eta": "0.5", "--val-split": "0.05", "--label-dropout": "0.1", "--weight-decay": "0.01",
     "--strength": "0.6", "--temperature": "0.9", "--threshold": "0.995", "--eps-scale": "1.004",
-    "--churn": "40",
+    "--churn": "40", "--churn-noise": "1.003", "--churn-min": "0.05", "--churn-max": "50",
     "--timeout": "30", "--kimg": "1000", "--seed": "0", "--batch-size": "8", "--cfg": "1.5",
 }  # fmt: skip
 

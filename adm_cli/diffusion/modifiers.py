@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal, TypedDict, get_args
 
-from adm_cli.errors import ConfigError, did_you_mean, one_of, trim
+from adm_cli.errors import ConfigError, UsageError, did_you_mean, one_of, trim
 
 GuideBy = Literal["log-p", "rkl", "fkl", "js"]
 Spacing = Literal["uniform", "trailing", "quadratic", "log-snr", "rho", "lsun"]
@@ -32,6 +32,9 @@ _RANGES: dict[str, tuple[float, float]] = {
     "eps_scale": (0.5, 2),
     "threshold": (0.5, 1),
     "churn": (0, 10**6),
+    "churn_noise": (0, 2),
+    "churn_min": (0, 10**6),
+    "churn_max": (0, 10**6),
     "temperature": (0, 2),
 }
 _CHOICES: dict[str, tuple[str, ...]] = {
@@ -48,7 +51,12 @@ OF_GUIDANCE = ("guide_by", "divergence_weight", "guide_every", "guide_adam", "cl
 # ... and these where neither it nor the model itself guides.
 OF_EITHER_GUIDANCE = ("scale_schedule", "negative_class")
 # These are not about guidance at all: an upsampler takes them too.
-OF_TRAJECTORY = ("spacing", "eps_scale", "threshold", "churn", "temperature")
+OF_CHURN = ("churn", "churn_noise", "churn_min", "churn_max")
+OF_TRAJECTORY = ("spacing", "eps_scale", "threshold", *OF_CHURN, "temperature")
+# These say more of another one, and have no meaning where that is off.
+PART_OF: Mapping[str, str] = MappingProxyType(
+    {"divergence_weight": "guide_by", **dict.fromkeys(OF_CHURN[1:], "churn")}
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +80,9 @@ class Modifiers:
     eps_scale: float = 1.0  # divides the predicted noise: see `process.scaled_eps`
     threshold: float | None = None  # quantile of `process.dynamic_threshold`; None: none
     churn: float = 0.0  # of `multistep.heun_sample`, over all its steps
+    churn_noise: float = 1.0  # multiplies the noise of churn: EDM's S_noise
+    churn_min: float = 0.05  # churn acts where sigma is from here to churn_max: S_tmin ...
+    churn_max: float = 50.0  # ... and S_tmax of arXiv 2206.00364, table 5, for ADM's ImageNet-64
     temperature: float | None = 1.0  # of all noise; None: not chosen
 
     def __post_init__(self) -> None:
@@ -86,6 +97,11 @@ class Modifiers:
                 _check_number(name, value, low, high)
         if self.guide_adam is not None:
             adam_betas(self.guide_adam)
+        if self.churn_min > self.churn_max:
+            raise ConfigError(
+                f"churn_min {self.churn_min:g} is above churn_max {self.churn_max:g}: no step "
+                f"would be churned"
+            )
         if self.guide_every > 1 and self.churn > 0:
             raise ConfigError(
                 "guide_every counts the timesteps of the steps, and churn evaluates at others: "
@@ -124,27 +140,30 @@ NEUTRAL: Mapping[str, Any] = MappingProxyType(
 NUMBERS = tuple(name for name in NEUTRAL if name in _RANGES and name != "negative_class")
 
 
-# What is not asked for: of these two a model, or a weak model, may say what is used.
-UNASKED: Mapping[str, Any] = MappingProxyType({**NEUTRAL, "weak_scale": None, "temperature": None})
+OFF = "none"  # what is typed for None where that is neutral, as None is what nobody asked for
+UNASKED: Mapping[str, Any] = MappingProxyType(dict.fromkeys(NEUTRAL))
 
 
 class Changes(TypedDict, total=False):
-    """Modifiers as `adm_cli.sample` takes them; what is left out is as `UNASKED`."""
+    """Modifiers as `adm_cli.sample` takes them; None is what nobody asked for."""
 
-    guide_by: str
-    divergence_weight: float
-    guide_every: int
+    guide_by: str | None
+    divergence_weight: float | None
+    guide_every: int | None
     guide_adam: str | None
-    classifier_on: str
-    scale_schedule: str
+    classifier_on: str | None
+    scale_schedule: str | None
     negative_class: str | int | None  # an id or a name
     weak_scale: float | None
-    sag_scale: float
-    pag_scale: float
-    spacing: str
-    eps_scale: float
-    threshold: float | None
-    churn: float
+    sag_scale: float | None
+    pag_scale: float | None
+    spacing: str | None
+    eps_scale: float | None
+    threshold: float | str | None
+    churn: float | None
+    churn_noise: float | None
+    churn_min: float | None
+    churn_max: float | None
     temperature: float | None
 
 
@@ -165,6 +184,9 @@ class Swept(TypedDict, total=False):
     eps_scale: str | float | Sequence[float] | None
     threshold: str | float | Sequence[float] | None
     churn: str | float | Sequence[float] | None
+    churn_noise: str | float | Sequence[float] | None
+    churn_min: str | float | Sequence[float] | None
+    churn_max: str | float | Sequence[float] | None
     temperature: str | float | Sequence[float] | None
 
 
@@ -178,8 +200,29 @@ def modified(of: Modifiers) -> dict[str, Any]:
     return {name: value for name, value in modifiers(of).items() if value != NEUTRAL[name]}
 
 
+def unused_parts(of: Modifiers) -> dict[str, Any]:
+    """The parts of what is off, neutral."""
+    off = [part for part, whole in PART_OF.items() if getattr(of, whole) == NEUTRAL[whole]]
+    return {name: NEUTRAL[name] for name in off}
+
+
+def check_parts(of: Modifiers) -> None:
+    """Raises UsageError for a part of a modifier that is off."""
+    for name, value in unused_parts(of).items():
+        if getattr(of, name) != value:
+            whole = option_name(PART_OF[name])
+            raise UsageError(f"{option_name(name)} has no meaning without {whole}: pass that, too")
+
+
+def option_name(keyword: str) -> str:
+    """``guide_by`` as it is typed, ``--guide-by``."""
+    return "--" + keyword.replace("_", "-")
+
+
 def read_modifier(name: str, text: str) -> Any:
     """A value as it is typed; raises ConfigError for what is no number where one is meant."""
+    if NEUTRAL[name] is None and text.strip().lower() == OFF:
+        return None
     if name in _CHOICES:
         return text.strip().lower()
     if name == "guide_adam":

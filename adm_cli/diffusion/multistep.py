@@ -23,7 +23,6 @@ from adm_cli.diffusion.process import DenoisedFn, ddim_step, dpm_solver_xstart
 from adm_cli.diffusion.schedule import NoiseSchedule
 from adm_cli.diffusion.steps import ModelFn, NoiseFn, SampleStep, guided_xstart, timesteps_at
 
-_CHURNED = (0.05, 50.0)  # S_tmin and S_tmax of arXiv 2206.00364, table 5, for ADM's ImageNet-64
 _Known = list[tuple[int, Tensor]]  # indices and their predictions of x_0, newest last
 
 
@@ -138,13 +137,17 @@ def heun_sample(
     clip_denoised: bool = True,
     denoised_fn: DenoisedFn | None = None,
     gamma: float = 0.0,
+    inflation: float = 1.0,
+    churned: tuple[float, float] = (0.05, 50.0),
 ) -> Iterator[SampleStep]:
     """Heun's second-order method for the integral above: both ends of a step, and a line between.
 
     Two evaluations a step, one at the last. (EDM's Heun, arXiv 2206.00364, works in x / alpha,
     where the first step from almost pure noise of a cosine schedule is lost.) Deterministic given
-    x_T, unless each step first goes back up by noise, to 1 + ``gamma`` times its sigma: EDM's
-    churn, where sigma is from 0.05 to 50 (its values for ADM), to the nearest original timestep.
+    x_T, unless each step whose sigma is in ``churned`` first goes back up by noise, to 1 +
+    ``gamma`` times its sigma: EDM's churn (algorithm 2), to the nearest original timestep.
+    ``inflation`` multiplies that noise; a little above 1 makes up for networks that take away too
+    much. The defaults of ``churned`` are EDM's for ADM (S_tmin and S_tmax of its table 5).
     """
     process, places = schedule, list(range(len(schedule)))
     if gamma > 0:
@@ -156,8 +159,10 @@ def heun_sample(
     )  # fmt: skip
     x = x_T
     for i in reversed(range(len(schedule))):
-        start, end = _churned(process, places[i], gamma), places[i - 1] if i > 0 else -1
-        x = _noisier(process, x, places[i], start, noise(i, x))
+        start, end = places[i], places[i - 1] if i > 0 else -1
+        if churned[0] <= float(process.sigmas[start]) <= churned[1]:
+            start = _back_up(process, start, gamma)
+        x = _noisier(process, x, places[i], start, inflation * noise(i, x))
         x_0 = denoise(x, start)
         before, x = x, _step(process, x, start, end, [(start, x_0)])
         if end >= 0:
@@ -170,11 +175,9 @@ def churn_gamma(churn: float, steps: int) -> float:
     return min(churn / steps, math.sqrt(2) - 1)
 
 
-def _churned(process: NoiseSchedule, i: int, gamma: float) -> int:
+def _back_up(process: NoiseSchedule, i: int, gamma: float) -> int:
     """The index of 1 + ``gamma`` times the sigma of index i; i itself where none is nearer."""
     sigma = float(process.sigmas[i])
-    if not _CHURNED[0] <= sigma <= _CHURNED[1]:
-        return i
     return max(i, int((process.sigmas - (1 + gamma) * sigma).abs().argmin()))
 
 

@@ -9,7 +9,7 @@ from functools import lru_cache, partial
 
 from adm_cli.checkpoints.sources import Sources
 from adm_cli.config import DiffusionConfig, Recommended, SamplingConfig
-from adm_cli.diffusion.modifiers import Spacing
+from adm_cli.diffusion.modifiers import Modifiers, Spacing
 from adm_cli.diffusion.multistep import churn_gamma, heun_sample
 from adm_cli.diffusion.samplers import SAMPLERS, SAMPLERS_WITH_ETA
 from adm_cli.diffusion.schedule import NoiseSchedule
@@ -22,6 +22,7 @@ from adm_cli.errors import ConfigError, UsageError, did_you_mean, how_many, trim
 SAFE_INTERVAL = (0.0, 0.85)
 EVERYWHERE = (0.0, 1.0)
 _MANY_STEPS = 100
+_PLAIN = Modifiers()
 _RUNS_AWAY = 1000.0  # times the gradient; a linear schedule ends at 157
 
 
@@ -59,7 +60,7 @@ def choose_schedule(
 
 
 def choose_sampler(
-    name: str | None, eta: float | None, churn: float = 0.0, steps: int = 1
+    name: str | None, eta: float | None, modifiers: Modifiers = _PLAIN, steps: int = 1
 ) -> Sampler:
     """The sampler, with its own options bound; raises UsageError or ConfigError."""
     name = name or "none"
@@ -74,10 +75,13 @@ def choose_sampler(
         hint = did_you_mean(name, SAMPLERS)
         raise UsageError(f"unknown sampler {name!r}{hint} (there are {', '.join(SAMPLERS)})")
     sampler = SAMPLERS[name]
-    if churn > 0:
+    if modifiers.churn > 0:
         if name != "heun":
             raise ConfigError(f"--churn has no meaning for the {name} sampler, only for heun")
-        sampler = partial(heun_sample, gamma=churn_gamma(churn, steps))
+        sampler = partial(
+            heun_sample, gamma=churn_gamma(modifiers.churn, steps),
+            inflation=modifiers.churn_noise, churned=(modifiers.churn_min, modifiers.churn_max),
+        )  # fmt: skip
     if eta is None:
         return sampler
     if name not in SAMPLERS_WITH_ETA:

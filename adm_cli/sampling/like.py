@@ -12,7 +12,14 @@ from adm_cli.checkpoints.header import ModelFile
 from adm_cli.checkpoints.presets import ENLARGEMENTS
 from adm_cli.checkpoints.sources import Sources
 from adm_cli.devices import choose_device
-from adm_cli.diffusion.modifiers import NEUTRAL, OF_EITHER_GUIDANCE, OF_GUIDANCE, modifiers
+from adm_cli.diffusion.modifiers import (
+    NEUTRAL,
+    OF_CHURN,
+    OF_EITHER_GUIDANCE,
+    OF_GUIDANCE,
+    PART_OF,
+    modifiers,
+)
 from adm_cli.errors import DeviceError, RunError, UsageError
 from adm_cli.events import AnyPath
 from adm_cli.files.differences import BESIDE, differences
@@ -73,12 +80,10 @@ class Likeness:
             found["guide_interval"] = _or(
                 asked["guide_interval"], stage.guide_interval or EVERYWHERE
             )
-            found["entropy_scaling"] = asked["entropy_scaling"] or stage.entropy_scaling
+            found["entropy_scaling"] = _or(asked["entropy_scaling"], stage.entropy_scaling)
         if found["cfg"] != 1:
             found["cfg_interval"] = _or(asked["cfg_interval"], stage.cfg_interval or EVERYWHERE)
         found |= self._modifiers(asked, found["scale"] != 0, found["cfg"] != 1)
-        if asked["sampler"] is not None:
-            found["churn"] = asked["churn"]
         sources = self._weights(asked)
         found["model"] = _or(asked["model"], stage.model)
         if sources.classifier is not None:
@@ -86,11 +91,13 @@ class Likeness:
         return found
 
     def _modifiers(self, asked: Asked, guided: bool, free: bool) -> dict[str, Any]:
-        """Those of the picture where the neutral ones, or none, were asked for."""
+        """Those of the picture where none were asked for, but what they are part of is as there."""
         stage = self.drawn.first
         off = (() if guided else OF_GUIDANCE) + (() if guided or free else OF_EITHER_GUIDANCE)
+        off += () if asked["sampler"] is None else OF_CHURN
+        off += tuple(part for part, whole in PART_OF.items() if asked[whole] is not None)
         found = {
-            name: value if asked[name] in (None, NEUTRAL[name]) else asked[name]
+            name: _or(asked[name], value)
             for name, value in modifiers(stage).items()
             if name not in off
         }
@@ -104,7 +111,9 @@ class Likeness:
         stage = self.drawn.first
         if asked["scale"] is not None:
             stage = replace(stage, scale=asked["scale"])
-        if asked["classifier_on"] != NEUTRAL["classifier_on"]:
+        if asked["weak_scale"] == NEUTRAL["weak_scale"]:
+            stage = replace(stage, weak_model=None, weak_model_sha256=None)
+        if asked["classifier_on"] is not None:
             stage = replace(stage, classifier_on=asked["classifier_on"])
         if stage.scale == 0:
             stage = replace(stage, classifier=None, classifier_sha256=None)
@@ -178,15 +187,15 @@ class Likeness:
 
     def _machine(self, asked: Asked) -> dict[str, Any]:
         """What rounding depends on, where this machine has it."""
-        found: dict[str, Any] = {"plain": asked["plain"] or self.drawn.first.plain}
+        found: dict[str, Any] = {"plain": _or(asked["plain"], self.drawn.first.plain)}
         found["batch_size"] = _or(asked["batch_size"], remaking_batch(self.drawn))
-        if asked["device"] == "auto":
+        if asked["device"] is None:
             try:
                 choose_device(self.drawn.device)
                 found["device"] = self.drawn.device
             except DeviceError:
                 return found
-        if asked["dtype"] == "auto" and found.get("device") is not None:
+        if asked["dtype"] is None and found.get("device") is not None:
             found["dtype"] = self.drawn.first.dtype
         return found
 

@@ -78,7 +78,7 @@ class NetworkPainter:
         self.run, self.stage, self.pipeline = run, stage, pipeline
         self.photos = PhotosAt(photos, stage.size)
         self.schedule = choose_schedule(pipeline.diffusion, stage.steps, stage.spacing)
-        self.sampler = choose_sampler(stage.sampler, stage.eta, stage.churn, len(self.schedule))
+        self.sampler = choose_sampler(stage.sampler, stage.eta, stage, len(self.schedule))
         self.steps = stage.edited_steps(len(self.schedule))
         self.most = run.batch_size  # smaller, once memory ran out
         self._common = stage_recipe(run, stage)

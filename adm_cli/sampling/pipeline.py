@@ -202,7 +202,7 @@ def _draw(
     """Checks and resolves the settings, then as `draw_batches`."""
     config = resolve(pipeline.sources, config, guided=pipeline.classifier is not None)
     schedule = choose_schedule(pipeline.diffusion, config.steps, config.spacing)
-    sampler = choose_sampler(config.sampler, config.eta, config.churn, len(schedule))
+    sampler = choose_sampler(config.sampler, config.eta, config, len(schedule))
     if on_note is not None:
         for text in remarks(config, pipeline.diffusion):
             on_note(text)

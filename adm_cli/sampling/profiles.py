@@ -98,7 +98,7 @@ def fill_profile(contents: Contents, asked: Mapping[str, Any]) -> dict[str, Any]
     was said of it.
     """
     hidden: set[str] = set()
-    if asked["no_upsample"] or any(_said(asked[name]) for name in _SECOND_STAGE):
+    if asked["no_upsample"] or any(asked[name] not in (None, False) for name in _SECOND_STAGE):
         hidden.update(_SECOND_STAGE)
     if asked["sampler"] is not None:
         hidden.add("eta")
@@ -108,12 +108,8 @@ def fill_profile(contents: Contents, asked: Mapping[str, Any]) -> dict[str, Any]
         hidden.update(_OF_SCALE)
     return {
         **asked,
-        **{n: v for n, v in contents.items() if n not in hidden and not _said(asked[n])},
+        **{n: v for n, v in contents.items() if n not in hidden and asked[n] is None},
     }
-
-
-def _said(value: object) -> bool:
-    return value is not None and value is not False
 
 
 def in_words(contents: Contents) -> str:

@@ -11,8 +11,8 @@ from adm_cli.checkpoints.supplying import supplied
 from adm_cli.config import DEFAULT_MODEL, SamplingConfig
 from adm_cli.devices import choose_device
 from adm_cli.diffusion.modifiers import UNASKED, Changes, modified
-from adm_cli.errors import UsageError
-from adm_cli.events import AnyPath, Note, OnEvent, as_words
+from adm_cli.errors import MissingWeightsError, UsageError
+from adm_cli.events import AnyPath, Note, OnEvent, as_words, ignore
 from adm_cli.sampling.arguments import Classes, Seeds, comma_list, path_or_none, spelled_out
 from adm_cli.sampling.asked import asked_modifiers, with_negative_class
 from adm_cli.sampling.defaults import noise_remarks, remarks, taken_from
@@ -59,7 +59,7 @@ def sample(
     num: int | None = None,
     total: int | None = None,
     guide_interval: str | Interval | None = None,
-    entropy_scaling: bool = False,
+    entropy_scaling: bool | None = None,
     cfg: float | None = None,
     cfg_interval: str | Interval | None = None,
     weak_model: AnyPath | None = None,
@@ -72,9 +72,9 @@ def sample(
     like: AnyPath | None = None,
     profile: str | None = None,
     batch_size: int | None = None,
-    device: str = "auto",
-    dtype: str = "auto",
-    plain: bool = False,
+    device: str | None = None,
+    dtype: str | None = None,
+    plain: bool | None = None,
     clip: bool | None = None,
     upsampler: AnyPath | None = None,
     no_upsample: bool = False,
@@ -112,10 +112,10 @@ def sample(
     if like is not None or profile is not None:
         return _sample_filled(given)
     model, clip = DEFAULT_MODEL if model is None else model, clip is not False
-    part = find_part(shard, device, path_or_none(out))
+    part = find_part(shard, device or "auto", path_or_none(out))
     options = StageOptions(
         sampler=sampler, steps=comma_list(steps), scale=scale, eta=eta, clip=clip,
-        guide_interval=read_interval(guide_interval), entropy_scaling=entropy_scaling,
+        guide_interval=read_interval(guide_interval), entropy_scaling=bool(entropy_scaling),
         cfg=cfg, cfg_interval=read_interval(cfg_interval, "--cfg-interval"),
         **asked_modifiers(changes),
     )  # fmt: skip
@@ -142,7 +142,7 @@ def sample(
         )
     config = sampling_config(sources, distinct_kinds(images), options)
     check_modifiers(options, [config])
-    where = Machine(choose_device(part.device), dtype, batch_size, plain, workers)
+    where = Machine(choose_device(part.device), dtype or "auto", batch_size, bool(plain), workers)
     check_workers(workers, where.device)
     used = keep_base or later != StageOptions(clip=clip)
     upsampling = choose_upsampling(
@@ -170,18 +170,23 @@ def _sample_filled(asked: dict[str, Any]) -> RunResult:
 def _sample_by(
     profile: str, asked: dict[str, Any], dry_run: bool, on_event: OnEvent | None
 ) -> RunResult:
-    """What the profile sets is told first."""
+    """What the profile sets is told first; by a dry run too where the weights are not here."""
     model, guided = str(asked["model"] or DEFAULT_MODEL), asked["classifier"] is not None
     contents = profile_contents(profile, model, guided=guided)
     filled = fill_profile(contents, asked)
     taken = {name: value for name, value in contents.items() if filled[name] != asked[name]}
-    if dry_run:
+    told = Note(f"profile {profile}: {in_words(taken) or 'what the preset recommends'}")
+    tell = on_event or ignore
+    if not dry_run:
+        tell(told)
+        return sample(**filled, on_event=on_event)
+    try:
         planned = sample(**filled, dry_run=True)
-        more = {"profile": profile, "profile_sets": taken}
-        return replace(planned, settings={**more, **planned.settings})
-    if on_event is not None:
-        on_event(Note(f"profile {profile}: {in_words(taken) or 'what the preset recommends'}"))
-    return sample(**filled, on_event=on_event)
+    except MissingWeightsError:
+        tell(told)
+        raise
+    more = {"profile": profile, "profile_sets": taken}
+    return replace(planned, settings={**more, **planned.settings})
 
 
 def _sample_like(

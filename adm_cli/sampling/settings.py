@@ -29,8 +29,11 @@ from adm_cli.diffusion.modifiers import (
     OF_GUIDANCE,
     OF_TRAJECTORY,
     Modifiers,
+    check_parts,
     modified,
     modifiers,
+    option_name,
+    unused_parts,
 )
 from adm_cli.errors import UsageError, trim
 from adm_cli.sampling.defaults import (
@@ -127,12 +130,10 @@ def sampling_config(
         config = replace(config, entropy_scaling=True)
     if not config.guided:
         config = replace(config, **{name: NEUTRAL[name] for name in OF_GUIDANCE})
-    elif config.guide_by == "log-p":
-        config = replace(config, divergence_weight=1.0)
     if not config.guided and not config.classifier_free:
         config = replace(config, **{name: NEUTRAL[name] for name in OF_EITHER_GUIDANCE})
-    config = resolve(sources, config)
-    choose_sampler(config.sampler, config.eta, config.churn)
+    config = resolve(sources, replace(config, **unused_parts(config)))
+    choose_sampler(config.sampler, config.eta, config)
     check_classes(sources, config.all_classes)
     return config
 
@@ -161,8 +162,7 @@ def check_modifiers(options: StageOptions, configs: Iterable[SamplingConfig]) ->
     if either and not free and not any(config.guided for config in configs):
         names = " and ".join(map(option_name, either))
         raise UsageError(f"{names}: only for guidance, and there is none: pass --scale or --cfg")
-    if options.divergence_weight != 1 and options.guide_by == "log-p":
-        raise UsageError("--divergence-weight is a divergence's: choose one by --guide-by")
+    check_parts(options)
     if options.cfg_interval is not None and not free:
         raise UsageError("--cfg-interval says where --cfg guides, and that is off: pass a --cfg")
 
@@ -172,11 +172,6 @@ def choose_weak(name: str | Path | None, scales: Sequence[float | None]) -> str 
     if name is not None and all(scale is None for scale in scales):
         raise UsageError(f"--weak-model {name} needs a --weak-scale, such as 1.5")
     return None if all(scale in (None, 1) for scale in scales) else name
-
-
-def option_name(keyword: str) -> str:
-    """``guide_by`` as it is typed, ``--guide-by``."""
-    return "--" + keyword.replace("_", "-")
 
 
 def _own(values: list[float | None], common: float) -> tuple[float, ...] | None:
@@ -193,6 +188,7 @@ def enlarging_config(
 
     Raises UsageError or ConfigError for what does not fit the model.
     """
+    check_parts(options)
     passes = options.project
     config = SamplingConfig(
         seeds=tuple(image.seed for image in kinds),
@@ -209,7 +205,7 @@ def enlarging_config(
         **{name: getattr(options, name) for name in OF_TRAJECTORY},
     )
     config = resolve(sources, config)
-    choose_sampler(config.sampler, config.eta, config.churn)
+    choose_sampler(config.sampler, config.eta, config)
     if sources.classes:
         check_classes(sources, config.all_classes)
     return config

@@ -18,7 +18,7 @@ import torch
 from adm_cli.checkpoints.loading import build_model
 from adm_cli.checkpoints.sources import Sources
 from adm_cli.config import ClassifierConfig, UNetConfig
-from adm_cli.diffusion.modifiers import NEUTRAL, modified
+from adm_cli.diffusion.modifiers import NEUTRAL, OFF, modified
 from adm_cli.diffusion.samplers import SAMPLERS_WITH_ETA
 from adm_cli.errors import UsageError
 from adm_cli.events import Note, OnEvent, ignore
@@ -82,7 +82,7 @@ class Axes:
         words = self.modifiers.get("negative_class")
         if words is None:
             return self
-        ids = [None if w == "none" else one_class("--negative-class", w, sources) for w in words]
+        ids = [None if w == OFF else one_class("--negative-class", w, sources) for w in words]
         return replace(self, modifiers={**self.modifiers, "negative_class": ids})
 
     def most(self, common: StageOptions) -> StageOptions:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import collections
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from adm_cli.checkpoints.presets import CHECKPOINTS
 from adm_cli.checkpoints.sources import Sources, find_upsampler
 from adm_cli.checkpoints.supplying import supplied
 from adm_cli.config import UNetConfig
 from adm_cli.devices import choose_device
-from adm_cli.diffusion.modifiers import OF_TRAJECTORY, modified
+from adm_cli.diffusion.modifiers import OF_TRAJECTORY, Changes, modified
 from adm_cli.errors import RunError, UsageError, are, size_words
 from adm_cli.events import AnyPath, OnEvent, as_paths
-from adm_cli.sampling.arguments import Seeds, comma_list, path_or_none
+from adm_cli.sampling.arguments import Seeds, comma_list, path_or_none, spelled_out
+from adm_cli.sampling.asked import asked_modifiers
 from adm_cli.sampling.images import Images
 from adm_cli.sampling.inputs import InputPictures, read_inputs
 from adm_cli.sampling.job import RunResult, SamplingJob, check_workers, find_part
@@ -34,8 +35,12 @@ from adm_cli.sampling.settings import (
 )
 from adm_cli.sampling.start import machine_line
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
 
 @supplied
+@spelled_out(Changes, dict.fromkeys(OF_TRAJECTORY))
 def upsample(
     inputs: AnyPath | Sequence[AnyPath],
     model: AnyPath | None = None,
@@ -47,11 +52,6 @@ def upsample(
     seeds: Seeds | None = None,
     project: int | None = None,
     noise: float | None = None,
-    spacing: str = "uniform",
-    eps_scale: float = 1.0,
-    threshold: float | None = None,
-    churn: float = 0.0,
-    temperature: float | None = None,
     batch_size: int | None = None,
     resize: bool = False,
     value_range: str | None = None,
@@ -72,6 +72,7 @@ def upsample(
     dry_run: bool = False,
     *,
     on_event: OnEvent | None = None,
+    **changes: Unpack[Changes],
 ) -> RunResult:
     """Enlarges pictures with an upsampler, in the order of the inputs; goes on with a run there.
 
@@ -79,8 +80,6 @@ def upsample(
     files or runs. ``on_event`` sees every `events.Event`. Raises AdmError where the command would
     print an error: UsageError for arguments that cannot be, before any work.
     """
-    given = locals()
-    changes = {name: given[name] for name in OF_TRAJECTORY}
     part = find_part(shard, device, path_or_none(out))
     sources = None if model is None else find_upsampler(model)
     size = _size_to_fit(sources) if resize else None
@@ -96,7 +95,7 @@ def upsample(
     )
     options = StageOptions(
         sampler=sampler, steps=comma_list(steps), eta=eta, clip=clip, project=project, noise=noise,
-        **changes,
+        **asked_modifiers(changes),
     )  # fmt: skip
     where = Machine(choose_device(part.device), dtype, batch_size, plain, workers)
     check_workers(workers, where.device)

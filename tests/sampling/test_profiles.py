@@ -59,6 +59,27 @@ def test_a_dry_run_shows_what_it_sets(adm: Run) -> None:
     assert "'guide_interval': (0.0, 1.0)" in shown
 
 
+@pytest.mark.parametrize("name", PROFILES)
+def test_a_dry_run_shows_it_without_the_weights(adm: Run, name: str) -> None:
+    done = adm("sample", "--model", "imagenet64", "--profile", name, "--dry-run")
+    assert (done.code, done.out) == (1, "")
+    told, error = done.err.splitlines()
+    assert told == f"adm: profile {name}: {in_words(profile_contents(name, 'imagenet64'))}"
+    assert error.startswith("adm: error: the weights of 64x64_diffusion are not on this machine")
+
+
+def test_off_is_asked_for(adm: Run) -> None:
+    """Also where it is as without the profile."""
+    contents = profile_contents("best", "imagenet256")
+    asked = {**dict.fromkeys(KEYWORDS), "no_upsample": False, "keep_base": False}
+    assert contents["entropy_scaling"]
+    for name in contents:
+        said = False if name == "entropy_scaling" else 0
+        assert fill_profile(contents, {**asked, name: said})[name] == said
+    done = adm("sample", "--profile", "paper", "--no-entropy-scaling", "--dry-run", "--json")
+    assert "entropy_scaling" not in json.loads(done.out)
+
+
 def test_what_is_asked_for_wins(adm: Run) -> None:
     asked = ("--sampler", "ddim", "--scale", 3, "--upsampler", "lanczos")
     facts = json.loads(adm("sample", "--profile", "fast", *asked, "--dry-run", "--json").out)
