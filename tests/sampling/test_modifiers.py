@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import inspect
-import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 import adm_cli
 from adm_cli.config import SamplingConfig
 from adm_cli.diffusion.modifiers import (
     NEUTRAL,
-    OF_EITHER_GUIDANCE,
-    OF_GUIDANCE,
     UNASKED,
     Changes,
     Swept,
 )
 from adm_cli.errors import ConfigError, RunError, UsageError
 from adm_cli.pictures.images import open_picture
-from adm_cli.sampling.pipeline import generate, load_pipeline
 from tests.conftest import TOY_DIFFUSION, TOY_UNET, Toys, save_toy
 
 # A value of each modifier that changes the toy's pictures, and what it needs beside it.
@@ -43,6 +38,9 @@ CHANGES: dict[str, dict[str, Any]] = {
     "eps_scale": {"eps_scale": 1.1},
     "threshold": {"threshold": 0.6},
     "churn": {"churn": 1.0, "sampler": "heun"},
+    "churn_noise": {"churn_noise": 1.5, "churn": 1.0, "sampler": "heun"},
+    "churn_min": {"churn_min": 4.0, "churn": 1.0, "sampler": "heun"},
+    "churn_max": {"churn_max": 2.0, "churn": 1.0, "sampler": "heun"},
     "temperature": {"temperature": 0.5},
 }
 # The other ways to guide, which all of them meet.
@@ -50,15 +48,10 @@ OTHERS: dict[str, dict[str, Any]] = {
     "scale": {"scale": 0.0},
     "cfg": {"cfg": 3.0},
     "entropy_scaling": {"entropy_scaling": True},
-    "guide_interval": {"guide_interval": (0.3, 1.0)},
+    "guide_interval": {"guide_interval": (0.5, 1.0)},
     "mixture": {"mixtures": ("0+1*0.4",)},
     "cfg_interval": {"cfg": 3.0, "cfg_interval": (0.0, 0.5)},
     "eta": {"eta": 0.7},
-}
-# Two that do not go together, and why not.
-REFUSED: dict[frozenset[str], str] = {
-    frozenset({"guide_every", "churn"}): "guide_every counts the timesteps",
-    frozenset({"churn", "eta"}): "--eta has no meaning for the heun sampler",
 }
 
 
@@ -145,52 +138,9 @@ def test_a_modifier_reaches_picture_and_recipe(
     assert stage[name] == told[name]
 
 
-@pytest.mark.parametrize("name", ["guide_adam", "classifier_on", "sag_scale", "pag_scale"])
-def test_a_modifier_does_not_mix_images(name: str, options: dict[str, Any]) -> None:
-    """Whatever is drawn beside it, in whichever order, at one batch size."""
-    options |= {**CHANGES[name], "batch_size": 2, "steps": 2}
-    alone = adm_cli.sample(**options, out="a").paths()[0]
-    others = adm_cli.sample(**{**options, "class_": "0,1,3", "seeds": [9, 3]}, out="o").paths()
-    (same,) = [path for path in others if path.name == alone.name]
-    assert same.read_bytes() == alone.read_bytes()
-
-
-def test_pairs_run_or_say_why_not(options: dict[str, Any], weak_toy: Path) -> None:
-    """Each two of them together: a way that neither goes alone, or a reason."""
-    ways = {**CHANGES, **OTHERS}
-    config = SamplingConfig(
-        seeds=(3,), classes=(1,), steps="3", sampler="ddim", scale=1.0, batch_size=1
-    )
-    pipeline = load_pipeline(
-        options["model"], options["classifier"], device="cpu", weak_model=weak_toy
-    )
-
-    def path(*names: str) -> torch.Tensor:
-        settings = {key: value for name in names for key, value in ways[name].items()}
-        xs: list[torch.Tensor] = []
-        list(generate(pipeline, replace(config, **settings), on_step=lambda s: xs.append(s.x)))
-        return torch.cat(xs)
-
-    alone = {name: path(name) for name in ways}
-    of_guidance = {*OF_GUIDANCE, *OF_EITHER_GUIDANCE, "entropy_scaling", "guide_interval"}
-    for first, second in itertools.combinations(ways, 2):
-        if "scale" in (first, second) and {first, second} & of_guidance:
-            asked = {**options, **ways[first], **ways[second]}
-            with pytest.raises(UsageError, match=r"none(: | here: )pass (a )?--scale"):
-                adm_cli.sample(**asked, dry_run=True, out="o")
-        elif (why := REFUSED.get(frozenset({first, second}))) is not None:
-            with pytest.raises(ConfigError, match=why):
-                path(first, second)
-        elif first not in ways[second] and second not in ways[first]:
-            together = path(first, second)
-            assert bool(together.isfinite().all())
-            for name in (first, second):
-                assert not torch.equal(together, alone[name]), (first, second)
-
-
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"guide_by": "kl"}, "guide_by must be log-p, rkl, fkl or js, got 'kl'"),
-    ({"divergence_weight": 2.0}, "choose one by --guide-by"),
+    ({"divergence_weight": 2.0}, "--divergence-weight has no meaning without --guide-by: pass"),
     ({"divergence_weight": -1.0, "guide_by": "js"}, "from 0 to 1000, got -1"),
     ({"divergence_weight": float("nan"), "guide_by": "js"}, "from 0 to 1000, got nan"),
     ({"guide_every": 0}, "guide_every must be from 1 to 1e"),
@@ -203,6 +153,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"churn": 40}, "--churn has no meaning for the ddim sampler, only for heun"),
     ({"churn": -1, "sampler": "heun"}, "churn must be from 0 to"),
     ({"churn": 9, "sampler": "heun", "guide_every": 2}, "guide_every counts the timesteps"),
+    ({"churn_noise": 1.003}, "--churn-noise has no meaning without --churn: pass that, too"),
+    ({"churn_max": 9, "sampler": "heun"}, "--churn-max has no meaning without --churn"),
+    ({"churn_noise": 3, "churn": 9, "sampler": "heun"}, "churn_noise must be from 0 to 2, got 3"),
+    ({"churn_min": 60, "churn": 9, "sampler": "heun"}, "churn_min 60 is above churn_max 50"),
     ({"eps_scale": 0}, "eps_scale must be from 0.5 to 2, got 0"),
     ({"threshold": 1.5}, "threshold must be from 0.5 to 1, got 1.5"),
     ({"weak_scale": 2.0}, "--weak-scale 2 needs a --weak-model"),
@@ -320,8 +274,8 @@ def test_without_noise_every_seed_draws_the_same(options: dict[str, Any], sample
 
 def test_python_and_the_command_line_take_every_modifier() -> None:
     assert set(Changes.__annotations__) == set(Swept.__annotations__) == set(NEUTRAL)
-    for function, unasked in ((adm_cli.sample, UNASKED), (adm_cli.sweep, dict.fromkeys(NEUTRAL))):
+    for function in (adm_cli.sample, adm_cli.edit, adm_cli.interpolate, adm_cli.sweep):
         shown = inspect.signature(function).parameters
-        assert {name: shown[name].default for name in NEUTRAL} == unasked
+        assert {name: shown[name].default for name in NEUTRAL} == UNASKED
         with pytest.raises(TypeError, match="no keyword 'eps_scales'"):
             function(eps_scales=1.1)  # type: ignore[call-arg]
