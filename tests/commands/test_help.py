@@ -126,7 +126,7 @@ def test_help_as_json_is_what_the_program_takes(adm: Adm) -> None:
         "clip": {"type": "bool", "off": ["--no-clip"], "default": None},
         "out": {"type": "path", "flags": ["--out", "-o"]},
         "scale": {"type": "float"},
-        "dtype": {"words": list(DTYPE_NAMES), "default": "auto"},
+        "dtype": {"words": list(DTYPE_NAMES), "default": None},
         "format": {"words": ["png", "webp", "npz"], "default": "png"},
     }
     assert {name: {key: options[name][key] for key in wanted[name]} for name in wanted} == wanted
