@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from adm_cli.diffusion.modifiers import NEUTRAL, OF_TRAJECTORY
+
 _RUN = "torchrun -m adm_cli before the command"
 _RUN_JSON = "--like PICTURE, which takes the settings of a picture"
 _IN_FILE = "in the weights file: leave it out"
@@ -51,6 +53,10 @@ OTHER_OPTIONS: Mapping[str, tuple[str, ...]] = {
     "ddim": ("--sampler ddim",),
     "ddim-eta": ("--eta",),
     "s-churn": ("--churn",),
+    "autoguidance": ("--weak-model with --weak-scale",),
+    "sag": ("--sag-scale",),
+    "pag": ("--pag-scale",),
+    **dict.fromkeys(("dynamic-threshold", "dynamic-thresholding"), ("--threshold",)),
     "s-noise": ("--churn-noise",),
     **dict.fromkeys(("s-min", "s-tmin"), ("--churn-min",)),
     **dict.fromkeys(("s-max", "s-tmax"), ("--churn-max",)),
@@ -218,15 +224,14 @@ OTHER_COMMANDS: Mapping[str, str] = {
 
 # Of guidance, which an upsampler is drawn without.
 _GUIDING = (
-    "scale cfg classifier guide-interval cfg-interval entropy-scaling guide-by divergence-weight "
-    "guide-every guide-adam classifier-on scale-schedule negative-class weak-model weak-scale "
-    "sag-scale pag-scale"
+    *"scale cfg classifier guide-interval cfg-interval entropy-scaling weak-model".split(),
+    *(name.replace("_", "-") for name in NEUTRAL if name not in OF_TRAJECTORY),
 )
 _UNGUIDED = "an upsampler is not guided, as the paper guides the small model alone: leave it out"
 # By command and option that others have: why not this one.
 _SECOND_WORD = "it is the second word, as in adm export tiny tiny.pt --to original"
 REFUSED: Mapping[tuple[str, str], str] = {
-    **{("upsample", name): _UNGUIDED for name in _GUIDING.split()},
+    **{("upsample", name): _UNGUIDED for name in _GUIDING},
     **{("export", name): _SECOND_WORD for name in ("o", "out", "output")},
     ("interpolate", "shard"): "its film is of all frames; --workers shares them out here",
     ("sweep", "workers"): "the processes would begin anew for every cell, which takes longer than "

@@ -98,9 +98,10 @@ def _integer(text: str, spec: object) -> int:
     try:
         return int(text)
     except ValueError:
+        lsun = ": write --steps 250 --spacing lsun" if text.lower().startswith("lsun") else ""
         raise ConfigError(
             f"steps {trim(spec)}: expected a number such as 250, sections such as 90,60,60,20,20, "
-            f"or ddimN such as ddim25"
+            f"or ddimN such as ddim25{lsun}"
         ) from None
 
 

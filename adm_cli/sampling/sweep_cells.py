@@ -18,7 +18,7 @@ import torch
 from adm_cli.checkpoints.loading import build_model
 from adm_cli.checkpoints.sources import Sources
 from adm_cli.config import ClassifierConfig, UNetConfig
-from adm_cli.diffusion.modifiers import NEUTRAL, OFF, modified
+from adm_cli.diffusion.modifiers import NEUTRAL, OF_CHURN, OFF, modified
 from adm_cli.diffusion.samplers import SAMPLERS_WITH_ETA
 from adm_cli.errors import UsageError
 from adm_cli.events import Note, OnEvent, ignore
@@ -200,6 +200,8 @@ def prepare_cells(
     sweep, kinds = SweepFolder(folder), distinct_kinds(images)
     for label, sources in models:
         for options in axes.points(common):
+            if options.sampler not in (None, "heun") and "heun" in axes.samplers:
+                options = replace(options, **{name: NEUTRAL[name] for name in OF_CHURN})
             config = sampling_config(sources, kinds, replace(options, eta=None))
             if options.eta is not None and config.sampler in SAMPLERS_WITH_ETA:
                 config = replace(config, eta=options.eta)

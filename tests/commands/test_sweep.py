@@ -290,6 +290,19 @@ def test_samplers_models_and_eta(sweep: Adm, toys: Toys, tmp_path: Path) -> None
     assert len(set(pictures)) == 4
 
 
+def test_churn_is_of_the_cells_that_have_it(sweep: Adm) -> None:
+    asked = ("--steps", 4, "--scale", 0, "--class", "0", "--num", 1, "--dry-run", "--json")
+    churn = ("--churn", "0,2", "--churn-noise", "1,1.05")
+    done = sweep("--sampler", "ddim,heun", *churn, *asked)
+    assert done.code == 0, done.err
+    found = [json.loads(line)["cell"].partition("_scale0")[::2] for line in done.out.splitlines()]
+    assert [(cell.split("_")[-2], rest) for cell, rest in found] == [
+        ("ddim", ""), ("heun", ""), ("heun", "_churn-2"), ("heun", "_churn-2_churn-noise-1.05"),
+    ]  # fmt: skip
+    none = sweep("--sampler", "ddim", *churn, *asked)
+    assert (none.code, "--churn has no meaning for the ddim sampler" in none.err) == (2, True)
+
+
 def test_scales_where_nothing_is_asked_for(sweep: Adm) -> None:
     def scales(*options: object) -> list[float]:
         plan = sweep("--class", "0", "--num", 1, "--dry-run", "--json", *options)

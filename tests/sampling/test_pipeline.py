@@ -304,6 +304,7 @@ def test_guidance_in_an_interval(toy: Pipeline, monkeypatch: pytest.MonkeyPatch)
         ({"steps": "101"}, "cannot take 101 steps from a section of 100"),
         ({"steps": "ddim101"}, "from 1 to 100 steps"),
         ({"steps": "many"}, "expected a number such as 250"),
+        ({"steps": "lsun250"}, "write --steps 250 --spacing lsun"),
         ({"sampler": "dpm"}, "unknown sampler 'dpm'.*did you mean ddpm"),
         ({"sampler": "ddpm", "eta": 0.5}, "no meaning for the ddpm sampler"),
     ],
