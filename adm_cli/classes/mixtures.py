@@ -113,6 +113,8 @@ def _term(term: str, known: Mapping[int, str]) -> tuple[int, float]:
         raise UsageError(
             f"class {trim(term.strip())}: expected a weight after the *, such as 207*0.7"
         ) from None
+    if not name.strip():
+        raise UsageError("a class is missing in a mixture: write 207+281 or 207*0.7+281*0.3")
     found = select_classes(name, known)
     if len(found) != 1:
         raise UsageError(f"class {trim(term.strip())}: a mixture is of single classes")

@@ -121,7 +121,7 @@ def _check_number(name: str, value: object, low: float, high: float) -> None:
         raise ConfigError(f"{name} must be a {'whole ' * whole}number, got {trim(value, 40)}")
     assert isinstance(value, (int, float))
     if not low <= value <= high:  # NaN is not either
-        raise ConfigError(f"{name} must be from {low:g} to {high:.10g}, got {value:g}")
+        raise ConfigError(f"{name} must be from {low:,} to {high:,}, got {value:g}")
 
 
 def adam_betas(text: str) -> tuple[float, float]:

@@ -64,7 +64,7 @@ def test_a_class_that_is_called_so_comes_first(spec: str, chosen: list[int | str
         ("207*nan+281", "weights in a mixture must be from"),
         ("207+0-3", "a mixture is of single classes"),
         ("207+all", "a mixture is of single classes"),
-        ("207+", "unknown class ''"),
+        ("207+", "a class is missing in a mixture"),
         ("207+nothing", "unknown class 'nothing'"),
         ("0+1+2+3+4+5+6+7+8", "a mixture has 2 to 8 classes, got 9"),
     ],

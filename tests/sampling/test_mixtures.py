@@ -168,6 +168,8 @@ def test_a_model_without_the_null_class(options: dict[str, Any], toys: Toys) -> 
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"class_": "0+2"}, "class 2 is not among the 3 classes"),
     ({"class_": "0*x+1"}, "expected a weight after"),
+    ({"class_": "0+"}, "a class is missing in a mixture: write 207"),
+    ({"class_": "*0.5+1"}, "a class is missing in a mixture: write 207"),
     ({"class_": "1", "negative_class": "nothing"}, "unknown class 'nothing'"),
     ({"class_": "1", "negative_class": "0,3"}, "--negative-class '0,3': expected one class"),
     ({"class_": "0+1", "negative_class": "1"}, "class 1 is both asked for and led away from"),
@@ -179,7 +181,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"class_": "1", "guide_adam": "0.9/1.5"}, "two betas below 1, such as 0.9/0.995"),
     ({"class_": "1", "guide_adam": "0.9/0.99", "scale": None}, "pass a --scale, such as 0.1"),
     ({"class_": "1", "guide_adam": "0.9/0.99", "scale": 0}, "--guide-adam: only for a"),
-    ({"class_": "1", "sag_scale": float("nan")}, "sag_scale must be from -1000 to 1000"),
+    ({"class_": "1", "sag_scale": float("nan")}, "sag_scale must be from -1,000 to 1,000"),
 ]  # fmt: skip
 
 

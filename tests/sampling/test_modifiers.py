@@ -141,9 +141,9 @@ def test_a_modifier_reaches_picture_and_recipe(
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"guide_by": "kl"}, "guide_by must be log-p, rkl, fkl or js, got 'kl'"),
     ({"divergence_weight": 2.0}, "--divergence-weight has no meaning without --guide-by: pass"),
-    ({"divergence_weight": -1.0, "guide_by": "js"}, "from 0 to 1000, got -1"),
-    ({"divergence_weight": float("nan"), "guide_by": "js"}, "from 0 to 1000, got nan"),
-    ({"guide_every": 0}, "guide_every must be from 1 to 1e"),
+    ({"divergence_weight": -1.0, "guide_by": "js"}, "from 0 to 1,000, got -1"),
+    ({"divergence_weight": float("nan"), "guide_by": "js"}, "from 0 to 1,000, got nan"),
+    ({"guide_every": 0}, "guide_every must be from 1 to 1,000,000"),
     ({"guide_every": 1.5}, "guide_every must be a whole number, got 1.5"),
     ({"guide_every": 2, "scale": 0}, "--guide-every: only for a classifier's guidance"),
     ({"spacing": "cubic"}, "spacing must be uniform, trailing, quadratic, log-snr, rho or lsun"),
