@@ -217,8 +217,8 @@ def _check_weak(model: ModelFile, weak: ModelFile) -> None:
         mine, other = getattr(ours.diffusion, name), getattr(theirs.diffusion, name)
         if mine != other:
             raise UsageError(
-                f"the weak model {weak.name} and {model.name} differ in {name} ({other}, {mine}): "
-                f"pass a --weak-model that was trained alike"
+                f"the weak model {weak.name} and {model.name} differ in {name.replace('_', ' ')} "
+                f"({other}, {mine}): pass a --weak-model that was trained alike"
             )
     if _labels(weak) is None:  # it leads away from what has no class
         return

@@ -224,11 +224,11 @@ def test_a_weak_model_of_another_kind(options: dict[str, Any], tmp_path: Path) -
     others: dict[str, dict[str, Any]] = {
         "different classes": {"config": replace(TOY_UNET, num_classes=6)},
         "different classes ": {"config": TOY_UNET, "classes": {1: "moon"}},
-        "prediction is v": {
+        r"differ in prediction \(v, ": {
             "config": TOY_UNET,
             "diffusion": replace(TOY_DIFFUSION, prediction="v"),
         },
-        "num timesteps is 50": {
+        r"differ in num timesteps \(50, ": {
             "config": TOY_UNET,
             "diffusion": replace(TOY_DIFFUSION, num_timesteps=50),
         },
