@@ -103,6 +103,7 @@ def save_toy(
     classes: dict[int, str] | None = None,
     diffusion: DiffusionConfig = TOY_DIFFUSION,
     seed: int = 0,
+    source: dict[str, Any] | None = None,
 ) -> Path:
     """A random model of ``config`` as a weights file."""
     model = randomise(build_model(config), seed)
@@ -111,7 +112,7 @@ def save_toy(
         diffusion=diffusion,
         classes=TOY_CLASSES if classes is None else classes,
         training={},
-        source={},
+        source=source or {},
     )
     save_model(path, model.state_dict(), info)
     return path

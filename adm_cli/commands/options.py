@@ -106,12 +106,10 @@ CfgInterval = Annotated[
     Optional[str],
     typer.Option("--cfg-interval", help="As --guide-interval, for --cfg."),
 ]
-EntropyScaling = Annotated[
-    Optional[bool],
-    typer.Option(
-        "--entropy-scaling/--no-entropy-scaling",
-        help="Guide more strongly where the classifier is sure.",
-    ),
+_SURE = "Guide more strongly where the classifier is sure."
+EntropyScaling = Annotated[bool, typer.Option("--entropy-scaling", help=_SURE)]
+EntropyScalingOrNot = Annotated[
+    Optional[bool], typer.Option("--entropy-scaling/--no-entropy-scaling", help=_SURE)
 ]
 GuideBy = Annotated[
     str,

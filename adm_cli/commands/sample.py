@@ -43,7 +43,7 @@ def sample(
         typer.Option("--total", help="Images in all, shared out evenly over the classes."),
     ] = None,
     guide_interval: options.GuideInterval = None,
-    entropy_scaling: options.EntropyScaling = None,
+    entropy_scaling: options.EntropyScalingOrNot = None,
     cfg: options.Cfg = None,
     cfg_interval: options.CfgInterval = None,
     weak_model: options.WeakModel = None,

@@ -290,8 +290,8 @@ class _Sweep:
                 f"({changed}): ask for them too, choose another --out, or pass --overwrite"
             )
         for cell in self.cells:
-            now_asked, known = _settings_row(cell), old.get(cell.cell.name, {})
-            self.rows[cell.cell.name] = {"drawn": 0, "seconds": 0.0, **known, **now_asked}
+            asked, known = _settings_row(cell), old.get(cell.cell.name, {})
+            self.rows[cell.cell.name] = {**asked, "drawn": 0, "seconds": 0.0, **known, **asked}
 
     def move(self, path: Path) -> None:
         """Another folder, before anything is drawn."""

@@ -9,6 +9,7 @@ import pytest
 
 from adm_cli.files.names import file_label
 from adm_cli.sampling.folder import RunFolder
+from adm_cli.sampling.image_names import chosen_class
 from tests.conftest import Result, Toys, pictures
 
 Run = Callable[..., Result]
@@ -23,6 +24,7 @@ def unnamed(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     def switch() -> None:
         nonlocal plain
         plain = not plain
+        chosen_class.cache_clear()
         monkeypatch.setattr(label, (lambda _name: "") if plain else file_label)
 
     return switch

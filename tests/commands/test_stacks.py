@@ -291,7 +291,7 @@ def preset(adm: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Preset:
     rows = []
     for seed, (name, config) in enumerate(configs.items()):
         path = tmp_path / "home" / "models" / f"toy_{name}.safetensors"
-        save_toy(path, config, seed=seed)
+        save_toy(path, config, seed=seed, source={"checkpoint": f"toy_{name}"})
         checkpoint = Checkpoint(
             name=f"toy_{name}", config=config, diffusion=TOY_DIFFUSION, parameters=1
         )
