@@ -43,6 +43,9 @@ _HEADERS = {
 }
 
 Array = npt.NDArray[Any]
+_STATISTICS = (  # what a mean and a covariance of features are called
+    ("mu", "mean", "means", "m"), ("sigma", "cov", "covariance", "sig", "s"),
+)  # fmt: skip
 _PICTURES = frozenset(  # what others call the array of pictures
     "images image imgs samples pictures photos data x X x_train X_train train_images".split()
 )
@@ -221,6 +224,13 @@ class ImageArrays:
 
 def image_array(npz: Npz) -> NpzArray:
     """``arr_0``, uint8 [N, H, W, 3]; raises UsageError for anything else."""
+    means, covariances = ([n for n in npz.names if n in names] for names in _STATISTICS)
+    if "arr_0" not in npz.names and means and covariances:
+        stored = f"mu=x[{means[0]!r}], sigma=x[{covariances[0]!r}]"
+        raise UsageError(
+            f"{npz.path} has no arrays mu and sigma: it holds {', '.join(npz.names[:5])}: "
+            f"x = numpy.load({npz.path.name!a}); numpy.savez('statistics.npz', {stored}) mends it"
+        )
     if "arr_0" not in npz.names and (found := [n for n in npz.names if n in _PICTURES]):
         load = f"numpy.load({npz.path.name!a})[{found[0]!r}]"
         raise UsageError(

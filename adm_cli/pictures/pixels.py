@@ -198,7 +198,7 @@ def statistics_only(path: Path) -> tuple[str, ...]:
     if path.suffix.lower() != ".npz" or not os.path.isfile(path):
         return ()
     with Npz(path) as npz:
-        if "mu" not in npz.names or "arr_0" in npz.names:
+        if not {"mu", "sigma"} <= set(npz.names) or "arr_0" in npz.names:
             return ()
         return tuple(name for name in _STATISTICS if name in npz.names)
 

@@ -17,7 +17,13 @@ from PIL import Image
 
 from adm_cli.errors import AdmError, UsageError
 from adm_cli.files.manifests import render_line
-from adm_cli.pictures.pixels import PixelSet, holds_statistics, open_pixels, read_npz_statistics
+from adm_cli.pictures.pixels import (
+    PixelSet,
+    holds_statistics,
+    open_pixels,
+    read_npz_statistics,
+    statistics_only,
+)
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -225,6 +231,20 @@ def test_statistics_that_make_no_sense(
     np.savez(tmp_path / "a.npz", arr_0=pixels(), **arrays)
     with pytest.raises(AdmError, match=message):
         read_npz_statistics(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("names", [("mean", "cov"), ("m", "s"), ("mu", "covariance")])
+def test_statistics_by_other_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: tuple[str, str]
+) -> None:
+    """The advice, run, makes a file whose statistics are found."""
+    monkeypatch.chdir(tmp_path)
+    np.savez("theirs.npz", **{names[0]: np.zeros(5), names[1]: np.eye(5)})  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"no arrays mu and sigma: .* mends it$") as told:
+        open_pixels(Path("theirs.npz"))
+    advice = str(told.value).removesuffix(" mends it").partition(": x = ")[2]
+    exec(f"x = {advice}", {"numpy": np})
+    assert statistics_only(Path("statistics.npz")) == ("mu", "sigma")
 
 
 WHOLE = pixels(4, (5, 6))
