@@ -35,7 +35,7 @@ from adm_cli.diffusion.modifiers import (
     option_name,
     unused_parts,
 )
-from adm_cli.errors import UsageError, trim
+from adm_cli.errors import UsageError, one_of, trim
 from adm_cli.sampling.defaults import (
     EVERYWHERE,
     choose_sampler,
@@ -155,16 +155,20 @@ def check_modifiers(options: StageOptions, configs: Iterable[SamplingConfig]) ->
     changed += ["guide_interval"] if options.guide_interval is not None else []
     changed += ["entropy_scaling"] if options.entropy_scaling else []
     if changed and not any(config.guided for config in configs):
-        names = " and ".join(map(option_name, changed))
-        raise UsageError(f"{names}: only for a classifier's guidance, none here: pass a --scale")
+        raise UsageError(f"{_without(changed)} a classifier's guidance: pass a --scale")
     free = any(config.classifier_free for config in configs)
     either = [name for name in modified(options) if name in OF_EITHER_GUIDANCE]
     if either and not free and not any(config.guided for config in configs):
-        names = " and ".join(map(option_name, either))
-        raise UsageError(f"{names}: only for guidance, and there is none: pass --scale or --cfg")
+        raise UsageError(f"{_without(either)} guidance: pass --scale or --cfg")
     check_parts(options)
     if options.cfg_interval is not None and not free:
         raise UsageError("--cfg-interval says where --cfg guides, and that is off: pass a --cfg")
+
+
+def _without(names: Sequence[str]) -> str:
+    """ "--guide-by has no meaning without", of one or several settings."""
+    has = "has" if len(names) == 1 else "have"
+    return f"{one_of(map(option_name, names), 'and')} {has} no meaning without"
 
 
 def choose_weak(name: str | Path | None, scales: Sequence[float | None]) -> str | Path | None:

@@ -161,7 +161,7 @@ def test_a_way_to_draw_needs_a_model(run: Run) -> None:
     wrong = run("evaluate", "samples", "--ref", "photos", "--guide-by", "js")
     assert (wrong.code, "they need --model" in wrong.err) == (2, True)
     wrong = run("evaluate", "--model", "tiny", "--ref", "photos", "--scale", 0, "--guide-by", "js")
-    assert (wrong.code, "none here: pass a --scale" in wrong.err) == (2, True)
+    assert (wrong.code, "guidance: pass a --scale" in wrong.err) == (2, True)
 
 
 def test_samples_with_statistics_are_measured_by_their_images(run: Run) -> None:

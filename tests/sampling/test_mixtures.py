@@ -173,7 +173,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"class_": "1", "negative_class": "nothing"}, "unknown class 'nothing'"),
     ({"class_": "1", "negative_class": "0,3"}, "--negative-class '0,3': expected one class"),
     ({"class_": "0+1", "negative_class": "1"}, "class 1 is both asked for and led away from"),
-    ({"class_": "1", "negative_class": "0", "scale": 0, "cfg": 1}, "only for guidance, and there"),
+    ({"class_": "1", "negative_class": "0", "scale": 0, "cfg": 1}, "no meaning without guidance"),
     ({"class_": "1", "scale_schedule": "linear", "scale": 0, "cfg": 1}, "--scale-schedule: only"),
     ({"class_": "1", "scale_schedule": "square"}, "must be constant, linear, cosine or sine"),
     ({"class_": "1", "classifier_on": "x1"}, "classifier_on must be xt or x0"),

@@ -89,8 +89,8 @@ def test_guided_steps_of_an_edit_are_counted_from_its_own_first(
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [
-    ({"guide_by": "js", "scale": 0}, "--guide-by: only for a classifier's guidance"),
-    ({"negative_class": 3, "scale": 0}, "--negative-class: only for guidance, and there is none"),
+    ({"guide_by": "js", "scale": 0}, "--guide-by has no meaning without a classifier's"),
+    ({"negative_class": 3, "scale": 0}, "--negative-class has no meaning without guidance"),
     ({"weak_scale": 2.0}, "--weak-scale 2 needs a --weak-model"),
     ({"guide_adam": "0.9/0.995", "scale": None}, "pass a --scale, such as 0.1"),
     ({"eps_scale": 0}, "eps_scale must be from 0.5 to 2"),

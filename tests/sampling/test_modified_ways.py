@@ -73,7 +73,7 @@ def test_all_at_once_between_classes_and_by_two_processes(
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [
-    ({"guide_by": "js", "scale": 0}, "--guide-by: only for a classifier's guidance"),
+    ({"guide_by": "js", "scale": 0}, "--guide-by has no meaning without a classifier's"),
     ({"negative_class": 1}, "class 1 is both asked for and led away from"),
     ({"weak_scale": 2.0}, "--weak-scale 2 needs a --weak-model"),
     ({"guide_adam": "0.9/0.995", "scale": None}, "pass a --scale, such as 0.1"),

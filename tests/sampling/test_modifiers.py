@@ -145,7 +145,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"divergence_weight": float("nan"), "guide_by": "js"}, "from 0 to 1,000, got nan"),
     ({"guide_every": 0}, "guide_every must be from 1 to 1,000,000"),
     ({"guide_every": 1.5}, "guide_every must be a whole number, got 1.5"),
-    ({"guide_every": 2, "scale": 0}, "--guide-every: only for a classifier's guidance"),
+    ({"guide_every": 2, "scale": 0}, "--guide-every has no meaning without a classifier's"),
     ({"spacing": "cubic"}, "spacing must be uniform, trailing, quadratic, log-snr, rho or lsun"),
     ({"spacing": "trailing", "steps": "ddim4"}, "trailing spacing chooses .* got 'ddim4'"),
     ({"spacing": "log-snr", "steps": 101}, "steps 101: expected from 1 to 100"),
