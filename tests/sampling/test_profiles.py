@@ -88,6 +88,15 @@ def test_what_is_asked_for_wins(adm: Run) -> None:
     assert set(facts["profile_sets"]) == {"steps"}
 
 
+@pytest.mark.parametrize("model", ["tiny", "tiny-stack"])
+def test_the_best_of_the_embedded_models_is_their_way_in_more_steps(adm: Run, model: str) -> None:
+    options = ("sample", "--model", model, "--dry-run", "--json")
+    usual, best = (json.loads(adm(*options, *more).out) for more in ((), ("--profile", "best")))
+    assert (usual["steps"], best["steps"]) == ("10", "20")
+    alike = ("sampler", "eta", "scale", "cfg", "cfg_interval", "guide_interval", "upsampler")
+    assert [best[name] for name in alike] == [usual[name] for name in alike]
+
+
 @pytest.mark.parametrize("asked", [("--scale", 0), ("--class", "none"), ("--no-upsample",)])
 @pytest.mark.parametrize("name", PROFILES)
 def test_what_does_not_fit_is_left_out(adm: Run, name: str, asked: tuple[object, ...]) -> None:
