@@ -174,13 +174,13 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"class_": "1", "negative_class": "0,3"}, "--negative-class '0,3': expected one class"),
     ({"class_": "0+1", "negative_class": "1"}, "class 1 is both asked for and led away from"),
     ({"class_": "1", "negative_class": "0", "scale": 0, "cfg": 1}, "no meaning without guidance"),
-    ({"class_": "1", "scale_schedule": "linear", "scale": 0, "cfg": 1}, "--scale-schedule: only"),
+    ({"class_": "1", "scale_schedule": "linear", "scale": 0, "cfg": 1}, "without guidance"),
     ({"class_": "1", "scale_schedule": "square"}, "must be constant, linear, cosine or sine"),
     ({"class_": "1", "classifier_on": "x1"}, "classifier_on must be xt or x0"),
     ({"class_": "1", "guide_adam": "0.9"}, "two betas below 1, such as 0.9/0.995"),
     ({"class_": "1", "guide_adam": "0.9/1.5"}, "two betas below 1, such as 0.9/0.995"),
     ({"class_": "1", "guide_adam": "0.9/0.99", "scale": None}, "pass a --scale, such as 0.1"),
-    ({"class_": "1", "guide_adam": "0.9/0.99", "scale": 0}, "--guide-adam: only for a"),
+    ({"class_": "1", "guide_adam": "0.9/0.99", "scale": 0}, "--guide-adam has no meaning"),
     ({"class_": "1", "sag_scale": float("nan")}, "sag_scale must be from -1,000 to 1,000"),
 ]  # fmt: skip
 
