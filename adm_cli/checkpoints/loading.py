@@ -32,6 +32,7 @@ from adm_cli.files.disk import inception_path
 from adm_cli.models.classifier import NoisyClassifier
 from adm_cli.models.fast import can_pack, hasten
 from adm_cli.models.unet import SuperResUNet, UNet
+from adm_cli.models.winograd import LEAST_CHANNELS
 
 Model = UNet | NoisyClassifier
 Shapes = Mapping[str, tuple[int, ...]]
@@ -88,16 +89,17 @@ def load_model(
 def hasten_on_cpu(model: Model, device: torch.device, *, gradient: bool = True) -> None:
     """`hasten` of a loaded ``model`` in the dtypes and on the processors where that pays.
 
-    In float32 the ``gradient`` of a classifier, if that is wanted of it, gains nothing with vectors
-    of 256 bits.
+    In float32 with vectors of 256 bits, wide convolutions are tiled, and the ``gradient`` of a
+    classifier, if that is wanted of it, gains nothing where none is wide.
     """
     if device.type != "cpu" or model.torso_dtype not in (torch.float32, torch.bfloat16):
         return
     short = torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2")
     narrow = model.torso_dtype == torch.float32 and short
-    if gradient and narrow and isinstance(model, NoisyClassifier):
+    wide = model.config.model_channels >= LEAST_CHANNELS
+    if gradient and narrow and isinstance(model, NoisyClassifier) and not wide:
         return
-    hasten(model, pack=can_pack(model.torso_dtype))
+    hasten(model, pack=can_pack(model.torso_dtype), tile=narrow)
 
 
 def _read_state(

@@ -52,7 +52,7 @@ def bench(
 ) -> None:
     """Measure a model: an evaluation, a gradient, a guided step, and their part of the ceiling.
 
-    The ceiling is what one large convolution of the same dtype reaches in the same run.
+    The ceiling is what one large direct convolution of the same dtype reaches in the same run.
 
     adm bench --random-weights --model imagenet64 --dtype float32,bfloat16 --batch-size 1,4
     """

@@ -29,6 +29,8 @@ class NoisyClassifier(TorsoModel):
     image size.
     """
 
+    config: ClassifierConfig
+
     def __init__(self, config: ClassifierConfig) -> None:
         super().__init__()
         self.config = config

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from adm_cli.models import winograd
 from adm_cli.models.layers import (
     AttentionBlock,
     Conv1d,
@@ -29,16 +30,22 @@ _LAST = torch.channels_last
 _FEW_PIXELS = 1024  # below, torch's group norm of channels-last maps is slow, most so in bfloat16
 _MANY_VALUES = 2**16  # in them, below, the sums of a whole map cost more than they save
 _MOST_SCORES = 2**24  # of attention at once, in half precision
+_TILED_PIXELS = 2**10  # of a map, at the least, whose convolutions are tiled
+_KEPT_PIXELS = 2**12  # of maps, below, kernels of tiles are kept; above, making them costs little
 
 
-def hasten(model: TorsoModel, *, pack: bool) -> None:
+def hasten(model: TorsoModel, *, pack: bool, tile: bool = False) -> None:
     """Let the blocks of ``model`` compute channels-last from here on.
 
     With ``pack`` the weight of each convolution of the torso is, when first used, replaced by
     oneDNN's own layout of it, which has no gradient and `can_pack` must allow: the weights are
     then for inference and the gradient of the input alone. `Module.state_dict` gives them in the
-    usual layout.
+    usual layout. With ``tile`` also, in float32, `winograd` computes the wide ones of 3x3 at the
+    model's full and half resolution: there most of the operations are and few of the weights, of
+    which it holds up to four times as much more.
     """
+    height, width = model.config.image_size
+    large = max(_TILED_PIXELS, height * width // (4 * model.config.patch**2))
     torso = {name.rpartition(".")[0] for name in model.torso_parameters()}
     for name, module in list(model.named_modules()):
         if isinstance(module, ResBlock):
@@ -53,6 +60,8 @@ def hasten(model: TorsoModel, *, pack: bool) -> None:
         elif isinstance(module, Conv2d):
             if pack and name in torso and module.stride == (1, 1):
                 module.__class__ = FastConv2d
+                if tile and winograd.suits(module):
+                    module.tiled_from, module.kept = large, {}  # type: ignore[assignment]
             else:
                 module.to(memory_format=_LAST)  # type: ignore[call-overload]
 
@@ -110,11 +119,14 @@ class _Packs:
         return convolve_packed(x, self.weight, self.bias)
 
     def gradient(self, of_output: Tensor) -> Tensor:
-        """Of the input: a convolution with the kernels turned round and channels exchanged."""
+        """Of the input, channels-last as ``of_output``."""
         if self._for_gradient is None:
-            turned = self.weight.detach().to_dense().transpose(0, 1).flip(2, 3)
-            self._for_gradient = pack(turned.contiguous(), of_output)
-        return convolve_packed(of_output.contiguous(memory_format=_LAST), self._for_gradient, None)
+            self._for_gradient = pack(self.turned(), of_output)
+        return convolve_packed(of_output, self._for_gradient, None)
+
+    def turned(self) -> Tensor:
+        """The weight whose convolution is the gradient: kernels turned, channels exchanged."""
+        return _as_2d(self.dense()).transpose(0, 1).flip(2, 3).contiguous()
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)  # type: ignore[misc]
@@ -123,7 +135,8 @@ class _Packs:
 
     def dense(self) -> Tensor:
         """The weight in the usual layout and shape."""
-        return self.weight.detach().to_dense()
+        weight = self.weight.detach()
+        return weight.to_dense() if weight.is_mkldnn else weight
 
 
 class _PackedConvolution(torch.autograd.Function):
@@ -135,7 +148,7 @@ class _PackedConvolution(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return ctx.convolution.gradient(gradient), None
+        return ctx.convolution.gradient(gradient.contiguous(memory_format=_LAST)), None
 
 
 def _as_2d(weight: Tensor) -> Tensor:
@@ -143,8 +156,36 @@ def _as_2d(weight: Tensor) -> Tensor:
 
 
 class FastConv2d(_Packs, Conv2d):  # type: ignore[misc]
+    """Of stride 1."""
+
+    tiled_from: int | None = None  # as many pixels of a map; None: never
+    kept: dict[bool, Tensor]  # kernels of tiles, of the convolution and of its gradient
+
     def forward(self, x: Tensor) -> Tensor:
         return self.convolve(x)
+
+    def run(self, x: Tensor) -> Tensor:
+        if not self._tiles(x.shape):
+            return super().run(x)
+        return winograd.convolve(x, self._kernels(x.shape, turned=False), self.bias)
+
+    def gradient(self, of_output: Tensor) -> Tensor:
+        if not self._tiles(of_output.shape):
+            return super().gradient(of_output)
+        kernels = self._kernels(of_output.shape, turned=True)
+        return winograd.convolve(of_output, kernels, None)
+
+    def _tiles(self, shape: torch.Size) -> bool:
+        h, w = shape[2:]
+        return self.tiled_from is not None and h * w >= self.tiled_from and winograd.divides(h, w)
+
+    def _kernels(self, shape: torch.Size, *, turned: bool) -> Tensor:
+        if turned in self.kept:
+            return self.kept[turned]
+        kernels = winograd.change_kernels(self.turned() if turned else self.dense())
+        if shape[2] * shape[3] < _KEPT_PIXELS:
+            self.kept[turned] = kernels
+        return kernels
 
 
 class FastConv1d(_Packs, Conv1d):  # type: ignore[misc]
@@ -153,7 +194,8 @@ class FastConv1d(_Packs, Conv1d):  # type: ignore[misc]
     packs = False
 
     def dense(self) -> Tensor:
-        return super().dense()[..., 0]
+        weight = super().dense()
+        return weight[..., 0] if weight.dim() == 4 else weight
 
     def forward(self, x: Tensor) -> Tensor:
         if self.packs:

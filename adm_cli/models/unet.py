@@ -111,6 +111,7 @@ class TorsoModel(nn.Module):
     layers and everything in ``out`` keep their precision.
     """
 
+    config: EncoderConfig
     torso_dtype: torch.dtype = torch.float32
 
     def torso_parameters(self) -> list[str]:
@@ -148,6 +149,8 @@ class UNet(TorsoModel):
     [B, 3 or 6, H, W]: the prediction (eps, x_start or v), then the variance channels if learned.
     Raises ValueError if y is given to an unconditional model, or not given to a conditional one.
     """
+
+    config: UNetConfig
 
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()

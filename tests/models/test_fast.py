@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from adm_cli import SamplingConfig, generate, load_pipeline
 from adm_cli.checkpoints.loading import build_model, hasten_on_cpu
 from adm_cli.diffusion.guidance import classifier_gradient
-from adm_cli.models import fast
-from adm_cli.models.fast import FastGroupNorm32, attention, can_pack, hasten
-from adm_cli.models.layers import GroupNorm32
+from adm_cli.models import fast, winograd
+from adm_cli.models.fast import FastConv2d, FastGroupNorm32, attention, can_pack, hasten
+from adm_cli.models.layers import Conv2d, GroupNorm32
 from tests.conftest import TOY_CLASSIFIER, TOY_UNET, Toys, randomise
 from tests.golden_arrays import close, inputs, load, stems
 from tests.models.test_models import FOLDED_UNET, TOY_UPSAMPLER, run, toy
@@ -23,9 +23,25 @@ CPU = torch.device("cpu")
 PACKS = pytest.mark.parametrize("pack", [False, True], ids=["unpacked", "packed"])
 
 
-def hastened(model: Any, *, pack: bool) -> Any:
-    hasten(model, pack=pack)
+TILES = pytest.mark.usefixtures("tiling")
+
+
+@pytest.fixture
+def tiling(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Convolutions of any width and size may be tiled, a few tiles at a time."""
+    monkeypatch.setattr(winograd, "LEAST_CHANNELS", 1)
+    monkeypatch.setattr(fast, "_TILED_PIXELS", 1)
+    monkeypatch.setattr(winograd, "_AT_ONCE", 2**12)
+
+
+def hastened(model: Any, *, pack: bool, tile: bool = False) -> Any:
+    hasten(model, pack=pack, tile=tile)
     return model
+
+
+def tiled(model: Any) -> list[FastConv2d]:
+    """Its convolutions that have been computed by tiles."""
+    return [m for m in model.modules() if isinstance(m, FastConv2d) and m.tiled_from and m.kept]
 
 
 @pytest.mark.parametrize("name", stems("models"))
@@ -54,6 +70,16 @@ def test_golden_outputs_float32(name: str, pack: bool) -> None:
         close(model(x, t, **extra), golden["output_f64"], absolute=1e-4)
 
 
+@TILES
+@pytest.mark.parametrize("name", stems("models"))
+def test_golden_outputs_by_tiles(name: str) -> None:
+    model, golden = load(name, torch.float32)
+    hastened(model, pack=True, tile=True)
+    x, t, extra = inputs(golden, torch.float32)
+    close(model(x, t, **extra), golden["output_f64"], absolute=1e-4)
+    assert tiled(model)
+
+
 @PACKS
 @pytest.mark.parametrize("name", stems("models", "cls*"))
 def test_golden_classifier_gradient(name: str, pack: bool) -> None:
@@ -62,6 +88,79 @@ def test_golden_classifier_gradient(name: str, pack: bool) -> None:
     x, t, _ = inputs(golden, torch.float32)
     gradient = classifier_gradient(model, x, t, golden["y"])
     close(gradient, golden["grad_log_prob_y_f64"], relative=1e-4)
+
+
+@TILES
+@pytest.mark.parametrize("name", stems("models", "cls*"))
+def test_golden_classifier_gradient_by_tiles(name: str) -> None:
+    model, golden = load(name, torch.float32)
+    hastened(model, pack=True, tile=True)
+    x, t, _ = inputs(golden, torch.float32)
+    gradient = classifier_gradient(model, x, t, golden["y"])
+    close(gradient, golden["grad_log_prob_y_f64"], relative=1e-4)
+    assert any(True in layer.kept for layer in tiled(model))
+
+
+@pytest.mark.parametrize("at_once", [2**21, 2**14, 1], ids=["whole", "parts", "rows"])
+@pytest.mark.parametrize("shape", [(3, 5, 7, 8, 12), (1, 64, 32, 20, 4), (2, 3, 3, 4, 4)])
+def test_convolution_by_tiles(
+    shape: tuple[int, ...], at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The definition, in batches, bands of rows and borders of every kind."""
+    monkeypatch.setattr(winograd, "_AT_ONCE", at_once)
+    b, c, o, h, w = shape
+    generator = torch.Generator().manual_seed(3)
+    x = torch.randn(b, c, h, w, generator=generator)
+    weight = torch.randn(o, c, 3, 3, generator=generator) / (9 * c) ** 0.5
+    bias = torch.randn(o, generator=generator)
+    expected = F.conv2d(x.double(), weight.double(), bias.double(), padding=1)
+    last = x.contiguous(memory_format=torch.channels_last)
+    kernels = winograd.change_kernels(weight)
+    found = winograd.convolve(last, kernels, bias)
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    close(found.double(), expected, absolute=2e-5)
+    without = winograd.convolve(last, kernels, None).double()
+    close(without + bias.view(-1, 1, 1), expected, absolute=2e-5)
+
+
+def test_which_convolutions_are_tiled() -> None:
+    """Wide ones of 3x3, at the full and half resolution of a model, whatever the batch."""
+
+    def layer(c: int, o: int, kernel: int = 3) -> FastConv2d:
+        model = toy(TOY_UNET).requires_grad_(False)
+        convolution = Conv2d(c, o, kernel, padding=kernel // 2).requires_grad_(False)
+        model.middle_block = torch.nn.Sequential(convolution)
+        model.config = replace(TOY_UNET, image_size=(64, 64))
+        hastened(model, pack=True, tile=True)
+        assert isinstance(convolution, FastConv2d)
+        return convolution
+
+    def is_tiled(convolution: FastConv2d, *shape: int) -> bool:
+        x = torch.zeros(shape)
+        assert convolution(x).shape == (shape[0], convolution.out_channels, *shape[2:])
+        return bool(tiled(convolution))
+
+    assert is_tiled(layer(128, 128), 1, 128, 32, 32)
+    assert is_tiled(layer(128, 256), 2, 128, 64, 16)
+    assert not is_tiled(layer(128, 128), 16, 128, 16, 16)
+    assert not is_tiled(layer(128, 128), 1, 128, 62, 64)
+    assert not is_tiled(layer(128, 127), 1, 128, 32, 32)
+    assert not is_tiled(layer(128, 128, kernel=1), 1, 128, 32, 32)
+    both = layer(128, 128)
+    small, large = torch.ones(1, 128, 16, 16), torch.ones(1, 128, 32, 32)
+    first = both(small), both(large)
+    assert torch.equal(both(small), first[0])
+    assert torch.equal(both(large), first[1])
+    assert both.weight.is_mkldnn
+
+
+@TILES
+def test_of_large_maps_no_kernels_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = toy(TOY_UNET).requires_grad_(False)
+    expected = run(model)
+    monkeypatch.setattr(fast, "_KEPT_PIXELS", 1)
+    close(run(hastened(model, pack=True, tile=True)), expected, relative=1e-5)
+    assert not tiled(model)
 
 
 @pytest.mark.parametrize("name", stems("models"))
@@ -106,20 +205,25 @@ VARIANTS = [
 ]
 
 
+@TILES
+@pytest.mark.parametrize("tile", [False, True], ids=["", "tiled"])
 @PACKS
 @pytest.mark.parametrize("config", VARIANTS, ids=range(len(VARIANTS)))
-def test_every_architecture(config: Any, pack: bool) -> None:
+def test_every_architecture(config: Any, pack: bool, tile: bool) -> None:
     model = toy(config).requires_grad_(False)
     size = config.image_size
     expected = run(model, size=size)
-    close(run(hastened(model, pack=pack), size=size), expected, relative=1e-5)
+    close(run(hastened(model, pack=pack, tile=tile), size=size), expected, relative=1e-5)
+    assert bool(tiled(model)) == (pack and tile)
 
 
-def test_packed_weights_are_saved_as_they_were() -> None:
+@TILES
+def test_packed_and_tiled_weights_are_saved_as_they_were() -> None:
     model = toy(TOY_UNET).requires_grad_(False)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    run(hastened(model, pack=True))
+    run(hastened(model, pack=True, tile=True))
     assert any(p.is_mkldnn for p in model.parameters())
+    assert tiled(model)
     after = model.state_dict()
     assert list(after) == list(before)
     assert all(torch.equal(after[name], before[name]) for name in before)
@@ -170,14 +274,26 @@ def test_attention_by_matrix_products(most: int, monkeypatch: pytest.MonkeyPatch
 
 
 def test_which_networks_are_hastened(monkeypatch: pytest.MonkeyPatch) -> None:
-    """UNets always, classifiers in float32 only with long vectors, none in float64 or on a GPU."""
+    """UNets always, narrow classifiers in float32 only with long vectors, none in float64 or on a
+    GPU; with short vectors by tiles."""
 
     def hastens(config: Any, dtype: torch.dtype, device: torch.device, capability: str) -> bool:
         monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
         model = build_model(config).requires_grad_(False)
         model.set_dtype(dtype)
         hasten_on_cpu(model, device)
+        tiles = any(getattr(m, "tiled_from", None) for m in model.modules())
+        wide = config.model_channels >= winograd.LEAST_CHANNELS
+        assert tiles == (wide and capability == "AVX2" and dtype == torch.float32)
         return any(isinstance(m, FastGroupNorm32) for m in model.modules())
+
+    wide_unet, wide_classifier = (
+        replace(config, model_channels=128) for config in (TOY_UNET, TOY_CLASSIFIER)
+    )
+    for capability in ("AVX2", "AVX512"):
+        assert hastens(wide_unet, torch.float32, CPU, capability)
+        assert hastens(wide_classifier, torch.float32, CPU, capability)
+        assert hastens(wide_unet, torch.bfloat16, CPU, capability)
 
     assert hastens(TOY_UNET, torch.float32, CPU, "AVX2")
     assert hastens(TOY_UNET, torch.bfloat16, CPU, "AVX2")
