@@ -380,7 +380,6 @@ Fetch = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Results as JSON, one object a line.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes.")]
-WeightsFile = Annotated[Path, typer.Argument(help="A file.", show_default=False)]
 
 
 def asked(arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -262,26 +262,17 @@ def led_away(
 
 
 def worse(weak_fn: Callable[..., Tensor]) -> Difference:
-    """The difference from another model function of the same kind."""
+    """The difference from a weaker model function that predicts the same, for autoguidance.
+
+    `led_away` from its errors (arXiv 2406.02507, equation 3) the weight 1 is the model itself;
+    both take x_t, original t and, where they know any, labels.
+    """
 
     def difference(x_t: Tensor, t: Tensor, output: Tensor, *labels: Tensor) -> Tensor:
         channels = x_t.shape[1]
         return output[:, :channels] - weak_fn(x_t, t, *labels)[:, :channels]
 
     return difference
-
-
-def autoguidance(
-    model_fn: Callable[..., Tensor], weak_fn: Callable[..., Tensor], weight: float
-) -> Callable[..., Tensor]:
-    """A model function led away from a weaker one's errors (arXiv 2406.02507, equation 3).
-
-    Both functions take x_t, original t and, where they know any, labels; the output is the first
-    one's plus ``weight`` - 1 times its difference from the second's: 1 is the model itself. Right
-    for eps, x_0 and v alike, as in `classifier_free`, which may guide the result in turn. Both
-    must predict the same; variance channels, those beyond x_t's, stay the first one's.
-    """
-    return led_away(model_fn, [(weight, worse(weak_fn))])
 
 
 def mixed_classes(

@@ -73,7 +73,7 @@ class Modifiers:
     classifier_on: ClassifierOn = "xt"  # what it sees: x_t, or the predicted x_0
     scale_schedule: ScaleSchedule = "constant"  # over noise: see `guidance.schedule_factor`
     negative_class: int | None = None  # led away from; of --cfg, instead of no class
-    weak_scale: float = 1.0  # of autoguidance; 1 is off: see `guidance.autoguidance`
+    weak_scale: float = 1.0  # of autoguidance; 1 is off: see `guidance.worse`
     sag_scale: float = 1.0  # of self-attention guidance; 1 is off: see `self_attention`
     pag_scale: float = 1.0  # of perturbed-attention guidance; 1 is off: as autoguidance
     spacing: Spacing = "uniform"  # of the timesteps, for a number of steps: see `spacing`

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from adm_cli.diffusion.guidance import autoguidance, classifier_free
+from adm_cli.diffusion.guidance import classifier_free, led_away, worse
 from adm_cli.diffusion.samplers import ddim_sample
 from adm_cli.diffusion.schedule import NoiseSchedule
 from tests.diffusion.mixture import Mixture, noisy, three_classes
@@ -29,7 +29,7 @@ def test_the_guided_score_is_a_ratio_of_densities(weight: float) -> None:
     _, wide = weak.at(t)
     score = weight * (math.sqrt(abar) * 0.5 - x) / total
     score += (1 - weight) * (math.sqrt(abar) * 0.3 - x) / wide
-    found = autoguidance(strong.eps, weak.eps, weight)(x, t)
+    found = led_away(strong.eps, [(weight, worse(weak.eps))])(x, t)
     torch.testing.assert_close(found, -math.sqrt(1 - abar) * score)
 
 
@@ -41,7 +41,7 @@ def test_samples_leave_what_the_weak_model_spreads() -> None:
     ends = []
     for weight in (1.0, 1.5):
         *_, last = ddim_sample(
-            autoguidance(strong.eps, weak.eps, weight), schedule.respace("100"), x,
+            led_away(strong.eps, [(weight, worse(weak.eps))]), schedule.respace("100"), x,
             noise=lambda _i, like: torch.zeros_like(like),
             variance="fixed_small", clip_denoised=False,
         )  # fmt: skip
@@ -64,11 +64,11 @@ def test_variance_channels_and_labels() -> None:
     def weak(x: Tensor, t: Tensor, _y: Tensor) -> Tensor:
         return mixture.eps(x, t)  # without a variance
 
-    found = autoguidance(strong, weak, 2.0)(x, t, y)
+    found = led_away(strong, [(2.0, worse(weak))])(x, t, y)
     own, free = mixture.eps_of(x, t, y), mixture.eps(x, t)
     torch.testing.assert_close(found[:, :1], 2 * own - free)
     assert bool((found[:, 1:] == 7).all())
-    assert torch.equal(autoguidance(strong, weak, 1.0)(x, t, y), strong(x, t, y))
+    assert torch.equal(led_away(strong, [(1.0, worse(weak))])(x, t, y), strong(x, t, y))
 
 
 def test_a_weak_model_without_classes_is_classifier_free_guidance() -> None:
@@ -82,6 +82,6 @@ def test_a_weak_model_without_classes_is_classifier_free_guidance() -> None:
         own = mixture.eps_of(x, t, y.clamp(max=2))
         return torch.where((y == 3)[:, None, None, None], mixture.eps(x, t), own)
 
-    auto = autoguidance(model, lambda x, t, _y: mixture.eps(x, t), 3.0)(x, t, y)
+    auto = led_away(model, [(3.0, worse(lambda x, t, _y: mixture.eps(x, t)))])(x, t, y)
     free = classifier_free(model, y, none, 3.0)(x, t)
     torch.testing.assert_close(auto, free)
