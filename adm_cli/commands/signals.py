@@ -7,7 +7,9 @@ another error.
 
 from __future__ import annotations
 
+import os
 import signal
+from collections.abc import Sequence
 from types import FrameType
 
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP")  # the last is not on Windows
@@ -42,11 +44,19 @@ def _stop(number: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGALRM, lambda _alarm, later: _stop(number, later))
         signal.setitimer(signal.ITIMER_REAL, _WAIT)
         return
-    # The end may take a moment, and is not cut short but by somebody who insists.
-    insists = number == signal.SIGINT
     _received.append(number)
-    if len(_received) == 1 or insists:
+    if len(_received) == 1 or insists(_received):
         raise KeyboardInterrupt
+
+
+def insists(received: Sequence[int]) -> bool:
+    """Whether the newest of these signals is a Ctrl-C of somebody who has waited long enough.
+
+    The end may take a moment, and nothing else cuts it short. torchrun passes on what it got:
+    its processes have a terminal's first Ctrl-C twice.
+    """
+    passed_on = "TORCHELASTIC_RUN_ID" in os.environ
+    return received[-1] == signal.SIGINT and len(received) > 1 + passed_on
 
 
 def _swallows(frame: FrameType | None) -> bool:

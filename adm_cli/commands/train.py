@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from adm_cli.commands import console
+from adm_cli.commands import console, signals
 from adm_cli.commands.progress import Progress
 from adm_cli.commands.training_end import tell_costs, tell_end
 from adm_cli.commands.training_options import Shown, command_of
@@ -84,10 +84,7 @@ def _train(kind: Kind, options: CommonOptions, shown: Shown) -> None:
 
 
 class _StopSignals:
-    """SIGINT and SIGTERM ask to stop after the step; a second SIGINT stops at once.
-
-    (torchrun sends SIGTERM after the terminal's SIGINT: that is no second one.)
-    """
+    """SIGINT and SIGTERM ask to stop after the step; a SIGINT that `insists` stops at once."""
 
     def __init__(self) -> None:
         self._received: list[int] = []
@@ -102,9 +99,9 @@ class _StopSignals:
             self._before[number] = signal.signal(number, self._handle)
 
     def _handle(self, number: int, _frame: object) -> None:
-        if number == signal.SIGINT and number in self._received:
-            raise KeyboardInterrupt
         self._received.append(number)
+        if signals.insists(self._received):
+            raise KeyboardInterrupt
 
     def __enter__(self) -> None:
         pass

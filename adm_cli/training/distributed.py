@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from adm_cli.devices import choose_device
-from adm_cli.errors import UsageError, trim
+from adm_cli.errors import RunError, UsageError, trim
 
 _OF_TORCHRUN = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}  # and without it
 
@@ -68,7 +69,10 @@ def find_world() -> World:
 
 @contextmanager
 def joined(world: World, device: str) -> Iterator[torch.device]:
-    """The device of this process, connected to the others for as long as the block lasts."""
+    """The device of this process, connected to the others for as long as the block lasts.
+
+    Raises RunError where another of them ended meanwhile.
+    """
     if world.size == 1:
         yield choose_device(device)
         return
@@ -77,7 +81,16 @@ def joined(world: World, device: str) -> Iterator[torch.device]:
         where = torch.device("cuda", world.local_rank % torch.cuda.device_count())
         torch.cuda.set_device(where)
     dist.init_process_group("nccl" if where.type == "cuda" else "gloo")
+    # of small kernels whose gradients have their channels innermost: a copy that costs nothing
+    warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
     try:
         yield where
+    except RuntimeError as error:
+        if isinstance(error, dist.DistError) or "/gloo/" in str(error):
+            raise RunError(
+                "another process of this training ended; what it said tells why, and the same "
+                "command goes on from the newest state"
+            ) from error
+        raise
     finally:
         dist.destroy_process_group()

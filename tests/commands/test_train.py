@@ -19,6 +19,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from adm_cli.checkpoints.header import read_model_file
+from adm_cli.commands import signals
+from adm_cli.errors import RunError
 from adm_cli.training.initial import DRAWN
 from adm_cli.training.setup import default_steps
 from tests.conftest import Result, Toys
@@ -436,6 +438,55 @@ def test_two_processes_equal_one(
     ]
     assert metrics[0][0] == metrics[1][0]
     assert float(metrics[0][-1]) == pytest.approx(float(metrics[1][-1]), rel=1e-3)
+
+
+def test_ctrl_c_stops_all_processes_after_a_step(shapes: Path, tmp_path: Path) -> None:
+    """A terminal's Ctrl-C goes to torchrun and its processes, and torchrun passes it on."""
+    folder = tmp_path / "run"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone",
+         "-m", "adm_cli", "train-diffusion", str(shapes), *MODEL, "--steps", "100000",
+         "--batch-size", "4", "--log-every", "1", "--save-every", "100000", "--out", str(folder)],
+        stderr=subprocess.PIPE, text=True, start_new_session=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "step 2/" in line:
+            break
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=300)
+    assert err.count("adm: stopped after step") == 1, err
+    assert "adm_cli/" not in err  # no traceback, that is, but torchrun's own
+    assert max(path.name for path in folder.glob("state-*")) > "state-00000001"
+
+
+@pytest.mark.parametrize(
+    ("received", "alone", "of_torchrun"),
+    [("i", False, False), ("ii", True, False), ("iii", True, True), ("it", False, False),
+     ("iti", True, True), ("tt", False, False), ("ti", True, False)],
+)  # fmt: skip
+def test_who_insists(
+    received: str, alone: bool, of_torchrun: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbers = [{"i": signal.SIGINT, "t": signal.SIGTERM}[letter] for letter in received]
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    assert signals.insists(numbers) is alone
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    assert signals.insists(numbers) is of_torchrun
+
+
+def test_a_process_that_is_lost_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    from adm_cli.training.distributed import World, joined
+
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda *_: None)
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: None)
+    gone = RuntimeError("[/pytorch/third_party/gloo/gloo/pair.cc:553] Connection closed by peer")
+    lost = pytest.raises(RunError, match="another process of this training ended")
+    with lost, joined(World(0, 2), "cpu"):
+        raise gone
+    with pytest.raises(RuntimeError, match="shapes differ"), joined(World(0, 2), "cpu"):
+        raise RuntimeError("shapes differ")
 
 
 def test_processes_must_share_the_batch(
