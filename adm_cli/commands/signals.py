@@ -59,6 +59,11 @@ def insists(received: Sequence[int]) -> bool:
     return received[-1] == signal.SIGINT and len(received) > 1 + passed_on
 
 
+def remember(received: Sequence[int]) -> None:
+    """Signals that another handler took: one that comes now is not the first."""
+    _received.extend(received)
+
+
 def _swallows(frame: FrameType | None) -> bool:
     while frame is not None:
         code = frame.f_code

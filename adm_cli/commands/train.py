@@ -65,7 +65,8 @@ def _train(kind: Kind, options: CommonOptions, shown: Shown) -> None:
         "classifier": train.train_classifier,
         "upsampler": train.train_upsampler,
     }
-    display, stopping = TrainingDisplay(quiet=shown.quiet), _StopSignals()
+    writes = find_world().writes
+    display, stopping = TrainingDisplay(quiet=shown.quiet or not writes), _StopSignals()
 
     def on_event(event: object) -> None:
         if isinstance(event, Begun):
@@ -74,7 +75,6 @@ def _train(kind: Kind, options: CommonOptions, shown: Shown) -> None:
 
     with stopping, display:
         done = functions[kind](**vars(options), on_event=on_event, should_stop=stopping.asked)
-    writes = find_world().writes
     if writes:
         _report(done, json=shown.json)
         if not shown.quiet:
@@ -107,6 +107,7 @@ class _StopSignals:
         pass
 
     def __exit__(self, *_: object) -> None:
+        signals.remember(self._received)
         for number, handler in self._before.items():
             signal.signal(number, handler)
 

@@ -124,7 +124,8 @@ def train_diffusion(
     """Trains a diffusion model on pictures: folders, zips or uncompressed tars.
 
     Keywords are the options of ``adm train-diffusion``, None where nothing is asked for.
-    ``on_event`` takes `Note`, `Count` and the events of `training.loop`; the run stops after the
+    ``on_event`` takes `Note`, `Count` and the events of `training.loop`, of torchrun's processes in
+    the first alone but for `Begun`; the run stops after the
     step in which ``should_stop`` says so, and is gone on with by
     the same call; ``fresh`` begins anew.
 
@@ -166,7 +167,7 @@ def _train(
             if world.writes:
                 folder.save_settings(ready.settings.to_json())
             config, pictures = run.config, len(run.job.feed.images)
-            tell(Begun(run.trainer.step, config.steps, config.batch_size, pictures))
+            on_event(Begun(run.trainer.step, config.steps, config.batch_size, pictures))
             for event in run.events(should_stop):
                 tell(event)
     return Training(

@@ -405,7 +405,7 @@ def test_signals_finish_the_step_and_save(
             break
     process.send_signal(number)
     _, err = process.communicate(timeout=300)
-    assert process.returncode == 130, err
+    assert process.returncode == 128 + number, err
     assert "Traceback" not in err
     assert f"adm train-diffusion --resume --out {folder}" in err
     states = sorted(path.name for path in folder.glob("state-*"))
