@@ -123,6 +123,16 @@ def test_convolution_by_tiles(
     close(without + bias.view(-1, 1, 1), expected, absolute=2e-5)
 
 
+def test_tiles_of_an_image_do_not_depend_on_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bits of an image, wherever in a batch that does not divide evenly."""
+    monkeypatch.setattr(winograd, "_AT_ONCE", 2 * 36 * 136 * 16)  # two images at once
+    generator = torch.Generator().manual_seed(4)
+    x = torch.randn(1, 136, 16, 16, generator=generator).expand(5, -1, -1, -1)
+    kernels = winograd.change_kernels(torch.randn(128, 136, 3, 3, generator=generator))
+    found = winograd.convolve(x.contiguous(memory_format=torch.channels_last), kernels, None)
+    assert all(torch.equal(image, found[0]) for image in found)
+
+
 def test_which_convolutions_are_tiled() -> None:
     """Wide ones of 3x3, at the full and half resolution of a model, whatever the batch."""
 
