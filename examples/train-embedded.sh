@@ -23,13 +23,15 @@ cpu)
     adm train-diffusion "${pictures[@]}" "${ten[@]}" "${v[@]}" "${fast[@]}" --init tiny \
         --label-dropout 0.1 --lr 4e-4 --steps 4000 --eval-every 500 --save-every 500 \
         --classifier "$out/classifier/best.safetensors" --scale 4 --out "$out/base"
-    # trained on, slowly: what is shipped is the second after 1,500 of its steps
+    # trained on, slowly; the second was gone on with after 1,500 of its steps
     on=(--label-dropout 0.1 --timestep-sampler stratified --batch-size 32 --lr 3e-4 --warmup 100
         --set 'betas=[0.9,0.99]' --channels-last --eval-every 500)
     adm train-diffusion "${pictures[@]}" "${ten[@]}" "${v[@]}" "${on[@]}" --init "$out/base/best.safetensors" \
         --random-crop --set least_crop=0.9 --ema 0.998 --steps 1000 --seed 2 --out "$out/base-cropped"
     adm train-diffusion "${pictures[@]}" "${ten[@]}" "${v[@]}" "${on[@]}" --init "$out/base-cropped/best.safetensors" \
         --ema 0.9995,0.999 --steps 20000 --seed 5 --out "$out/base-on"
+    adm train-diffusion "${pictures[@]}" "${ten[@]}" "${v[@]}" "${on[@]}" --init "$out/base-on/best.safetensors" \
+        --lr 4e-4 --ema 0.999 --steps 2100 --seed 7 --out "$out/base-again"
     adm train-upsampler "${pictures[@]}" "${v[@]}" "${fast[@]}" --unconditional --size 64 --low-size 32 \
         --channels 32 --set 'channel_mult=[1,1,2,4]' --set 'attention_factors=[8]' --set num_res_blocks=1 \
         --lr 5e-4 --steps 2400 --eval-every 1000 --save-every 500 --val-images 512 --out "$out/upsampler"
