@@ -167,7 +167,7 @@ _OPTIONS: dict[str, Any] = {
     "label_smoothing": _option(
         "--label-smoothing",
         panel=_TRAIN,
-        help="Part of the target for all classes, e.g. 0.1. (none)",
+        help="Part of the target that the classes share, e.g. 0.1. (none)",
     ),
 }
 

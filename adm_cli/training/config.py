@@ -61,7 +61,7 @@ class TrainingConfig:
     timestep_sampler: TimestepSamplerName = "uniform"
     label_dropout: float = 0.0  # fraction of labels replaced by "no class"
     noised: bool = True  # a classifier sees noisy images; False: clean ones only
-    label_smoothing: float = 0.0  # share of a classifier's target that all classes divide
+    label_smoothing: float = 0.0  # part of a classifier's target that its classes share
     log_every: int = 50  # these in steps
     eval_every: int = 1000
     save_every: int = 1000

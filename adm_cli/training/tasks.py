@@ -165,6 +165,7 @@ class ClassifierTask:
     schedule: NoiseSchedule
     noised: bool = True
     label_smoothing: float = 0.0  # arXiv 1512.00567, section 7
+    classes: tuple[int, ...] = ()  # those with pictures, which share what is smoothed; empty: all
     by_quartile: tuple[str, ...] = ("loss", "acc1", "acc5")
 
     def losses(self, model: nn.Module, inputs: Inputs) -> Metrics:
@@ -176,20 +177,24 @@ class ClassifierTask:
         if self.noised:
             x, t = q_sample(self.schedule, x, inputs.t, inputs.noise), inputs.t
         model_t = model_timesteps(self.schedule, t, rescale=self.diffusion.rescale_timesteps)
-        logits = model(x, model_t.to(x.device))
-        smoothing = self.label_smoothing if model.training else 0.0
-        return classifier_metrics(logits, inputs.labels, label_smoothing=smoothing)
+        logits = model(x, model_t.to(x.device))  # [B, K]
+        metrics = classifier_metrics(logits, inputs.labels)
+        if model.training and self.label_smoothing:
+            rows = list(self.classes) or slice(None)
+            others = -logits.log_softmax(dim=1)[:, rows].mean(dim=1)
+            metrics["loss"] = metrics["loss"].lerp(others, self.label_smoothing)
+        return metrics
 
 
 Task = DiffusionTask | ClassifierTask
 
 
-def classifier_metrics(logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.0) -> Metrics:
+def classifier_metrics(logits: Tensor, labels: Tensor) -> Metrics:
     """Per image [B]: "loss" in nats, "acc1" and "acc5" 0 or 1. ``logits`` [B, K]."""
     best = logits.detach().topk(min(5, logits.shape[1]), dim=1).indices  # [B, 5]
     right = best == labels[:, None]
     return {
-        "loss": F.cross_entropy(logits, labels, reduction="none", label_smoothing=label_smoothing),
+        "loss": F.cross_entropy(logits, labels, reduction="none"),
         "acc1": right[:, 0].float(),
         "acc5": right.any(dim=1).float(),
     }
@@ -212,9 +217,10 @@ def make_task(
     *,
     noised: bool = True,
     label_smoothing: float = 0.0,
+    classes: tuple[int, ...] = (),
 ) -> Task:
-    """The task that a model's settings mean."""
+    """The task that a model's settings mean; ``classes`` are those with pictures (empty: all)."""
     schedule = NoiseSchedule.named(diffusion.noise_schedule, diffusion.num_timesteps)
     if isinstance(config, ClassifierConfig):
-        return ClassifierTask(config, diffusion, schedule, noised, label_smoothing)
+        return ClassifierTask(config, diffusion, schedule, noised, label_smoothing, classes)
     return DiffusionTask(config, diffusion, schedule)

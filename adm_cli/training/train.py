@@ -345,7 +345,7 @@ def _begin(
         raise UsageError(f"--save-dtype {save_dtype}: expected {one_of(DTYPES)}")
     task = make_task(
         settings.config, settings.diffusion, noised=training.noised,
-        label_smoothing=training.label_smoothing,
+        label_smoothing=training.label_smoothing, classes=tuple(data.training.classes),
     )  # fmt: skip
     trainer = Trainer(task, training, device=device, world=world, init=weights)
     job = Job(

@@ -221,23 +221,23 @@ def test_stratified_timesteps_cover_the_noise() -> None:
         one.step += 1
 
 
-def test_labels_are_smoothed_in_training_and_not_in_validation() -> None:
-    """Loss (1 - s) nll + s * mean over the classes of -log p; validation counts plain nats."""
-    plain, smooth = trainer("classifier"), trainer("classifier", task={"label_smoothing": 0.2})
+@pytest.mark.parametrize("classes", [(), (1, 3)])
+def test_labels_are_smoothed_in_training_and_not_in_validation(classes: tuple[int, ...]) -> None:
+    """Loss (1 - s) nll + s * mean over the trained classes of -log p; validation: plain nats."""
+    plain = trainer("classifier")
+    smooth = trainer("classifier", task={"label_smoothing": 0.2, "classes": classes})
     task, model = smooth.task, smooth.model
     inputs = smooth.inputs(batch())
+
+    def nats_of(label: int) -> Tensor:
+        asked = replace(inputs, labels=torch.full_like(inputs.labels, label))
+        return plain.task.losses(model, asked)["loss"]
+
     with torch.no_grad():
         hard = plain.task.losses(model, inputs)["loss"]
         soft = task.losses(model, inputs)["loss"]
-        every = torch.stack(
-            [
-                plain.task.losses(model, replace(inputs, labels=torch.full_like(inputs.labels, k)))[
-                    "loss"
-                ]
-                for k in range(5)
-            ]
-        )
-        torch.testing.assert_close(soft, 0.8 * hard + 0.2 * every.mean(dim=0))
+        shared = torch.stack([nats_of(label) for label in classes or range(5)]).mean(dim=0)
+        torch.testing.assert_close(soft, 0.8 * hard + 0.2 * shared)
         assert not torch.allclose(soft, hard)
         model.eval()
         torch.testing.assert_close(task.losses(model, inputs)["loss"], hard)
