@@ -381,8 +381,7 @@ class TrainingRun:
             bad = int((~finite).sum())
             yield Note(
                 f"step {self.trainer.step}: {bad} of {len(x)} sample pictures {are(bad)} not "
-                f"finite "
-                f"and left out"
+                f"finite and left out"
             )
         if finite.any():
             path = self.job.folder.samples / f"step-{self.trainer.step:08d}.png"
