@@ -18,6 +18,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import filelock
@@ -433,7 +434,7 @@ def test_redirects_that_are() -> None:
 
 def test_backing_off(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
-    monkeypatch.setattr(time, "sleep", waits.append)
+    monkeypatch.setattr(downloads, "time", SimpleNamespace(sleep=waits.append))  # its own alone
     notes: list[str] = []
     server.script += [says("500 Oops", "Content-Length: 0")] * 4
     server.script += [says("503 Busy", "Retry-After: 7", "Content-Length: 0")]

@@ -14,13 +14,22 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import filelock
 import pytest
 import torch
 
-from adm_cli.checkpoints import converting, fetching, finding, loading, presets, sources
+from adm_cli.checkpoints import (
+    converting,
+    downloads,
+    fetching,
+    finding,
+    loading,
+    presets,
+    sources,
+)
 from adm_cli.checkpoints.downloads import Listener, RetryPolicy
 from adm_cli.checkpoints.fetched import FetchOptions, read_pin
 from adm_cli.checkpoints.fetching import find_items, wanted
@@ -515,7 +524,8 @@ def test_a_name_that_does_not_resolve(
     def not_found(*args: object, **options: object) -> None:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
-    monkeypatch.setattr("time.sleep", lambda seconds: pytest.fail("it waits"))
+    waits = SimpleNamespace(sleep=lambda seconds: pytest.fail("it waits"))
+    monkeypatch.setattr(downloads, "time", waits)
     monkeypatch.setattr(socket, "getaddrinfo", not_found)
     done = adm("fetch", "toy", "--from", "http://no.such.example/files")
     refused(done, 1, "no server no.such.example was found (Name or service not known)")
