@@ -53,6 +53,8 @@ DEFAULTS: dict[str, Any] = {
     "sigma_small": False,
     "num_classes": 1000,
     "classifier_channel_mult": "",
+    "classifier_num_head_channels": 64,
+    "classifier_use_new_attention_order": False,
 }
 # Known flags that do not describe a model, with a value of their type.
 OTHER: dict[str, Any] = {
@@ -79,7 +81,6 @@ _WORD_LIST = re.compile(
 _NOT_SCRIPTS = frozenset("torch accelerate mpi4py deepspeed debugpy pdb cProfile coverage".split())
 _PROCESSES = re.compile(r"(?:-n|-np|--n|--np|--nproc[_-]per[_-]node|--num_processes|--ntasks)")
 
-
 # The kinds of model that the original's scripts are about, the likely one first.
 SCRIPTS: dict[str, tuple[Kind, ...]] = {
     "classifier_train.py": ("classifier",),
@@ -94,11 +95,11 @@ SCRIPTS: dict[str, tuple[Kind, ...]] = {
 }
 _OF_CLASSIFIER = {  # arguments of that class whose flags have other names
     "num_res_blocks": "classifier_depth",
-    "channel_mult": "classifier_channel_mult",
     **{
         name: f"classifier_{name}"
         for name in (
-            "use_fp16 attention_resolutions use_scale_shift_norm resblock_updown pool".split()
+            "use_fp16 attention_resolutions use_scale_shift_norm resblock_updown pool channel_mult "
+            "num_head_channels use_new_attention_order".split()
         )
     },
 }
@@ -112,9 +113,7 @@ def kinds_of(script: str) -> tuple[Kind, ...]:
 
 # Flags that these scripts of the original have not, so that an abbreviation is none of theirs.
 _IMAGE_SCRIPTS = ("image_sample.py", "image_train.py", "image_nll.py")
-_NOT_OF_IMAGES = re.compile(
-    "classifier_.*|noised|num_classes|sigma_small|large_size|small_size|base_samples"
-)
+_NOT_OF_IMAGES = re.compile("noised|num_classes|sigma_small|(base|classifier|large|small)_.*")
 # {FLAGS} of notebooks, {{flags}} of templates, a file of settings
 _ELSEWHERE = re.compile(r"\{+[^{}]*(\}+)?|[\w./~-]+\.(?:ya?ml|json|toml|ini|cfg)")
 

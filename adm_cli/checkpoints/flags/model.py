@@ -104,7 +104,8 @@ def read_flags(
     ``family`` is the repository whose defaults hold. ``command`` counts from 1. ``strict`` refuses
     flags that the original has not.
 
-    Beyond the original's flags: ``--num_classes`` and ``--classifier_channel_mult``, fractions in
+    Beyond the original's flags: ``--num_classes``, a classifier's ``--classifier_channel_mult``,
+    ``--classifier_num_head_channels`` and ``--classifier_use_new_attention_order``, fractions in
     ``--channel_mult``, ``--sigma_small``, and any image size for which the channel multipliers are
     given.
 
@@ -274,6 +275,8 @@ def _classifier(flags: dict[str, Any]) -> ClassifierConfig:
         channel_mult=_channel_mult(flags, "classifier_channel_mult", size, CHANNEL_MULT),
         attention_factors=_attention_factors(flags, "classifier_attention_resolutions", size),
         num_heads=1,
+        num_head_channels=_optional_int(flags, "classifier_num_head_channels"),
+        qkv_order="new" if flags["classifier_use_new_attention_order"] else "legacy",
         scale_shift_norm=flags["classifier_use_scale_shift_norm"],
         resblock_updown=flags["classifier_resblock_updown"],
         pool=pool,

@@ -55,6 +55,10 @@ def _classifier(config: ClassifierConfig) -> Iterator[tuple[str, Any]]:
     yield "classifier_use_scale_shift_norm", config.scale_shift_norm
     yield "classifier_resblock_updown", config.resblock_updown
     yield "classifier_pool", config.pool
+    if config.num_head_channels != _HEAD_CHANNELS:
+        yield "classifier_num_head_channels", _or_less(config.num_head_channels)
+    if config.qkv_order == "new":
+        yield "classifier_use_new_attention_order", True
     if config.num_classes != _LABELS:
         yield "num_classes", config.num_classes
     yield "classifier_use_fp16", config.use_fp16
@@ -120,7 +124,7 @@ def lacks(config: UNetConfig | ClassifierConfig, diffusion: DiffusionConfig) -> 
                 if f <= size),
             "attention at sizes that do not divide the picture",
         ),
-        (diffusion.prediction == "v", "v-prediction"),
+        (unet and diffusion.prediction == "v", "v-prediction"),
         (
             unet and learned != (diffusion.variance == "learned_range"),
             "a variance that is not what it gives out",
@@ -132,13 +136,8 @@ def lacks(config: UNetConfig | ClassifierConfig, diffusion: DiffusionConfig) -> 
             (not config.middle_attention, "a middle without attention"),
         ]
     else:
-        found += [
-            (config.qkv_order != "legacy", "a classifier's attention in the new order"),
-            (
-                config.num_head_channels != _HEAD_CHANNELS,
-                f"a classifier's heads of {config.num_head_channels} channels",
-            ),
-        ]
+        counted = config.num_head_channels is None and config.num_heads != 1
+        found.append((counted, f"a classifier's {config.num_heads} heads, whatever the width"))
     return [text for wrong, text in found if wrong]
 
 
@@ -156,8 +155,14 @@ def edits(config: UNetConfig | ClassifierConfig, diffusion: DiffusionConfig) -> 
         found.append(f"channel_mult = ({values},) in {builder}, and no --{mult}")
     elif not _is_default(config) and any(m != int(m) for m in config.channel_mult):
         found.append("float instead of int where create_model reads --channel_mult")
-    if _is_upsampler(config) and config.qkv_order == "new":
-        found.append(f"use_new_attention_order=True in {builder}, and no --use_new_attention_order")
+    if (classifier or _is_upsampler(config)) and config.qkv_order == "new":
+        flag = f"{'classifier_' if classifier else ''}use_new_attention_order"
+        found.append(f"use_new_attention_order=True in {builder}, and no --{flag}")
+    if classifier and config.num_head_channels != _HEAD_CHANNELS:
+        heads = _or_less(config.num_head_channels)
+        found.append(
+            f"num_head_channels={heads} in {builder}, and no --classifier_num_head_channels"
+        )
     if diffusion.variance == "fixed_small":
         found.append("sigma_small=True in create_gaussian_diffusion's call, and no --sigma_small")
     return found

@@ -38,8 +38,13 @@ def test_every_published_model(row: Checkpoint) -> None:
         replace(
             DEEP_CLASSIFIER, num_heads=1, num_head_channels=64, model_channels=64, pool="spatial"
         ),
+        replace(DEEP_CLASSIFIER, num_heads=1, num_head_channels=16, qkv_order="new"),
+        replace(DEEP_CLASSIFIER, num_heads=1, num_head_channels=None, pool="adaptive"),
     ],
-    ids=["unet", "unconditional", "upsampler", "upsampler of the new order", "classifier"],
+    ids=[
+        "unet", "unconditional", "upsampler", "upsampler of the new order", "classifier",
+        "classifier of narrow heads", "classifier of one head",
+    ],
 )  # fmt: skip
 @pytest.mark.parametrize(
     "diffusion",
@@ -78,7 +83,13 @@ def test_what_the_original_has_not(changes: dict[str, Any], word: str) -> None:
 def test_what_has_to_be_edited_there() -> None:
     assert lacks(DEEP_UNET, replace(TOY_DIFFUSION, prediction="v")) == ["v-prediction"]
     narrow = replace(DEEP_CLASSIFIER, num_head_channels=16, qkv_order="new")
-    assert len(lacks(narrow, TOY_DIFFUSION)) == 2
+    assert not lacks(narrow, replace(TOY_DIFFUSION, prediction="v"))  # it predicts classes
+    told = edits(narrow, TOY_DIFFUSION)
+    assert [t.split(" in ")[0] for t in told[-2:]] == [
+        "use_new_attention_order=True", "num_head_channels=16",
+    ]  # fmt: skip
+    several = replace(DEEP_CLASSIFIER, num_head_channels=None, num_heads=2, pool="adaptive")
+    assert lacks(several, TOY_DIFFUSION) == ["a classifier's 2 heads, whatever the width"]
     told = edits(replace(DEEP_UNET, channel_mult=(1, 1.0)), TOY_DIFFUSION)
     assert told == ["NUM_CLASSES = 5, and no --num_classes"]
     halves = replace(DEEP_UNET, model_channels=64, channel_mult=(0.5, 1), num_classes=None)
