@@ -18,11 +18,8 @@ case $mode in
 cpu)
     fast=(--dtype bfloat16 --channels-last --batch-size 16 --ema 0.9995)
     ten=(--class 1,145,207,291,323,386,779,950,963,970)
-    adm train-classifier "${pictures[@]}" "${ten[@]}" --init tiny_classifier \
-        --batch-size 32 --steps 3000 --eval-every 250 --out "$out/classifier"
     adm train-diffusion "${pictures[@]}" "${ten[@]}" "${v[@]}" "${fast[@]}" --init tiny \
-        --label-dropout 0.1 --lr 4e-4 --steps 4000 --eval-every 500 --save-every 500 \
-        --classifier "$out/classifier/best.safetensors" --scale 4 --out "$out/base"
+        --label-dropout 0.1 --lr 4e-4 --steps 4000 --eval-every 500 --save-every 500 --out "$out/base"
     # trained on, slowly; the second was gone on with after 1,500 of its steps
     on=(--label-dropout 0.1 --timestep-sampler stratified --batch-size 32 --lr 3e-4 --warmup 100
         --set 'betas=[0.9,0.99]' --channels-last --eval-every 500)
@@ -32,6 +29,15 @@ cpu)
         --ema 0.9995,0.999 --steps 20000 --seed 5 --out "$out/base-on"
     adm train-diffusion "${pictures[@]}" "${ten[@]}" "${v[@]}" "${on[@]}" --init "$out/base-on/best.safetensors" \
         --lr 4e-4 --ema 0.999 --steps 2100 --seed 7 --out "$out/base-again"
+    adm train-diffusion "${pictures[@]}" "${ten[@]}" "${v[@]}" "${on[@]}" --init "$out/base-again/best.safetensors" \
+        --lr 4e-4 --ema 0.999 --steps 2500 --seed 8 --out "$out/base-third"
+    # the classifier begins with the encoder of a base; trained on with dropout and smaller crops, it
+    # does not learn its pictures by heart
+    guide=(--batch-size 64 --anneal cosine --label-smoothing 0.1 --channels-last)
+    adm train-classifier "${pictures[@]}" "${ten[@]}" "${guide[@]}" --init "$out/base-again/best.safetensors" \
+        --lr 5e-4 --steps 450 --eval-every 150 --out "$out/classifier"
+    adm train-classifier "${pictures[@]}" "${ten[@]}" "${guide[@]}" --init "$out/classifier/best.safetensors" \
+        --lr 6e-4 --steps 2800 --set least_crop=0.7 --set dropout=0.1 --eval-every 200 --out "$out/classifier-on"
     adm train-upsampler "${pictures[@]}" "${v[@]}" "${fast[@]}" --unconditional --size 64 --low-size 32 \
         --channels 32 --set 'channel_mult=[1,1,2,4]' --set 'attention_factors=[8]' --set num_res_blocks=1 \
         --lr 5e-4 --steps 2400 --eval-every 1000 --save-every 500 --val-images 512 --out "$out/upsampler"

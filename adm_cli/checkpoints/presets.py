@@ -92,7 +92,6 @@ class Preset(Recommended):
 
 
 _EMBEDDED_DIFFUSION = DiffusionConfig(noise_schedule="cosine", prediction="v")
-_EMBEDDED_NOISE = DiffusionConfig(noise_schedule="cosine")
 _LINEAR = DiffusionConfig(noise_schedule="linear", respacing="250")
 _COSINE = DiffusionConfig(noise_schedule="cosine", respacing="250")
 _LSUN = DiffusionConfig(noise_schedule="linear", respacing="1000")
@@ -122,14 +121,16 @@ _TINY_UPSAMPLER = UNetConfig(
     resblock_updown=True,
     out_channels=6,
 )
-_TINY_CLASSIFIER = ClassifierConfig(
+_TINY_CLASSIFIER = ClassifierConfig(  # the encoder of tiny, with which it began
     image_size=(32, 32),
     model_channels=32,
-    num_res_blocks=1,
+    num_res_blocks=2,
     channel_mult=(1, 2, 4),
     attention_factors=(4,),
-    num_heads=1,
+    num_head_channels=32,
+    qkv_order="new",
     resblock_updown=True,
+    dropout=0.1,
 )
 _64 = UNetConfig(
     image_size=(64, 64),
@@ -207,8 +208,8 @@ CHECKPOINTS: tuple[Checkpoint, ...] = (
     Checkpoint(
         name="tiny_classifier",
         config=_TINY_CLASSIFIER,
-        diffusion=_EMBEDDED_NOISE,
-        parameters=1_480_552,
+        diffusion=_EMBEDDED_DIFFUSION,
+        parameters=1_993_064,
         embedded=True,
     ),
     Checkpoint(
@@ -302,7 +303,7 @@ _TINY_PRESET = Preset(
     eta=1.0,
     scale=4.0,
     guide_interval=(0.0, 0.85),
-    cfg=4.0,
+    cfg=3.0,
     cfg_interval=(0.0, 0.8),
 )
 PRESETS: tuple[Preset, ...] = (
