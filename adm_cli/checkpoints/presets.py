@@ -303,7 +303,7 @@ _TINY_PRESET = Preset(
     eta=1.0,
     scale=4.0,
     guide_interval=(0.0, 0.85),
-    cfg=3.0,
+    cfg=4.0,
     cfg_interval=(0.0, 0.8),
 )
 PRESETS: tuple[Preset, ...] = (
