@@ -31,6 +31,8 @@ cpu)
         --lr 4e-4 --ema 0.999 --steps 2100 --seed 7 --out "$out/base-again"
     adm train-diffusion "${pictures[@]}" "${ten[@]}" "${v[@]}" "${on[@]}" --init "$out/base-again/best.safetensors" \
         --lr 4e-4 --ema 0.999 --steps 2500 --seed 8 --out "$out/base-third"
+    adm train-diffusion "${pictures[@]}" "${ten[@]}" "${v[@]}" "${on[@]}" --init "$out/base-third/best.safetensors" \
+        --lr 4e-4 --ema 0.999 --steps 4200 --seed 9 --out "$out/base-fourth"
     # the classifier begins with the encoder of a base; trained on with dropout and smaller crops, it
     # does not learn its pictures by heart
     guide=(--batch-size 64 --anneal cosine --label-smoothing 0.1 --channels-last)
