@@ -8,7 +8,6 @@ from typing import Annotated, Any, Optional
 import typer
 
 from adm_cli.commands import drawing_options, ending, modifier_options, options
-from adm_cli.commands import show as showing
 
 
 @modifier_options.each_once
@@ -128,10 +127,4 @@ def edit(
     asked = options.asked(locals())
     from adm_cli.sampling.edit import edit as edit_pictures
 
-    quiet = quiet or not options.speaks()
-    with showing.Show(json=json, quiet=quiet, images=format != "npz") as show:
-        done = edit_pictures(**asked, on_event=show)
-        if not dry_run:
-            ending.end_run(show, done, grid=grid)
-    if dry_run:
-        showing.show_settings(done.settings, json=json)
+    ending.draw_and_show(edit_pictures, asked, json=json, quiet=quiet)

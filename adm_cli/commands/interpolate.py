@@ -7,7 +7,6 @@ from typing import Annotated, Any, Optional
 import typer
 
 from adm_cli.commands import drawing_options, ending, modifier_options, options
-from adm_cli.commands import show as showing
 
 
 @modifier_options.each_once
@@ -79,10 +78,4 @@ def interpolate(
     asked = options.asked(locals())
     from adm_cli.sampling.interpolate import interpolate as draw_frames
 
-    quiet = quiet or not options.speaks()
-    with showing.Show(json=json, quiet=quiet, images=format != "npz") as show:
-        done = draw_frames(**asked, on_event=show)
-        if not dry_run:
-            ending.end_run(show, done, grid=grid)
-    if dry_run:
-        showing.show_settings(done.settings, json=json)
+    ending.draw_and_show(draw_frames, asked, json=json, quiet=quiet)

@@ -387,10 +387,3 @@ def asked(arguments: Mapping[str, Any]) -> dict[str, Any]:
     how = ("json", "quiet", "context", "changes")
     given = {**arguments, **arguments.get("changes", {})}  # those of `modifier_options`
     return {name: value for name, value in given.items() if name not in how}
-
-
-def speaks() -> bool:
-    """Whether this process tells notes and progress: of torchrun's processes only the first."""
-    from adm_cli.training.distributed import find_world
-
-    return find_world().rank == 0

@@ -8,7 +8,6 @@ from typing import Annotated, Any, Optional
 import typer
 
 from adm_cli.commands import completing, drawing_options, ending, modifier_options, options
-from adm_cli.commands import show as showing
 from adm_cli.config import DEFAULT_NUM
 
 
@@ -160,10 +159,4 @@ def sample(
     asked = options.asked(locals())
     from adm_cli.sampling.sample import sample as draw_images
 
-    quiet = quiet or not options.speaks()
-    with showing.Show(json=json, quiet=quiet, images=format != "npz") as show:
-        done = draw_images(**asked, on_event=show)
-        if not dry_run:
-            ending.end_run(show, done, grid=grid)
-    if dry_run:
-        showing.show_settings(done.settings, json=json)
+    ending.draw_and_show(draw_images, asked, json=json, quiet=quiet)

@@ -8,7 +8,6 @@ from typing import Annotated, Any, Optional
 import typer
 
 from adm_cli.commands import completing, ending, modifier_options, options
-from adm_cli.commands import show as showing
 
 
 @modifier_options.of_trajectory
@@ -101,10 +100,4 @@ def upsample(
     asked = options.asked(locals())
     from adm_cli.sampling.upsample import upsample as enlarge_pictures
 
-    quiet = quiet or not options.speaks()
-    with showing.Show(json=json, quiet=quiet, images=format != "npz") as show:
-        done = enlarge_pictures(**asked, on_event=show)
-        if not dry_run:
-            ending.end_run(show, done, grid=grid)
-    if dry_run:
-        showing.show_settings(done.settings, json=json)
+    ending.draw_and_show(enlarge_pictures, asked, json=json, quiet=quiet)
