@@ -82,33 +82,15 @@ def convert(
 
     Without --preset and --flags, the published model whose tensors fit is taken.
     """
+    asked = options.asked(locals())
+    del asked["dry_run"]
     from adm_cli.checkpoints import converting
 
     if dry_run:
-        plan = converting.plan_conversion(
-            file, preset=preset, flags=flags, kind=kind,  # type: ignore[arg-type]
-            flags_of=flags_of,  # type: ignore[arg-type]
-            strict_flags=strict_flags, command=command, weights=weights, null_class=null_class,
-            classes=classes, output=output, overwrite=overwrite,
-        )  # fmt: skip
-        _show_plan(plan, json=json)
+        _show_plan(converting.plan_conversion(**asked), json=json)
         return
     with Progress(quiet=False) as progress:
-        result = converting.convert(
-            file,
-            preset=preset,
-            flags=flags,
-            kind=kind,  # type: ignore[arg-type]
-            flags_of=flags_of,  # type: ignore[arg-type]
-            strict_flags=strict_flags,
-            command=command,
-            weights=weights,
-            null_class=null_class,
-            classes=classes,
-            output=output,
-            overwrite=overwrite,
-            on_event=progress,
-        )
+        result = converting.convert(**asked, on_event=progress)
     if json:
         console.print_json(
             {

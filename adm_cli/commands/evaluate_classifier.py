@@ -61,18 +61,14 @@ def evaluate_classifier(
 
     adm evaluate-classifier photos --classifier runs/classifier/best.safetensors -o report
     """
+    asked = options.asked(locals())
     from adm_cli.reports.judging import evaluate_classifier as judge
 
     progress = Progress(quiet=quiet)
     found = None
     try:
         with progress:
-            found = judge(
-                data, classifier=classifier, num=num, timesteps=timesteps, at=at, labels=labels,
-                value_range=value_range, class_=class_, seed=seed, batch_size=batch_size,
-                skip_bad=skip_bad, device=device, dtype=dtype, plain=plain, out=out,
-                overwrite=overwrite, fetch=fetch, on_event=progress,
-            )  # fmt: skip
+            found = judge(**asked, on_event=progress)
     finally:  # also when interrupted: what was computed is shown, and called a part
         found = found or progress.so_far
         if found is not None:

@@ -38,9 +38,7 @@ def nll(
     seed: options.NoiseSeed = 0,
     batch_size: options.Batch = None,
     skip_bad: options.SkipBad = False,
-    clip: Annotated[
-        bool, typer.Option("--clip/--no-clip", help="Clamp each predicted x_0 to [-1, 1].")
-    ] = True,
+    clip: options.Clip = True,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
     plain: options.Plain = False,
@@ -62,6 +60,8 @@ def nll(
 
     adm nll photos --num 32 --steps 50 --out terms.csv
     """
+    asked = options.asked(locals())
+    del asked["dry_run"]
     from adm_cli.reports.nll import nll as measure
     from adm_cli.reports.nll import plan_nll
 
@@ -69,22 +69,14 @@ def nll(
     if dry_run:
         from adm_cli.reports.costs import nll_costs
 
-        what = plan_nll(
-            data, model=model, num=num, steps=steps, labels=labels, value_range=value_range,
-            class_=class_, seed=seed, batch_size=batch_size, clip=clip, device=device, dtype=dtype,
-            plain=plain, on_event=progress,
-        )  # fmt: skip
-        show_costs(nll_costs(what), json=json)
+        later = ("skip_bad", "out", "overwrite", "fetch")  # of measuring, which is not begun
+        planned = {name: value for name, value in asked.items() if name not in later}
+        show_costs(nll_costs(plan_nll(**planned, on_event=progress)), json=json)
         return
     found = None
     try:
         with progress:
-            found = measure(
-                data, model=model, num=num, steps=steps, labels=labels, value_range=value_range,
-                class_=class_, seed=seed, batch_size=batch_size, skip_bad=skip_bad, clip=clip,
-                device=device, dtype=dtype, plain=plain, out=out, overwrite=overwrite,
-                fetch=fetch, on_event=progress,
-            )  # fmt: skip
+            found = measure(**asked, on_event=progress)
     finally:  # also when interrupted: what was computed is shown, and called a part
         found = found or progress.so_far
         if found is not None:
