@@ -8,7 +8,14 @@ from pathlib import Path
 
 from adm_cli.checkpoints.header import ModelFile, read_model_file
 from adm_cli.checkpoints.places import checkpoint_path
-from adm_cli.checkpoints.presets import CHECKPOINTS, PRESETS, TERMS, Checkpoint, find_checkpoint
+from adm_cli.checkpoints.presets import (
+    CHECKPOINTS,
+    PRESETS,
+    TERMS,
+    Checkpoint,
+    find_checkpoint,
+    known_weights,
+)
 from adm_cli.errors import (
     CheckpointError,
     MissingWeightsError,
@@ -29,8 +36,7 @@ def find_weights(name: str | Path) -> ModelFile:
     here, CheckpointError for a bad file, or another one in the place of a published checkpoint.
     """
     path, text = Path(os.path.expanduser(name)), str(name)
-    known = {row.name for row in CHECKPOINTS} | {row.name for row in PRESETS}
-    if text not in known:  # one word, one meaning, also where a file is called so
+    if text not in known_weights():  # one word, one meaning, also where a file is called so
         for place in (path, path / "model.safetensors"):
             if os.path.isfile(place):  # unlike is_file(), False for a name too long to be one
                 return read_model_file(place)

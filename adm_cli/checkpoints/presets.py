@@ -380,6 +380,11 @@ def find_checkpoint(name: str) -> Checkpoint:
     )
 
 
+def known_weights() -> set[str]:
+    """The names of presets and checkpoints, which no file needs to be named for."""
+    return {row.name for row in (*PRESETS, *CHECKPOINTS)}
+
+
 def find_preset(name: str | Path) -> Preset | None:
     """The preset of that name, or of that diffusion checkpoint, if there is one."""
     return next((row for row in PRESETS if str(name) in (row.name, row.model)), None)

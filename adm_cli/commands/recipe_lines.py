@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from adm_cli.checkpoints.presets import CHECKPOINTS, ENLARGEMENTS, PRESETS
+from adm_cli.checkpoints.presets import ENLARGEMENTS, PRESETS, known_weights
 from adm_cli.diffusion.modifiers import NEUTRAL
 from adm_cli.sampling.run import UNSAID
 
@@ -113,5 +113,5 @@ def _own_weights(stages: Sequence[Recipe]) -> list[str]:
 
 def _weights(name: object) -> str:
     """What a command takes for weights of that name; if they are nobody's known, their file."""
-    known = {row.name for row in PRESETS} | {row.name for row in CHECKPOINTS} | {*ENLARGEMENTS}
-    return str(name) if str(name) in known else f"{name}.safetensors"
+    known = str(name) in known_weights() | {*ENLARGEMENTS}
+    return str(name) if known else f"{name}.safetensors"

@@ -13,7 +13,7 @@ from typing import Any
 
 from adm_cli.checkpoints.finding import find_weights
 from adm_cli.checkpoints.header import ModelFile, read_metadata, verify_content
-from adm_cli.checkpoints.presets import CHECKPOINTS, PRESETS
+from adm_cli.checkpoints.presets import known_weights
 from adm_cli.errors import AdmError, CheckpointError, UsageError
 from adm_cli.files.foreign import describe_picture, is_picture, read_start
 from adm_cli.pictures.images import open_picture, read_description
@@ -40,9 +40,8 @@ def describe(
     """
     path = Path(name)
     suffix = path.suffix.lower()
-    known = {row.name for row in PRESETS} | {row.name for row in CHECKPOINTS}
     weights_or_picture = suffix in (".safetensors", ".pt", ".png", ".webp")
-    if name and name not in known and os.path.isdir(path) and not weights_or_picture:
+    if name and name not in known_weights() and os.path.isdir(path) and not weights_or_picture:
         return _folder(path, before_torch)
     if path.name in _RECORDS and os.path.isfile(path):
         return _folder(path.parent, before_torch)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from adm_cli.checkpoints.finding import find_weights
 from adm_cli.checkpoints.header import ModelFile
-from adm_cli.checkpoints.presets import CHECKPOINTS, PRESETS
+from adm_cli.checkpoints.presets import known_weights
 from adm_cli.checkpoints.sources import Sources, find_sources, find_upsampler
 from adm_cli.errors import RunError, UsageError, trim
 from adm_cli.pictures.depth import ValueRange
@@ -44,7 +44,7 @@ def recorded_weights(
     """
     if given is not None or recorded is None:
         return given
-    if recorded not in [*(row.name for row in PRESETS), *(row.name for row in CHECKPOINTS)]:
+    if recorded not in known_weights():
         raise UsageError(
             f"{made} was made with the weights {trim(recorded, 80)}, which are no preset: "
             f"pass their file with {option}"

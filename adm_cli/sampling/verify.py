@@ -7,7 +7,7 @@ from collections.abc import Generator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from adm_cli.checkpoints.presets import CHECKPOINTS, PRESETS
+from adm_cli.checkpoints.presets import known_weights
 from adm_cli.errors import RunError, UsageError, how_many
 from adm_cli.events import AnyPath, Note, OnEvent, as_paths
 from adm_cli.sampling.arguments import text_or_none
@@ -79,14 +79,13 @@ def _verify(folder: Path, now: Whereabouts | None, *, dry_run: bool) -> Findings
 
 def _needs_weights(runs: Sequence[RunFolder], left: Sequence[Finding]) -> bool:
     """Whether images are to be drawn by weights whose file nobody but the user knows."""
-    known = {row.name for row in PRESETS} | {row.name for row in CHECKPOINTS}
     if not any(finding.kind in LOST for finding in left):
         return False
     models: set[str] = set()
     for run in runs:
         with suppress(RunError):
             models.add(run.read().first.model)
-    return not models <= known
+    return not models <= known_weights()
 
 
 def _weigh(folder: Path, now: Whereabouts) -> Findings:
