@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from adm_cli.checkpoints.flags.spellings import spell_sampling
 from adm_cli.classes.mixtures import Mixture, read_mixture
 from adm_cli.diffusion.modifiers import Modifiers
 from adm_cli.errors import ConfigError, how_many, size_words, trim
 
+Kind = Literal["diffusion", "classifier", "upsampler"]
 QkvOrder = Literal["legacy", "new"]
 Pool = Literal["attention", "adaptive", "spatial", "spatial_v2"]
 ScheduleName = Literal["linear", "cosine"]
@@ -64,8 +65,8 @@ class EncoderConfig:
 
     def __post_init__(self) -> None:
         height, width = self.image_size
-        _in_range("image_size", min(height, width), 1, _MAX_SIDE)
-        _in_range("image_size", max(height, width), 1, _MAX_SIDE)
+        for side in (height, width):
+            _in_range("image_size", side, 1, _MAX_SIDE)
         _in_range("model_channels", self.model_channels, 1, _MAX_CHANNELS)
         _in_range("num_res_blocks", self.num_res_blocks, 1, _MAX_BLOCKS)
         _in_range("in_channels", self.in_channels, 1, _MAX_CHANNELS)
@@ -170,11 +171,10 @@ class UNetConfig(EncoderConfig):
             _in_range("num_classes", self.num_classes, 1, _MAX_CLASSES)
         elif self.null_class:
             raise ConfigError("null_class means a label for no class: it needs num_classes")
-        if self.low_res_size is not None:
-            _in_range("low_res_size", min(self.low_res_size), 1, _MAX_SIDE)
-            _in_range("low_res_size", max(self.low_res_size), 1, _MAX_SIDE)
+        for side in self.low_res_size or ():
+            _in_range("low_res_size", side, 1, _MAX_SIDE)
         if self.low_res_noise is not None:
-            _in_interval("low_res_noise", self.low_res_noise, 0, 10)
+            _in_interval("low_res_noise", self.low_res_noise, 10)
             if self.low_res_size is None or self.low_res_noise == 0:
                 raise ConfigError("low_res_noise must be above 0, and is for upsamplers only")
         if self.num_heads_upsample is not None:
@@ -192,6 +192,10 @@ class UNetConfig(EncoderConfig):
         """Rows of the label embedding; the last means "no class" if ``null_class``."""
         return (self.num_classes or 0) + self.null_class
 
+    @property
+    def kind(self) -> Kind:
+        return "diffusion" if self.low_res_size is None else "upsampler"
+
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierConfig(EncoderConfig):
@@ -200,6 +204,7 @@ class ClassifierConfig(EncoderConfig):
     num_classes: int = 1000
     pool: Pool = "attention"
     num_head_channels: int | None = 64
+    kind: ClassVar[Kind] = "classifier"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -248,10 +253,7 @@ class Recommended:
         for name in ("scale", "cfg", "temperature"):
             if not math.isfinite(getattr(self, name)):
                 raise ConfigError(f"{name} must be a finite number, got {getattr(self, name)}")
-        if self.eta is not None:
-            _in_interval("eta", self.eta, 0, 1)
-        for name in ("guide_interval", "cfg_interval"):
-            _check_interval(name, getattr(self, name))
+        _check_eta_and_intervals(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -302,10 +304,7 @@ class SamplingConfig(Modifiers):
                 f"{how_many(len(self.seeds), 'image')}"
             )
         self._check_guidance()
-        if self.eta is not None:
-            _in_interval("eta", self.eta, 0, 1)
-        for name in ("guide_interval", "cfg_interval"):
-            _check_interval(name, getattr(self, name))
+        _check_eta_and_intervals(self)
         if type(self.entropy_scaling) is not bool:
             raise ConfigError(
                 f"entropy_scaling must be on or off, got {trim(self.entropy_scaling)}"
@@ -316,7 +315,7 @@ class SamplingConfig(Modifiers):
         if self.low_res_noise is not None:
             if type(self.low_res_noise) not in (int, float):
                 raise ConfigError(f"low_res_noise must be a number, got {trim(self.low_res_noise)}")
-            _in_interval("low_res_noise", self.low_res_noise, 0, 10)
+            _in_interval("low_res_noise", self.low_res_noise, 10)
         if self.batch_size is not None:
             _in_range("the batch size", self.batch_size, 1, _MAX_BATCH)
 
@@ -353,8 +352,6 @@ class SamplingConfig(Modifiers):
     @property
     def all_classes(self) -> tuple[int | None, ...]:
         """Every class of any image, once."""
-        if self.mixtures is None:
-            return tuple(dict.fromkeys(self.classes))
         return tuple(dict.fromkeys(i for parts in self.image_parts for i, _ in parts))
 
     @property
@@ -384,10 +381,13 @@ class SamplingConfig(Modifiers):
         return any(cfg != 1 for cfg in self.image_cfgs)
 
 
-def _check_interval(name: str, interval: tuple[float, float] | None) -> None:
-    first, last = interval or (0, 1)
-    if not 0 <= first <= last <= 1:
-        raise ConfigError(f"{name} must be two rising numbers in [0, 1], got {first:g},{last:g}")
+def _check_eta_and_intervals(of: Recommended | SamplingConfig) -> None:
+    if of.eta is not None:
+        _in_interval("eta", of.eta, 1)
+    for name in ("guide_interval", "cfg_interval"):
+        low, high = getattr(of, name) or (0, 1)
+        if not 0 <= low <= high <= 1:
+            raise ConfigError(f"{name} must be two rising numbers in [0, 1], got {low:g},{high:g}")
 
 
 def _in_range(name: str, value: int, low: int, high: int) -> None:
@@ -395,6 +395,6 @@ def _in_range(name: str, value: int, low: int, high: int) -> None:
         raise ConfigError(f"{name} must be from {low} to {high}, got {value}")
 
 
-def _in_interval(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:  # False for NaN too
-        raise ConfigError(f"{name} must be in [{low}, {high}], got {value}")
+def _in_interval(name: str, value: float, high: float) -> None:
+    if not 0 <= value <= high:  # False for NaN too
+        raise ConfigError(f"{name} must be in [0, {high}], got {value}")

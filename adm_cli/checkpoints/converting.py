@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from adm_cli.checkpoints.class_names import read_classes
-from adm_cli.checkpoints.flags.given import Family, Kind
+from adm_cli.checkpoints.flags.given import Family
 from adm_cli.checkpoints.flags.model import check_said, read_flags
 from adm_cli.checkpoints.folders import read_model_folder
 from adm_cli.checkpoints.format import save_model
@@ -27,7 +27,7 @@ from adm_cli.checkpoints.originals import Weights, read_weights
 from adm_cli.checkpoints.places import checkpoint_path
 from adm_cli.checkpoints.presets import CHECKPOINTS, Checkpoint, find_checkpoint
 from adm_cli.classes.imagenet import imagenet_names
-from adm_cli.config import ClassifierConfig, DiffusionConfig, UNetConfig
+from adm_cli.config import ClassifierConfig, DiffusionConfig, Kind, UNetConfig
 from adm_cli.errors import CheckpointError, ConfigError, OutputError, UsageError, how_many
 from adm_cli.events import AnyPath, Doing, Note, OnEvent, ignore
 from adm_cli.files.disk import file_stamp
@@ -297,7 +297,7 @@ def _check_fit(
     if expected == shapes:
         return expected
     message = f"{path}: {describe_mismatch(expected, shapes)}"
-    there, asked = kind_of_tensors(shapes), _kind(config)
+    there, asked = kind_of_tensors(shapes), config.kind
     if there is not None and there != asked:
         fits = _fits_as(there, flags, shapes)
         mend = f"pass --kind {there}" if fits else f"give the flags of {_KINDS[there]}"
@@ -323,12 +323,6 @@ _KINDS: dict[Kind, str] = {
     "classifier": "a classifier",
     "upsampler": "an upsampler",
 }
-
-
-def _kind(config: UNetConfig | ClassifierConfig) -> Kind:
-    if isinstance(config, ClassifierConfig):
-        return "classifier"
-    return "diffusion" if config.low_res_size is None else "upsampler"
 
 
 def _fits_as(kind: Kind, flags: str | None, shapes: Shapes) -> bool:

@@ -21,7 +21,7 @@ from typing import IO, Any
 
 import safetensors
 
-from adm_cli.config import ClassifierConfig, DiffusionConfig, Recommended, UNetConfig
+from adm_cli.config import ClassifierConfig, DiffusionConfig, Kind, Recommended, UNetConfig
 from adm_cli.errors import CheckpointError, an, how_many, trim, why_unread
 from adm_cli.files.budget import parse_json, whole_text
 from adm_cli.files.disk import file_digest, open_file
@@ -68,10 +68,8 @@ class ModelInfo:
     recommended: Recommended | None = None  # how it is best sampled
 
     @property
-    def kind(self) -> str:
-        if isinstance(self.config, ClassifierConfig):
-            return "classifier"
-        return "diffusion" if self.config.low_res_size is None else "upsampler"
+    def kind(self) -> Kind:
+        return self.config.kind
 
 
 @dataclass(frozen=True)

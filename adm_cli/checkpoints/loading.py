@@ -11,7 +11,6 @@ from typing import Any
 import torch
 
 from adm_cli.checkpoints.finding import find_weights
-from adm_cli.checkpoints.flags.given import Kind
 from adm_cli.checkpoints.format import check_finite, read_original
 from adm_cli.checkpoints.header import ModelFile, file_sha256
 from adm_cli.checkpoints.presets import (
@@ -19,7 +18,7 @@ from adm_cli.checkpoints.presets import (
     INCEPTION,
 )
 from adm_cli.checkpoints.tensors import stream_tensors
-from adm_cli.config import ClassifierConfig, UNetConfig
+from adm_cli.config import ClassifierConfig, Kind, UNetConfig
 from adm_cli.errors import (
     CheckpointError,
     ConfigError,

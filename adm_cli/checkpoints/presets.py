@@ -14,6 +14,7 @@ from pathlib import Path
 from adm_cli.config import (
     ClassifierConfig,
     DiffusionConfig,
+    Kind,
     Recommended,
     UNetConfig,
 )
@@ -46,10 +47,8 @@ class Checkpoint:
     md5: str | None = None
 
     @property
-    def kind(self) -> str:
-        if isinstance(self.config, ClassifierConfig):
-            return "classifier"
-        return "diffusion" if self.config.low_res_size is None else "upsampler"
+    def kind(self) -> Kind:
+        return self.config.kind
 
     @property
     def size(self) -> int:
@@ -382,7 +381,7 @@ def find_checkpoint(name: str) -> Checkpoint:
 
 def known_weights() -> set[str]:
     """The names of presets and checkpoints, which no file needs to be named for."""
-    return {row.name for row in (*PRESETS, *CHECKPOINTS)}
+    return {row.name for row in PRESETS} | {row.name for row in CHECKPOINTS}
 
 
 def find_preset(name: str | Path) -> Preset | None:

@@ -20,7 +20,7 @@ from adm_cli.training.options import (
 )
 
 if TYPE_CHECKING:
-    from adm_cli.checkpoints.flags.given import Kind
+    from adm_cli.config import Kind
     from adm_cli.training.train import Training
 
 

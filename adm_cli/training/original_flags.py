@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from adm_cli.checkpoints.flags.given import OTHER, Family, Kind, listed
+from adm_cli.checkpoints.flags.given import OTHER, Family, listed
 from adm_cli.checkpoints.flags.model import FlagReading, check_said, read_flags
+from adm_cli.config import Kind
 from adm_cli.errors import UsageError
 
 # Options of ours by the original's flags, where the value is the same.

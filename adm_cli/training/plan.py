@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from adm_cli.checkpoints.flags.given import Kind
+from adm_cli.config import Kind
 from adm_cli.events import OnEvent, ignore
 from adm_cli.training.distributed import find_world, joined
 from adm_cli.training.estimate import estimate

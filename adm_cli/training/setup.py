@@ -23,11 +23,10 @@ from adm_cli.checkpoints.architectures import (
     starter_unet,
 )
 from adm_cli.checkpoints.finding import find_weights
-from adm_cli.checkpoints.flags.given import Kind
 from adm_cli.checkpoints.header import ModelFile
 from adm_cli.checkpoints.presets import CHECKPOINTS, PRESETS
 from adm_cli.classes.imagenet import select_classes
-from adm_cli.config import ClassifierConfig, DiffusionConfig, UNetConfig
+from adm_cli.config import ClassifierConfig, DiffusionConfig, Kind, UNetConfig
 from adm_cli.diffusion.schedule import space_timesteps
 from adm_cli.errors import ConfigError, UsageError, an, did_you_mean, how_many, size_words
 from adm_cli.files.strict import config_from_json, config_to_json, with_settings

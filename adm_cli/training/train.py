@@ -14,10 +14,10 @@ from typing import Any
 import torch
 
 from adm_cli.checkpoints.finding import find_weights
-from adm_cli.checkpoints.flags.given import Kind
 from adm_cli.checkpoints.flags.spellings import spell_dtype
 from adm_cli.checkpoints.header import ModelFile, ModelInfo
 from adm_cli.checkpoints.loading import load_model
+from adm_cli.config import Kind
 from adm_cli.devices import DTYPES
 from adm_cli.errors import AdmError, RunError, UsageError, how_many, one_of, size_words
 from adm_cli.events import Count, Note, OnEvent, ignore

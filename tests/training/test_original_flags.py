@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from adm_cli.checkpoints.converting import convert
-from adm_cli.checkpoints.flags.given import Kind
+from adm_cli.config import Kind
 from adm_cli.errors import UsageError
 from adm_cli.training.original_flags import take_over
 

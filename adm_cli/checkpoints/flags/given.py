@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 from adm_cli.checkpoints.flags.pasted_commands import PastedCommand, read_pasted, spelt, unknowns
 from adm_cli.checkpoints.flags.pasted_settings import CONSTRUCTOR, UNNAMED, NotPlain, read_settings
+from adm_cli.config import Kind
 from adm_cli.errors import ConfigError, did_you_mean, trim
 
-Kind = Literal["diffusion", "classifier", "upsampler"]
 Family = Literal["guided-diffusion", "improved-diffusion"]
 
 # Flag defaults of the original's scripts, whose types are those of the values. The last group is

@@ -20,7 +20,6 @@ from adm_cli.checkpoints.flags.given import (
     OTHER,
     Family,
     GivenFlags,
-    Kind,
     choose,
     kinds_of,
     listed,
@@ -29,7 +28,7 @@ from adm_cli.checkpoints.flags.given import (
 )
 from adm_cli.checkpoints.flags.pasted_commands import spelt, unknowns
 from adm_cli.checkpoints.flags.pasted_settings import NotPlain
-from adm_cli.config import ClassifierConfig, DiffusionConfig, Loss, UNetConfig, Variance
+from adm_cli.config import ClassifierConfig, DiffusionConfig, Kind, Loss, UNetConfig, Variance
 from adm_cli.errors import ConfigError, UsageError, an, one_of, trim
 
 FAMILIES: tuple[Family, ...] = ("guided-diffusion", "improved-diffusion")

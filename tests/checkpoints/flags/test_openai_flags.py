@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 
-from adm_cli.checkpoints.flags.given import Kind
 from adm_cli.checkpoints.flags.model import openai_flags
 from adm_cli.checkpoints.presets import find_checkpoint
-from adm_cli.config import ClassifierConfig, UNetConfig
+from adm_cli.config import ClassifierConfig, Kind, UNetConfig
 from adm_cli.errors import ConfigError
 from tests.golden_arrays import architectures, config_from_constructor
 
