@@ -70,14 +70,13 @@ def merge(
     _check_name(out, shard_size)
     run, entries = open_runs(as_paths(runs), partial=partial)
     size = shard_size or len(entries)
-    starts = range(0, len(entries), size)
-    paths = [out if shard_size is None else tar_path(out, i) for i in range(len(starts))]
+    parts = [entries[start : start + size] for start in range(0, len(entries), size)]
+    paths = [out if shard_size is None else tar_path(out, i) for i in range(len(parts))]
     if not dry_run:
         check_writable(out.parent)
     if not overwrite:
         refuse_existing(paths)
     if dry_run:
-        parts = [entries[start : start + size] for start in starts]
         return _planned(paths, parts, run, tell)
 
     def on_image(done: int) -> None:
@@ -88,9 +87,8 @@ def merge(
     elif out.suffix == ".zip":
         merge_zip(out, entries, on_image)
     else:
-        merge_tars(out, entries, shard_size, on_image)
-    counts = [min(size, len(entries) - start) for start in starts]
-    made = [FileMade(path, {"images": n}) for path, n in zip(paths, counts, strict=True)]
+        merge_tars(paths, parts, on_image)
+    made = [FileMade(path, {"images": len(p)}) for path, p in zip(paths, parts, strict=True)]
     for file in made:
         tell(file)
     return made
@@ -257,26 +255,21 @@ def merge_zip(path: Path, entries: Sequence[Entry], on_image: OnImage) -> None:
         archive.writestr(zipfile.ZipInfo("manifest.jsonl"), lines)
 
 
-def merge_tars(
-    path: Path, entries: Sequence[Entry], shard_size: int | None, on_image: OnImage
-) -> list[Path]:
+def merge_tars(paths: Sequence[Path], parts: Sequence[Sequence[Entry]], on_image: OnImage) -> None:
     """WebDataset tars: for each image its picture, class (``.cls``) and record (``.json``).
 
-    With ``shard_size`` ``path`` is a pattern of `tar_path`, and every file but the last has so
-    many images. The same images give the same bytes.
+    The same images give the same bytes.
     """
-    size = shard_size or len(entries)
-    paths = []
-    for number, start in enumerate(range(0, len(entries), size)):
-        paths.append(path if shard_size is None else tar_path(path, number))
-        with _tar(paths[-1]) as archive:
-            for i, entry in enumerate(entries[start : start + size]):
+    done = 0
+    for path, part in zip(paths, parts, strict=True):
+        with _tar(path) as archive:
+            for entry in part:
                 for name, data in _members(entry):
                     info = tarfile.TarInfo(name)  # time 0, no owner
                     info.size = len(data)
                     archive.addfile(info, io.BytesIO(data))
-                on_image(start + i + 1)
-    return paths
+                done += 1
+                on_image(done)
 
 
 def tar_path(pattern: Path, number: int) -> Path:

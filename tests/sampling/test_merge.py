@@ -78,7 +78,8 @@ def test_progress_is_told(tmp_path: Path) -> None:
         elif count == 2:
             merge_zip(tmp_path / "x.zip", entries, told.append)
         else:
-            merge_tars(tmp_path / "x-%d.tar", entries, 2, told.append)
+            paths = [tmp_path / f"x-{i}.tar" for i in range(3)]
+            merge_tars(paths, [entries[:2], entries[2:4], entries[4:]], told.append)
         assert told == [1, 2, 3, 4, 5]
     assert [p.name for p in sorted(tmp_path.glob("*.tar"))] == ["x-0.tar", "x-1.tar", "x-2.tar"]
 
@@ -86,7 +87,7 @@ def test_progress_is_told(tmp_path: Path) -> None:
 def test_keys_of_webdataset_have_no_point(tmp_path: Path) -> None:
     items = [image(1, 0, scale=2.5)]
     _, entries = open_runs([make_run(tmp_path / "r", items, noise(1))])
-    merge_tars(tmp_path / "x.tar", entries, None, ignore)
+    merge_tars([tmp_path / "x.tar"], [entries], ignore)
     with tarfile.open(tmp_path / "x.tar") as tar:
         names = tar.getnames()
     assert names == [f"class0001_scale2_5_seed000000.{end}" for end in ("png", "cls", "json")]
@@ -147,7 +148,7 @@ def test_a_damaged_image_leaves_no_file(tmp_path: Path) -> None:
     for merge in (
         lambda: merge_npz(tmp_path / "x.npz", plan, entries, ignore),
         lambda: merge_zip(tmp_path / "x.zip", entries, ignore),
-        lambda: merge_tars(tmp_path / "x.tar", entries, None, ignore),
+        lambda: merge_tars([tmp_path / "x.tar"], [entries], ignore),
     ):
         with pytest.raises(RunError, match="is damaged: run adm verify"):
             merge()
