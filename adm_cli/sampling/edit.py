@@ -13,13 +13,13 @@ from adm_cli.config import DEFAULT_MODEL, SamplingConfig, UNetConfig
 from adm_cli.devices import choose_device
 from adm_cli.diffusion.modifiers import UNASKED, Changes
 from adm_cli.errors import UsageError
-from adm_cli.events import AnyPath, OnEvent, as_paths, as_words
+from adm_cli.events import AnyPath, OnEvent, as_paths, as_words, ignore
 from adm_cli.sampling.arguments import Classes, Seeds, comma_list, path_or_none, spelled_out
 from adm_cli.sampling.asked import asked_modifiers, with_negative_class
 from adm_cli.sampling.defaults import choose_schedule, remarks
 from adm_cli.sampling.editing import UNEDITED, Editing
 from adm_cli.sampling.images import Images
-from adm_cli.sampling.inputs import open_inputs, read_inputs
+from adm_cli.sampling.inputs import open_inputs
 from adm_cli.sampling.job import RunResult, SamplingJob, check_workers, find_part
 from adm_cli.sampling.models import Models
 from adm_cli.sampling.outputs import Outputs, choose_outputs
@@ -118,7 +118,7 @@ def edit(
     )  # fmt: skip
     options = with_negative_class(options, changes["negative_class"], sources)
     how = _editing(sources, strength, mask, resample, jump, invert, from_class)
-    pictures = read_inputs(as_paths(inputs), on_event, values=value_range)
+    pictures = open_inputs(as_paths(inputs), on_event or ignore, values=value_range)
     masks = None if mask is None else open_inputs(as_paths(mask))
     outputs = choose_outputs(
         path_or_none(out), format, grid, path_or_none(animate), gallery, overwrite, part.shard,

@@ -54,17 +54,13 @@ class InputPicture:
     read: Callable[[], Pixels]
 
 
+@dataclass(frozen=True)
 class InputPictures:
     """A set of `InputPicture`, read as they are asked for, at ``size`` where that is given."""
 
-    def __init__(
-        self,
-        items: Sequence[InputPicture],
-        size: Size | None,
-        values: ValueRange | None = None,  # of those that have 16 bits
-        notes: Sequence[str] = (),  # lines for a person
-    ) -> None:
-        self.items, self.size, self.values, self.notes = items, size, values, notes
+    items: Sequence[InputPicture]
+    size: Size | None
+    values: ValueRange | None = None  # of those that have 16 bits
 
     def __len__(self) -> int:
         return len(self.items)
@@ -90,15 +86,15 @@ def pixels_sha256(pixels: Pixels) -> str:
 
 def open_inputs(
     paths: Sequence[Path],
+    on_event: OnEvent = ignore,
     *,
     resize: Size | None = None,
     values: str | None = None,
-    on_picture: Callable[[int], None] | None = None,
 ) -> InputPictures:
     """The pictures of files, folders (sorted) and npz files, one after the other.
 
     ``resize`` fits every picture to that height and width. ``values`` is ``--value-range``; without
-    it that of 16-bit files is guessed, and said. ``on_picture`` is told how many were read. Raises
+    it that of 16-bit files is guessed, and said. ``on_event`` takes `Count` and `Note`. Raises
     UsageError where there is nothing to read, AdmError for a picture that cannot be.
     """
     within: ValueRange | None
@@ -112,27 +108,10 @@ def open_inputs(
     for path in paths:
         for item in _open(path, resize, within):
             found.append(item)
-            if on_picture is not None:
-                on_picture(len(found))
-    return InputPictures(found, resize, within, notes)
-
-
-def read_inputs(
-    paths: Sequence[Path],
-    on_event: OnEvent | None,
-    *,
-    resize: Size | None = None,
-    values: str | None = None,
-) -> InputPictures:
-    """As `open_inputs`, telling ``on_event`` of it."""
-    tell = on_event or ignore
-    found = open_inputs(
-        paths, resize=resize, values=values,
-        on_picture=lambda count: tell(Count("pictures read", count, None)),
-    )  # fmt: skip
-    for note in found.notes:
-        tell(Note(note))
-    return found
+            on_event(Count("pictures read", len(found), None))
+    for note in notes:
+        on_event(Note(note))
+    return InputPictures(found, resize, within)
 
 
 def _plain_files(path: Path) -> list[str]:

@@ -14,11 +14,11 @@ from adm_cli.config import UNetConfig
 from adm_cli.devices import choose_device
 from adm_cli.diffusion.modifiers import OF_TRAJECTORY, Changes, modified
 from adm_cli.errors import RunError, UsageError, are, size_words
-from adm_cli.events import AnyPath, OnEvent, as_paths
+from adm_cli.events import AnyPath, OnEvent, as_paths, ignore
 from adm_cli.sampling.arguments import Seeds, comma_list, path_or_none, spelled_out
 from adm_cli.sampling.asked import asked_modifiers
 from adm_cli.sampling.images import Images
-from adm_cli.sampling.inputs import InputPictures, read_inputs
+from adm_cli.sampling.inputs import InputPictures, open_inputs
 from adm_cli.sampling.job import RunResult, SamplingJob, check_workers, find_part
 from adm_cli.sampling.models import Models
 from adm_cli.sampling.outputs import Outputs, choose_outputs
@@ -83,7 +83,7 @@ def upsample(
     part = find_part(shard, device, path_or_none(out))
     sources = None if model is None else find_upsampler(model)
     size = _size_to_fit(sources) if resize else None
-    pictures = read_inputs(as_paths(inputs), on_event, resize=size, values=value_range)
+    pictures = open_inputs(as_paths(inputs), on_event or ignore, resize=size, values=value_range)
     sources = sources or _upsampler_for(pictures)
     _check_sizes(pictures, sources)
     outputs = choose_outputs(

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from adm_cli.errors import AdmError, UsageError
+from adm_cli.events import Count
 from adm_cli.pictures.decode import fit_picture
 from adm_cli.pictures.images import Pixels, save_image
 from adm_cli.sampling.inputs import open_inputs, pixels_sha256
@@ -215,9 +216,9 @@ def test_resized_inputs(tmp_path: Path) -> None:
 
 def test_reading_is_told(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", some(3))
-    told: list[int] = []
-    open_inputs([tmp_path / "x.npz", tmp_path / "x.npz"], on_picture=told.append)
-    assert told == [1, 2, 3, 4, 5, 6]
+    told: list[object] = []
+    open_inputs([tmp_path / "x.npz", tmp_path / "x.npz"], told.append)
+    assert told == [Count("pictures read", i, None) for i in range(1, 7)]
 
 
 def test_a_folder_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
