@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -47,7 +47,6 @@ BASE, HIDDEN_BASE = "base", ".base"
 BATCH_SIZES = ("batch_size", "base_batch_size")
 _LOCK_SECONDS = 60.0  # for the others to write their few lines
 _LOCK = re.compile(r"\.(run|manifest(-\d+-of-\d+)?)\.lock", re.ASCII)
-_T = TypeVar("_T")
 
 
 class Survey(NamedTuple):
@@ -79,9 +78,10 @@ class Shard:
         index = (self.index - 1) * outer.count + outer.index
         return Shard(index, outer.count * self.count)
 
-    def share(self, items: Sequence[_T]) -> Sequence[_T]:
-        """Every ``count``-th: each shard has images of every class."""
-        return items[self.index - 1 :: self.count]
+    @property
+    def places(self) -> slice:
+        """Of its images, every ``count``-th: each shard has images of every class."""
+        return slice(self.index - 1, None, self.count)
 
     @property
     def name(self) -> str:
@@ -231,7 +231,7 @@ class RunFolder:
         shard = shard or Shard()
         wanted = np.zeros(len(images), dtype=bool)
         if only is None:
-            wanted[shard.index - 1 :: shard.count] = True
+            wanted[shard.places] = True
         else:
             wanted[[place for name in only if (place := images.find(name)) is not None]] = True
         there = []

@@ -417,7 +417,7 @@ def test_one_process_a_shard(tmp_path: Path) -> None:
 
 def test_shards_are_disjoint_and_together_all() -> None:
     for count in (1, 2, 3, 8, 20):
-        shares = [list(Shard(i + 1, count).share(ITEMS)) for i in range(count)]
+        shares = [ITEMS[Shard(i + 1, count).places] for i in range(count)]
         shared = [item.file for share in shares for item in share]
         assert sorted(shared) == sorted(item.file for item in ITEMS)
         assert max(map(len, shares)) - min(map(len, shares)) <= 1
@@ -430,8 +430,8 @@ def test_a_part_of_a_part_stays_inside() -> None:
     every = []
     for whole, count in zip(outer, (1, 2, 5), strict=True):
         inner = [Shard(i + 1, count).within(whole) for i in range(count)]
-        drawn = [item.file for part in inner for item in part.share(ITEMS)]
-        assert sorted(drawn) == sorted(item.file for item in whole.share(ITEMS))
+        drawn = [item.file for part in inner for item in ITEMS[part.places]]
+        assert sorted(drawn) == sorted(item.file for item in ITEMS[whole.places])
         every += drawn
     assert sorted(every) == sorted(item.file for item in ITEMS)
 
