@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from adm_cli.sampling.events import BatchDone, Ended, Event, Started, follow
 from adm_cli.sampling.folder import RunFolder
 from adm_cli.sampling.inputs import InputPicture, open_inputs, pixels_sha256
 from adm_cli.sampling.models import Models
+from adm_cli.sampling.no_recipe import image_beside
 from adm_cli.sampling.paint import (
     FilterPainter,
     ImageTask,
@@ -260,11 +260,7 @@ def _photos(run: Run, picture: Path, now: Whereabouts, recipe: Mapping[str, Any]
 
 def _names_beside(picture: Path) -> tuple[str, str]:
     """How the run beside a picture calls what it was edited from, and the mask."""
-    image = None
-    with suppress(RunError):
-        images = RunFolder(picture.parent).read().images
-        place = images.find(picture.name)
-        image = None if place is None else images[place]
+    image = image_beside(picture)
     unknown = "a picture whose name is not known"
     return (image and image.input) or unknown, (image and image.mask) or unknown
 
