@@ -7,24 +7,20 @@ import math
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from adm_cli.checkpoints.loading import build_model
 from adm_cli.checkpoints.sources import Sources
-from adm_cli.config import ClassifierConfig, UNetConfig
 from adm_cli.diffusion.modifiers import NEUTRAL, OF_CHURN, OFF, modified
 from adm_cli.diffusion.samplers import SAMPLERS_WITH_ETA
 from adm_cli.errors import UsageError
 from adm_cli.events import Note, OnEvent, ignore
-from adm_cli.models.cost import forward_gflops
 from adm_cli.pictures.images import Pixels, open_picture
 from adm_cli.pictures.references import Reference
+from adm_cli.reports.bench import evaluation_gflop
 from adm_cli.reports.measure import Extractor, check_count, load_extractor, measure
 from adm_cli.reports.references import find_reference, metrics_by
 from adm_cli.reports.scores import choose_metrics, compute_scores, features_needed, notes
@@ -116,20 +112,14 @@ class CellRun:
         and back.
         """
         guide = self.sources.classifier if self.guided else None
-        there_and_back = 0.0 if guide is None else 2 * _gflop(guide.info.config)
+        there_and_back = 0.0 if guide is None else 2 * evaluation_gflop(guide.info.config)
         evaluations = most_parts(self.run.images) + uses_cfg(self.run.first, self.run.images)
         weak = self.sources.weak if self.run.first.weak_scale != 1 else None
-        forward = _gflop(self.sources.model.info.config)
+        forward = evaluation_gflop(self.sources.model.info.config)
         stage = self.run.first
         forward *= 1 + (stage.sag_scale != 1) + (stage.pag_scale != 1)
-        forward += 0.0 if weak is None else _gflop(weak.info.config)
+        forward += 0.0 if weak is None else evaluation_gflop(weak.info.config)
         return evaluations * forward + there_and_back
-
-
-@cache
-def _gflop(config: UNetConfig | ClassifierConfig) -> float:
-    with torch.device("meta"):
-        return forward_gflops(build_model(config))
 
 
 @dataclass(frozen=True)
