@@ -71,6 +71,13 @@ class ModelInfo:
     def kind(self) -> Kind:
         return self.config.kind
 
+    @property
+    def noised(self) -> bool | None:
+        """Whether a classifier was trained on noisy pictures; None where its file does not say."""
+        settings = self.training.get("settings")
+        found = settings.get("noised") if isinstance(settings, dict) else None
+        return found if type(found) is bool else None
+
 
 @dataclass(frozen=True)
 class ModelFile:

@@ -98,9 +98,7 @@ def load_judge(name: str, *, device: str = "auto", batch_size: int | None = None
         raise UsageError("Inception's classes are not ImageNet's ids: expected a classifier's file")
     extractor = load_extractor(name, device=device, batch_size=batch_size)
     info = find_weights(EMBEDDED_CLASSIFIER if name == "classifier" else name).info
-    settings = info.training.get("settings")
-    noised = settings.get("noised") if isinstance(settings, dict) else None
-    return Judge(extractor, info.classes, noised if type(noised) is bool else None)
+    return Judge(extractor, info.classes, info.noised)
 
 
 def measure_agreement(

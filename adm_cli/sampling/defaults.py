@@ -175,9 +175,8 @@ def taken_from(sources: Sources, config: SamplingConfig, resolved: SamplingConfi
 def noise_remarks(sources: Sources, config: SamplingConfig) -> Iterator[str]:
     """What a person should know of a classifier that is shown other pictures than in training."""
     file = sources.classifier
-    settings = None if file is None else file.info.training.get("settings")
-    noised = settings.get("noised") if isinstance(settings, dict) else None
-    if file is not None and noised is False and config.guided and config.classifier_on == "xt":
+    seen = config.guided and config.classifier_on == "xt"
+    if seen and file is not None and file.info.noised is False:
         yield f"{file.name} was trained without noise: --classifier-on x0 shows it clean pictures"
 
 
