@@ -20,14 +20,14 @@ from adm_cli.events import AnyPath, Count, OnEvent, ignore
 from adm_cli.pictures.pixels import PixelSet, holds_statistics, open_pixels
 from adm_cli.pictures.references import Reference
 from adm_cli.reports.checks import Checks, as_counts, open_judging
+from adm_cli.reports.costs import evaluation_costs
 from adm_cli.reports.drawn import DrawingOptions, asked_drawing, open_drawn
-from adm_cli.reports.evaluation_costs import evaluation_costs
 from adm_cli.reports.findings import Evaluation, check_table, score_facts, write_findings
 from adm_cli.reports.measure import Extractor, ImageFeatures, check_count, load_extractor, measure
 from adm_cli.reports.pictures import read_size
 from adm_cli.reports.references import find_reference, metrics_by
 from adm_cli.reports.scores import choose_metrics, compute_scores, features_needed, notes
-from adm_cli.sampling.arguments import spelled_out
+from adm_cli.sampling.arguments import path_or_none, spelled_out
 from adm_cli.sampling.settings import Interval
 
 if TYPE_CHECKING:
@@ -148,8 +148,9 @@ def evaluate(
     that are not finite, and OutputError.
     """
     drawing = asked_drawing({**locals(), **changes})
-    table, against = _path(out), _path(ref)
-    checks = Checks(judge, _path(real), per_class, _path(copies_of), copies_in, copy_ratio)
+    table, against = path_or_none(out), path_or_none(ref)
+    held_out = path_or_none(real)
+    checks = Checks(judge, held_out, per_class, path_or_none(copies_of), copies_in, copy_ratio)
     _check_samples(samples, drawing, asked=checks.asked)
     checks.validate()
     _check_measures(against, checks, metrics=metrics, half=half, features=features or inception)
@@ -160,7 +161,7 @@ def evaluate(
     if referee is not None and features is None and inception is None:
         extractor = referee.extractor
     elif against is not None or checks.compares_features:
-        name, weights = features or "inception", _path(inception)
+        name, weights = features or "inception", path_or_none(inception)
         extractor = load_extractor(name, inception=weights, device=device, batch_size=batch_size)
     wanted: tuple[str, ...] = ()
     left_out: list[str] = []
@@ -177,7 +178,7 @@ def evaluate(
         return Evaluation(evaluation_costs(source, extractor, against, choose_device(device)), [])
     judging = None
     if referee is not None and isinstance(source, StoredSamples):
-        judging = open_judging(referee, Path(source.name), size, _path(real), against)
+        judging = open_judging(referee, Path(source.name), size, held_out, against)
     reference = None
     facts = {"samples": source.name, "images": source.count}
     found = Evaluation(facts, [*source.remarks, *left_out])
@@ -193,10 +194,6 @@ def evaluate(
     if table is not None:
         write_findings(table, found)
     return found
-
-
-def _path(given: AnyPath | None) -> Path | None:
-    return None if given is None else Path(given)
 
 
 def _check_samples(samples: object, drawing: DrawingOptions, *, asked: bool) -> None:

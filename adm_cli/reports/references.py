@@ -12,7 +12,7 @@ from adm_cli.events import AnyPath, Count, Note, OnEvent, ignore
 from adm_cli.files.disk import check_writable
 from adm_cli.pictures.pixels import PixelSet, StatisticsOnly, open_pixels, statistics_only
 from adm_cli.pictures.references import Reference, describe_reference, save_reference
-from adm_cli.reports.evaluation_costs import reference_costs
+from adm_cli.reports.costs import reference_costs
 from adm_cli.reports.measure import (
     Extractor,
     check_size,
@@ -23,6 +23,7 @@ from adm_cli.reports.measure import (
 )
 from adm_cli.reports.pictures import read_size
 from adm_cli.reports.scores import check_sizes, features_needed
+from adm_cli.sampling.arguments import path_or_none
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def _output(out: AnyPath, *, overwrite: bool) -> Path:
 def _extractor(
     features: str, inception: AnyPath | None, device: str, batch_size: int | None
 ) -> Extractor:
-    weights = None if inception is None else Path(inception)
+    weights = path_or_none(inception)
     return load_extractor(features, inception=weights, device=device, batch_size=batch_size)
 
 
