@@ -10,8 +10,8 @@ from adm_cli.checkpoints.finding import check_is
 from adm_cli.checkpoints.header import file_sha256, read_model_file, verify_content
 from adm_cli.checkpoints.places import check_home
 from adm_cli.checkpoints.presets import CHECKPOINTS, INCEPTION
-from adm_cli.errors import CheckpointError, OutputError, UsageError, did_you_mean, trim
-from adm_cli.files.disk import adm_home, explain_os_error, inception_path, models_folder
+from adm_cli.errors import CheckpointError, UsageError, did_you_mean, trim
+from adm_cli.files.disk import adm_home, explained, inception_path, models_folder
 from adm_cli.files.links import remove
 
 MODEL, NETWORK, DOWNLOAD = "model", "network of FID", "download"
@@ -82,9 +82,7 @@ def remove_kept(file: Kept) -> None:
     """Raises OutputError where it cannot be removed, or is reached by a link (`check_home`)."""
     if file.kind == DOWNLOAD:
         check_home()
-    try:
+    with explained(f"cannot remove {file.path}"):
         remove(file.path)
         if file.kind == DOWNLOAD:
             remove(file.path.with_name(f"{file.path.name}.json"))
-    except OSError as error:
-        raise OutputError(explain_os_error(f"cannot remove {file.path}", error)) from error

@@ -21,7 +21,6 @@ from adm_cli.checkpoints.pickles import open_zip
 from adm_cli.errors import (
     CheckpointError,
     DownloadError,
-    OutputError,
     UsageError,
     trim,
     why_unread,
@@ -31,7 +30,7 @@ from adm_cli.files.budget import parse_json
 from adm_cli.files.disk import (
     adm_home,
     atomic_write,
-    explain_os_error,
+    explained,
     make_folder,
     read_text,
 )
@@ -84,10 +83,8 @@ def write_pin(name: str, pin: Pin) -> None:
 def scratch_folder(target: Path) -> Iterator[Path]:
     """A folder of this process alone beside ``target``; removed with all in it."""
     make_folder(target.parent)
-    try:
+    with explained(f"cannot write to {target.parent}"):
         folder = Path(tempfile.mkdtemp(prefix=".adm-", suffix=".scratch", dir=target.parent))
-    except OSError as error:
-        raise OutputError(explain_os_error(f"cannot write to {target.parent}", error)) from error
     try:
         yield folder
     finally:
@@ -101,13 +98,10 @@ def clean_up(original: Path, models: Path, *, keep_original: bool) -> None:
     """
     unwanted = [original.with_name(f"{original.name}.refused")]
     unwanted += [] if keep_original else [original]
-    try:
+    with explained(f"the model is in place, but what is beside {original} cannot be removed"):
         remove_partials(original)
         for path in unwanted:
             remove(path)
-    except OSError as error:
-        what = f"the model is in place, but what is beside {original} cannot be removed"
-        raise OutputError(explain_os_error(what, error)) from error
     oldest = time.time() - _STALE
     for folder in (original.parent, models):
         check_inside(folder)

@@ -15,16 +15,15 @@ import os
 import time
 import uuid
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
 
-from adm_cli.errors import OutputError
 from adm_cli.files.budget import parse_json, whole_text
 from adm_cli.files.disk import (
     atomic_write,
-    explain_os_error,
+    explained,
     make_folder,
     open_to_change,
     read_text,
@@ -79,10 +78,8 @@ class Partial:
         self._position = 0
         self._saved = time.monotonic()
         make_folder(target.parent)
-        try:
+        with self._explained():
             self._file = open_to_change(self.path)
-        except OSError as error:
-            raise self._refused(error) from error
 
     def close(self) -> None:
         with suppress(OSError):
@@ -162,12 +159,10 @@ class Partial:
     def digests(self, algorithms: Iterable[str]) -> dict[str, str]:
         """Of the file as it is on disk; for ``algorithms`` see `file_digests`."""
         self._flush()
-        try:
+        with self._explained():
             os.fsync(self._file.fileno())
             self._file.seek(0)
             return _digests(self._file, algorithms)
-        except OSError as error:
-            raise self._refused(error) from error
 
     def rename(self, target: Path) -> bool:
         """Close, and give the file its name; False if another process has taken it away.
@@ -179,18 +174,19 @@ class Partial:
         self.close()
         own = self.path.with_name(f".adm-{uuid.uuid4().hex}.whole")
         check_inside(own.parent)
-        try:
-            os.rename(self.path, own)
-            if not os.path.samestat(verified, os.stat(own)):
-                os.replace(own, self.path)
+        with self._explained():
+            try:
+                os.rename(self.path, own)
+                if not os.path.samestat(verified, os.stat(own)):
+                    os.replace(own, self.path)
+                    return False
+                os.replace(own, target)
+            except FileNotFoundError:
                 return False
-            os.replace(own, target)
-        except FileNotFoundError:
-            return False
-        except OSError as error:
-            with suppress(OSError):  # back, so that nothing is fetched again
-                os.rename(own, self.path)
-            raise self._refused(error) from error
+            except OSError:
+                with suppress(OSError):  # back, so that nothing is fetched again
+                    os.rename(own, self.path)
+                raise
         with suppress(OSError):  # of no use without the file; removed with the other leftovers
             remove(_record_of(self.path))
         return True
@@ -198,11 +194,9 @@ class Partial:
     def discard(self) -> None:
         """Raises OutputError where it cannot be removed."""
         self.close()
-        try:
-            for path in (_record_of(self.path), self.path):
+        for path in (_record_of(self.path), self.path):
+            with explained(f"cannot remove {path}"):
                 remove(path)
-        except OSError as error:
-            raise OutputError(explain_os_error(f"cannot remove {path}", error)) from error
 
     def _filled(self, index: int) -> int:
         return self.pieces.get(index, (0, ""))[0]
@@ -222,20 +216,16 @@ class Partial:
             return b""  # its hash will differ
 
     def _write(self, part: memoryview) -> None:
-        try:
+        with self._explained():
             self._file.seek(self._position)
             self._file.write(part)
-        except OSError as error:
-            raise self._refused(error) from error
 
     def _flush(self) -> None:
-        try:
+        with self._explained():
             self._file.flush()
-        except OSError as error:
-            raise self._refused(error) from error
 
-    def _refused(self, error: OSError) -> OutputError:
-        return OutputError(explain_os_error(f"cannot write {self.path}", error))
+    def _explained(self) -> AbstractContextManager[None]:
+        return explained(f"cannot write {self.path}")
 
 
 def find_partial(target: Path) -> Partial | None:

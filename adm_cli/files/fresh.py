@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from adm_cli.errors import OutputError
-from adm_cli.files.disk import explain_os_error, make_folder, sync_folder
+from adm_cli.files.disk import explained, make_folder, sync_folder
 
 
 def fresh_folder(parent: Path) -> Path:
@@ -19,13 +18,10 @@ def make_fresh_folder(parent: Path) -> Path:
     make_folder(parent)
     while True:
         folder = fresh_folder(parent)
-        try:
-            folder.mkdir()
-        except FileExistsError:
-            continue
-        except OSError as error:
-            raise OutputError(
-                explain_os_error(f"cannot make the folder {folder}", error)
-            ) from error
+        with explained(f"cannot make the folder {folder}"):
+            try:
+                folder.mkdir()
+            except FileExistsError:
+                continue
         sync_folder(parent)
         return folder

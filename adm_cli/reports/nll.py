@@ -43,7 +43,7 @@ from adm_cli.events import (
     as_words,
     ignore,
 )
-from adm_cli.files.disk import check_writable, explain_os_error, refuse_existing
+from adm_cli.files.disk import check_writable, explained, refuse_existing
 from adm_cli.files.links import remove
 from adm_cli.files.own import refuse_foreign
 from adm_cli.files.tables import NO_PLOT, Panel, Points, draw_panels, write_csv
@@ -173,7 +173,8 @@ def nll(
     found = _measure(what, report, done, place, skip_bad=skip_bad, on_event=on_event)
     if place is not None:
         _write(found, place, on_event)
-        _drop(_part(place))
+        with explained(f"cannot remove {_part(place)}"):
+            remove(_part(place))
     return found
 
 
@@ -288,15 +289,6 @@ def load_net(what: Measurement) -> UNet:
     if not what.plain:
         hasten_on_cpu(net, what.device)
     return net
-
-
-def _drop(part: Path) -> None:
-    """Removes what was kept on the way; raises OutputError."""
-    try:
-        if part.exists():
-            remove(part)
-    except OSError as error:
-        raise OutputError(explain_os_error(f"cannot remove {part}", error)) from error
 
 
 def _part(out: Path) -> Path:

@@ -584,7 +584,8 @@ def test_disk_full(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     def limited(self: Partial, data: memoryview) -> None:
         if self._position + len(data) > 500:
-            raise self._refused(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+            with self._explained():
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         write(self, data)
 
     monkeypatch.setattr(Partial, "_write", limited)
