@@ -15,7 +15,7 @@ from adm_cli.events import Count, Note, OnEvent, as_words
 from adm_cli.pictures.images import Pixels
 from adm_cli.reports.measure import Extractor, ImageFeatures, measure
 from adm_cli.reports.scores import features_needed
-from adm_cli.sampling.asked import asked_modifiers, with_negative_class
+from adm_cli.sampling.asked import asked_options, choose_weak, with_negative_class
 from adm_cli.sampling.batch import class_and_seed, refuse_overflow
 from adm_cli.sampling.defaults import remarks
 from adm_cli.sampling.events import Step
@@ -27,11 +27,9 @@ from adm_cli.sampling.settings import (
     Machine,
     StageOptions,
     check_modifiers,
-    choose_weak,
     distinct_kinds,
     make_run,
     make_stage,
-    read_interval,
     sampling_config,
 )
 
@@ -60,18 +58,11 @@ class DrawingOptions:
 
 def asked_drawing(given: Mapping[str, Any]) -> DrawingOptions:
     """What the arguments of `evaluation.evaluate` say of it; raises UsageError or ConfigError."""
-    steps = given["steps"]
-    options = StageOptions(
-        **{name: given[name] for name in ("sampler", "scale", "eta", "cfg", "entropy_scaling")},
-        steps=None if steps is None else str(steps),
-        guide_interval=read_interval(given["guide_interval"]),
-        cfg_interval=read_interval(given["cfg_interval"], "--cfg-interval"),
-        **asked_modifiers(given),
-    )
     weak = choose_weak(given["weak_model"], [given["weak_scale"]])
     return DrawingOptions(
         given["model"], given["classifier"], weak,
-        as_words(given["class_"]), given["num"], given["seed"], options, given["negative_class"],
+        as_words(given["class_"]), given["num"], given["seed"], asked_options(given),
+        given["negative_class"],
     )  # fmt: skip
 
 

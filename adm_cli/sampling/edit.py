@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from adm_cli.checkpoints.sources import Sources, find_sources
+from adm_cli.checkpoints.sources import Sources
 from adm_cli.checkpoints.supplying import supplied
 from adm_cli.classes.imagenet import select_classes
-from adm_cli.config import DEFAULT_MODEL, SamplingConfig, UNetConfig
+from adm_cli.config import SamplingConfig, UNetConfig
 from adm_cli.devices import choose_device
 from adm_cli.diffusion.modifiers import UNASKED, Changes
 from adm_cli.errors import UsageError
 from adm_cli.events import AnyPath, OnEvent, as_paths, as_words, ignore
 from adm_cli.sampling.arguments import Classes, Seeds, comma_list, path_or_none, spelled_out
-from adm_cli.sampling.asked import asked_modifiers, with_negative_class
+from adm_cli.sampling.asked import asked_stage
 from adm_cli.sampling.defaults import choose_schedule, remarks
 from adm_cli.sampling.editing import UNEDITED, Editing
 from adm_cli.sampling.images import Images
@@ -32,11 +32,9 @@ from adm_cli.sampling.settings import (
     StageOptions,
     Upsampling,
     check_modifiers,
-    choose_weak,
     distinct_kinds,
     make_run,
     make_stage,
-    read_interval,
     sampling_config,
 )
 from adm_cli.sampling.start import machine_line
@@ -104,19 +102,9 @@ def edit(
     runs. ``on_event`` sees every `events.Event`. Raises AdmError where the command would print an
     error: UsageError for arguments that cannot be, before any work.
     """
+    given = {**locals(), **changes}
     part = find_part(shard, device, path_or_none(out))
-    options = StageOptions(
-        sampler=sampler, steps=comma_list(steps), scale=scale, eta=eta, clip=clip, cfg=cfg,
-        guide_interval=read_interval(guide_interval), entropy_scaling=entropy_scaling,
-        cfg_interval=read_interval(cfg_interval, "--cfg-interval"),
-        **asked_modifiers(changes),
-    )  # fmt: skip
-    sources = find_sources(
-        model or DEFAULT_MODEL, classifier, guided=scale != 0,
-        weak=choose_weak(weak_model, [changes["weak_scale"]]),
-        noisy=changes["classifier_on"] != "x0",
-    )  # fmt: skip
-    options = with_negative_class(options, changes["negative_class"], sources)
+    sources, options = asked_stage(given, guided=scale != 0)
     how = _editing(sources, strength, mask, resample, jump, invert, from_class)
     pictures = open_inputs(as_paths(inputs), on_event or ignore, values=value_range)
     masks = None if mask is None else open_inputs(as_paths(mask))

@@ -7,16 +7,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from adm_cli.checkpoints.sources import Sources, find_sources
+from adm_cli.checkpoints.sources import Sources
 from adm_cli.checkpoints.supplying import supplied
 from adm_cli.classes.mixtures import heaviest, mixture_text
-from adm_cli.config import DEFAULT_MODEL
 from adm_cli.devices import choose_device
 from adm_cli.diffusion.modifiers import UNASKED, Changes
 from adm_cli.errors import UsageError
 from adm_cli.events import AnyPath, OnEvent, as_words
 from adm_cli.sampling.arguments import Classes, Seeds, comma_list, path_or_none, spelled_out
-from adm_cli.sampling.asked import asked_modifiers, with_negative_class
+from adm_cli.sampling.asked import asked_stage
 from adm_cli.sampling.image_names import chosen_class, image_name
 from adm_cli.sampling.images import Image, Images
 from adm_cli.sampling.job import RunResult, check_workers, find_part
@@ -28,9 +27,7 @@ from adm_cli.sampling.settings import (
     Machine,
     StageOptions,
     check_modifiers,
-    choose_weak,
     distinct_kinds,
-    read_interval,
     sampling_config,
 )
 from adm_cli.sampling.start import machine_line
@@ -89,19 +86,9 @@ def interpolate(
     `events.Event`. Raises AdmError where the command would print an error: UsageError for arguments
     that cannot be.
     """
+    given = {**locals(), **changes}
     part = find_part(None, device, path_or_none(out))
-    options = StageOptions(
-        sampler=sampler, steps=comma_list(steps), scale=scale, eta=eta, clip=clip, cfg=cfg,
-        guide_interval=read_interval(guide_interval), entropy_scaling=entropy_scaling,
-        cfg_interval=read_interval(cfg_interval, "--cfg-interval"),
-        **asked_modifiers(changes),
-    )  # fmt: skip
-    sources = find_sources(
-        model or DEFAULT_MODEL, classifier, guided=scale != 0,
-        weak=choose_weak(weak_model, [changes["weak_scale"]]),
-        noisy=changes["classifier_on"] != "x0",
-    )  # fmt: skip
-    options = with_negative_class(options, changes["negative_class"], sources)
+    sources, options = asked_stage(given, guided=scale != 0)
     outputs = choose_outputs(
         path_or_none(out), format, grid, None, gallery, overwrite, part.shard,
         metadata=not no_metadata,

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adm_cli.checkpoints.sources import Sources, find_sources
+from adm_cli.checkpoints.sources import Sources
 from adm_cli.checkpoints.supplying import supplied
 from adm_cli.config import DEFAULT_MODEL, SamplingConfig
 from adm_cli.devices import choose_device
@@ -14,7 +14,7 @@ from adm_cli.diffusion.modifiers import UNASKED, Changes, modified
 from adm_cli.errors import MissingWeightsError, UsageError
 from adm_cli.events import AnyPath, Note, OnEvent, as_words, ignore
 from adm_cli.sampling.arguments import Classes, Seeds, comma_list, path_or_none, spelled_out
-from adm_cli.sampling.asked import asked_modifiers, with_negative_class
+from adm_cli.sampling.asked import asked_stage
 from adm_cli.sampling.defaults import noise_remarks, remarks, taken_from
 from adm_cli.sampling.images import Images
 from adm_cli.sampling.job import RunResult, SamplingJob, check_workers, find_part
@@ -35,12 +35,10 @@ from adm_cli.sampling.settings import (
     StageOptions,
     Upsampling,
     check_modifiers,
-    choose_weak,
     distinct_kinds,
     find_upsampling,
     make_run,
     make_stage,
-    read_interval,
     sampling_config,
 )
 from adm_cli.sampling.start import classes_lines, machine_line
@@ -111,14 +109,8 @@ def sample(
     del given["changes"]
     if like is not None or profile is not None:
         return _sample_filled(given)
-    model, clip = DEFAULT_MODEL if model is None else model, clip is not False
     part = find_part(shard, device or "auto", path_or_none(out))
-    options = StageOptions(
-        sampler=sampler, steps=comma_list(steps), scale=scale, eta=eta, clip=clip,
-        guide_interval=read_interval(guide_interval), entropy_scaling=bool(entropy_scaling),
-        cfg=cfg, cfg_interval=read_interval(cfg_interval, "--cfg-interval"),
-        **asked_modifiers(changes),
-    )  # fmt: skip
+    clip = clip is not False
     later = StageOptions(
         sampler=upsample_sampler, steps=comma_list(upsample_steps), project=upsample_project,
         noise=upsample_noise, clip=clip, temperature=upsample_temperature,
@@ -126,10 +118,7 @@ def sample(
     classes, texts = as_words(class_), comma_list(seeds)
     lines = _class_list(path_or_none(classes_file), classes, texts, total)
     guided = scale != 0 or any(line.scale for line in lines)
-    weak = choose_weak(weak_model, [changes["weak_scale"]])
-    noisy = changes["classifier_on"] != "x0"
-    sources = find_sources(model, classifier, guided=guided, weak=weak, noisy=noisy)
-    options = with_negative_class(options, changes["negative_class"], sources)
+    sources, options = asked_stage(given, guided=guided)
     outputs = choose_outputs(
         path_or_none(out), format, grid, path_or_none(animate), gallery, overwrite, part.shard,
         metadata=not no_metadata,

@@ -35,7 +35,7 @@ from adm_cli.diffusion.modifiers import (
     option_name,
     unused_parts,
 )
-from adm_cli.errors import UsageError, one_of, trim
+from adm_cli.errors import UsageError, one_of
 from adm_cli.sampling.defaults import (
     EVERYWHERE,
     choose_sampler,
@@ -68,17 +68,6 @@ class StageOptions(Modifiers):
     project: int | None = None  # these two of an upsampler
     noise: float | None = None
     temperature: float | None = None
-
-
-def read_interval(text: str | Interval | None, option: str = "--guide-interval") -> Interval | None:
-    """``0.2,0.8`` as numbers; raises UsageError for anything but two of them."""
-    if text is None:
-        return None
-    try:
-        first, last = (float(part) for part in (text.split(",") if isinstance(text, str) else text))
-    except (ValueError, TypeError):
-        raise UsageError(f"{option} {trim(text)}: expected two numbers such as 0.2,0.8") from None
-    return first, last
 
 
 def distinct_kinds(images: Images) -> list[Image]:
@@ -169,13 +158,6 @@ def _without(names: Sequence[str]) -> str:
     """ "--guide-by has no meaning without", of one or several settings."""
     has = "has" if len(names) == 1 else "have"
     return f"{one_of(map(option_name, names), 'and')} {has} no meaning without"
-
-
-def choose_weak(name: str | Path | None, scales: Sequence[float | None]) -> str | Path | None:
-    """The weak model, if a scale uses it. Raises UsageError where it has none."""
-    if name is not None and all(scale is None for scale in scales):
-        raise UsageError(f"--weak-model {name} needs a --weak-scale, such as 1.5")
-    return None if all(scale in (None, 1) for scale in scales) else name
 
 
 def _own(values: list[float | None], common: float) -> tuple[float, ...] | None:

@@ -26,6 +26,7 @@ from adm_cli.sampling.arguments import (
     path_or_none,
     spelled_out,
 )
+from adm_cli.sampling.asked import choose_weak, read_interval
 from adm_cli.sampling.costs import evaluations, passes
 from adm_cli.sampling.events import CellDone, Event, SweepEnded, follow
 from adm_cli.sampling.folder import RunFolder
@@ -34,13 +35,7 @@ from adm_cli.sampling.models import Models
 from adm_cli.sampling.outputs import FRESH, remove_if_empty
 from adm_cli.sampling.pipeline import load_stage
 from adm_cli.sampling.select import select_images
-from adm_cli.sampling.settings import (
-    Interval,
-    Machine,
-    StageOptions,
-    choose_weak,
-    read_interval,
-)
+from adm_cli.sampling.settings import Interval, Machine, StageOptions
 from adm_cli.sampling.sweep_cells import (
     Axes,
     CellRun,

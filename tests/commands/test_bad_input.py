@@ -83,6 +83,11 @@ def test_wrong_options(draw: Run, options: list[str], words: list[str]) -> None:
     refused(draw(*options), 2, *words)
 
 
+@pytest.mark.parametrize("command", ["sample", "edit photo.png", "interpolate"])
+def test_an_empty_name_is_no_model(adm: Run, command: str) -> None:
+    refused(adm(*command.split(), "--model", ""), 2, "'' is neither a preset nor a file")
+
+
 def test_unknown_command(adm: Run) -> None:
     refused(adm("sampel"), 2, "no command 'sampel'", "sample")
 
