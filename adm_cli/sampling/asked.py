@@ -12,7 +12,7 @@ from adm_cli.config import DEFAULT_MODEL
 from adm_cli.diffusion.modifiers import NEUTRAL, OFF, read_modifier
 from adm_cli.errors import UsageError, trim
 from adm_cli.sampling.arguments import comma_list
-from adm_cli.sampling.select import one_class
+from adm_cli.sampling.select import negative_class
 from adm_cli.sampling.settings import Interval, StageOptions
 
 _UNASKED = StageOptions()
@@ -65,7 +65,7 @@ def with_negative_class(
     """Raises UsageError for what is no class of the models'."""
     if spec in (None, OFF):
         return options
-    return replace(options, negative_class=one_class("--negative-class", spec, sources))
+    return replace(options, negative_class=negative_class(spec, sources))
 
 
 def read_interval(text: str | Interval | None, option: str = "--guide-interval") -> Interval | None:

@@ -151,18 +151,19 @@ def _shuffled(turn: int, ids: tuple[int, ...]) -> list[int]:
     return random.Random(f"classes of turn {turn}").sample(ids, len(ids))
 
 
-def one_class(option: str, spec: str | int, sources: Sources) -> int:
-    """The class that is meant by an option for one, by its id or in words; raises UsageError."""
+def negative_class(spec: str | int, sources: Sources) -> int:
+    """The class that is meant, by its id or in words; raises UsageError."""
     if isinstance(spec, int) and spec in sources.classes:
         return spec
     spec = str(spec)
     if not sources.classes:
         raise UsageError(
-            f"{option} {spec}: {sources.model_name} is unconditional and not guided by a classifier"
+            f"--negative-class {spec}: {sources.model_name} is unconditional and not guided by a "
+            f"classifier"
         )
     found = select_classes(spec, sources.classes)
     if len(found) != 1:
-        raise UsageError(f"{option} {trim(spec)}: expected one class, got {len(found)}")
+        raise UsageError(f"--negative-class {trim(spec)}: expected one class, got {len(found)}")
     return found[0]
 
 

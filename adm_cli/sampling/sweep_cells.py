@@ -31,7 +31,7 @@ from adm_cli.sampling.folder import RunFolder
 from adm_cli.sampling.images import Images
 from adm_cli.sampling.models import Models
 from adm_cli.sampling.run import Run
-from adm_cli.sampling.select import one_class
+from adm_cli.sampling.select import negative_class
 from adm_cli.sampling.settings import (
     Interval,
     Machine,
@@ -78,7 +78,7 @@ class Axes:
         words = self.modifiers.get("negative_class")
         if words is None:
             return self
-        ids = [None if w == OFF else one_class("--negative-class", w, sources) for w in words]
+        ids = [None if w == OFF else negative_class(w, sources) for w in words]
         return replace(self, modifiers={**self.modifiers, "negative_class": ids})
 
     def most(self, common: StageOptions) -> StageOptions:

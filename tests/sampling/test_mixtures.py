@@ -22,7 +22,7 @@ from adm_cli.pictures.images import open_picture
 from adm_cli.sampling.images import Images, drawn_row, row_from_json, row_to_json
 from adm_cli.sampling.pipeline import generate, load_pipeline
 from adm_cli.sampling.recipe import check_recipe
-from adm_cli.sampling.select import one_class
+from adm_cli.sampling.select import negative_class
 from tests.conftest import (
     TOY_CLASSES,
     TOY_CLASSIFIER,
@@ -140,9 +140,9 @@ def test_an_id_is_an_id_in_python(tmp_path: Path) -> None:
     """In words a number may be a name."""
     path = save_toy(tmp_path / "numbers.safetensors", TOY_UNET, {0: "3", 3: "zero"})
     sources = find_sources(path, guided=False)
-    assert one_class("--negative-class", 3, sources) == 3
-    assert one_class("--negative-class", "3", sources) == 0
-    assert one_class("--negative-class", "zero", sources) == 3
+    assert negative_class(3, sources) == 3
+    assert negative_class("3", sources) == 0
+    assert negative_class("zero", sources) == 3
 
 
 def test_a_row_of_a_run_is_of_the_class_with_most() -> None:
