@@ -1,22 +1,84 @@
-"""Whether a training that goes on would learn the same thing as it did."""
+"""What a training that goes on takes over, and whether it would learn the same thing as it did."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
+from adm_cli.checkpoints.flags.given import Kind
 from adm_cli.config import DiffusionConfig
-from adm_cli.errors import UsageError
-from adm_cli.files.differences import differences
+from adm_cli.errors import UsageError, an
+from adm_cli.events import Note, OnEvent
+from adm_cli.files.differences import CHANGE, differences
 from adm_cli.training.config import TrainingConfig
+from adm_cli.training.options import CommonOptions, stored
+from adm_cli.training.runs import TrainingFolder
 from adm_cli.training.setup import ModelConfig, Settings
 
 # What may change when a run goes on: how long it lasts, what it reports, how it computes.
 _MAY_CHANGE = frozenset(
     "steps microbatch log_every eval_every save_every sample_every compile channels_last".split()
 )
+# Chosen by the length, the pictures or the machine where nobody says them: the run's own stay.
+_CHOSEN = {"steps": int, "warmup": int, "dtype": str}
+_MOST_CLASSES = 5  # that are told of those that are others
+_CALLED = {"fingerprint": "names and labels of the pictures"}
+
+
+def merge(
+    kind: Kind,
+    chosen: dict[str, Any],
+    options: CommonOptions,
+    folder: TrainingFolder | None,
+    on_event: OnEvent,
+) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """The options with those of the run in the folder, and its settings, if it is gone on with.
+
+    Raises UsageError where ``--resume`` finds no run or another kind's, as `TrainingFolder` else.
+    """
+    used = folder is not None and folder.used()
+    if options.resume and not used:
+        if folder is None:
+            raise UsageError("--resume needs --out, the folder of the run to go on with")
+        raise UsageError(
+            f"--resume: {folder.path} holds no run to go on with; without --resume the command "
+            f"begins one there"
+        )
+    if folder is None or not used or options.fresh:
+        if folder is not None:
+            folder.check_own() if options.fresh else folder.check_fresh()
+        return chosen, None
+    before = folder.load_settings()
+    theirs = before.get("kind")
+    if theirs in get_args(Kind) and theirs != kind:
+        raise UsageError(
+            f"{folder.path} holds the training of {an(theirs)} model, which adm train-{theirs} "
+            f"goes on with: choose another --out"
+        )
+    kept = stored(before, type(options), folder.settings)
+    merged = _merged(kept, chosen, before.get("training"))
+    step = int(folder.states()[0].stem.split("-")[1]) if folder.states() else 0
+    on_event(Note(f"going on with the run in {folder.path} at step {step} (--fresh begins anew)"))
+    return merged, before
+
+
+def _merged(kept: dict[str, Any], chosen: dict[str, Any], training: object) -> dict[str, Any]:
+    """Options of a run, those that are new, and what was resolved where neither says it."""
+    for rival, other in (("steps", "kimg"), ("kimg", "steps")):
+        if rival in chosen:
+            kept.pop(other, None)
+    merged = {**kept, **chosen}
+    if "set" in kept and "set" in chosen:  # each is a setting of its own; the last one counts
+        new = {text.partition("=")[0] for text in chosen["set"]}
+        old = [text for text in kept["set"] if text.partition("=")[0] not in new]
+        merged["set"] = [*old, *chosen["set"]]
+    for name, type_ in _CHOSEN.items() if isinstance(training, dict) else ():
+        known = name in merged or (name == "steps" and "kimg" in merged)
+        if not known and type(training.get(name)) is type_:
+            merged[name] = training[name]
+    return merged
 
 
 def refuse_changes(stored: Mapping[str, Any], now: Settings) -> None:
@@ -30,8 +92,12 @@ def refuse_changes(stored: Mapping[str, Any], now: Settings) -> None:
             old, new = defaults | old, defaults | new
         if not isinstance(new, dict) or not isinstance(old, dict):
             old, new = {part: old}, {part: new}
-        names = sorted({*old, *new} - (_MAY_CHANGE if part == "training" else set()))
-        different += differences(old, new, names={name: name for name in names})
+        names = {*old, *new} - (_MAY_CHANGE if part == "training" else set())
+        if isinstance(old.get("classes"), dict) and "classes" in new:
+            names.remove("classes")
+            found = differences(old["classes"], new["classes"], f"class {CHANGE}")
+            different += [*found[:_MOST_CLASSES], *(["..."] if found[_MOST_CLASSES:] else [])]
+        different += differences(old, new, names={n: _CALLED.get(n, n) for n in sorted(names)})
     if different:
         raise UsageError(
             f"the run was started with other settings: {'; '.join(different)}. Go on with those "

@@ -37,10 +37,9 @@ from adm_cli.training.options import (
     UpsamplerOptions,
     given,
     make_options,
-    stored,
 )
 from adm_cli.training.original_flags import take_over
-from adm_cli.training.resuming import refuse_changes
+from adm_cli.training.resuming import merge, refuse_changes
 from adm_cli.training.runs import TrainingFolder
 from adm_cli.training.sets import describe_classes
 from adm_cli.training.setup import (
@@ -207,7 +206,7 @@ def prepare(
         for text in notes:
             on_event(Note(text))
     folder = None if options.out is None else TrainingFolder(options.out)
-    chosen, before = _merged(chosen, options, folder, on_event)
+    chosen, before = merge(kind, chosen, options, folder, on_event)
     if device.type == "cuda":
         chosen.setdefault("dtype", "bfloat16")
         chosen.setdefault("channels_last", True)
@@ -238,36 +237,6 @@ def prepare(
         on_event(Note(f"{text}, {why_steps(settings.kind, training.steps)} (or --steps)"))
     resuming = folder is not None and before is not None and bool(folder.states())
     return TrainingPlan(settings, data, resuming)
-
-
-def _merged(
-    chosen: dict[str, Any], options: CommonOptions, folder: TrainingFolder | None, on_event: OnEvent
-) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """The options with those of the run in the folder, and its settings, if it is gone on with."""
-    used = folder is not None and folder.used()
-    if options.resume and not used:
-        if folder is None:
-            raise UsageError("--resume needs --out, the folder of the run to go on with")
-        raise UsageError(
-            f"--resume: {folder.path} holds no run to go on with; without --resume the command "
-            f"begins one there"
-        )
-    if folder is None or not used or options.fresh:
-        if folder is not None:
-            folder.check_own() if options.fresh else folder.check_fresh()
-        return chosen, None
-    before = folder.load_settings()
-    kept = stored(before, type(options), folder.settings)
-    for rival, other in (("steps", "kimg"), ("kimg", "steps")):
-        if rival in chosen:
-            kept.pop(other, None)
-    merged = {**kept, **chosen}
-    training = before.get("training")
-    if not {"steps", "kimg"} & set(merged) and isinstance(training, dict):
-        merged |= {"steps": training["steps"]} if isinstance(training.get("steps"), int) else {}
-    step = int(folder.states()[0].stem.split("-")[1]) if folder.states() else 0
-    on_event(Note(f"going on with the run in {folder.path} at step {step} (--fresh begins anew)"))
-    return merged, before
 
 
 def _open_folder(options: CommonOptions, world: World) -> TrainingFolder:

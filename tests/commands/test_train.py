@@ -21,8 +21,12 @@ from safetensors.torch import load_file
 from adm_cli.checkpoints.header import read_model_file
 from adm_cli.commands import signals
 from adm_cli.errors import RunError
+from adm_cli.events import ignore
+from adm_cli.training.distributed import World
 from adm_cli.training.initial import DRAWN
+from adm_cli.training.options import DiffusionOptions
 from adm_cli.training.setup import default_steps
+from adm_cli.training.train import prepare
 from tests.conftest import Result, Toys
 from tests.training.conftest import draw_pictures
 
@@ -187,12 +191,39 @@ def test_resume_refuses_other_settings_and_tells_them(adm: Adm, shapes: Path) ->
     shutil.copy(extra / "circle" / "0.png", extra / "circle" / "new.png")
     changed = adm(*again, extra)
     assert changed.code == 2
-    assert "fingerprint" in changed.err
+    assert "names and labels of the pictures" in changed.err
+    (extra / "circle" / "new.png").unlink()
+    (extra / "circle").rename(extra / "triangle")
+    renamed = adm(*again, extra)
+    assert "class 0 circle -> square; class 1 square -> triangle; names and" in renamed.err
     none = adm("train-classifier", "--resume", shapes, *MODEL, *SHORT[:-1], "anew")
     assert none.code == 2
     assert "--resume: anew holds no run to go on with; without --resume" in none.err
     assert not Path("anew").exists()
     assert "needs --out" in adm("train-classifier", "--resume").err
+
+
+def test_what_nobody_chose_stays_when_a_run_goes_on(adm: Adm, shapes: Path, tmp_path: Path) -> None:
+    """Longer, without a longer warmup; on a GPU, still in float32; --set beside --set."""
+    whole = ("train-diffusion", shapes, *MODEL, *SHORT[2:], "-q")
+    assert adm(*whole, "--steps", 20).code == 0
+    longer = adm("train-diffusion", "--out", "run", "--steps", 40, "--set", "save_every=40", "-q")
+    assert longer.code == 0, longer.err
+    stored = json.loads(Path("run/settings.json").read_text())["training"]
+    assert (stored["warmup"], stored["steps"], stored["save_every"]) == (2, 40, 40)
+    options = DiffusionOptions(out=tmp_path / "run")
+    plan = prepare("diffusion", options, World(), torch.device("cuda"), ignore)
+    assert plan.settings.training.dtype == "float32"
+    assert plan.settings.training.channels_last
+
+
+def test_a_run_of_another_kind_is_not_called_damaged(adm: Adm, shapes: Path) -> None:
+    assert adm("train-diffusion", shapes, *MODEL, *SHORT, "--label-dropout", 0.1, "-q").code == 0
+    for more in (("--resume",), (shapes,)):
+        other = adm("train-classifier", *more, "--out", "run")
+        assert other.code == 2
+        assert "diffusion model, which adm train-diffusion goes on with" in other.err
+        assert "--fresh" not in other.err  # which would remove the other run
 
 
 def test_fresh_begins_anew(adm: Adm, shapes: Path) -> None:
