@@ -66,7 +66,6 @@ sweep.py label
 sweep_folder.py count
 sweep_folder.py row.get('drawn')
 sweep_grid.py self.steps or 'all'
-train.py size_words(theirs)
 training_end.py speed
 workers.py count
 """

@@ -21,6 +21,7 @@ from adm_cli.checkpoints.header import (
     info_metadata,
     is_pytorch,
     read_header,
+    refuse_state,
 )
 from adm_cli.checkpoints.pickles import load_pickle
 from adm_cli.checkpoints.stored import read_stored
@@ -125,7 +126,7 @@ def load_original(path: Path) -> object:
     if foreign := describe_foreign(start, path.name):
         raise CheckpointError(f"{path} {foreign}")
     header = read_header(path)
-    header.pop("__metadata__", None)
+    refuse_state(path, header.pop("__metadata__", None))
     try:
         with open_file(path) as file:
             file.seek(8 + int.from_bytes(file.read(8), "little"))

@@ -44,6 +44,7 @@ _CHUNK = 1 << 24
 # which the library takes, grows to gigabytes in Python.
 MAX_HEADER = 10_000_000
 NO_HASH = "0" * 64
+STATE_FORMAT = "adm-training"  # of a training's state, where weights have "adm"
 
 
 def begin_hash(file: IO[bytes], recorded: str) -> hashlib._Hash:
@@ -105,6 +106,7 @@ def read_model_file(path: Path) -> ModelFile:
     """
     header = read_header(path)
     metadata = header.pop("__metadata__", None)
+    refuse_state(path, metadata)
     if not isinstance(metadata, dict) or metadata.get("format") != "adm":
         raise CheckpointError(
             f"{path}: a safetensors file without adm's metadata; "
@@ -128,6 +130,15 @@ def read_model_file(path: Path) -> ModelFile:
         shapes[name] = tuple(entry["shape"])
         dtypes[name] = DTYPES[entry["dtype"]]
     return ModelFile(path, info, shapes, dtypes, str(metadata.get("content_sha256", "none")))
+
+
+def refuse_state(path: Path, metadata: object) -> None:
+    """Raises CheckpointError for the metadata of a training's state, which is to go on from."""
+    if isinstance(metadata, dict) and metadata.get("format") == STATE_FORMAT:
+        raise CheckpointError(
+            f"{path} is a state that its training goes on from: pass {path.parent}, whose "
+            f"model.safetensors is made of the newest one, or best.safetensors there"
+        )
 
 
 def _parse_metadata(metadata: Mapping[str, str]) -> ModelInfo:

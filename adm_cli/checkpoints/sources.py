@@ -78,9 +78,9 @@ def find_sources(
         None if weak is None else find_weights(weak),
     )
     if classifier_file is not None:
-        _check_pair(model_file, classifier_file)
+        check_pair(model_file.info, model_file.name, classifier_file)
         if noisy:
-            _check_noise(model_file, classifier_file)
+            check_noise(model_file.info, classifier_file, "--classifier-on x0")
     if sources.weak is not None:
         _check_weak(model_file, sources.weak)
     return sources
@@ -156,8 +156,9 @@ def check_stack(base: Sources, upsampler: Sources) -> None:
             )
 
 
-def _check_pair(model: ModelFile, classifier: ModelFile) -> None:
-    theirs, ours = classifier.info.config, model.info.config
+def check_pair(model: ModelInfo, name: str, classifier: ModelFile) -> None:
+    """Raises UsageError unless the classifier can guide ``model``, which messages call ``name``."""
+    theirs, ours = classifier.info.config, model.config
     if classifier.info.kind != "classifier":
         raise UsageError(
             f"{classifier.path} holds {an(classifier.info.kind)} model, expected a classifier"
@@ -165,36 +166,36 @@ def _check_pair(model: ModelFile, classifier: ModelFile) -> None:
     if theirs.image_size != ours.image_size:
         raise UsageError(
             f"the classifier {classifier.name} is for {size_words(theirs.image_size)} images, "
-            f"the model {model.name} makes {size_words(ours.image_size)}: "
+            f"the model {name} makes {size_words(ours.image_size)}: "
             f"pass a --classifier of that size"
         )
     if ours.num_classes is not None and theirs.num_classes != ours.num_classes:
         raise UsageError(
             f"the classifier {classifier.name} knows {theirs.num_classes} classes, the model "
-            f"{model.name} {ours.num_classes}: pass a --classifier trained on the same classes"
+            f"{name} {ours.num_classes}: pass a --classifier trained on the same classes"
         )
-    mine, other = model.info.classes, classifier.info.classes
+    mine, other = model.classes, classifier.info.classes
     both = [i for i in mine if i in other]
     if ours.num_classes is not None and not both:
         raise UsageError(
-            f"{classifier.name} and {model.name} were trained on different classes: "
+            f"{classifier.name} and {name} were trained on different classes: "
             f"pass a --classifier trained on the same"
         )
     if ours.num_classes is not None and (wrong := [i for i in both if mine[i] != other[i]]):
         raise UsageError(
-            f"class {wrong[0]} is {mine[wrong[0]]} to the model {model.name} but "
+            f"class {wrong[0]} is {mine[wrong[0]]} to the model {name} but "
             f"{other[wrong[0]]} to the classifier {classifier.name}: they do not belong together"
         )
 
 
-def _check_noise(model: ModelFile, classifier: ModelFile) -> None:
+def check_noise(model: ModelInfo, classifier: ModelFile, mend: str) -> None:
     """Raises UsageError unless the classifier learned the noise of the model."""
-    a, b = model.info.diffusion, classifier.info.diffusion
+    a, b = model.diffusion, classifier.info.diffusion
     if (a.noise_schedule, a.num_timesteps) != (b.noise_schedule, b.num_timesteps):
         raise UsageError(
             f"the classifier {classifier.name} learned the noise of a {b.noise_schedule} schedule "
             f"of {b.num_timesteps} steps, the model uses {a.noise_schedule} of {a.num_timesteps}: "
-            f"pass another --classifier, or --classifier-on x0"
+            f"pass another --classifier, or {mend}"
         )
 
 

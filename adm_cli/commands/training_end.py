@@ -64,8 +64,8 @@ def next_commands(done: Training) -> Iterator[str]:
     model = shlex.quote(str(done.model))
     options = done.settings.options
     best = shlex.quote(str(done.best or done.model))
-    data = " ".join(shlex.quote(str(path)) for path in options.get("data", ())) or "PICTURES"
     conditional = done.settings.config.num_classes is not None
+    data, held = (shlex.join(map(str, options.get(name, ()))) for name in ("data", "val"))
     if done.kind == "diffusion":
         guide = options.get("classifier")
         guided = "" if guide is None else f" --classifier {shlex.quote(guide)} --scale 2"
@@ -74,7 +74,21 @@ def next_commands(done: Training) -> Iterator[str]:
     elif done.kind == "upsampler":
         yield f"adm upsample PICTURES --model {model}"
     elif not done.settings.training.noised:
-        yield f"adm evaluate SAMPLES --judge {best} --real {data}"
+        yield f"adm evaluate SAMPLES --judge {best} --real {held or data}"
     else:
-        yield f"adm evaluate-classifier {data} --classifier {best}"
-        yield f"adm train-diffusion {data} --match {best} --classifier {best} --out runs/base"
+        read = _told(options, "labels", "value_range", "classes", "skip_bad")
+        if held:  # of the others it knows some by heart
+            yield f"adm evaluate-classifier {held}{read} --classifier {best}"
+        read = _told(options, "val", "val_split") + read
+        yield f"adm train-diffusion {data}{read} --match {best} --classifier {best} --out runs/base"
+
+
+def _told(options: Mapping[str, Any], *names: str) -> str:
+    """The options of a run among ``names``, each with a space before it."""
+    words: list[str] = []
+    for name in names:
+        option = "--class" if name == "classes" else f"--{name.replace('_', '-')}"
+        value = options.get(name, [])
+        for one in value if isinstance(value, list) else [value]:
+            words += [option] if one is True else [option, str(one)]
+    return f" {shlex.join(words)}" if words else ""

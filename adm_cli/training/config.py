@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from adm_cli.config import LEAST_CROP
-from adm_cli.errors import ConfigError
+from adm_cli.errors import ConfigError, one_of
 
 Anneal = Literal["none", "linear", "cosine"]
 TimestepSamplerName = Literal["uniform", "stratified", "loss-second-moment"]
@@ -85,3 +85,13 @@ class TrainingConfig:
         for rate in (*self.ema_rates, *self.betas):
             if not 0 <= rate < 1:
                 raise ConfigError(f"EMA rates and betas must be in [0, 1), got {rate}")
+
+
+def steadier(config: TrainingConfig) -> str:
+    """Options that may keep losses finite, in words: those that ``config`` has not yet."""
+    options = [f"a lower --lr than {config.lr:g}"]
+    if config.clip_norm is None or config.clip_norm > 1:
+        options.append("--clip-norm 1")
+    if config.dtype != "float32":
+        options.append("--dtype float32")
+    return one_of(options)

@@ -23,6 +23,7 @@ from adm_cli.diffusion.guidance import ClassifierFn
 from adm_cli.errors import AdmError, CheckpointError, are, why_unread
 from adm_cli.events import Note
 from adm_cli.pictures.images import save_image, to_model_range, to_uint8
+from adm_cli.training.config import steadier
 from adm_cli.training.feed import Feed
 from adm_cli.training.randomness import image_noise
 from adm_cli.training.runs import MetricsFile, TrainingFolder, draw_plot
@@ -31,7 +32,6 @@ from adm_cli.training.tasks import DiffusionTask
 from adm_cli.training.trainer import StepResult, Trainer
 
 MOST_SKIPS = 5  # steps in a row without a finite loss, then back to the last good state
-_MENDS = "try a lower --lr, --clip-norm 1 or --dtype float32"
 MOST_RETURNS = 3
 _PLOT_SECONDS = 20.0  # a plot takes half a second, a step of a small model far less
 
@@ -337,14 +337,18 @@ class TrainingRun:
         step = self.trainer.step
         what = f"step {step}: loss {result.loss:.3g}, gradient norm {result.grad_norm:.3g}"
         if step >= self.config.steps and not self.trainer.updates:
-            raise AdmError(f"{what}, and no step had finite ones: nothing was learned; {_MENDS}")
+            raise AdmError(
+                f"{what}, and no step had finite ones: nothing was learned; begin anew (--fresh) "
+                f"with {steadier(self.config)}"
+            )
         if self.skips < MOST_SKIPS:
             yield Note(f"{what}: skipped")
             return
         if self.returns == MOST_RETURNS:
             raise AdmError(
                 f"{what}, {self.skips} times in a row after {self.returns} returns to an earlier "
-                f"state: stopped at the last good one; {_MENDS}"
+                f"state: stopped at the last good one; begin anew (--fresh, or elsewhere with "
+                f"--init from its weights) with {steadier(self.config)}"
             )
         returns, scale = self.returns + 1, self.trainer.rate_scale / 2
         self._load()

@@ -27,7 +27,7 @@ _MOST_CLASSES = 5  # that are told of those that are others
 _CALLED = {"fingerprint": "names and labels of the pictures"}
 
 
-def merge(
+def merge_options(
     kind: Kind,
     chosen: dict[str, Any],
     options: CommonOptions,
@@ -52,7 +52,7 @@ def merge(
         return chosen, None
     before = folder.load_settings()
     theirs = before.get("kind")
-    if theirs in get_args(Kind) and theirs != kind:
+    if isinstance(theirs, str) and theirs in get_args(Kind) and theirs != kind:
         raise UsageError(
             f"{folder.path} holds the training of {an(theirs)} model, which adm train-{theirs} "
             f"goes on with: choose another --out"
@@ -64,7 +64,7 @@ def merge(
     return merged, before
 
 
-def _merged(kept: dict[str, Any], chosen: dict[str, Any], training: object) -> dict[str, Any]:
+def _merged(kept: dict[str, Any], chosen: dict[str, Any], training: Any) -> dict[str, Any]:
     """Options of a run, those that are new, and what was resolved where neither says it."""
     for rival, other in (("steps", "kimg"), ("kimg", "steps")):
         if rival in chosen:

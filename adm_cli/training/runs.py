@@ -22,7 +22,7 @@ from typing import Any
 from torch import Tensor
 
 from adm_cli.checkpoints.format import read_tensors, write_tensors
-from adm_cli.checkpoints.header import AGAIN
+from adm_cli.checkpoints.header import AGAIN, STATE_FORMAT
 from adm_cli.errors import CheckpointError, OutputError, why_unread
 from adm_cli.files.budget import parse_json
 from adm_cli.files.disk import (
@@ -153,7 +153,7 @@ class TrainingFolder:
     ) -> Path:
         """Write a state, then drop all but the newest two up to it."""
         path = self.path / f"state-{step:08d}.safetensors"
-        write_tensors(path, tensors, {"format": "adm-training", "facts": json.dumps(dict(facts))})
+        write_tensors(path, tensors, {"format": STATE_FORMAT, "facts": json.dumps(dict(facts))})
         for old in [p for p in self.states() if p.name <= path.name][_KEPT:]:
             with suppress(OSError):  # no reason to stop: it is tried again at the next one
                 remove(old)
@@ -168,7 +168,7 @@ class TrainingFolder:
         for path in self.states():
             try:
                 tensors, metadata = read_tensors(path)
-                if metadata.get("format") != "adm-training":
+                if metadata.get("format") != STATE_FORMAT:
                     raise CheckpointError(f"{path} is not a training state")
                 return tensors, parse_json(metadata["facts"]), wrong
             except (CheckpointError, KeyError, ValueError) as error:

@@ -17,9 +17,10 @@ from adm_cli.checkpoints.finding import find_weights
 from adm_cli.checkpoints.flags.spellings import spell_dtype
 from adm_cli.checkpoints.header import ModelFile, ModelInfo
 from adm_cli.checkpoints.loading import load_model
+from adm_cli.checkpoints.sources import check_noise, check_pair
 from adm_cli.config import Kind
 from adm_cli.devices import DTYPES
-from adm_cli.errors import AdmError, RunError, UsageError, how_many, one_of, size_words
+from adm_cli.errors import AdmError, RunError, UsageError, how_many, one_of
 from adm_cli.events import Count, Note, OnEvent, ignore
 from adm_cli.files.disk import check_writable
 from adm_cli.files.fresh import make_fresh_folder
@@ -39,7 +40,7 @@ from adm_cli.training.options import (
     make_options,
 )
 from adm_cli.training.original_flags import take_over
-from adm_cli.training.resuming import merge, refuse_changes
+from adm_cli.training.resuming import merge_options, refuse_changes
 from adm_cli.training.runs import TrainingFolder
 from adm_cli.training.sets import describe_classes
 from adm_cli.training.setup import (
@@ -193,6 +194,7 @@ class TrainingPlan:
 
     settings: Settings
     data: Data
+    guide: ModelFile | None  # the classifier of the sample pictures
     resuming: bool
 
 
@@ -206,7 +208,7 @@ def prepare(
         for text in notes:
             on_event(Note(text))
     folder = None if options.out is None else TrainingFolder(options.out)
-    chosen, before = merge(kind, chosen, options, folder, on_event)
+    chosen, before = merge_options(kind, chosen, options, folder, on_event)
     if device.type == "cuda":
         chosen.setdefault("dtype", "bfloat16")
         chosen.setdefault("channels_last", True)
@@ -223,6 +225,7 @@ def prepare(
         )
     if before is not None:
         refuse_changes(before, settings)
+    guide = _find_guide(settings, data)
     for text in data.notes:
         on_event(Note(text))
     held = len(data.validation or ())
@@ -236,7 +239,7 @@ def prepare(
         text += f": {how_many(epochs, 'epoch')}"
         on_event(Note(f"{text}, {why_steps(settings.kind, training.steps)} (or --steps)"))
     resuming = folder is not None and before is not None and bool(folder.states())
-    return TrainingPlan(settings, data, resuming)
+    return TrainingPlan(settings, data, guide, resuming)
 
 
 def _open_folder(options: CommonOptions, world: World) -> TrainingFolder:
@@ -319,7 +322,7 @@ def _begin(
     trainer = Trainer(task, training, device=device, world=world, init=weights)
     job = Job(
         folder, feed, _describe(settings, data, start, device), validation,
-        _load_guide(settings, device), float(chosen.get("scale", GUIDE_SCALE)),
+        _load_guide(ready.guide, device), float(chosen.get("scale", GUIDE_SCALE)),
         DTYPES[save_dtype], bool(chosen.get("tensorboard")),
     )  # fmt: skip
     return TrainingRun(trainer, job, resume=ready.resuming)
@@ -344,18 +347,20 @@ def _describe(
     )
 
 
-def _load_guide(settings: Settings, device: torch.device) -> NoisyClassifier | None:
-    """The classifier that guides the sample pictures."""
+def _find_guide(settings: Settings, data: Data) -> ModelFile | None:
+    """The classifier that guides the sample pictures; UsageError unless it suits the model."""
     name = settings.options.get("classifier")
     if name is None:
         return None
-    guide = load_model(name, device=device)
-    if not isinstance(guide, NoisyClassifier):
-        raise UsageError(f"--classifier {name} holds another model, expected a classifier")
-    theirs, ours = guide.config.image_size, settings.config.image_size
-    if theirs != ours:
-        raise UsageError(
-            f"--classifier {name} is for {size_words(theirs)} pictures, the model makes "
-            f"{size_words(ours)}: pass another, or leave it out"
-        )
+    file = find_weights(name)
+    classes = data.training.classes if settings.config.num_classes is not None else {}
+    info = ModelInfo(settings.config, settings.diffusion, classes)
+    check_pair(info, "to train", file)
+    check_noise(info, file, f"--match {name}")
+    return file
+
+
+def _load_guide(file: ModelFile | None, device: torch.device) -> NoisyClassifier | None:
+    guide = None if file is None else load_model(file, device=device)
+    assert guide is None or isinstance(guide, NoisyClassifier)
     return guide

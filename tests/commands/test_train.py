@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -226,6 +227,17 @@ def test_a_run_of_another_kind_is_not_called_damaged(adm: Adm, shapes: Path) -> 
         assert "--fresh" not in other.err  # which would remove the other run
 
 
+def test_a_state_is_no_model(adm: Adm, shapes: Path) -> None:
+    """A user's first idea of the newest weights: told where they are, not to convert it."""
+    assert adm("train-diffusion", shapes, *MODEL, *SHORT, "-q").code == 0
+    state = "run/state-00000004.safetensors"
+    for command in (("sample", "--model", state), ("info", state), ("convert", state)):
+        done = adm(*command)
+        assert done.code == 1
+        assert f"{state} is a state that its training goes on from: pass run, whose" in done.err
+    assert adm("sample", "--model", "run", "--num", 1, "--steps", 2).code == 0
+
+
 def test_fresh_begins_anew(adm: Adm, shapes: Path) -> None:
     whole = ("train-classifier", shapes, *MODEL, *SHORT)
     assert adm(*whole, "-q").code == 0
@@ -251,6 +263,46 @@ def test_the_end_says_what_is_next(adm: Adm, shapes: Path) -> None:
     )
     assert done[-2] == "adm: losses: base/metrics.png"
     assert "4 steps, 1 epoch, in " in done[-4]
+
+
+def test_what_is_next_reads_the_pictures_alike(adm: Adm, shapes: Path, tmp_path: Path) -> None:
+    """A file of labels, chosen classes and broken pictures; only those held out are judged by."""
+    shutil.copytree(shapes / "circle", "my flat")
+    Path("my flat/broken.png").write_bytes(b"no picture")
+    rows = [f"{p.name},{'ab'[i % 2]}" for i, p in enumerate(sorted(Path("my flat").iterdir()))]
+    Path("labels.csv").write_text("\n".join(["filename,label", *rows]))
+    how = ("--labels", "labels.csv", "--class", "a,b", "--skip-bad")
+    flat = f"'{tmp_path}/my flat'"
+    read = f"--labels {tmp_path}/labels.csv --class a,b --skip-bad"
+    last = "--match run/best.safetensors --classifier run/best.safetensors --out runs/base"
+    split = ("--val-split", 0.2)
+    done = adm("train-classifier", "my flat", *split, *how, *MODEL, *SHORT).err.splitlines()
+    assert done[-1] == f"adm: next: adm train-diffusion {flat} --val-split 0.2 {read} {last}"
+    assert "evaluate-classifier" not in done[-2]
+    held = adm("train-classifier", "my flat", "--val", "my flat", *how, *MODEL, *SHORT, "--fresh")
+    lines = held.err.splitlines()
+    assert lines[-2].endswith(f"classifier {flat} {read} --classifier run/best.safetensors")
+    assert lines[-1] == f"adm: next: adm train-diffusion {flat} --val {flat} {read} {last}"
+    for line in lines[-2:]:
+        words = shlex.split(line.partition("next: adm ")[2])
+        short = ("--steps", 1, "--batch-size", 2) if words[0] == "train-diffusion" else ("--at", 0)
+        assert adm(*words, *short).code == 0
+
+
+def test_the_classifier_of_sample_pictures_suits_the_model(adm: Adm, shapes: Path) -> None:
+    """As in `adm sample`, and before any picture is read."""
+    assert adm("train-classifier", shapes, *MODEL, *SHORT, "-q").code == 0
+    others = Path("others")
+    for kind, animal in (("circle", "cat"), ("square", "dog")):
+        shutil.copytree(shapes / kind, others / animal)
+    guided = ("train-diffusion", "--classifier", "run", *MODEL, *SHORT[:-1], "base", "--dry-run")
+    assert adm(*guided, shapes).code == 0
+    other = adm(*guided, others)
+    assert other.code == 2
+    assert "class 0 is cat to the model to train but circle to the classifier" in other.err
+    noise = adm(*guided, shapes, "--set", "noise_schedule=linear")
+    assert noise.code == 2
+    assert "pass another --classifier, or --match run" in noise.err
 
 
 @pytest.mark.parametrize(
@@ -366,7 +418,7 @@ REFUSED: list[tuple[tuple[object, ...], str]] = [
     (("train-diffusion", "{shapes}", "--save-dtype", "int8"), "--save-dtype int8"),
     (
         ("train-diffusion", "{shapes}", "--classifier", "tiny"),
-        "holds another model, expected a classifier",
+        "holds a diffusion model, expected a classifier",
     ),
 ]
 
