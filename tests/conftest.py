@@ -194,7 +194,7 @@ def quick_training(quick_plots: None, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def shorten_training(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("adm_cli.training.trainer._LEAST_VALIDATED", 16)
+    patch.setattr("adm_cli.training.trainer.LEAST_VALIDATED", 16)
     patch.setattr("adm_cli.training.tasks._SAMPLE_STEPS", "ddim2")
 
 

@@ -11,7 +11,9 @@ import torch
 from adm_cli.checkpoints.loading import build_model
 from adm_cli.devices import free_bytes
 from adm_cli.models.cost import forward_gflops, training_bytes
+from adm_cli.training.between import between
 from adm_cli.training.feed import Batch
+from adm_cli.training.options import VAL_IMAGES
 from adm_cli.training.setup import Settings
 from adm_cli.training.tasks import make_task
 from adm_cli.training.trainer import Trainer
@@ -48,8 +50,19 @@ def estimate(settings: Settings, device: torch.device) -> dict[str, Any]:
         return facts
     speed = _measure(settings, device)
     facts["images_per_second"] = round(speed, 1)
-    facts["hours"] = round(training.steps * training.batch_size / speed / 3600, 2)
+    images = training.steps * training.batch_size + _between(settings)
+    facts["hours"] = round(images / speed / 3600, 6)
     return facts
+
+
+def _between(settings: Settings) -> float:
+    """Images that could be learned from in the time of validating and drawing samples."""
+    training = settings.training
+    task = make_task(settings.config, settings.diffusion, noised=training.noised)
+    most = int(settings.options.get("val_images", VAL_IMAGES))
+    held = min(most, int(settings.data["validation_pictures"])) or None
+    found = between(training, task, held).values()
+    return sum(each.times(0, training.steps) * each.images for each in found)
 
 
 def _measure(settings: Settings, device: torch.device) -> float:

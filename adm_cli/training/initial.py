@@ -12,12 +12,12 @@ from torch import Tensor
 
 from adm_cli.checkpoints.finding import find_weights
 from adm_cli.checkpoints.format import check_finite
-from adm_cli.checkpoints.header import ModelFile
+from adm_cli.checkpoints.header import ModelFile, ModelInfo
 from adm_cli.checkpoints.loading import describe_mismatch, expected_shapes
 from adm_cli.checkpoints.presets import PRESETS
 from adm_cli.checkpoints.tensors import stream_tensors
 from adm_cli.config import ClassifierConfig, Recommended, UNetConfig
-from adm_cli.errors import CheckpointError
+from adm_cli.errors import CheckpointError, how_many, one_of
 from adm_cli.models.classifier import NoisyClassifier
 from adm_cli.training.setup import ModelConfig, Settings, same_classes
 
@@ -33,8 +33,9 @@ def initial_weights(
 ) -> tuple[dict[str, Tensor] | None, list[str]]:
     """The weights of ``file``, that of ``--init``, for this run's model; what had to begin anew.
 
-    Rows for classes begin anew where the classes are not those of the file; a "no class" row is
-    added as the mean of the others. Raises CheckpointError if anything else does not fit.
+    Rows for classes begin anew where the classes are not those of the file; those for more classes
+    and for "no class" are added as the mean of the others. Raises CheckpointError if anything else
+    does not fit.
     """
     if file is None:
         return None, []
@@ -58,10 +59,9 @@ def initial_weights(
             anew.append(f"{name} left out")
             del tensors[name]
             continue
-        if same and name == "label_emb.weight" and len(value) + 1 == expected[name][0]:
-            used = value[list(theirs)] if theirs else value
-            tensors[name] = torch.cat([value, used.mean(dim=0, keepdim=True)])
-            anew.append(f"{name} got a row for no class")
+        if same:
+            tensors[name], told = _grown(value, file.info, settings.config)
+            anew.append(f"{name} got {told}")
             continue
         spread = float(value.std()) if value.numel() > 1 else 0.0
         generator = torch.Generator().manual_seed(settings.training.seed)
@@ -72,6 +72,24 @@ def initial_weights(
     if found != expected:
         raise CheckpointError(f"--init {file.path}: {describe_mismatch(expected, found)}")
     return tensors, anew
+
+
+def _grown(value: Tensor, theirs: ModelInfo, config: ModelConfig) -> tuple[Tensor, str]:
+    """Rows [K, ...] for more classes, each the mean of those there are; "no class" stays last."""
+    count, wanted = theirs.config.num_classes, config.num_classes
+    assert count is not None  # or there were no such tensors
+    assert wanted is not None
+    rows, nothing = value[:count], value[count:]
+    used = rows[list(theirs.classes)] if theirs.classes else rows
+    mean = used.mean(dim=0, keepdim=True)
+    told = []
+    if more := wanted - count:
+        rows = torch.cat([rows, mean.repeat(more, *[1] * (value.dim() - 1))])
+        told.append(f"{how_many(more, 'row')} for new classes")
+    if isinstance(config, UNetConfig) and config.null_class and not len(nothing):
+        nothing = mean
+        told.append("a row for no class")
+    return torch.cat([rows, nothing]), one_of(told, "and")
 
 
 def _encoder(

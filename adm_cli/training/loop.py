@@ -23,6 +23,7 @@ from adm_cli.diffusion.guidance import ClassifierFn
 from adm_cli.errors import AdmError, CheckpointError, are, why_unread
 from adm_cli.events import Note
 from adm_cli.pictures.images import save_image, to_model_range, to_uint8
+from adm_cli.training.between import between
 from adm_cli.training.config import steadier
 from adm_cli.training.feed import Feed
 from adm_cli.training.randomness import image_noise
@@ -218,20 +219,12 @@ class TrainingRun:
         rate, step, config = self.clock.rate(), self.trainer.step, self.config
         if not rate:
             return math.inf
-        image = 1 / (rate * config.batch_size) / 3  # a forward pass is a third of a step
-        validated = 0 if self.job.validation is None else max(64, len(self.job.validation[0]))
-        task = self.trainer.task
-        drawn = SAMPLES * task.draw_steps if isinstance(task, DiffusionTask) else 0
+        image = 1 / (rate * config.batch_size)
         left = (config.steps - step) / rate
-        for what, every, guess in (
-            ("validating", config.eval_every if validated else 0, validated * image),
-            ("drawing samples", config.sample_every if drawn else 0, drawn * image),
-            ("saving", config.save_every, 0.0),
-        ):
-            if every > 0:
-                times = config.steps // every - step // every + bool(config.steps % every)
-                spent = self.clock.between.get(what, [guess])
-                left += times * sum(spent) / len(spent)
+        held = None if self.job.validation is None else len(self.job.validation[0])
+        for what, each in between(config, self.trainer.task, held).items():
+            spent = self.clock.between.get(what, [each.images * image])
+            left += each.times(step, config.steps) * sum(spent) / len(spent)
         return left
 
     def _report(self, result: StepResult) -> Progress:

@@ -29,7 +29,7 @@ from adm_cli.training.randomness import image_noise, key, uniforms
 from adm_cli.training.tasks import DiffusionTask, Inputs, Task, drop_labels, validation_timesteps
 
 _QUARTILES = 4
-_LEAST_VALIDATED = 64
+LEAST_VALIDATED = 64
 
 
 class StepResult(NamedTuple):
@@ -263,7 +263,7 @@ class Trainer:
         """
         size = max(1, self.config.microbatch or self.config.batch_size // self.world.size)
         means = Means(len(self.task.schedule), self.task.by_quartile)
-        total = max(len(images), _LEAST_VALIDATED)
+        total = max(len(images), LEAST_VALIDATED)
         t = validation_timesteps(total, len(self.task.schedule))
         prior = torch.zeros(2, dtype=torch.float64)
         self.model.eval()

@@ -114,6 +114,8 @@ def test_dry_run(adm: Adm, shapes: Path, tmp_path: Path) -> None:
     assert facts["parameters"] > 10_000
     assert min(facts[n] for n in ("gflop_per_image", "memory_gb", "images_per_second")) > 0
     assert facts["classes"] == "0 circle (9), 1 square (9)"
+    images = facts["hours"] * 3600 * facts["images_per_second"]
+    assert images > 4 * 4 + 20  # validating and drawing samples count, which take longer here
     shown = adm("train-diffusion", shapes, *MODEL, *SHORT, "--dry-run").out.splitlines()
     assert shown[-3] == "4 steps of 4: 1 epoch of 18 pictures"
     assert re.search(r"parameters, 0\.\d+ GB of memory, [\d.]+ GB are free", shown[-2])
@@ -340,6 +342,15 @@ def test_fine_tuning(adm: Adm, shapes: Path, toys: Toys, tmp_path: Path) -> None
     assert torch.equal(rows[:2], old["label_emb.weight"])
     torch.testing.assert_close(rows[2], old["label_emb.weight"].mean(dim=0))
     assert all(torch.equal(new[name], old[name]) for name in old if name != "label_emb.weight")
+    more = shutil.copytree(shapes, tmp_path / "more")
+    for name in ("tile", "wheel"):
+        shutil.copytree(shapes / "circle", more / name)
+    still = ("--lr", 0, "--weight-decay", 0, "--steps", 1)
+    grown = adm("train-diffusion", more, "--init", "tuned", *still, "--out", "grown")
+    assert "label_emb.weight got 2 rows for new classes" in grown.err
+    wide = load_file("grown/model.safetensors")["label_emb.weight"]
+    assert torch.equal(wide[[0, 1, 4]], rows)  # no class stays the last
+    torch.testing.assert_close(wide[2:4], rows[:2].mean(dim=0).expand(2, -1))
     animals = tmp_path / "animals"
     for kind, animal in (("circle", "cat"), ("square", "dog")):
         shutil.copytree(shapes / kind, animals / animal)
@@ -499,7 +510,7 @@ def test_two_processes_equal_one(
     adm: Adm, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """torchrun with gloo: the same global batch, the same weights but for rounding."""
-    monkeypatch.setattr("adm_cli.training.trainer._LEAST_VALIDATED", 64)  # as in those processes
+    monkeypatch.setattr("adm_cli.training.trainer.LEAST_VALIDATED", 64)  # as in those processes
     arguments = [
         "train-diffusion", str(shapes), *MODEL, "--steps", "3", "--batch-size", "8",
         "--microbatch", "2", "--label-dropout", "0.2", "--timestep-sampler",

@@ -93,7 +93,7 @@ def quick(monkeypatch: pytest.MonkeyPatch, quick_plots: None, place: Path, serve
     _stop_clocks(monkeypatch)
     monkeypatch.setattr(trainer, "build_model", _Few)
     monkeypatch.setattr(torch, "manual_seed", torch.default_generator.manual_seed)
-    monkeypatch.setattr(trainer, "_LEAST_VALIDATED", 2)
+    monkeypatch.setattr(trainer, "LEAST_VALIDATED", 2)
     monkeypatch.setattr(tasks, "_SAMPLE_STEPS", "ddim2")
 
 
