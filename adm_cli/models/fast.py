@@ -108,15 +108,46 @@ class _Packs:
     def convolve(self, x: Tensor) -> Tensor:
         """[B, C, H, W] channels-last -> [B, O, H, W] so."""
         x = x.contiguous(memory_format=_LAST)
+        if self.weight.requires_grad or not can_pack(self.weight.dtype):  # it learns, or was moved
+            return self._plainly(x)
         if torch.is_grad_enabled() and x.requires_grad:
             return _PackedConvolution.apply(x, self)  # type: ignore[no-any-return,no-untyped-call]
         return self.run(x)
 
+    def _plainly(self, x: Tensor) -> Tensor:
+        if self.weight.is_mkldnn:
+            raise RuntimeError(
+                "the weights are laid out for drawing and cannot learn: load_model, and "
+                "load_pipeline with plain=True, give such as can"
+            )
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        weight = _as_2d(self.weight)
+        return F.conv2d(x, weight.to(x.dtype), bias, padding=weight.shape[-1] // 2)
+
     def run(self, x: Tensor) -> Tensor:
-        if not self.weight.is_mkldnn:
-            packed = pack(_as_2d(self.weight.detach()), x)
-            self.weight = nn.Parameter(packed, requires_grad=False)
-        return convolve_packed(x, self.weight, self.bias)
+        weight = self.weight  # looked at once: another thread may pack it meanwhile
+        if not weight.is_mkldnn:
+            packed = pack(_as_2d(weight.detach()), x)
+            self.weight = weight = nn.Parameter(packed, requires_grad=False)
+        return convolve_packed(x, weight, self.bias)
+
+    def unpack(self) -> None:
+        """The weight in its usual layout, until it is used: torch cannot copy or move another."""
+        if self.weight.is_mkldnn:
+            self.weight = nn.Parameter(self.dense(), requires_grad=False)
+        self._for_gradient = None
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Any:  # of `to`, `double` and their like
+        self.unpack()
+        return super()._apply(*args, **kwargs)  # type: ignore[misc]
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        self.unpack()
+        super()._load_from_state_dict(*args, **kwargs)  # type: ignore[misc]
+
+    def __getstate__(self) -> dict[str, Any]:  # of copies and pickles
+        self.unpack()
+        return self.__dict__.copy()
 
     def gradient(self, of_output: Tensor) -> Tensor:
         """Of the input, channels-last as ``of_output``."""
@@ -164,6 +195,10 @@ class FastConv2d(_Packs, Conv2d):  # type: ignore[misc]
     def forward(self, x: Tensor) -> Tensor:
         return self.convolve(x)
 
+    def unpack(self) -> None:
+        super().unpack()
+        self.kept = {}
+
     def run(self, x: Tensor) -> Tensor:
         if not self._tiles(x.shape):
             return super().run(x)
@@ -198,10 +233,7 @@ class FastConv1d(_Packs, Conv1d):  # type: ignore[misc]
         return weight[..., 0] if weight.dim() == 4 else weight
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.packs:
-            return self.convolve(x)
-        bias = None if self.bias is None else self.bias.to(x.dtype)
-        return F.conv2d(x, _as_2d(self.weight).to(x.dtype), bias)
+        return self.convolve(x) if self.packs else self._plainly(x)
 
 
 class FastGroupNorm32(GroupNorm32):

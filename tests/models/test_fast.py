@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from dataclasses import replace
 from typing import Any
 
@@ -237,6 +239,37 @@ def test_packed_and_tiled_weights_are_saved_as_they_were() -> None:
     after = model.state_dict()
     assert list(after) == list(before)
     assert all(torch.equal(after[name], before[name]) for name in before)
+
+
+@TILES
+@pytest.mark.parametrize("tile", [False, True], ids=["packed", "tiled"])
+def test_a_packed_model_is_copied_moved_and_loaded_like_any(tile: bool) -> None:
+    model = hastened(toy(TOY_UNET), pack=True, tile=tile)
+    expected = run(model)
+    assert run(copy.deepcopy(model)).equal(expected)
+    assert run(pickle.loads(pickle.dumps(model))).equal(expected)
+    assert run(model).equal(expected)
+    other = randomise(build_model(TOY_UNET), seed=1).state_dict()
+    model.load_state_dict(other)
+    plain = build_model(TOY_UNET).eval()
+    plain.load_state_dict(other)
+    torch.testing.assert_close(run(model), run(plain), rtol=1e-4, atol=1e-4)
+    model.set_dtype(torch.float64)
+    plain.set_dtype(torch.float64)
+    double = {"dtype": torch.float64}
+    torch.testing.assert_close(run(model, **double), run(plain, **double))
+
+
+def test_packed_weights_do_not_learn() -> None:
+    """Those that learn before they are used are not packed."""
+    model = hastened(toy(TOY_UNET), pack=True).requires_grad_(True)
+    run(model).sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    used = hastened(toy(TOY_UNET), pack=True).requires_grad_(False)
+    with torch.no_grad():
+        run(used)
+    with pytest.raises(RuntimeError, match="plain=True"):
+        run(used.requires_grad_(True))
 
 
 def test_an_image_does_not_depend_on_the_batch_packed_for() -> None:
