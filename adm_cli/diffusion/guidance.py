@@ -45,15 +45,30 @@ def classifier_gradient(
     gradient by log K over the entropy of the classifier's K probabilities (arXiv 2206.11474,
     section 3.2), which keeps guidance alive where the classifier is sure already. ``guide_by`` a
     `divergence` takes the gradient of log p minus ``divergence_weight`` times that instead.
+    Raises ValueError for labels of other shapes.
     """
-    with torch.enable_grad():
-        x = x_t.detach().requires_grad_(True)
+    _check_labels(y, x_t)
+    with torch.inference_mode(False):  # which also turns gradients on
+        x, y = _lasting(x_t).detach().requires_grad_(True), _lasting(y)
         log_probs = F.log_softmax(classifier(x, t), dim=-1)  # [B, K]
         chosen = _chosen(log_probs, y)
         if guide_by != "log-p":
             chosen = chosen - divergence_weight * divergence(log_probs, y, guide_by)[:, None]
         (gradient,) = torch.autograd.grad(chosen.sum(), x)
     return gradient * _entropy_factor(log_probs.detach()) if entropy_scaling else gradient
+
+
+def _lasting(x: Tensor) -> Tensor:
+    """As autograd may keep it: nothing that was made in `torch.inference_mode`."""
+    return x.clone() if x.is_inference() else x
+
+
+def _check_labels(y: Tensor, x_t: Tensor) -> None:
+    if y.dim() not in (1, 2) or len(y) != len(x_t) or (y.dim() == 2 and y.shape[1] == 1):
+        raise ValueError(
+            f"y must hold a class id for each of {len(x_t)} images, [{len(x_t)}], or weights of "
+            f"all classes, [{len(x_t)}, K]; got {list(y.shape)}"
+        )
 
 
 def _chosen(log_probs: Tensor, y: Tensor) -> Tensor:
@@ -90,6 +105,8 @@ def divergence(log_probs: Tensor, y: Tensor, kind: GuideBy) -> Tensor:
         return (q * (log_q - log_probs)).sum(-1)
     if kind == "fkl":
         return (p * (log_probs - log_q)).sum(-1)
+    if kind != "js":
+        raise ValueError(f"unknown divergence {kind!r}: expected rkl, fkl or js")
     log_middle = torch.logaddexp(log_probs, log_q) - math.log(2)
     return (p * (log_probs - log_middle) + q * (log_q - log_middle)).sum(-1) / 2
 
@@ -114,8 +131,9 @@ def classifier_guidance(
     """`classifier_gradient` for fixed labels, times ``scale``: one, or [B, 1, 1, 1] of them.
 
     A sampler takes any function of this form, so a modifier such as `limited_guidance` wraps one
-    and returns another.
+    and returns another. Raises ValueError for scales of another shape.
     """
+    _check_scale(scale)
 
     def guidance(x_t: Tensor, t: Tensor) -> Tensor:
         gradient = classifier_gradient(
@@ -125,6 +143,15 @@ def classifier_guidance(
         return gradient * scale
 
     return guidance
+
+
+def _check_scale(scale: float | Tensor) -> None:
+    """[B] would be a scale for each column of as wide an image."""
+    if isinstance(scale, Tensor) and scale.dim() not in (0, 4):
+        raise ValueError(
+            f"a scale must be one number or [B, 1, 1, 1], got {list(scale.shape)}: "
+            f"scale.reshape(-1, 1, 1, 1) makes it so"
+        )
 
 
 def limited_guidance(guidance: Guidance, first: float, last: float) -> Guidance:
@@ -325,8 +352,9 @@ def classifier_free(
 
     With ``shares``, ``y`` is [P, B] as in `mixed_classes`, and there are P + 1 outputs. With
     another class in place of ``no_class`` images are led away from that. ``factor`` multiplies
-    ``weight`` - 1, by the timestep.
+    ``weight`` - 1, by the timestep. Raises ValueError for weights of another shape.
     """
+    _check_scale(weight)
     labels = torch.cat([y.flatten(), no_class])
     times = len(labels) // len(no_class)
     alone = mixed_classes(model_fn, y, shares)

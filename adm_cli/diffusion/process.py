@@ -119,11 +119,16 @@ def predict_eps_from_xstart(
 def predicted_xstart(
     schedule: NoiseSchedule, output: Tensor, x_t: Tensor, t: Tensor, prediction: Prediction
 ) -> Tensor:
-    """The x_0 that a network's output, [B, C, H, W] without variances, stands for."""
+    """The x_0 that a network's output, [B, C, H, W] without variances, stands for.
+
+    Raises ValueError for another kind of prediction.
+    """
     if prediction == "eps":
         return predict_xstart_from_eps(schedule, x_t, t, output)
     if prediction == "v":
         return predict_xstart_from_v(schedule, x_t, t, output)
+    if prediction != "x_start":
+        raise ValueError(f"unknown prediction {prediction!r}: expected eps, x_start or v")
     return output
 
 
@@ -142,7 +147,8 @@ def p_mean_variance(
 
     ``model_output`` is [B, C, H, W], or [B, 2C, H, W] with a learned variance. The predicted x_0
     passes through ``denoised_fn`` (thresholding and the like), then `clip_xstart` if
-    ``clip_denoised``. Raises ValueError if the channels do not fit the kind of variance.
+    ``clip_denoised``. Raises ValueError if the channels do not fit the kind of variance, and for
+    another kind of it or of prediction.
     """
     channels = x_t.shape[1]
     wanted = 2 * channels if variance == "learned_range" else channels
@@ -209,6 +215,10 @@ def _variance(
         return (
             gather(schedule.fixed_large_variance, t, like),
             gather(schedule.fixed_large_log_variance, t, like),
+        )
+    if variance != "fixed_small":
+        raise ValueError(
+            f"unknown variance {variance!r}: expected learned_range, fixed_large or fixed_small"
         )
     return (
         gather(schedule.posterior_variance, t, like),

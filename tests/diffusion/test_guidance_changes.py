@@ -5,7 +5,7 @@ mixture of Gaussians.
 from __future__ import annotations
 
 import math
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -24,9 +24,9 @@ from adm_cli.diffusion.guidance import (
     schedule_factor,
 )
 from adm_cli.diffusion.modifiers import ScaleSchedule
-from adm_cli.diffusion.process import predict_xstart_from_eps
+from adm_cli.diffusion.process import p_mean_variance, predict_xstart_from_eps
 from adm_cli.diffusion.samplers import SAMPLERS
-from adm_cli.diffusion.schedule import timestep_everywhere
+from adm_cli.diffusion.schedule import NoiseSchedule, timestep_everywhere
 from tests.diffusion.mixture import Mixture, noisy, three_classes
 
 NONE = 3
@@ -214,3 +214,38 @@ def test_a_classifier_of_clean_pictures_sees_the_predicted_x_0(sampler: str) -> 
         torch.testing.assert_close(gradient, by_hand)
     with pytest.raises(ValueError, match="before the model"):
         start(x.clone(), zero)
+
+
+@pytest.mark.parametrize("shape", [(1,), (2, 1), (), (3,), (1, 4)])
+def test_labels_of_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
+    """Else images beyond the labels would go without guidance, and nobody would know."""
+    x, t = torch.zeros(2, 3, 4, 4), torch.zeros(2, dtype=torch.int64)
+
+    def classifier(x: Tensor, t: Tensor) -> Tensor:
+        return x.flatten(1)[:, :4]
+
+    with pytest.raises(ValueError, match="for each of 2 images"):
+        classifier_gradient(classifier, x, t, torch.zeros(shape, dtype=torch.int64))
+
+
+def test_a_scale_for_each_column_is_refused() -> None:
+    """[B] of B images that are B wide would be one."""
+    y, scales = torch.zeros(4, dtype=torch.int64), torch.ones(4)
+    for make in (
+        lambda: classifier_guidance(lambda x, t: x, y, scales),
+        lambda: classifier_free(lambda x, t, y: x, y, y, scales),
+    ):
+        with pytest.raises(ValueError, match=r"reshape\(-1, 1, 1, 1\)"):
+            make()
+
+
+def test_unknown_words_are_no_other_word() -> None:
+    schedule, x = NoiseSchedule.cosine(10), torch.zeros(1, 3, 4, 4)
+    wrong: Any = "epsilon"
+    t = torch.zeros(1, dtype=torch.int64)
+    with pytest.raises(ValueError, match="expected eps, x_start or v"):
+        p_mean_variance(schedule, x, x, t, prediction=wrong, variance="fixed_small")
+    with pytest.raises(ValueError, match="fixed_large or fixed_small"):
+        p_mean_variance(schedule, x, x, t, variance=wrong)
+    with pytest.raises(ValueError, match="rkl, fkl or js"):
+        divergence(torch.zeros(1, 3), t, wrong)
