@@ -6,7 +6,9 @@ import os
 import platform
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from threading import Lock
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,9 +26,9 @@ DTYPES = {
 }
 
 
-def choose_device(name: str) -> torch.device:
+def choose_device(device: str | torch.device) -> torch.device:
     """A device by name, or the best one for "auto"; raises DeviceError if it is not there."""
-    name = name.strip().lower()
+    name = str(device).strip().lower()
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if name == "auto":
         return torch.device("cuda" if cuda else "mps" if mps else "cpu")
@@ -49,9 +51,10 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def choose_dtype(name: str, device: torch.device, *, use_fp16: bool) -> torch.dtype:
+def choose_dtype(dtype: str | torch.dtype, device: torch.device, *, use_fp16: bool) -> torch.dtype:
     """A precision by name; "auto" is float32, or float16 on CUDA for a model published so."""
-    typed, name = name, spell_dtype(name)
+    typed = str(dtype)
+    name = spell_dtype(typed)
     if name == "auto":
         return torch.float16 if use_fp16 and device.type == "cuda" else torch.float32
     if name not in DTYPES:
@@ -84,6 +87,16 @@ def use_threads(count: object) -> bool:
     return True
 
 
+@contextmanager
+def own_threads() -> Iterator[None]:
+    """What `use_threads` sets meanwhile holds no longer than this: the number is the process's."""
+    before = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        use_threads(before)
+
+
 def send(tensor: Tensor, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
     """A CPU tensor on ``device`` in ``dtype``: to CUDA from pinned memory, without waiting."""
     tensor = tensor.to(dtype or tensor.dtype)
@@ -92,18 +105,46 @@ def send(tensor: Tensor, device: torch.device, dtype: torch.dtype | None = None)
     return tensor.to(device)
 
 
+_lock, _computing, _before = Lock(), list[None](), ExitStack()  # of `reproducible_kernels`
+
+
 @contextmanager
 def reproducible_kernels() -> Iterator[None]:
-    """Deterministic cuDNN and full float32, so that a seed gives the same picture each time."""
-    matmul = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = False
+    """Deterministic cuDNN and full float32, so that a seed gives the same picture each time.
+
+    These are switches of the process: the first thread to come sets them, the last one to leave
+    puts them back.
+    """
+    with _lock:
+        if not _computing:
+            for place, name, value in _switches():
+                _before.callback(setattr, place, name, _own(place, name))
+                setattr(place, name, value)
+        _computing.append(None)
     try:
-        with torch.backends.cudnn.flags(
-            enabled=True, benchmark=False, deterministic=True, allow_tf32=False
-        ):
-            yield
+        yield
     finally:
-        torch.backends.cuda.matmul.allow_tf32 = matmul
+        with _lock:
+            _computing.pop()
+            if not _computing:
+                _before.close()
+
+
+def _own(place: Any, name: str) -> object:
+    """What a switch is set to; torch tells what it amounts to, and products of matrices follow the
+    precision of all CUDA, where that is set and theirs is not."""
+    value, cudnn = getattr(place, name), torch.backends.cudnn
+    follows = place is torch.backends.cuda.matmul and value == cudnn.fp32_precision
+    return "none" if follows else value
+
+
+def _switches() -> list[tuple[Any, str, object]]:
+    """By torch's newer names: the older, ``allow_tf32``, cannot be read where these were set."""
+    cudnn: Any = torch.backends.cudnn
+    return [
+        *((cudnn, "enabled", True), (cudnn, "benchmark", False), (cudnn, "deterministic", True)),
+        *((place, "fp32_precision", "ieee") for place in (torch.backends.cuda.matmul, cudnn.conv)),
+    ]
 
 
 def free_bytes(device: torch.device) -> int:

@@ -41,22 +41,13 @@ def test_a_number_that_cannot_be_is_not_used(count: Any, monkeypatch: pytest.Mon
 
 def test_kernels_that_may_differ_from_run_to_run_are_off() -> None:
     """Also where there is no GPU: these are switches, and are put back."""
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = True
-    try:
-        with torch.backends.cudnn.flags(benchmark=True, deterministic=False, allow_tf32=True):
-            with reproducible_kernels():
-                cudnn = torch.backends.cudnn
-                assert (cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32) == (
-                    True,
-                    False,
-                    False,
-                )
-                assert not torch.backends.cuda.matmul.allow_tf32
-            assert torch.backends.cudnn.benchmark
-            assert torch.backends.cuda.matmul.allow_tf32
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = before
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    with cudnn.flags(enabled=True, benchmark=True, deterministic=False, allow_tf32=True):
+        with reproducible_kernels():
+            assert (cudnn.deterministic, cudnn.benchmark) == (True, False)
+            assert (matmul.fp32_precision, cudnn.conv.fp32_precision) == ("ieee", "ieee")
+        assert (cudnn.deterministic, cudnn.benchmark) == (False, True)
+        assert cudnn.allow_tf32
 
 
 def test_sampling_runs_on_such_kernels(toys: Toys, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from adm_cli.checkpoints.presets import (
 )
 from adm_cli.checkpoints.tensors import stream_tensors
 from adm_cli.config import ClassifierConfig, Kind, UNetConfig
+from adm_cli.devices import choose_device, choose_dtype
 from adm_cli.errors import (
     CheckpointError,
     ConfigError,
@@ -51,19 +52,23 @@ def expected_shapes(config: UNetConfig | ClassifierConfig) -> dict[str, tuple[in
     return {name: tuple(value.shape) for name, value in model.state_dict().items()}
 
 
+@torch.inference_mode(False)  # wherever it is loaded, gradients can go through it
 def load_model(
     name: str | Path | ModelFile,
     *,
     device: str | torch.device = "cpu",
-    dtype: torch.dtype = torch.float32,
+    dtype: str | torch.dtype = torch.float32,
 ) -> Model:
     """A ready model: hash and shapes checked, in evaluation mode, no gradients for parameters.
 
     ``dtype`` float32, float64, or bfloat16/float16 for the torso's convolutions. The file may be
     written to or removed afterwards: it is read once and not mapped, and no more than the model
-    itself is held. Raises as `find_weights`, and CheckpointError if the content is damaged, not
-    finite, or does not fit its own configuration.
+    itself is held. Raises as `find_weights`, UsageError or DeviceError for a dtype or device that
+    cannot be, and CheckpointError if the content is damaged, not finite, or does not fit its own
+    configuration.
     """
+    where = choose_device(device)
+    compute = choose_dtype(dtype, where, use_fp16=False)
     file = name if isinstance(name, ModelFile) else find_weights(name)
     with torch.device("meta"):
         model = build_model(file.info.config)
@@ -71,17 +76,17 @@ def load_model(
     if dict(file.shapes) != expected:
         raise CheckpointError(f"{file.path}: {describe_mismatch(expected, file.shapes)}")
     torso = set(model.torso_parameters())
-    rest = torch.float64 if dtype == torch.float64 else torch.float32
-    wanted = {key: dtype if key in torso else rest for key in expected}
+    rest = torch.float64 if compute == torch.float64 else torch.float32
+    wanted = {key: compute if key in torso else rest for key in expected}
     try:
-        state = _read_state(file, wanted, torch.device(device))
+        state = _read_state(file, wanted, where)
     except (torch.OutOfMemoryError, MemoryError):
         raise DeviceError(
-            f"not enough memory on {device} for the weights of {file.path}: "
+            f"not enough memory on {where} for the weights of {file.path}: "
             f"try --dtype bfloat16 or another --device"
         ) from None
     model.load_state_dict(state, strict=True, assign=True)
-    model.torso_dtype = dtype
+    model.torso_dtype = compute
     return model.eval().requires_grad_(False)
 
 

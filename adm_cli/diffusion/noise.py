@@ -14,7 +14,12 @@ from torch import Tensor
 def noise_source(seeds: Sequence[int], shape: tuple[int, ...]) -> Callable[[], Tensor]:
     """Standard normal noise [N, *shape] a call, each row from a generator of its own."""
     generators = [torch.Generator().manual_seed(_generator_seed(seed)) for seed in seeds]
-    return lambda: torch.stack([torch.randn(shape, generator=g) for g in generators])
+
+    def draw() -> Tensor:  # float32 whatever torch's default is: another type has other numbers
+        rows = [torch.randn(shape, generator=g, dtype=torch.float32) for g in generators]
+        return torch.stack(rows)
+
+    return draw
 
 
 class Toward(NamedTuple):

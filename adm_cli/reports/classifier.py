@@ -21,7 +21,7 @@ from adm_cli.errors import AdmError, UsageError
 from adm_cli.models.classifier import NoisyClassifier
 from adm_cli.pictures.datasets import ImageSet
 from adm_cli.pictures.images import to_model_range
-from adm_cli.reports.pictures import OnNote, Row, each_batch, noise_generators
+from adm_cli.reports.pictures import OnNote, Row, drawn_noise, each_batch, noise_generators
 from adm_cli.training.tasks import classifier_metrics
 
 QUARTERS = 4
@@ -76,9 +76,8 @@ def guesses(
         found = []
         for k, timestep in enumerate(timesteps):
             generators = noise_generators(part, seed, "guess", timestep)
-            noise = torch.stack([torch.randn(x_start.shape[1:], generator=g) for g in generators])
             t = torch.full((len(part),), timestep)
-            x_t = q_sample(schedule, x_start, t, noise.to(x_start))
+            x_t = q_sample(schedule, x_start, t, drawn_noise(generators, x_start))
             seen_t = model_timesteps(schedule, t, rescale=diffusion.rescale_timesteps)
             with reproducible_kernels(), torch.no_grad():
                 logits = model(x_t, seen_t.to(device))

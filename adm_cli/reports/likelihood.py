@@ -21,7 +21,7 @@ from adm_cli.errors import AdmError
 from adm_cli.models.unet import UNet
 from adm_cli.pictures.datasets import ImageSet
 from adm_cli.pictures.images import to_model_range
-from adm_cli.reports.pictures import OnNote, Row, each_batch, noise_generators
+from adm_cli.reports.pictures import OnNote, Row, drawn_noise, each_batch, noise_generators
 from adm_cli.training.tasks import DiffusionTask
 
 QUARTERS = 4
@@ -62,12 +62,11 @@ def likelihoods(
             labels[labels < 0] = model.config.num_classes
         net = partial(model, **task.conditions(x_start, labels.to(device)))
         generators = noise_generators(part, seed, "likelihood")
-        shape = x_start.shape[1:]
 
         def noise(i: int, like: Tensor) -> Tensor:
             if on_step is not None and i + 1 < len(schedule):  # drawn at the start of a step
                 on_step(len(part), i + 1)
-            return torch.stack([torch.randn(shape, generator=g) for g in generators]).to(like)
+            return drawn_noise(generators, like)
 
         def seen(x: Tensor, t: Tensor) -> Tensor:
             seen_t = rescaled(t, diffusion.num_timesteps) if diffusion.rescale_timesteps else t

@@ -82,6 +82,13 @@ def noise_generators(images: ImageSet, seed: int, *purpose: object) -> list[torc
     return [generator(seed, *purpose, p.source, p.name) for p in images.pictures]
 
 
+def drawn_noise(generators: list[torch.Generator], like: Tensor) -> Tensor:
+    """Standard normal noise, a picture a generator, in the type and place of ``like`` [B, ...]."""
+    shape = like.shape[1:]
+    rows = [torch.randn(shape, generator=g, dtype=torch.float32) for g in generators]
+    return torch.stack(rows).to(like)
+
+
 def choose_batch_size(
     device: torch.device, config: UNetConfig | ClassifierConfig, asked: int | None
 ) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from adm_cli.devices import own_threads
 from adm_cli.errors import UsageError
 from adm_cli.events import Hint, Note, OnEvent
 from adm_cli.files.disk import check_writable, refuse_existing
@@ -128,6 +129,7 @@ class SamplingJob:
         }
         return RunResult(run, folder.path, facts)
 
+    @own_threads()
     def carry_out(self, on_event: OnEvent | None) -> RunResult:
         """Draws what is missing."""
         files: list[Path] = []

@@ -34,7 +34,8 @@ def model_labels(images: Sequence[Parts], no_class: int, device: torch.device) -
     ids = send(torch.tensor(rows, dtype=torch.int64).T.contiguous(), device)
     if len(ids) == 1:
         return Labels(ids, None)
-    shares = torch.tensor([[share for _, share in parts] for parts in images])
+    rows_of_shares = [[share for _, share in parts] for parts in images]
+    shares = torch.tensor(rows_of_shares, dtype=torch.float32)
     return Labels(ids, send(shares.T.contiguous(), device))
 
 
@@ -51,7 +52,7 @@ def classifier_target(
     if negative is None and all(len(parts) == 1 for parts in images):
         ids = [class_id for ((class_id, _),) in images]
         return send(torch.tensor(ids, dtype=torch.int64), device)
-    weights = torch.zeros(len(images), num_classes)
+    weights = torch.zeros(len(images), num_classes, dtype=torch.float32)
     for row, parts in zip(weights, images, strict=True):
         for class_id, share in parts:
             row[class_id] = share

@@ -81,8 +81,8 @@ def load_pipeline(
     classifier: str | Path | None = None,
     *,
     guided: bool = True,
-    device: str = "auto",
-    dtype: str = "auto",
+    device: str | torch.device = "auto",
+    dtype: str | torch.dtype = "auto",
     plain: bool = False,
     weak_model: str | Path | None = None,
 ) -> Pipeline:

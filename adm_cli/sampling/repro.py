@@ -12,7 +12,7 @@ import torch
 
 from adm_cli.checkpoints.sources import Sources
 from adm_cli.checkpoints.supplying import supplied
-from adm_cli.devices import choose_device, use_threads
+from adm_cli.devices import choose_device, own_threads, use_threads
 from adm_cli.errors import AdmError, RunError, UsageError, how_many, size_words, trim
 from adm_cli.events import AnyPath, Note, OnEvent, as_paths
 from adm_cli.files.disk import check_writable
@@ -85,6 +85,7 @@ class Reproduction:
 
 
 @supplied
+@own_threads()
 def repro(
     picture: AnyPath,
     model: AnyPath | None = None,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from adm_cli.checkpoints.sources import Sources, find_sources
 from adm_cli.checkpoints.supplying import supplied
 from adm_cli.config import DEFAULT_ROWS
-from adm_cli.devices import choose_device
+from adm_cli.devices import choose_device, own_threads
 from adm_cli.diffusion.modifiers import NEUTRAL, Swept, modified, read_modifier
 from adm_cli.errors import NotFiniteError, RunError, UsageError, how_many
 from adm_cli.events import AnyPath, Note, OnEvent, as_words, ignore
@@ -162,7 +162,7 @@ def _carry_out(
     if fresh:
         whole.move(make_fresh_folder(FRESH))
     try:
-        with whole.folder.watched():
+        with whole.folder.watched(), own_threads():
             follow(whole.run(yardstick, overwrite=overwrite), on_event)
     finally:
         if fresh:

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from adm_cli.checkpoints.presets import known_weights
+from adm_cli.devices import own_threads
 from adm_cli.errors import RunError, UsageError, how_many
 from adm_cli.events import AnyPath, Note, OnEvent, as_paths
 from adm_cli.sampling.arguments import text_or_none
@@ -23,6 +24,7 @@ from adm_cli.sampling.sweep_results import mend_sweep
 Findings = Generator[Event, None, list[Finding]]
 
 
+@own_threads()
 def verify(
     folder: AnyPath,
     repair: bool = False,

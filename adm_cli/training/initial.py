@@ -65,7 +65,8 @@ def initial_weights(
             continue
         spread = float(value.std()) if value.numel() > 1 else 0.0
         generator = torch.Generator().manual_seed(settings.training.seed)
-        tensors[name] = torch.randn(expected[name], generator=generator) * spread
+        tensors[name] = torch.randn(expected[name], generator=generator, dtype=torch.float32)
+        tensors[name] *= spread
         anew.append(f"{name} begins anew: the classes are others")
     anew += _told_of_noise(settings.config, tensors)
     found = {name: tuple(value.shape) for name, value in tensors.items()}

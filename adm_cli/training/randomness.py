@@ -22,7 +22,7 @@ def generator(seed: int, *parts: object, device: torch.device | str = "cpu") -> 
 
 def uniforms(seed: int, step: int, purpose: str, *shape: int) -> Tensor:
     """Uniform numbers in [0, 1), float32, for the whole batch of a step."""
-    return torch.rand(shape, generator=generator(seed, purpose, step))
+    return torch.rand(shape, generator=generator(seed, purpose, step), dtype=torch.float32)
 
 
 def image_noise(
@@ -35,7 +35,10 @@ def image_noise(
     return torch.stack(
         [
             torch.randn(
-                shape, generator=generator(seed, "noise", purpose, i, device=device), device=device
+                shape,
+                generator=generator(seed, "noise", purpose, i, device=device),
+                device=device,
+                dtype=torch.float32,
             )
             for i in places
         ]

@@ -159,7 +159,7 @@ def _train(
     tell = on_event if world.writes else ignore
     if options.fresh and (options.resume or options.out is None):
         raise UsageError("--fresh begins anew in --out: pass that, and no --resume")
-    with joined(world, options.device) as device:
+    with joined(world, options.device) as device, _own_torch(device):
         ready = prepare(kind, options, world, device, tell)
         folder = _open_folder(options, world)
         with _alone(folder, world, device, resume=ready.resuming, fresh=options.fresh):
@@ -186,6 +186,13 @@ def _train(
         settings=ready.settings,
         plot=folder.plot if folder.plot.exists() else None,
     )
+
+
+@contextmanager
+def _own_torch(device: torch.device) -> Iterator[None]:
+    """Training seeds torch and needs gradients: the caller's state is as before afterwards."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.enable_grad():
+        yield
 
 
 @dataclass(frozen=True)
