@@ -6,7 +6,9 @@ import json
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from adm_cli.checkpoints.architectures import ABLATIONS
 from adm_cli.checkpoints.presets import CHECKPOINTS
@@ -89,9 +91,15 @@ def test_impossible_sampling(change: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"classes": "dog"}, "classes must be numbers .adm classes finds the ids., got 'dog'"),
-        ({"classes": ("dog",)}, "must be numbers"),
-        ({"seeds": "0-3"}, "seeds must be numbers, such as .*, got '0-3'"),
+        (
+            {"classes": "dog"},
+            "classes must be whole numbers .adm classes .*, got 'dog'",
+        ),
+        ({"classes": ("dog",)}, "must be whole numbers"),
+        ({"seeds": (0.5,)}, "seeds must be whole numbers, such as .*, got .0.5"),
+        ({"seeds": (True,)}, "seeds must be whole numbers"),
+        ({"seeds": None}, "seeds must be whole numbers"),
+        ({"seeds": "0-3"}, "seeds must be whole numbers, such as .*, got '0-3'"),
         ({"steps": 2.5}, "steps must be a number or text such as 250 or 'ddim25', got 2.5"),
         ({"steps": True}, "got True"),
     ],
@@ -107,6 +115,7 @@ def test_other_ways_to_write_settings() -> None:
         {"classes": 7},
         {"classes": (7,)},
         {"classes": [7, 7], "seeds": range(2)},
+        {"classes": np.array([7, 7]), "seeds": torch.arange(2)},
         {"steps": 20},
         {"steps": " 20 "},
         *({"sampler": name} for name in ("DPM++ 2M", "dpmpp_2m", "DPM-Solver++(2M)", "DPM++2M")),

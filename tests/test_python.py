@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -275,3 +276,38 @@ def test_drawing(toys: Toys) -> None:
     assert batch.images.shape == (1, 8, 8, 3)
     with pytest.raises(adm_cli.NotFiniteError):
         replace(batch, finite=(False,)).check_finite()
+
+
+def test_the_loop_of_ones_own_is_ddim_with_gradients() -> None:
+    """As docs/python.md has it, in fewer steps."""
+    text = (Path(__file__).parents[1] / "docs" / "python.md").read_text()
+    (code,) = [block for block in re.findall(r"```python\n(.*?)```", text, re.S) if "x_T" in block]
+    names: dict[str, Any] = {}
+    exec(code.replace("respace(10)", "respace(2)"), names)
+    model, x_T = partial(names["model"], y=names["y"]), names["x_T"]
+    assert x_T.grad.abs().max() > 0
+    *_, last = adm_cli.ddim_sample(
+        model, names["schedule"], x_T.detach(), noise=lambda _, x: torch.zeros_like(x),
+        prediction="v",
+    )  # fmt: skip
+    assert names["x"].equal(last.x)
+    *_, half, _ = adm_cli.ddim_sample(
+        model, names["schedule"], x_T, noise=lambda _, x: torch.zeros_like(x), prediction="v"
+    )
+    rest = names["schedule"].keep(range(half.i))
+    *_, gone_on = adm_cli.ddim_sample(
+        model, rest, half.x, noise=lambda _, x: torch.zeros_like(x), prediction="v"
+    )
+    assert gone_on.x.equal(last.x)
+    assert not gone_on.x.requires_grad
+
+
+def test_devices_and_precisions_are_names_or_torchs_own(toys: Toys) -> None:
+    named = adm_cli.load_model(toys.model, device="cpu", dtype="float64")
+    ours = adm_cli.load_pipeline(toys.model, device=torch.device("cpu"), dtype=torch.float64)
+    assert named.torso_dtype == ours.dtype == torch.float64
+    with pytest.raises(UsageError, match=r"unknown dtype 'torch\.int64'"):
+        adm_cli.load_model(toys.model, dtype=torch.int64)
+    if not torch.cuda.is_available():
+        with pytest.raises(adm_cli.AdmError, match="torch sees 0 CUDA devices"):
+            adm_cli.load_model(toys.model, device="cuda")

@@ -46,16 +46,17 @@ def betas_for_alpha_bar(
     return torch.tensor(betas, dtype=torch.float64)
 
 
-def space_timesteps(num_timesteps: int, spec: str | Sequence[int]) -> list[int]:
+def space_timesteps(num_timesteps: int, spec: str | int | Sequence[int]) -> list[int]:
     """The original timesteps that a respaced process keeps, ascending.
 
-    ``spec`` is one of: "" for all; "250", that many steps from 0 to T - 1; "90,60,60,20,20" (or a
-    list), that many in each of as many equal sections; "ddim25", every (T/25)-th step from 0, as
-    in the DDIM paper. "ddimN" takes the integer stride that gives exactly N steps where there is
-    one, and rounds k T/N down elsewhere.
+    ``spec`` is one of: "" for all; "250" or 250, that many steps from 0 to T - 1;
+    "90,60,60,20,20" (or a list), that many in each of as many equal sections; "ddim25", every
+    (T/25)-th step from 0, as in the DDIM paper. "ddimN" takes the integer stride that gives
+    exactly N steps where there is one, and rounds k T/N down elsewhere.
 
     Raises ConfigError for anything else, and for more steps than there are.
     """
+    spec = str(spec) if isinstance(spec, int) else spec
     if spec == "":
         return list(range(num_timesteps))
     if isinstance(spec, str) and spec.startswith("ddim"):
@@ -142,7 +143,7 @@ class NoiseSchedule:
         """The "linear" or "cosine" schedule."""
         return {"linear": cls.linear, "cosine": cls.cosine}[name](num_timesteps)
 
-    def respace(self, spec: str | Sequence[int]) -> NoiseSchedule:
+    def respace(self, spec: str | int | Sequence[int]) -> NoiseSchedule:
         """The shorter process over `space_timesteps` (arXiv 2102.09672, section 4).
 
         Its betas are 1 - abar_i / abar_{i-1} over the kept steps, so that its alphas_cumprod are

@@ -36,7 +36,8 @@ class Step:
 
     left: int  # steps to come
     images: int  # of the batch, padding included
-    # What there is of them, [N, 3, H, W] in [-1, 1], as large as images; UsageError of a worker's.
+    # What there is of them, [N, 3, H, W], in [-1, 1] but for noise that is left and half a value of
+    # 255 that `to_uint8` takes away; as large as images; UsageError of a worker's.
     view: Callable[[], Tensor]
     worker: int = 0  # which of several processes draws the batch
 

@@ -108,6 +108,7 @@ def test_every_ddim_count() -> None:
 def test_every_count() -> None:
     for count in range(1, 1001):
         steps = space_timesteps(1000, str(count))
+        assert space_timesteps(1000, count) == steps
         assert len(set(steps)) == count
         assert count == 1 or (steps[0], steps[-1]) == (0, 999)
 

@@ -4,6 +4,7 @@ for the message that refuses it.
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -54,12 +55,18 @@ def _entries(name: str, value: Any) -> tuple[Any, ...]:
     """A single value stands for a sequence of it."""
     many = isinstance(value, Iterable) and not isinstance(value, str)
     entries = tuple(value) if many else (value,)
-    if any(isinstance(entry, str) for entry in entries):
+    try:
+        if any(isinstance(entry, bool) for entry in entries):
+            raise TypeError
+        return tuple(
+            None if entry is None and name == "classes" else operator.index(entry)
+            for entry in entries
+        )  # of numpy and torch, too
+    except TypeError:
         more = (
             " (adm classes finds the ids)" if name == "classes" else ", such as (0, 1) or range(2)"
         )
-        raise ConfigError(f"{name} must be numbers{more}, got {trim(value, 40)}")
-    return entries
+        raise ConfigError(f"{name} must be whole numbers{more}, got {trim(value, 40)}") from None
 
 
 def _spell_steps(steps: object) -> str:
