@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,8 @@ def as_paths(given: AnyPath | Sequence[AnyPath]) -> list[Path]:
 
 def as_words(given: str | int | Sequence[str | int] | None) -> list[str] | None:
     """``"dog"``, ``207`` or several of them, as a repeatable option has them."""
-    if given is None or isinstance(given, (str, int)):
-        return None if given is None else [str(given)]
+    if given is None:
+        return None
+    if isinstance(given, str) or not isinstance(given, Iterable):  # numpy's numbers, too
+        return [str(given)]
     return [str(word) for word in given]

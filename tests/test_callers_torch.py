@@ -18,7 +18,8 @@ from adm_cli.training.randomness import image_noise, uniforms
 from tests.conftest import Toys
 from tests.training.conftest import draw_pictures
 
-MATMUL, CONVOLUTION = torch.backends.cuda.matmul, torch.backends.cudnn.conv
+CUDNN: Any = torch.backends.cudnn
+MATMUL, CONVOLUTION = torch.backends.cuda.matmul, CUDNN.conv
 
 
 @contextmanager

@@ -41,7 +41,8 @@ def test_a_number_that_cannot_be_is_not_used(count: Any, monkeypatch: pytest.Mon
 
 def test_kernels_that_may_differ_from_run_to_run_are_off() -> None:
     """Also where there is no GPU: these are switches, and are put back."""
-    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    cudnn: Any = torch.backends.cudnn
+    matmul = torch.backends.cuda.matmul
     with cudnn.flags(enabled=True, benchmark=True, deterministic=False, allow_tf32=True):
         with reproducible_kernels():
             assert (cudnn.deterministic, cudnn.benchmark) == (True, False)

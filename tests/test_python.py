@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -311,3 +312,10 @@ def test_devices_and_precisions_are_names_or_torchs_own(toys: Toys) -> None:
     if not torch.cuda.is_available():
         with pytest.raises(adm_cli.AdmError, match="torch sees 0 CUDA devices"):
             adm_cli.load_model(toys.model, device="cuda")
+
+
+def test_numpys_numbers_are_numbers(toys: Toys) -> None:
+    asked: dict[str, Any] = {"class_": np.int64(1), "seeds": np.arange(2), "steps": np.int64(2)}
+    planned = adm_cli.sample(toys.model, scale=0, dry_run=True, **asked)
+    assert (planned.settings["classes"], planned.settings["seeds"]) == ([1], [0, 1])
+    assert planned.settings["num_steps"] == 2

@@ -22,9 +22,7 @@ def comma_list(value: Seeds | Numbers | Words | None) -> str | None:
     """Values separated by commas."""
     if value is None or isinstance(value, str):
         return value
-    if isinstance(value, (int, float)):
-        return str(value)
-    return ",".join(str(one) for one in value)
+    return ",".join(map(str, value)) if isinstance(value, Iterable) else str(value)
 
 
 def path_or_none(value: AnyPath | None) -> Path | None:

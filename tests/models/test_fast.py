@@ -256,7 +256,7 @@ def test_a_packed_model_is_copied_moved_and_loaded_like_any(tile: bool) -> None:
     torch.testing.assert_close(run(model), run(plain), rtol=1e-4, atol=1e-4)
     model.set_dtype(torch.float64)
     plain.set_dtype(torch.float64)
-    double = {"dtype": torch.float64}
+    double: dict[str, Any] = {"dtype": torch.float64}
     torch.testing.assert_close(run(model, **double), run(plain, **double))
 
 
