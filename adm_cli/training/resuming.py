@@ -7,8 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, get_args
 
-from adm_cli.checkpoints.flags.given import Kind
-from adm_cli.config import DiffusionConfig
+from adm_cli.config import DiffusionConfig, Kind
 from adm_cli.errors import UsageError, an
 from adm_cli.events import Note, OnEvent
 from adm_cli.files.differences import CHANGE, differences

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -145,11 +145,12 @@ def test_a_damaged_image_leaves_no_file(tmp_path: Path) -> None:
     path = run / items[2].file
     path.write_bytes(path.read_bytes()[:-1] + b"?")
     plan, entries = open_runs([run])
-    for merge in (
+    merges: list[Callable[[], object]] = [
         lambda: merge_npz(tmp_path / "x.npz", plan, entries, ignore),
         lambda: merge_zip(tmp_path / "x.zip", entries, ignore),
         lambda: merge_tars([tmp_path / "x.tar"], [entries], ignore),
-    ):
+    ]
+    for merge in merges:
         with pytest.raises(RunError, match="is damaged: run adm verify"):
             merge()
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
