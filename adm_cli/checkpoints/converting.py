@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -249,6 +250,9 @@ def _identify(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> Checkpoint:
     if fitting:
         names = ", ".join(row.name for row in fitting)
         raise UsageError(f"{path.name} fits {names}: say which with --preset")
+    with suppress(CheckpointError):
+        read_model_file(path)
+        raise UsageError(f"{path} is a weights file of adm already: adm sample takes it as it is")
     kind = kind_of_tensors(shapes)
     what = f"{_KINDS[kind]}, and " if kind else ""
     width = "classifier_width" if kind == "classifier" else "num_channels"

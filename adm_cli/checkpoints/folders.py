@@ -65,7 +65,9 @@ def _read_flagged(path: Path, part: Path, said: Mapping[str, Any], weights: Path
     try:
         noise, labels = _beside(path, part)
         theirs = "num_train_timesteps" in noise  # of diffusers, not the original's
-        flags = {**({} if theirs else dict(_plain(noise, _OF_SCHEDULER))), **dict(_plain(said, {}))}
+        flags = {"noise_schedule": "linear"}  # the original's default, unless a file says another
+        flags |= {} if theirs else dict(_plain(noise, _OF_SCHEDULER))
+        flags |= dict(_plain(said, {}))
         text = json.dumps(flags)
         if len(text) > _MOST_FLAGS:
             raise ValueError(

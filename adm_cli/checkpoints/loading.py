@@ -199,7 +199,7 @@ def explain_mismatch(config: UNetConfig | ClassifierConfig, found: Shapes) -> li
     """
     if any(name.split(".")[0] not in _PARTS for name in found):
         return []  # no configuration has it
-    advice: dict[str, str] = {}  # by the flag's name
+    asked, advice = config, dict[str, str]()  # by the flag's name
     left, before = mismatches(expected_shapes(config), found), None
     while left and left != before:
         before = left
@@ -219,7 +219,24 @@ def explain_mismatch(config: UNetConfig | ClassifierConfig, found: Shapes) -> li
                 break
     if left:
         return []
-    return [_attention_flag(config) if "attention" in n else flag for n, flag in advice.items()]
+    flags = [_attention_flag(config) if "attention" in n else flag for n, flag in advice.items()]
+    return flags if len(flags) > 1 else [*flags, *_other_size(asked, config)]
+
+
+def _other_size(
+    asked: UNetConfig | ClassifierConfig, fitting: UNetConfig | ClassifierConfig
+) -> list[str]:
+    """The size at which the attention asked for is where the tensors have it, if that differs.
+
+    The tensors are those of either: the size shows in no shape.
+    """
+    pairs = zip(sorted(asked.attention_factors), sorted(fitting.attention_factors), strict=False)
+    sides = {asked.image_size[0] * there / wanted for wanted, there in pairs}
+    same = len(asked.attention_factors) == len(fitting.attention_factors)
+    upsampler = isinstance(asked, UNetConfig) and asked.low_res_size is not None
+    if not same or upsampler or len(sides) != 1 or sides == {asked.image_size[0]}:
+        return []
+    return [f"(or --image_size {sides.pop():g})"]
 
 
 Change = tuple[str, dict[str, Any]]  # a flag of the original, and the settings that it changes

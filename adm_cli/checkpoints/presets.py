@@ -373,9 +373,14 @@ def find_checkpoint(name: str) -> Checkpoint:
     for row in CHECKPOINTS:
         if row.name == name:
             return row
-    names = [row.name for row in CHECKPOINTS]
+    for preset in PRESETS:
+        if preset.name == name:
+            parts = (preset.model, preset.classifier, preset.upsampler)
+            several = " or ".join(part for part in parts if part)
+            raise UsageError(f"{name} is no single checkpoint: expected {several}")
     raise UsageError(
-        f"unknown checkpoint {name!r}{did_you_mean(name, names)} (adm models lists all)"
+        f"unknown checkpoint {name!r}{did_you_mean(name, [row.name for row in CHECKPOINTS])} "
+        f"(adm fetch all --dry-run lists the published ones)"
     )
 
 

@@ -80,7 +80,7 @@ def find_sources(
     if classifier_file is not None:
         check_pair(model_file.info, model_file.name, classifier_file)
         if noisy:
-            check_noise(model_file.info, classifier_file, "--classifier-on x0")
+            check_noise(model_file.info, model_file.name, classifier_file, "--classifier-on x0")
     if sources.weak is not None:
         _check_weak(model_file, sources.weak)
     return sources
@@ -188,15 +188,26 @@ def check_pair(model: ModelInfo, name: str, classifier: ModelFile) -> None:
         )
 
 
-def check_noise(model: ModelInfo, classifier: ModelFile, mend: str) -> None:
-    """Raises UsageError unless the classifier learned the noise of the model."""
+def check_noise(model: ModelInfo, name: str, classifier: ModelFile, mend: str) -> None:
+    """Raises UsageError unless the classifier learned the noise of the model ``name``."""
     a, b = model.diffusion, classifier.info.diffusion
     if (a.noise_schedule, a.num_timesteps) != (b.noise_schedule, b.num_timesteps):
+        both = ((name, model), (classifier.name, classifier.info))
+        own = [name for name, info in both if _by_flags(info)]
+        again = (
+            f"; if {' or '.join(own)} learned the other's, adm convert it "
+            f"again with --noise_schedule and --diffusion_steps in --flags"
+        )
         raise UsageError(
             f"the classifier {classifier.name} learned the noise of a {b.noise_schedule} schedule "
             f"of {b.num_timesteps} steps, the model uses {a.noise_schedule} of {a.num_timesteps}: "
-            f"pass another --classifier, or {mend}"
+            f"pass another --classifier, or {mend}{again if own else ''}"
         )
+
+
+def _by_flags(info: ModelInfo) -> bool:
+    """Whether it was converted by what somebody said, and is no published checkpoint."""
+    return "file" in info.source and "checkpoint" not in info.source
 
 
 def _check_weak(model: ModelFile, weak: ModelFile) -> None:

@@ -120,9 +120,7 @@ OTHER_OPTIONS: Mapping[str, tuple[str, ...]] = {
     "cuda": ("--device cuda",),
     "cpu": ("--device cpu",),
     "precision": ("--dtype",),
-    "fp16": ("--dtype float16",),
-    "half": ("--dtype float16",),
-    "use-fp16": ("--dtype float16",),
+    **dict.fromkeys(("fp16", "half", "use-fp16"), ("--dtype float16 (for a GPU)",)),
     "bf16": ("--dtype bfloat16",),
     **dict.fromkeys(
         ("silent", "no-progress", "disable-progress", "disable-tqdm", "no-bar"), ("--quiet",)

@@ -69,6 +69,7 @@ def _explain(error: Any, group: Any, arguments: Sequence[str]) -> str:
             group,
             command,
             error.option_name,
+            off=_is_off(error.option_name, arguments),
         )
     if kind == "BadOptionUsage":
         name = error.option_name
@@ -95,8 +96,17 @@ def _no_command(group: Any, typed: str) -> str:
     return f"{start}{did_you_mean(word, group.commands, alike=_ALIKE)} (adm --help lists them)"
 
 
-def _no_option(group: Any, command: str, typed: str) -> str:
-    """For ``command``, "adm" or "adm sample"."""
+def _is_off(typed: str, arguments: Sequence[str]) -> bool:
+    """``--use_ddim False``, as the original's flags are turned off."""
+    for word, after in zip(arguments, [*arguments[1:], ""], strict=True):
+        name, equals, value = word.partition("=")
+        if name == typed:
+            return (value if equals else after).lower() in ("false", "no", "off")
+    return False
+
+
+def _no_option(group: Any, command: str, typed: str, *, off: bool) -> str:
+    """For ``command``, "adm" or "adm sample"; ``off``: its value says that it is not wanted."""
     own = _command_options(group, command)
     word = typed.lstrip("-").lower().replace("_", "-")
     start = f"no option {typed:.60} in {command}"
@@ -106,6 +116,8 @@ def _no_option(group: Any, command: str, typed: str) -> str:
         return f"{start}: {why}"
     meant = OTHER_OPTIONS.get(word, ())
     known = [text for text in meant if set(re.findall(r"--[a-z-]+", text)) <= own]
+    if known and off and known[0].startswith("--") and "--no-" not in known[0]:
+        return f"{start}: leave it out, what it turns on is {known[0]}"
     if known:
         return f"{start}: here it is {known[0]}"
     theirs = re.findall(r"--[a-z-]+", meant[0])[0] if meant else f"--{word}"

@@ -14,6 +14,7 @@ from adm_cli.pictures.archives import FolderSource, Source
 from adm_cli.pictures.label_files import is_nothing
 
 _MISSING = frozenset("none na - -- ? unknown undefined unlabeled unlabelled missing -1".split())
+_OF_SWEEPS = ("sheet.png", "sweep.png")  # beside their sweep.json
 
 
 def twice(names: Sequence[str]) -> list[str]:
@@ -77,10 +78,14 @@ def strange(words: Sequence[str]) -> list[str]:
 
 
 def beside_runs(source: Source, names: Sequence[str], pictures: Sequence[str]) -> set[str]:
-    """Sheets, films and whatever else lies beside the images that a run of ours recorded."""
+    """Sheets, films and whatever else lies beside the images that a run of ours recorded.
+
+    Also the sheet and the curves of a sweep, which lie beside its runs.
+    """
     if not isinstance(source, FolderSource):
         return set()
-    found: set[str] = set()
+    sweeps = [name[: -len("sweep.json")] for name in names if f"/{name}".endswith("/sweep.json")]
+    found = {f"{sweep}{name}" for sweep in sweeps for name in _OF_SWEEPS} & set(pictures)
     for folder in (name[: -len("run.json")] for name in names if f"/{name}".endswith("/run.json")):
         with suppress(AdmError):  # a damaged run, or another program's: pictures like others
             images = {f"{folder}{name}" for name in Manifests(source.path / folder).records()}

@@ -17,14 +17,14 @@ from adm_cli.devices import choose_device
 from adm_cli.diffusion.modifiers import UNASKED, Changes
 from adm_cli.errors import UsageError
 from adm_cli.events import AnyPath, Count, OnEvent, ignore
-from adm_cli.pictures.pixels import PixelSet, holds_statistics, open_pixels
+from adm_cli.pictures.pixels import PixelSet, holds_statistics
 from adm_cli.pictures.references import Reference
 from adm_cli.reports.checks import Checks, as_counts, open_judging
 from adm_cli.reports.costs import evaluation_costs
 from adm_cli.reports.drawn import DrawingOptions, asked_drawing, open_drawn
 from adm_cli.reports.findings import Evaluation, check_table, score_facts, write_findings
 from adm_cli.reports.measure import Extractor, ImageFeatures, check_count, load_extractor, measure
-from adm_cli.reports.pictures import read_size
+from adm_cli.reports.pictures import open_measured, read_size
 from adm_cli.reports.references import find_reference, metrics_by
 from adm_cli.reports.scores import choose_metrics, compute_scores, features_needed, notes
 from adm_cli.sampling.arguments import path_or_none, spelled_out
@@ -89,8 +89,8 @@ def _stored(path: Path, resize: tuple[int, int] | None, values: str | None) -> S
         remarks.append(
             f"{path.name} holds statistics, which count for --ref only: its images are measured"
         )
-    images = open_pixels(path, resize, values)
-    return StoredSamples(str(path), images, [*remarks, *images.notes])
+    images, notes = open_measured(path, resize, values)
+    return StoredSamples(str(path), images, [*remarks, *notes])
 
 
 @supplied

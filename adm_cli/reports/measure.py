@@ -31,7 +31,7 @@ from adm_cli.evaluation.neighbours import (
 )
 from adm_cli.models.classifier import NoisyClassifier
 from adm_cli.pictures.images import Pixels, to_model_range
-from adm_cli.pictures.pixels import PixelSet, read_npz_statistics
+from adm_cli.pictures.pixels import NpzPixels, PixelSet, read_npz_statistics
 from adm_cli.pictures.references import LARGEST, MOST_FEATURES, Reference, read_reference
 
 LEAST_IMAGES = DC_NEIGHBOURS + 1
@@ -288,6 +288,12 @@ def published_reference(
     stored = read_npz_statistics(images.path)
     if stored is None:
         return None
+    if isinstance(images, NpzPixels) and images.stored != images.size:
+        fit = size_words(images.stored)
+        raise UsageError(
+            f"{images.path.name} holds statistics of pictures of {fit}, which cannot be made "
+            f"those of {size_words(images.size)}: pass --resize {fit}, or none"
+        )
     for name, dim in (("mu", POOL_DIM), ("mu_s", SPATIAL_DIM)):
         if name in stored and len(stored[name]) != dim:
             raise AdmError(

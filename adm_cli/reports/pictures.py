@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,17 +17,20 @@ from torch import Tensor
 from adm_cli.classes.imagenet import select_classes
 from adm_cli.config import ClassifierConfig, UNetConfig
 from adm_cli.devices import free_bytes, out_of_memory
-from adm_cli.errors import AdmError, DeviceError, UsageError
+from adm_cli.errors import AdmError, DeviceError, RunError, UsageError
 from adm_cli.models.cost import activation_bytes
 from adm_cli.pictures.datasets import ImageSet, keep_classes, match_classes, open_images
 from adm_cli.pictures.decode import center_crop
 from adm_cli.pictures.images import Pixels
+from adm_cli.pictures.pixels import PicturePixels, PixelSet, open_pixels
 from adm_cli.pictures.ranges import with_value_range
 from adm_cli.sampling.memory import MAX_AUTO_BATCH
+from adm_cli.sampling.run import read_run
 from adm_cli.training.randomness import generator
 from adm_cli.training.setup import parse_size
 
 _MOST_SIDE = 8192
+_MOST_NAMED = 4  # runs
 
 Result = TypeVar("Result")
 Row = dict[str, Any]
@@ -55,6 +60,39 @@ def labelled_pictures(
         if not len(matched):
             raise UsageError(f"no pictures of the class {', '.join(classes)}")
     return matched, dropped
+
+
+def open_measured(
+    path: Path, resize: tuple[int, int] | None, values: str | None
+) -> tuple[PixelSet, list[str]]:
+    """As `open_pixels`, with what a person should know of its runs: mixed, unfinished.
+
+    Raises as `open_pixels`.
+    """
+    pixels = open_pixels(path, resize, values)
+    doubts = _doubtful_runs(path, pixels.images) if isinstance(pixels, PicturePixels) else []
+    return pixels, [*pixels.notes, *doubts]
+
+
+def _doubtful_runs(path: Path, images: ImageSet) -> list[str]:
+    counts = Counter(picture.name.rpartition("/")[0] for picture in images.pictures)
+    runs = [folder for folder in sorted(counts) if os.path.isfile(path / folder / "run.json")]
+    notes = []
+    if len(runs) > 1:
+        more = ", ..." if len(runs) > _MOST_NAMED else ""
+        notes.append(
+            f"{path} holds {len(runs)} runs, measured together as one set: "
+            f"{', '.join(runs[:_MOST_NAMED])}{more}"
+        )
+    for folder in runs:
+        with suppress(RunError):  # damaged: its pictures are there all the same
+            asked = len(read_run(path / folder / "run.json").images)
+            if counts[folder] < asked:
+                notes.append(
+                    f"{path / folder} is not finished: {counts[folder]:,} of {asked:,} images are "
+                    f"there; the command that began it goes on"
+                )
+    return notes
 
 
 def read_size(text: str | int | None) -> tuple[int, int] | None:

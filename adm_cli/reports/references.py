@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from adm_cli.checkpoints.supplying import supplied
-from adm_cli.errors import OutputError, UsageError
+from adm_cli.errors import OutputError, UsageError, size_words
 from adm_cli.events import AnyPath, Count, Note, OnEvent, ignore
 from adm_cli.files.disk import check_writable
-from adm_cli.pictures.pixels import PixelSet, StatisticsOnly, open_pixels, statistics_only
+from adm_cli.pictures.pixels import PixelSet, StatisticsOnly, holds_statistics, statistics_only
 from adm_cli.pictures.references import Reference, describe_reference, save_reference
 from adm_cli.reports.costs import reference_costs
 from adm_cli.reports.measure import (
@@ -21,7 +21,7 @@ from adm_cli.reports.measure import (
     published_reference,
     reference_from_images,
 )
-from adm_cli.reports.pictures import read_size
+from adm_cli.reports.pictures import open_measured, read_size
 from adm_cli.reports.scores import check_sizes, features_needed
 from adm_cli.sampling.arguments import path_or_none
 
@@ -122,8 +122,8 @@ def _extractor(
 def _opened(
     data: AnyPath, resize: str | int | None, value_range: str | None, on_event: OnEvent
 ) -> PixelSet:
-    images = open_pixels(Path(data), read_size(resize), value_range)
-    for text in images.notes:
+    images, notes = open_measured(Path(data), read_size(resize), value_range)
+    for text in notes:
         on_event(Note(text))
     return images
 
@@ -146,16 +146,21 @@ def find_reference(
     check_size(extractor, size)
     if path.suffix == ".safetensors":
         reference = open_reference(path, extractor)
-        check_sizes(size, reference.source, reference.size)
+        again = f"make another with adm reference --resize {size_words(size)}"
+        check_sizes(
+            size, reference.source, reference.size, smaller=again if reference.images else ""
+        )
         return reference
     images: PixelSet
+    notes: list[str] = []
     if statistics_only(path):
         images = StatisticsOnly(path, size)
     else:
-        images = open_pixels(path, resize, values)
-    for text in images.notes:
+        images, notes = open_measured(path, resize, values)
+    for text in notes:
         on_event(Note(text))
-    check_sizes(size, images.path.name, images.size)
+    reduced = "" if holds_statistics(path) else f"pass --resize {size_words(size)}"
+    check_sizes(size, images.path.name, images.size, smaller=reduced)
 
     def on_images(done: int) -> None:
         on_event(Count("reference images", done, len(images)))

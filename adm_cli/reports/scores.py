@@ -100,13 +100,22 @@ def compute_scores(
     return scores
 
 
-def check_sizes(size: tuple[int, int], source: str, expected: tuple[int, int]) -> None:
-    """Raises UsageError for samples of another size than those of the reference ``source``."""
-    if size != expected:
-        raise UsageError(
-            f"the samples are {size_words(size)}, the images of the reference {source} "
-            f"{size_words(expected)}: pass --resize {size_words(expected)}"
-        )
+def check_sizes(
+    size: tuple[int, int], source: str, expected: tuple[int, int], *, smaller: str = ""
+) -> None:
+    """Raises UsageError for samples of another size than those of the reference ``source``.
+
+    ``smaller`` mends it where the samples are the smaller ones: pictures are better reduced than
+    enlarged, which no sampler did.
+    """
+    if size == expected:
+        return
+    enlarges = size[0] * size[1] < expected[0] * expected[1]
+    mend = smaller if smaller and enlarges else f"pass --resize {size_words(expected)}"
+    raise UsageError(
+        f"the samples are {size_words(size)}, the images of the reference {source} "
+        f"{size_words(expected)}: {mend}"
+    )
 
 
 def _check_dims(samples: ImageFeatures, reference: Reference) -> None:

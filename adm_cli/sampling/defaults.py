@@ -156,7 +156,12 @@ def guidance_runs_away(config: SamplingConfig, diffusion: DiffusionConfig) -> bo
 
 
 def taken_from(sources: Sources, config: SamplingConfig, resolved: SamplingConfig) -> str | None:
-    """In words, what a file without a preset decided of ``config``; None if that is no news."""
+    """In words, what a preset or file decided of ``config``; None if that is no news."""
+    if config.sampler is None and resolved.sampler != "ddim" and "ddim" in (config.steps or ""):
+        return (
+            f"{resolved.sampler} at the timesteps {config.steps}, as no --sampler was asked for: "
+            f"--sampler ddim draws by DDIM"
+        )
     if sources.preset is not None or (config.sampler and config.steps is not None):
         return None
     steps = len(choose_schedule(sources.model.info.diffusion, resolved.steps, resolved.spacing))

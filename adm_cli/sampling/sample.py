@@ -251,6 +251,8 @@ def sampling_job(
     told = taken_from(sources, config_asked(config, options), config)
     notes = [*([] if told is None else [told]), *remarks(config, sources.model.info.diffusion)]
     notes += noise_remarks(sources, config)
+    if where.device.type == "cpu" and where.dtype == "float16":
+        notes.append("float16 is slow on most CPUs, many times slower than --dtype float32")
     models, facts = (
         Models(weights, where.device, processes=where.workers),
         sampling_facts(run, sources),

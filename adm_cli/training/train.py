@@ -363,7 +363,7 @@ def _find_guide(settings: Settings, data: Data) -> ModelFile | None:
     classes = data.training.classes if settings.config.num_classes is not None else {}
     info = ModelInfo(settings.config, settings.diffusion, classes)
     check_pair(info, "to train", file)
-    check_noise(info, file, f"--match {name}")
+    check_noise(info, "to train", file, f"--match {name}")
     return file
 
 

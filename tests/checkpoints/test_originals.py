@@ -23,6 +23,7 @@ from adm_cli.checkpoints.loading import build_model, expected_shapes, load_model
 from adm_cli.checkpoints.originals import Weights
 from adm_cli.checkpoints.presets import CHECKPOINTS, find_checkpoint
 from adm_cli.classes.imagenet import imagenet_names
+from adm_cli.config import UNetConfig
 from adm_cli.errors import CheckpointError, OutputError, UsageError
 from tests.conftest import randomise
 
@@ -154,6 +155,17 @@ def test_flags_that_do_not_fit(
     assert "--" not in str(error.value).split("flags that would explain it")[0]
     assert output.read_bytes() == b"an older model"
     assert len(list(original.parent.iterdir())) == 2
+
+
+def test_attention_may_be_right_and_the_size_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "CHECKPOINTS", ())
+    found = expected_shapes(openai_flags(COND)[0])
+    wrong, _ = openai_flags(COND.replace("--image_size 8", "--image_size 16"))
+    advice = ["--attention_resolutions 8", "(or --image_size 8)"]
+    assert loading.explain_mismatch(wrong, found) == advice
+    assert isinstance(wrong, UNetConfig)
+    more = replace(wrong, out_channels=3)
+    assert "(or --image_size 8)" not in loading.explain_mismatch(more, found)
 
 
 @pytest.mark.usefixtures("no_advice")

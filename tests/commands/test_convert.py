@@ -197,6 +197,9 @@ def test_a_missing_class_list(adm: Run, original: Path) -> None:
         ([], 2, "none of the published models: pass the flags it was trained with"),
         (["--flags", "--num_chanels 3"], 2, "did you mean --num_channels"),
         (["--flags", "nothing"], 2, "no --flags found"),
+        (["--flags", "toy.pt"], 2, 'is a file: pass its text, --flags "$(cat toy.pt)"'),
+        (["--flags", "@toy.pt"], 2, "is a file: pass its text"),
+        (["--preset", "lsun-cat"], 2, "lsun-cat is no single checkpoint: expected lsun_cat"),
         (["--flags", "--num_channels x"], 2, "--num_channels must be a number, got 'x'"),
         (["--flags", "--num_channels '"], 2, "no closing quotation"),
         (["--preset", "256x256_difusion"], 2, "did you mean 256x256_diffusion"),
@@ -327,3 +330,7 @@ def test_how_flags_are_read(adm: Run, original: Path) -> None:
     refused(adm("convert", original, "--flags-of", "improved-diffusion"), 2, "pass it with --flags")
     done = adm(*convert, "--command", 1, "--flags-of", "improved-diffusion", "--overwrite")
     assert read_model_file(Path("toy.safetensors")).info.diffusion.rescale_timesteps
+
+
+def test_what_is_a_weights_file_already(adm: Run, toys: Toys) -> None:
+    refused(adm("convert", toys.model), 2, "toy.safetensors is a weights file of adm already")

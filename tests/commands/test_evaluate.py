@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from adm_cli.commands import progress
+from tests.commands.test_bad_input import refused
 from tests.conftest import Result, Toys
 from tests.evaluation.rule import rule_weights
 
@@ -183,6 +184,29 @@ def test_sizes_are_resized_only_when_asked(run: Run) -> None:
     assert alone.code == 2
     assert "takes images of 8x8, these are 20x20: pass --resize 8x8" in alone.err
     assert not Path("ref.safetensors").exists()
+
+
+def test_a_larger_reference_is_reduced_and_no_sample_enlarged(run: Run) -> None:
+    save_pictures(Path("large"), size=20)
+    plain = run("evaluate", "photos", "--ref", "large")
+    refused(plain, 2, "the images of the reference large 20x20: pass --resize 8x8")
+    assert run("evaluate", "photos", "--ref", "large", "--resize", 8).code == 0
+
+
+def test_runs_that_are_unfinished_or_mixed_are_said(run: Run, adm: Run, toys: Toys) -> None:
+    models = ("--model", toys.model, "--scale", 0, "--steps", 2, "--device", "cpu", "-q")
+    half = ("--class", "circle", "--num", 13, "--out", "all/half", "--shard", "1/2")
+    assert adm("sample", *models, *half).code == 0
+    assert adm("sample", *models, "--class", "star", "--num", 6, "--out", "all/whole").code == 0
+    unfinished = "all/half is not finished: 7 of 13 images are there"
+    alone = facts(run("evaluate", "all/half", "--ref", "photos", "--metrics", "fid", "--json"))
+    assert unfinished in alone["notes"][0]
+    both = facts(run("evaluate", "all", "--ref", "photos", "--metrics", "fid", "--json"))
+    assert both["notes"][0] == "all holds 2 runs, measured together as one set: half, whole"
+    assert unfinished in both["notes"][1]
+    whole = facts(run("evaluate", "all/whole", "--ref", "photos", "--metrics", "fid", "--json"))
+    assert not [note for note in whole["notes"] if "all" in note]
+    assert unfinished in run("reference", "all/half", "-o", "ref.safetensors").err
 
 
 @pytest.mark.parametrize(

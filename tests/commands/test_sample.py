@@ -431,3 +431,9 @@ def test_a_failed_run_leaves_no_empty_folder(adm: Run, toys: Toys, tmp_path: Pat
     assert done.code == 1
     assert "is damaged" in done.err
     assert not list(tmp_path.glob("out/*"))
+
+
+def test_half_precision_on_a_cpu_is_slow(draw: Run) -> None:
+    done = draw("--class", "0", "--num", 1, "--dtype", "float16", "--out", "o")
+    assert "float16 is slow on most CPUs" in done.err
+    assert "slow" not in draw("--class", "0", "--num", 1, "--out", "p").err

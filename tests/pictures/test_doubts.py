@@ -142,3 +142,10 @@ def test_sheets_and_films_of_a_run_are_none_of_its_images(tmp_path: Path) -> Non
     assert "passed over, no images of their run: a/film.gif, a/grid.png" in listing.notes
     (tmp_path / "a/manifest.jsonl").unlink()  # of another program
     assert len(list_pictures([tmp_path]).pictures) == 5
+
+
+def test_the_sheet_of_a_sweep_is_no_picture_of_it(tmp_path: Path) -> None:
+    put(tmp_path, "s/sheet.png", "s/sweep.png", "s/cell/1.png", "plain/sheet.png")
+    (tmp_path / "s" / "sweep.json").write_text("{}")
+    names = [named.name for named, _ in list_pictures([tmp_path]).pictures]
+    assert names == ["plain/sheet.png", "s/cell/1.png"]

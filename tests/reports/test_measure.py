@@ -289,3 +289,21 @@ def test_inception_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     torch.save(weights, path)
     with pytest.raises(CheckpointError, match=r"missing: fc\.bias; .*fc\.weight is \[1000, 2048\]"):
         load_extractor("inception", inception=path)
+
+
+def test_stored_statistics_are_of_their_own_size(tmp_path: Path) -> None:
+    path = tmp_path / "virtual.npz"
+    np.savez(path, arr_0=images(8), mu=np.zeros(4), sigma=np.eye(4))
+    with pytest.raises(UsageError, match=r"of pictures of 5x5, which .* 4x4: pass --resize 5x5"):
+        published_reference(open_pixels(path, (4, 4)), extractor())
+
+
+def test_a_stored_reference_is_made_anew_for_smaller_samples(tmp_path: Path) -> None:
+    stored = make_reference(measured(images()), "photos")
+    for found, mend in (
+        (stored, "make another with adm reference --resize 4x4"),
+        (replace(stored, images=None), "pass --resize 5x5"),  # published: nobody else can
+    ):
+        save_reference(path := tmp_path / f"{found.images}.safetensors", found)
+        with pytest.raises(UsageError, match=f"are 4x4, .* photos 5x5: {mend}"):
+            find_reference(path, None, extractor(), ("fid",), (4, 4))

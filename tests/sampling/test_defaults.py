@@ -218,5 +218,10 @@ def test_a_file_says_what_it_decided(own: Sources) -> None:
     assert "ddpm, 1000 steps" in text
     full = ask(sampler="ddim", steps="5")
     assert taken_from(own, full, resolve(own, full)) is None
+    text = taken_from(own, ask(steps="ddim3"), resolve(own, ask(steps="ddim3")))
+    assert text
+    assert text.startswith("ddpm at the timesteps ddim3")
+    ddim = ask(steps="ddim3", sampler="ddim")
+    assert taken_from(own, ddim, resolve(own, ddim)) is None
     tiny = find_sources("tiny")
     assert taken_from(tiny, ask(classes=(1,)), resolve(tiny, ask(classes=(1,)))) is None

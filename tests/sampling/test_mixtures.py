@@ -235,8 +235,12 @@ def test_a_classifier_of_clean_pictures(options: dict[str, Any], tmp_path: Path)
     )
     save_model(path, model.state_dict(), info)
     options |= {"classifier": path, "class_": 1}
-    with pytest.raises(UsageError, match="or --classifier-on x0"):
+    with pytest.raises(UsageError, match=r"or --classifier-on x0$"):
         adm_cli.sample(**options, out="o")
+    save_model(path, model.state_dict(), replace(info, source={"file": "clean.pt", "sha256": ""}))
+    with pytest.raises(UsageError, match=r"x0; if clean learned .* again with --noise_schedule"):
+        adm_cli.sample(**options, out="o")
+    save_model(path, model.state_dict(), info)
     (picture,) = adm_cli.sample(**options, classifier_on="x0", out="o").paths()
     assert adm_cli.repro(picture, model=options["model"], classifier=path).identical
     like = adm_cli.sample(like=picture, model=options["model"], classifier=path, out="l")

@@ -8,7 +8,9 @@ passed over and named.
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -79,7 +81,13 @@ def openai_flags(
 
 
 def check_said(flags: str) -> None:
-    """Raises UsageError for a text of nothing, which would be the original's default model."""
+    """Raises UsageError for a text of nothing, which would be the original's default model.
+
+    Also for the name of a file that holds the flags, with or without an "@".
+    """
+    if os.path.isfile(name := flags.strip().removeprefix("@")):
+        mend = f'--flags "$(cat {shlex.quote(name)})"'
+        raise UsageError(f"--flags {trim(flags)} is a file: pass its text, {mend}")
     if not flags.strip():
         raise UsageError(
             "--flags is empty, as where a variable of the shell is not set: expected such as "
@@ -213,6 +221,12 @@ def _notes(given: GivenFlags) -> list[str]:
     left = [name for name, value in given.flags.items() if name in DEFAULTS and not _plain(value)]
     if left:
         notes.append(f"no plain value, left at the default: {listed(left)}")
+    of_network = given.script in ("UNetModel", "EncoderUNetModel")
+    if of_network and "noise_schedule" not in given.flags:
+        notes.append(
+            "a network's arguments do not say which noise it learned: taken for linear, the "
+            "original's default; if it was another, add noise_schedule to them"
+        )
     if given.cut:
         notes.append("flags behind a comment within the command are not part of it, as in a shell")
     return notes

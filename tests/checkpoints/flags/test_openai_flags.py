@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from adm_cli.checkpoints.flags.model import openai_flags
+from adm_cli.checkpoints.flags.model import openai_flags, read_flags
 from adm_cli.checkpoints.presets import find_checkpoint
 from adm_cli.config import ClassifierConfig, Kind, UNetConfig
 from adm_cli.errors import ConfigError
@@ -157,3 +157,11 @@ def test_random_text_never_escapes() -> None:
             openai_flags(" ".join(pieces))
         except ConfigError:
             continue
+
+
+@pytest.mark.parametrize("width", ["'num_channels'", "'model_channels'"])
+@pytest.mark.parametrize("noise", ["", ", 'noise_schedule': 'linear'"])
+def test_arguments_of_a_network_do_not_say_its_noise(width: str, noise: str) -> None:
+    notes = read_flags(f"{{'image_size': 64, {width}: 32{noise}}}").notes
+    said = any("do not say which noise it learned" in note for note in notes)
+    assert said == (width == "'model_channels'" and not noise)
