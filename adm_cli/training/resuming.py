@@ -20,8 +20,6 @@ from adm_cli.training.setup import ModelConfig, Settings
 _MAY_CHANGE = frozenset(
     "steps microbatch log_every eval_every save_every sample_every compile channels_last".split()
 )
-# Chosen by the length, the pictures or the machine where nobody says them: the run's own stay.
-_CHOSEN = {"steps": int, "warmup": int, "dtype": str}
 _MOST_CLASSES = 5  # that are told of those that are others
 _CALLED = {"fingerprint": "names and labels of the pictures"}
 
@@ -64,8 +62,13 @@ def merge_options(
 
 
 def _merged(kept: dict[str, Any], chosen: dict[str, Any], training: Any) -> dict[str, Any]:
-    """Options of a run, those that are new, and what was resolved where neither says it."""
-    for rival, other in (("steps", "kimg"), ("kimg", "steps")):
+    """Options of a run, those that are new, and its length where neither says it.
+
+    Also its warmup, which follows from the length, where that is another now.
+    """
+    length = ("steps", "kimg")
+    other_length = any(name in chosen and chosen[name] != kept.get(name) for name in length)
+    for rival, other in (length, length[::-1]):
         if rival in chosen:
             kept.pop(other, None)
     merged = {**kept, **chosen}
@@ -73,11 +76,19 @@ def _merged(kept: dict[str, Any], chosen: dict[str, Any], training: Any) -> dict
         new = {text.partition("=")[0] for text in chosen["set"]}
         old = [text for text in kept["set"] if text.partition("=")[0] not in new]
         merged["set"] = [*old, *chosen["set"]]
-    for name, type_ in _CHOSEN.items() if isinstance(training, dict) else ():
-        known = name in merged or (name == "steps" and "kimg" in merged)
-        if not known and type(training.get(name)) is type_:
-            merged[name] = training[name]
+    training = training if isinstance(training, dict) else {}
+    if not set(length) & set(merged) and type(training.get("steps")) is int:
+        merged["steps"] = training["steps"]
+    if other_length and type(training.get("warmup")) is int:
+        merged.setdefault("warmup", training["warmup"])
     return merged
+
+
+def dtype_of(stored: Mapping[str, Any]) -> str:
+    """The precision that a run was begun with: float32 where its settings do not say it."""
+    training = stored.get("training")
+    found = training.get("dtype") if isinstance(training, dict) else None
+    return found if isinstance(found, str) else "float32"
 
 
 def refuse_changes(stored: Mapping[str, Any], now: Settings) -> None:

@@ -40,7 +40,7 @@ from adm_cli.training.options import (
     make_options,
 )
 from adm_cli.training.original_flags import take_over
-from adm_cli.training.resuming import merge_options, refuse_changes
+from adm_cli.training.resuming import dtype_of, merge_options, refuse_changes
 from adm_cli.training.runs import TrainingFolder
 from adm_cli.training.sets import describe_classes
 from adm_cli.training.setup import (
@@ -217,7 +217,7 @@ def prepare(
     folder = None if options.out is None else TrainingFolder(options.out)
     chosen, before = merge_options(kind, chosen, options, folder, on_event)
     if device.type == "cuda":
-        chosen.setdefault("dtype", "bfloat16")
+        chosen.setdefault("dtype", "bfloat16" if before is None else dtype_of(before))
         chosen.setdefault("channels_last", True)
     if "dtype" in chosen:
         chosen["dtype"] = spell_dtype(str(chosen["dtype"]))
