@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from adm_cli.checkpoints.finding import find_weights
 from adm_cli.checkpoints.loading import Model, build_model, hasten_on_cpu, load_model
 from adm_cli.checkpoints.presets import ENLARGEMENTS, find_checkpoint, find_preset
 from adm_cli.checkpoints.sources import Sources, find_sources, find_upsampler
@@ -110,10 +111,11 @@ def bench(
     """Measures a model, its classifier and, of a stack, its upsampler: a row at a time.
 
     As ``adm bench``, whose options these are: ``dtype``, ``batch_size`` and ``threads`` also take
-    lists. ``model`` is a preset, checkpoint or file; with ``random_weights`` a preset or checkpoint
-    whose weights need not be here. What is measured of a row is measured in turn, ``seconds`` long
-    in all for each quantity, after one round to warm up. ``compare`` measures each row a second
-    time in turn with the first, by the reference path of `load_pipeline`'s ``plain``.
+    lists. ``model`` is a preset, checkpoint or file, also an upsampler's; with ``random_weights`` a
+    preset or checkpoint whose weights need not be here. What is measured of a row is measured in
+    turn, ``seconds`` long in all for each quantity, after one round to warm up. ``compare``
+    measures each row a second time in turn with the first, by the reference path of
+    `load_pipeline`'s ``plain``.
 
     Raises UsageError for an unknown or unfit model, dtype, device, or number; and as `load_model`.
     """
@@ -169,7 +171,7 @@ def _parts(
         name = str(model) if preset is None else preset.model
         parts = [_random_part(name, guide if guided else None, steps)]
     else:
-        parts = [_part(find_sources(model, classifier, guided=guided), steps)]
+        parts = [_part(_sources(model, classifier, guided=guided), steps)]
     if upsampler is not None and preset is not None:
         steps = preset.upsampler_steps
         if random_weights:
@@ -177,6 +179,13 @@ def _parts(
         else:
             parts.append(_part(find_upsampler(upsampler), steps))
     return parts
+
+
+def _sources(model: str | Path, classifier: str | Path | None, *, guided: bool) -> Sources:
+    """Of a model and its classifier, or of an upsampler, which nothing guides."""
+    if classifier is None and find_weights(model).info.kind == "upsampler":
+        return find_upsampler(model)
+    return find_sources(model, classifier, guided=guided)
 
 
 def _part(sources: Sources, steps: str | None) -> _Part:

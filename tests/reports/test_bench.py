@@ -66,6 +66,14 @@ def test_rows_of_dtypes_batches_threads_and_paths(toys: Toys) -> None:
         assert all(math.isfinite(v) and v >= 0 for v in asdict(row).values() if type(v) is float)
 
 
+def test_an_upsampler_alone(toys: Toys) -> None:
+    (row,) = adm_cli.bench(toys.upsampler, batch_size=1, seconds=1e-6)
+    assert (row.model, row.classifier) == (toys.upsampler.stem, None)
+    assert row.gflop == pytest.approx(forward_gflops(load_model(toys.upsampler)))
+    with pytest.raises(UsageError, match="holds an upsampler model, --model expects a diffusion"):
+        list(adm_cli.bench(toys.upsampler, toys.classifier))
+
+
 def test_a_step_holds_what_a_step_needs(toys: Toys, monkeypatch: pytest.MonkeyPatch) -> None:
     """The guided step calls the network and the classifier's gradient once each."""
     calls: list[str] = []
