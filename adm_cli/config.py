@@ -12,7 +12,8 @@ from typing import ClassVar, Literal
 from adm_cli.checkpoints.flags.spellings import spell_sampling
 from adm_cli.classes.mixtures import Mixture, read_mixture
 from adm_cli.diffusion.modifiers import Modifiers
-from adm_cli.errors import ConfigError, how_many, size_words, trim
+from adm_cli.errors import ConfigError, how_many, size_words
+from adm_cli.files.strict import check_types
 
 Kind = Literal["diffusion", "classifier", "upsampler"]
 QkvOrder = Literal["legacy", "new"]
@@ -64,6 +65,7 @@ class EncoderConfig:
     concat_embedding: bool = field(default=False, metadata={"omit_default": True})
 
     def __post_init__(self) -> None:
+        check_types(self)
         height, width = self.image_size
         for side in (height, width):
             _in_range("image_size", side, 1, _MAX_SIDE)
@@ -228,6 +230,7 @@ class DiffusionConfig:
     respacing: str | None = None  # recommended steps, e.g. "250" or "ddim25"; None: all of them
 
     def __post_init__(self) -> None:
+        check_types(self)
         _in_range("num_timesteps", self.num_timesteps, 1, 10**6)
         if self.noise_schedule == "linear" and self.num_timesteps < 20:
             raise ConfigError(
@@ -250,6 +253,7 @@ class Recommended:
     temperature: float = 1.0  # of all noise; below 1 smoother
 
     def __post_init__(self) -> None:
+        check_types(self)
         for name in ("scale", "cfg", "temperature"):
             if not math.isfinite(getattr(self, name)):
                 raise ConfigError(f"{name} must be a finite number, got {getattr(self, name)}")
@@ -281,15 +285,15 @@ class SamplingConfig(Modifiers):
     guide_interval: tuple[float, float] | None = None  # only there; 0 no noise, 1 timestep T - 1
     entropy_scaling: bool = False  # of the guidance: stronger where the classifier is sure
     cfg_interval: tuple[float, float] | None = None  # as guide_interval, of cfg
-    project: int = 0  # passes of back projection onto what an upsampler enlarges
+    project: int | None = None  # passes of back projection onto what an upsampler enlarges
     low_res_noise: float | None = None  # laid on that, in [-1, 1]; None: as the model recommends
     temperature: float | None = None
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         written = spell_sampling(self.seeds, self.classes, self.sampler, self.steps)
         for name, value in written.items():
             object.__setattr__(self, name, value)
+        super().__post_init__()
         if not self.seeds or len(self.seeds) != len(self.classes):
             raise ConfigError(
                 f"expected as many classes as seeds and at least one, "
@@ -305,16 +309,9 @@ class SamplingConfig(Modifiers):
             )
         self._check_guidance()
         _check_eta_and_intervals(self)
-        if type(self.entropy_scaling) is not bool:
-            raise ConfigError(
-                f"entropy_scaling must be on or off, got {trim(self.entropy_scaling)}"
-            )
-        if type(self.project) is not int:
-            raise ConfigError(f"project must be a number of passes, got {trim(self.project)}")
-        _in_range("project", self.project, 0, _MAX_PASSES)
+        if self.project is not None:
+            _in_range("project", self.project, 0, _MAX_PASSES)
         if self.low_res_noise is not None:
-            if type(self.low_res_noise) not in (int, float):
-                raise ConfigError(f"low_res_noise must be a number, got {trim(self.low_res_noise)}")
             _in_interval("low_res_noise", self.low_res_noise, 10)
         if self.batch_size is not None:
             _in_range("the batch size", self.batch_size, 1, _MAX_BATCH)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,13 @@ import torch
 
 from adm_cli.checkpoints.architectures import ABLATIONS
 from adm_cli.checkpoints.presets import CHECKPOINTS
-from adm_cli.config import ClassifierConfig, DiffusionConfig, SamplingConfig, UNetConfig
+from adm_cli.config import (
+    ClassifierConfig,
+    DiffusionConfig,
+    Recommended,
+    SamplingConfig,
+    UNetConfig,
+)
 from adm_cli.errors import ConfigError
 from adm_cli.files.strict import config_from_json, config_to_json
 from tests.conftest import DEEP_CLASSIFIER as TOY_CLASSIFIER
@@ -178,3 +184,41 @@ def test_diffusion_needs_enough_steps() -> None:
     with pytest.raises(ConfigError, match="at least 20"):
         DiffusionConfig(num_timesteps=19)
     assert DiffusionConfig(noise_schedule="cosine", num_timesteps=1).num_timesteps == 1
+
+
+_ARRAY = np.array([1.5, 2.5], dtype=np.float32)
+
+
+@pytest.mark.parametrize("config", [TOY_UNET, TOY_CLASSIFIER, DiffusionConfig(), Recommended()])
+def test_values_of_other_types_are_told_of_by_name(config: Any) -> None:
+    for field in fields(config):
+        for wrong in (object(), b"x", {}, ("x", 1)):
+            with pytest.raises(ConfigError, match=rf"^{field.name} must be .*, got "):
+                replace(config, **{field.name: wrong})
+
+
+def test_values_of_other_types_in_what_is_drawn() -> None:
+    asked = SamplingConfig(seeds=(0, 1), classes=(1, 2))
+    for field in fields(asked):
+        for wrong in (object(), b"x", {"a": 1}, ("x", 1)):
+            with pytest.raises(ConfigError, match=rf"^{field.name} must be "):
+                replace(asked, **{field.name: wrong})
+    with pytest.raises(ConfigError, match=r"^scale must be a number or None, got '4'$"):
+        replace(asked, scale="4")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"^cfg_interval must be a list of 2 numbers or None"):
+        replace(asked, cfg_interval=0.5)  # type: ignore[arg-type]
+
+
+def test_lists_and_numbers_of_numpy_and_torch_become_what_is_declared() -> None:
+    many: dict[str, Any] = {
+        "scales": _ARRAY, "cfg": np.float32(1.5), "project": np.int64(3), "steps": np.int64(20),
+        "cfg_interval": [0, 0.5], "temperature": torch.tensor(0.5), "entropy_scaling": np.True_,
+    }  # fmt: skip
+    found = SamplingConfig(seeds=(0, 1), classes=(1, 2), **many)
+    plain = SamplingConfig(
+        seeds=(0, 1), classes=(1, 2), scales=(1.5, 2.5), cfg=1.5, project=3, steps="20",
+        cfg_interval=(0, 0.5), temperature=0.5, entropy_scaling=True,
+    )  # fmt: skip
+    assert found == plain
+    assert config_to_json(found) == config_to_json(plain)
+    assert hash(replace(TOY_UNET, image_size=[8, 8])) == hash(replace(TOY_UNET, image_size=(8, 8)))

@@ -22,7 +22,8 @@ from torch import Tensor
 
 import adm_cli
 from adm_cli.commands.main import app
-from adm_cli.errors import UsageError
+from adm_cli.diffusion.modifiers import NEUTRAL
+from adm_cli.errors import ConfigError, UsageError
 from adm_cli.evaluation.metrics import Moments
 from adm_cli.events import Count, Doing, SoFar
 from tests.checkpoints.test_originals import COND
@@ -199,6 +200,29 @@ def test_training(
 def test_a_word_that_is_no_option(shapes: Path) -> None:
     with pytest.raises(TypeError, match="stepps"):
         adm_cli.train_diffusion(shapes, stepps=4)
+
+
+OPTIONS = (
+    *VERBS, "bench", "edit", "find_upsampler", "gallery", "interpolate", "load_model",
+    "load_pipeline", "merge", "openai_flags", "repro", "sample", "sweep", "upsample", "verify",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_arguments_of_other_types_are_told_of_by_name(name: str) -> None:
+    function = getattr(adm_cli, name)
+    checked = [p for p in inspect.signature(function).parameters if p not in NEUTRAL]
+    for option in set(checked) - CALLERS:
+        with pytest.raises(ConfigError, match=rf"^{option} must be .*, got <object"):
+            function(**{option: object()})
+
+
+def test_torchs_names_are_as_good_as_texts_and_numpys_numbers_as_pythons(here: Path) -> None:
+    asked = adm_cli.sample(
+        class_=207, num=np.int64(2), steps=1, device=torch.device("cpu"), dtype=torch.float32,
+        dry_run=True,
+    )  # fmt: skip
+    assert len(asked.run.images) == 2
 
 
 def test_every_public_name_is_used_through_the_package() -> None:

@@ -32,8 +32,10 @@ from adm_cli.config import ClassifierConfig, DiffusionConfig, Kind, UNetConfig
 from adm_cli.errors import CheckpointError, ConfigError, OutputError, UsageError, how_many
 from adm_cli.events import AnyPath, Doing, Note, OnEvent, ignore
 from adm_cli.files.disk import file_stamp
+from adm_cli.files.strict import type_checked
 
 
+@type_checked
 def convert(
     file: AnyPath,
     *,

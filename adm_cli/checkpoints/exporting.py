@@ -31,6 +31,7 @@ from adm_cli.errors import CheckpointError, OutputError, UsageError, one_of
 from adm_cli.events import AnyPath, Doing, Note, OnEvent, ignore
 from adm_cli.files.disk import atomic_write, check_writable
 from adm_cli.files.links import check_below
+from adm_cli.files.strict import type_checked
 from adm_cli.files.tables import write_json
 
 Target = Literal["original", "diffusers", "onnx"]
@@ -52,6 +53,7 @@ class Export:
         return {**vars(self), "path": str(self.path)}
 
 
+@type_checked
 def export(
     model: AnyPath,
     output: AnyPath,

@@ -66,6 +66,7 @@ from adm_cli.files.disk import (
     move_into_place,
     size_text,
 )
+from adm_cli.files.strict import type_checked
 
 _LOOKS = 3  # at a file that another process takes away, where locks do nothing
 
@@ -233,6 +234,7 @@ def check_network(items: Sequence[Item], how: FetchOptions) -> None:
         )
 
 
+@type_checked
 def fetch(
     names: str | Sequence[str],
     *,

@@ -29,6 +29,7 @@ from adm_cli.errors import (
 )
 from adm_cli.evaluation.inception import InceptionV3
 from adm_cli.files.disk import inception_path
+from adm_cli.files.strict import type_checked
 from adm_cli.models.classifier import NoisyClassifier
 from adm_cli.models.fast import can_pack, hasten
 from adm_cli.models.unet import SuperResUNet, UNet
@@ -52,6 +53,7 @@ def expected_shapes(config: UNetConfig | ClassifierConfig) -> dict[str, tuple[in
     return {name: tuple(value.shape) for name, value in model.state_dict().items()}
 
 
+@type_checked
 @torch.inference_mode(False)  # wherever it is loaded, gradients can go through it
 def load_model(
     name: str | Path | ModelFile,

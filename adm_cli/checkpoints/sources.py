@@ -12,6 +12,7 @@ from adm_cli.checkpoints.presets import ENLARGEMENTS, PRESETS, Preset, find_pres
 from adm_cli.config import UNetConfig
 from adm_cli.diffusion.modifiers import Modifiers
 from adm_cli.errors import UsageError, an, size_words
+from adm_cli.files.strict import type_checked
 
 DEFAULT_PASSES = 8  # of back projection: leave a hundredth of the difference, or less
 
@@ -86,6 +87,7 @@ def find_sources(
     return sources
 
 
+@type_checked
 def find_upsampler(name: str | Path) -> Sources:
     """The weights of an upsampler, as `load_pipeline` takes them.
 
@@ -108,9 +110,9 @@ def find_upsampler(name: str | Path) -> Sources:
 def default_projection(info: ModelInfo) -> int:
     """Passes of back projection after an upsampler: none for the published, which the paper's are.
 
-    Those that `adm` trained say so themselves.
+    Those that `adm` trained say so themselves. None after other models, either.
     """
-    return DEFAULT_PASSES if info.training else 0
+    return DEFAULT_PASSES if info.training and info.kind == "upsampler" else 0
 
 
 def choose_low_res_noise(upsampler: Sources, asked: float | None) -> float | None:

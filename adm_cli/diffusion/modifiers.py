@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import Any, Literal, TypedDict, get_args
 
 from adm_cli.errors import ConfigError, UsageError, did_you_mean, one_of, trim
+from adm_cli.files.strict import check_types
 
 GuideBy = Literal["log-p", "rkl", "fkl", "js"]
 Spacing = Literal["uniform", "trailing", "quadratic", "log-snr", "rho", "lsun"]
@@ -91,10 +92,11 @@ class Modifiers:
             if value not in choices:
                 said = f"{name} must be {one_of(choices)}, got {trim(value, 40)}"
                 raise ConfigError(said + _meant(value, choices))
+        check_types(self)
         for name, (low, high) in _RANGES.items():
             value = getattr(self, name)
-            if value is not None:
-                _check_number(name, value, low, high)
+            if value is not None and not low <= value <= high:  # NaN is not either
+                raise ConfigError(f"{name} must be from {low:,} to {high:,}, got {value:g}")
         if self.guide_adam is not None:
             adam_betas(self.guide_adam)
         if self.churn_min > self.churn_max:
@@ -115,18 +117,9 @@ def _meant(value: object, choices: tuple[str, ...]) -> str:
     return f": here it is {meant}" if meant in choices else did_you_mean(str(value), choices)
 
 
-def _check_number(name: str, value: object, low: float, high: float) -> None:
-    whole = name in _WHOLE
-    if type(value) not in ((int,) if whole else (int, float)):
-        raise ConfigError(f"{name} must be a {'whole ' * whole}number, got {trim(value, 40)}")
-    assert isinstance(value, (int, float))
-    if not low <= value <= high:  # NaN is not either
-        raise ConfigError(f"{name} must be from {low:,} to {high:,}, got {value:g}")
-
-
 def adam_betas(text: str) -> tuple[float, float]:
     """``0.9/0.995`` as numbers; raises ConfigError for anything but two in [0, 1)."""
-    found = _BETAS.fullmatch(text) if type(text) is str else None
+    found = _BETAS.fullmatch(text)
     if found is None:
         raise ConfigError(
             f"guide_adam must be two betas below 1, such as 0.9/0.995, got {trim(text, 40)}"

@@ -1,17 +1,36 @@
-"""Frozen dataclasses of settings as JSON: unknown or missing keys and wrong types are errors."""
+"""Values of settings and options against the types they are declared with.
+
+Frozen dataclasses as JSON, where unknown or missing keys are errors too; what Python code gives to
+dataclasses and functions.
+"""
 
 from __future__ import annotations
 
+import collections.abc
 import dataclasses
+import functools
+import inspect
 import json
 import types
-from collections.abc import Mapping
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import (
+    Any,
+    Literal,
+    ParamSpec,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
-from adm_cli.errors import ConfigError, one_of, trim, why_unread
+from adm_cli.errors import ConfigError, an, one_of, trim, why_unread
 from adm_cli.files.budget import parse_json
 
 C = TypeVar("C")
+P = ParamSpec("P")
+T = TypeVar("T")
 _SHOWN = 6  # names in a message
 
 
@@ -51,7 +70,7 @@ def read_config(cls: type[C], data: Mapping[str, Any]) -> C:
     ``cls`` holds numbers, texts, None and tuples of them.
     """
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    hints = get_type_hints(cls)
+    hints = _hints(cls)  # type: ignore[arg-type]
     unknown = sorted(set(data) - set(fields))
     required = {n for n, f in fields.items() if f.default is dataclasses.MISSING}
     missing = sorted(required - set(data))
@@ -67,6 +86,70 @@ def read_config(cls: type[C], data: Mapping[str, Any]) -> C:
                 f"expected {_described(hints[name])}"
             )
     return cls(**values)  # checked one by one above
+
+
+def check_types(config: Any) -> None:
+    """Makes a frozen dataclass's fields what they are declared as, when it is made from Python.
+
+    Lists and ranges become tuples, numbers and arrays of numpy and torch become Python's. Raises
+    ConfigError for values of other types.
+    """
+    hints = _hints(type(config))  # type: ignore[arg-type]
+    for field in dataclasses.fields(config):
+        came = getattr(config, field.name)
+        value = _in_tuples(check_type(field.name, came, hints[field.name]))
+        if value is not came:
+            object.__setattr__(config, field.name, value)
+
+
+def check_type(name: str, came: Any, hint: Any) -> Any:
+    """``came`` with Python's numbers and lists for those of numpy and torch.
+
+    Names stand for torch's devices and types. Raises ConfigError for another type than ``hint``.
+    """
+    value = _of_python(came)
+    if not _matches(_in_tuples(value), hint):
+        raise ConfigError(f"{name} must be {_described(hint, 'None')}, got {trim(came, 40)}")
+    return value
+
+
+def type_checked(function: Callable[P, T]) -> Callable[P, T]:
+    """``function`` with arguments of its signature's types, by `check_type`."""
+    own = inspect.unwrap(function)
+    names = list(inspect.signature(own).parameters)
+
+    @functools.lru_cache
+    def hints() -> dict[str, Any]:
+        said = {n: v for n, v in own.__annotations__.items() if "Unpack" not in v}
+        holder = types.SimpleNamespace(__annotations__=said)
+        return get_type_hints(holder, own.__globals__)
+
+    def checked(name: str, came: Any) -> Any:
+        return check_type(name, came, hints().get(name, Any))
+
+    @functools.wraps(function)
+    def run(*args: P.args, **options: P.kwargs) -> T:
+        first = [checked(name, value) for name, value in zip(names, args, strict=False)]
+        named = {name: checked(name, value) for name, value in options.items()}
+        return function(*first, *args[len(first) :], **named)  # type: ignore[arg-type]
+
+    return run
+
+
+def _of_python(value: Any) -> Any:
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    return str(value) if type(value).__name__ in ("device", "dtype") else value
+
+
+def _in_tuples(value: Any) -> Any:
+    value = _of_python(value)
+    return tuple(map(_in_tuples, value)) if isinstance(value, (list, tuple, range)) else value
+
+
+@functools.lru_cache
+def _hints(cls: type) -> dict[str, Any]:
+    return get_type_hints(cls)
 
 
 def _some(names: list[str]) -> str:
@@ -91,20 +174,38 @@ def _matches(value: object, hint: Any) -> bool:
         if args[-1] is Ellipsis:
             return all(_matches(item, args[0]) for item in value)
         return len(value) == len(args) and all(map(_matches, value, args))
+    if origin in _MANY:
+        if isinstance(value, tuple):
+            return all(_matches(item, args[0]) for item in value)
+        return isinstance(value, Iterable) and not isinstance(value, (str, bytes, Mapping))
+    if origin is collections.abc.Callable:
+        return callable(value)
     if hint is float:
         return isinstance(value, (int, float)) and not isinstance(value, bool)
-    return type(value) is hint
+    if hint in (int, bool):
+        return type(value) is hint
+    return hint is Any or isinstance(value, origin or hint)
 
 
-def _described(hint: Any) -> str:
-    """A type in words: "a whole number", "legacy or new", "a list such as [1, 2]"."""
+_MANY = (list, collections.abc.Sequence, collections.abc.Iterable)
+_WORDS = {
+    int: "a whole number", float: "a number", bool: "true or false", str: "a text", Path: "a path",
+}  # fmt: skip
+
+
+def _described(hint: Any, none: str = "null") -> str:
+    """A type in words: "a whole number", "legacy or new", "a list of 2 numbers"."""
     origin, args = get_origin(hint), get_args(hint)
+    if hint is type(None):
+        return none
     if origin in (Union, types.UnionType):
-        return one_of(map(_described, args))
+        return one_of(dict.fromkeys(_described(arg, none) for arg in args))
     if origin is Literal:
         return one_of(args)
-    if origin is tuple:
-        kind = "whole numbers" if args[0] is int else "numbers"
-        return f"a list of {kind}" if args[-1] is Ellipsis else f"a list of {len(args)} {kind}"
-    words = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
-    return words.get(hint, "null")
+    if origin is tuple or origin in _MANY:
+        kind = {int: "whole numbers", float: "numbers"}.get(args[0], "texts")
+        fixed = origin is tuple and args[-1] is not Ellipsis
+        return f"a list of {len(args)} {kind}" if fixed else f"a list of {kind}"
+    if origin is collections.abc.Callable:
+        return "a function"
+    return _WORDS.get(hint) or an((origin or hint).__name__)

@@ -31,6 +31,7 @@ from adm_cli.devices import (
 from adm_cli.diffusion.guidance import classifier_gradient, classifier_guidance
 from adm_cli.diffusion.samplers import ddpm_sample
 from adm_cli.errors import UsageError, trim
+from adm_cli.files.strict import type_checked
 from adm_cli.models.classifier import NoisyClassifier
 from adm_cli.models.cost import forward_gflops
 from adm_cli.models.fast import can_pack, convolve_packed, pack
@@ -95,6 +96,7 @@ class _Part:
         return (self.config.in_channels, *self.config.image_size)
 
 
+@type_checked
 def bench(
     model: str | Path = "tiny",
     classifier: str | Path | None = None,

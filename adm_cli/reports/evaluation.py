@@ -17,6 +17,7 @@ from adm_cli.devices import choose_device
 from adm_cli.diffusion.modifiers import UNASKED, Changes
 from adm_cli.errors import UsageError
 from adm_cli.events import AnyPath, Count, OnEvent, ignore
+from adm_cli.files.strict import type_checked
 from adm_cli.pictures.pixels import PixelSet, holds_statistics
 from adm_cli.pictures.references import Reference
 from adm_cli.reports.checks import Checks, as_counts, open_judging
@@ -93,6 +94,7 @@ def _stored(path: Path, resize: tuple[int, int] | None, values: str | None) -> S
     return StoredSamples(str(path), images, [*remarks, *notes])
 
 
+@type_checked
 @supplied
 @spelled_out(Changes, UNASKED)
 def evaluate(

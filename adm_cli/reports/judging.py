@@ -30,6 +30,7 @@ from adm_cli.events import (
     ignore,
 )
 from adm_cli.files.disk import check_writable, refuse_existing
+from adm_cli.files.strict import type_checked
 from adm_cli.files.tables import NO_PLOT, Panel, draw_panels, write_csv, write_json
 from adm_cli.models.classifier import NoisyClassifier
 from adm_cli.reports.classifier import ClassifierReport, even_timesteps, guesses
@@ -57,6 +58,7 @@ class ClassifierFindings:
         return self.report.timestep_rows()
 
 
+@type_checked
 @supplied
 def evaluate_classifier(
     data: AnyPath | Sequence[AnyPath],

@@ -46,6 +46,7 @@ from adm_cli.events import (
 from adm_cli.files.disk import check_writable, explained, refuse_existing
 from adm_cli.files.links import remove
 from adm_cli.files.own import refuse_foreign
+from adm_cli.files.strict import type_checked
 from adm_cli.files.tables import NO_PLOT, Panel, Points, draw_panels, write_csv
 from adm_cli.models.unet import UNet
 from adm_cli.pictures.datasets import ImageSet, open_images
@@ -125,6 +126,7 @@ class Measurement:
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
+@type_checked
 @supplied
 def nll(
     data: AnyPath | Sequence[AnyPath],

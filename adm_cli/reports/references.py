@@ -10,6 +10,7 @@ from adm_cli.checkpoints.supplying import supplied
 from adm_cli.errors import OutputError, UsageError, size_words
 from adm_cli.events import AnyPath, Count, Note, OnEvent, ignore
 from adm_cli.files.disk import check_writable
+from adm_cli.files.strict import type_checked
 from adm_cli.pictures.pixels import PixelSet, StatisticsOnly, holds_statistics, statistics_only
 from adm_cli.pictures.references import Reference, describe_reference, save_reference
 from adm_cli.reports.costs import reference_costs
@@ -40,6 +41,7 @@ class ReferenceFile:
         return {"path": str(self.path), **facts, "content_sha256": self.content_sha256}
 
 
+@type_checked
 @supplied
 def reference(
     data: AnyPath,

@@ -84,9 +84,10 @@ def own_noise(
 
 
 def finished(
-    x: Tensor, low_res: Tensor | None, passes: int, edit: EditedBatch | None
+    x: Tensor, low_res: Tensor | None, config: SamplingConfig, edit: EditedBatch | None
 ) -> Tensor:  # fmt: skip
     """The last step's x: it agrees with what was enlarged, and what is kept is as it was."""
     if low_res is not None:
-        x = back_project(x, low_res, passes)
+        assert config.project is not None
+        x = back_project(x, low_res, config.project)
     return x if edit is None else edit.with_kept(x)

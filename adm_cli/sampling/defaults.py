@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache, partial
 
-from adm_cli.checkpoints.sources import Sources
+from adm_cli.checkpoints.sources import Sources, choose_low_res_noise, default_projection
 from adm_cli.config import DiffusionConfig, Recommended, SamplingConfig
 from adm_cli.diffusion.modifiers import Modifiers, Spacing
 from adm_cli.diffusion.multistep import churn_gamma, heun_sample
@@ -110,7 +110,8 @@ def resolve(
     """``config`` with everything that is None decided; a config without any comes back as it is.
 
     ``guided``: whether there is a classifier; None: whether ``sources`` has one. Intervals are
-    None where there is no such guidance. Raises ConfigError for steps that cannot be.
+    None where there is no such guidance. Raises ConfigError for steps that cannot be, UsageError
+    for noise on small pictures that an upsampler was not trained with.
     """
     known = recommended(sources)
     if guided is None:
@@ -126,7 +127,13 @@ def resolve(
         else config.scale,
         cfg=common_cfg(sources, config.classes) if config.cfg is None else config.cfg,
         temperature=known.temperature if config.temperature is None else config.temperature,
+        project=default_projection(sources.model.info)
+        if config.project is None
+        else config.project,
     )
+    if sources.model.info.kind == "upsampler":
+        noise = choose_low_res_noise(sources, config.low_res_noise)
+        config = replace(config, low_res_noise=noise)
     guide_interval, cfg_interval = config.guide_interval, config.cfg_interval
     if guide_interval is None:
         guide_interval = known.guide_interval

@@ -14,6 +14,7 @@ from adm_cli.devices import choose_device
 from adm_cli.diffusion.modifiers import UNASKED, Changes
 from adm_cli.errors import UsageError
 from adm_cli.events import AnyPath, OnEvent, as_paths, as_words, ignore
+from adm_cli.files.strict import type_checked
 from adm_cli.sampling.arguments import Classes, Seeds, comma_list, path_or_none, spelled_out
 from adm_cli.sampling.asked import asked_stage
 from adm_cli.sampling.defaults import choose_schedule, remarks
@@ -47,6 +48,7 @@ STRENGTH = 0.6  # without a mask
 RESAMPLE, JUMP = 5, 2  # with one
 
 
+@type_checked
 @supplied
 @spelled_out(Changes, UNASKED)
 def edit(

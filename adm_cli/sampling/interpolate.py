@@ -14,6 +14,7 @@ from adm_cli.devices import choose_device
 from adm_cli.diffusion.modifiers import UNASKED, Changes
 from adm_cli.errors import UsageError
 from adm_cli.events import AnyPath, OnEvent, as_words
+from adm_cli.files.strict import type_checked
 from adm_cli.sampling.arguments import Classes, Seeds, comma_list, path_or_none, spelled_out
 from adm_cli.sampling.asked import asked_stage
 from adm_cli.sampling.image_names import chosen_class, image_name
@@ -40,6 +41,7 @@ SEEDS = "0,1"
 _MOST_FRAMES = 9999
 
 
+@type_checked
 @supplied
 @spelled_out(Changes, UNASKED)
 def interpolate(

@@ -35,6 +35,7 @@ from adm_cli.files.disk import (
     size_text,
 )
 from adm_cli.files.manifests import Record
+from adm_cli.files.strict import type_checked
 from adm_cli.pictures.decode import MOST_BYTES
 from adm_cli.pictures.images import Pixels, decode_own
 from adm_cli.sampling.events import FileMade
@@ -49,6 +50,7 @@ OnImage = Callable[[int], None]
 _SUFFIXES = (".npz", ".zip", ".tar")
 
 
+@type_checked
 def merge(
     runs: AnyPath | Sequence[AnyPath],
     output: AnyPath,

@@ -17,7 +17,6 @@ from adm_cli.checkpoints.sources import (
     check_cfg,
     check_classes,
     check_middle_attention,
-    choose_low_res_noise,
     find_sources,
 )
 from adm_cli.config import DiffusionConfig, SamplingConfig
@@ -35,6 +34,7 @@ from adm_cli.diffusion.noise import Toward
 from adm_cli.diffusion.schedule import NoiseSchedule
 from adm_cli.diffusion.steps import Sampler, SampleStep
 from adm_cli.errors import ConfigError, DeviceError, UsageError
+from adm_cli.files.strict import type_checked
 from adm_cli.models.classifier import NoisyClassifier
 from adm_cli.models.unet import SuperResUNet, UNet
 from adm_cli.pictures.images import Pixels, to_model_range
@@ -76,6 +76,7 @@ class Pipeline:
         return self.sources.model.info.diffusion
 
 
+@type_checked
 def load_pipeline(
     model: str | Path | Sources = "tiny",
     classifier: str | Path | None = None,
@@ -182,8 +183,6 @@ def enlarge(
         raise ConfigError(f"an upsampler takes no guidance: the scale must be 0, and cfg 1{also}")
     if len(pictures) != len(config.seeds):
         raise ConfigError(f"{len(config.seeds)} seeds for {len(pictures)} pictures")
-    level = choose_low_res_noise(pipeline.sources, config.low_res_noise)
-    config = replace(config, low_res_noise=level)
     return _told(_draw(pipeline, config, pictures, on_note), on_step, on_note)
 
 
@@ -392,7 +391,7 @@ def _sample_batch(
     with reproducible_kernels():
         for step in steps:
             if step.i == 0:
-                step = step._replace(x=finished(step.x, low_res, config.project, edit))
+                step = step._replace(x=finished(step.x, low_res, config, edit))
             x = step.x
             yield step
     return watch.marked(x)

@@ -16,6 +16,7 @@ from adm_cli.devices import choose_device, own_threads, use_threads
 from adm_cli.errors import AdmError, RunError, UsageError, how_many, size_words, trim
 from adm_cli.events import AnyPath, Note, OnEvent, as_paths
 from adm_cli.files.disk import check_writable
+from adm_cli.files.strict import type_checked
 from adm_cli.pictures.decode import fit_picture
 from adm_cli.pictures.depth import parse_value_range
 from adm_cli.pictures.images import MOST_STAGES, Pixels, Recipe, open_picture, save_image
@@ -84,6 +85,7 @@ class Reproduction:
         return {**{name: getattr(self, name) for name in names}, "verified": dict(self.verified)}
 
 
+@type_checked
 @supplied
 @own_threads()
 def repro(

@@ -13,6 +13,7 @@ from adm_cli.devices import choose_device
 from adm_cli.diffusion.modifiers import UNASKED, Changes, modified
 from adm_cli.errors import MissingWeightsError, UsageError
 from adm_cli.events import AnyPath, Note, OnEvent, as_words, ignore
+from adm_cli.files.strict import type_checked
 from adm_cli.sampling.arguments import Classes, Seeds, comma_list, path_or_none, spelled_out
 from adm_cli.sampling.asked import asked_stage
 from adm_cli.sampling.defaults import noise_remarks, remarks, taken_from
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 
+@type_checked
 @supplied
 @spelled_out(Changes, UNASKED)
 def sample(

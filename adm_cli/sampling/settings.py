@@ -17,8 +17,6 @@ from adm_cli.checkpoints.sources import (
     check_classes,
     check_middle_attention,
     check_stack,
-    choose_low_res_noise,
-    default_projection,
     find_upsampler,
 )
 from adm_cli.config import SamplingConfig, UNetConfig
@@ -175,7 +173,6 @@ def enlarging_config(
     Raises UsageError or ConfigError for what does not fit the model.
     """
     check_parts(options)
-    passes = options.project
     config = SamplingConfig(
         seeds=tuple(image.seed for image in kinds),
         classes=tuple(image.class_id for image in kinds),
@@ -186,8 +183,8 @@ def enlarging_config(
         steps=options.steps,
         eta=options.eta,
         clip_denoised=options.clip,
-        project=passes if passes is not None else default_projection(sources.model.info),
-        low_res_noise=choose_low_res_noise(sources, options.noise),
+        project=options.project,
+        low_res_noise=options.noise,
         **{name: getattr(options, name) for name in OF_TRAJECTORY},
     )
     config = resolve(sources, config)
@@ -217,6 +214,7 @@ def make_stage(sources: Sources, config: SamplingConfig, machine: Machine) -> St
     assert config.sampler is not None
     assert config.scale is not None
     assert config.cfg is not None
+    assert config.project is not None
     info = sources.model.info
     guide = sources.classifier if config.guided else None
     weak = sources.weak if config.weak_scale != 1 else None

@@ -17,6 +17,7 @@ from adm_cli.errors import NotFiniteError, RunError, UsageError, how_many
 from adm_cli.events import AnyPath, Note, OnEvent, as_words, ignore
 from adm_cli.files.differences import differences
 from adm_cli.files.fresh import fresh_folder, make_fresh_folder
+from adm_cli.files.strict import type_checked
 from adm_cli.sampling.arguments import (
     Classes,
     Numbers,
@@ -67,6 +68,7 @@ class SweepResult:
     rows: Sequence[TableRow]
 
 
+@type_checked
 @supplied
 @spelled_out(Swept, dict.fromkeys(NEUTRAL))
 def sweep(

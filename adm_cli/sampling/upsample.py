@@ -15,6 +15,7 @@ from adm_cli.devices import choose_device
 from adm_cli.diffusion.modifiers import OF_TRAJECTORY, Changes, modified
 from adm_cli.errors import RunError, UsageError, are, size_words
 from adm_cli.events import AnyPath, OnEvent, as_paths, ignore
+from adm_cli.files.strict import type_checked
 from adm_cli.sampling.arguments import Seeds, comma_list, path_or_none, spelled_out
 from adm_cli.sampling.asked import asked_modifiers
 from adm_cli.sampling.images import Images
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 
+@type_checked
 @supplied
 @spelled_out(Changes, dict.fromkeys(OF_TRAJECTORY))
 def upsample(

@@ -11,6 +11,7 @@ from adm_cli.checkpoints.presets import known_weights
 from adm_cli.devices import own_threads
 from adm_cli.errors import RunError, UsageError, how_many
 from adm_cli.events import AnyPath, Note, OnEvent, as_paths
+from adm_cli.files.strict import type_checked
 from adm_cli.sampling.arguments import text_or_none
 from adm_cli.sampling.check import LOST, check_run
 from adm_cli.sampling.costs import repair_costs
@@ -24,6 +25,7 @@ from adm_cli.sampling.sweep_results import mend_sweep
 Findings = Generator[Event, None, list[Finding]]
 
 
+@type_checked
 @own_threads()
 def verify(
     folder: AnyPath,

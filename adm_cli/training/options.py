@@ -6,13 +6,14 @@ Everything is None unless given, so that a run that is gone on with can tell wha
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from adm_cli.errors import CheckpointError, size_words, trim
-from adm_cli.events import as_paths, as_words
+from adm_cli.events import AnyPath, as_paths, as_words
+from adm_cli.files.strict import check_type
 
 # What they are where nothing was asked for and no model says otherwise.
 SIZE, BATCH_SIZE, CLIP_NORM, WARMUP = 32, 64, 1.0, 100
@@ -179,17 +180,27 @@ O = TypeVar("O", bound=CommonOptions)
 def make_options(cls: type[O], values: Mapping[str, Any]) -> O:
     """Options as Python code gives them: paths as text, one word for a list of one, 64 for "64".
 
-    Raises TypeError for a name that there is not.
+    Raises TypeError for a name that there is not, ConfigError for a value of another type.
     """
-    hints = get_type_hints(cls)
-    known = {name: _as(value, hints[name]) for name, value in values.items() if name in hints}
+    hints, known = get_type_hints(cls), {}
+    for name in values.keys() & hints.keys():
+        kind = _kind(hints[name])
+        value = check_type(name, values[name], _GIVEN.get(kind, kind) | None)
+        known[name] = None if value is None else _as(value, kind)
     return cls(**{**values, **known})
 
 
-def _as(value: Any, hint: Any) -> Any:
-    kind = next(kind for kind in (get_args(hint) or (hint,)) if kind is not type(None))
-    if value is None:
-        return None
+_GIVEN: Mapping[Any, Any] = {
+    Path: AnyPath, list[Path]: AnyPath | Sequence[AnyPath],
+    str: str | float, list[str]: str | int | Sequence[str | int],
+}  # fmt: skip
+
+
+def _kind(hint: Any) -> Any:
+    return next(kind for kind in (get_args(hint) or (hint,)) if kind is not type(None))
+
+
+def _as(value: Any, kind: Any) -> Any:
     if kind == list[Path]:
         return as_paths(value)
     if kind == list[str]:

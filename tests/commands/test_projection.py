@@ -65,11 +65,12 @@ def test_halved_it_is_what_was_enlarged() -> None:
     pipeline = load_pipeline(find_upsampler("tiny_upsampler"), device="cpu")
     config = SamplingConfig(seeds=(0,), classes=(None,), sampler="ddim", steps="ddim4")
     gaps = []
-    for passes in (0, 8):
+    for passes in (0, 8, None):
         (batch,) = enlarge(pipeline, small, replace(config, project=passes))
         gaps.append(gap(batch.images[0].numpy(), small[0]))
     assert gaps[0] > 5
     assert gaps[1] <= 1
+    assert gaps[2] == gaps[1]  # adm trained it, and projects as the command does
     with pytest.raises(ConfigError, match="only an upsampler takes"):
         generate(load_pipeline("tiny", guided=False), replace(config, project=1))
 

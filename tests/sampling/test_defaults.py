@@ -90,7 +90,8 @@ def test_a_latent_is_decoded_without_the_noise_that_is_recommended(tmp_path: Pat
 def test_what_is_asked_for_wins(own: Sources) -> None:
     recommended = Recommended(sampler="dpm++2m", steps="7", scale=3.0, guide_interval=(0.1, 0.6))
     asked = ask(
-        sampler="ddim", steps="4", scale=-1.0, guide_interval=(0.0, 1.0), cfg=1.0, temperature=1.0
+        sampler="ddim", steps="4", scale=-1.0, guide_interval=(0.0, 1.0), cfg=1.0, temperature=1.0,
+        project=0,
     )  # fmt: skip
     assert resolve(saying(own, recommended), asked) == asked
     assert resolve(own, asked) == asked

@@ -32,6 +32,7 @@ from adm_cli.checkpoints.flags.pasted_commands import spelt, unknowns
 from adm_cli.checkpoints.flags.pasted_settings import NotPlain
 from adm_cli.config import ClassifierConfig, DiffusionConfig, Kind, Loss, UNetConfig, Variance
 from adm_cli.errors import ConfigError, UsageError, an, one_of, trim
+from adm_cli.files.strict import type_checked
 
 FAMILIES: tuple[Family, ...] = ("guided-diffusion", "improved-diffusion")
 
@@ -61,6 +62,7 @@ class FlagReading:
     notes: tuple[str, ...]
 
 
+@type_checked
 def openai_flags(
     text: str,
     kind: Kind | None = None,

@@ -40,20 +40,20 @@ def spell_dtype(name: str) -> str:
     return _DTYPES.get(word, word)
 
 
-def spell_sampling(seeds: Any, classes: Any, sampler: str | None, steps: Any) -> dict[str, Any]:
+def spell_sampling(seeds: Any, classes: Any, sampler: Any, steps: Any) -> dict[str, Any]:
     """Fields of a ``SamplingConfig`` as they are declared; raises ConfigError for other types."""
     seeds, classes = _entries("seeds", seeds), _entries("classes", classes)
     return {
         "seeds": seeds,
         "classes": classes * len(seeds) if len(classes) == 1 else classes,
-        "sampler": None if sampler is None else spell_sampler(sampler),
+        "sampler": spell_sampler(sampler) if isinstance(sampler, str) else sampler,
         "steps": None if steps is None else _spell_steps(steps),
     }
 
 
 def _entries(name: str, value: Any) -> tuple[Any, ...]:
     """A single value stands for a sequence of it."""
-    many = isinstance(value, Iterable) and not isinstance(value, str)
+    many = isinstance(value, Iterable) and not isinstance(value, (str, bytes))
     entries = tuple(value) if many else (value,)
     try:
         if any(isinstance(entry, bool) for entry in entries):
@@ -72,8 +72,8 @@ def _entries(name: str, value: Any) -> tuple[Any, ...]:
 def _spell_steps(steps: object) -> str:
     if isinstance(steps, str):
         return steps.strip().lower()
-    if isinstance(steps, int) and not isinstance(steps, bool):
-        return str(steps)
+    if hasattr(steps, "__index__") and not isinstance(steps, bool):
+        return str(operator.index(steps))
     raise ConfigError(
         f"steps must be a number or text such as 250 or 'ddim25', got {trim(steps, 40)}"
     )

@@ -14,6 +14,7 @@ from adm_cli.events import AnyPath, Count, Note, OnEvent, as_paths, ignore
 from adm_cli.files.budget import MOST_FILES, counted
 from adm_cli.files.disk import atomic_write, check_writable, read_file, refuse_existing
 from adm_cli.files.manifests import Manifests
+from adm_cli.files.strict import type_checked
 from adm_cli.pictures.decode import MOST_BYTES, BadPictureError, decode_picture
 from adm_cli.pictures.images import MOST_STAGES, recipe_in
 from adm_cli.reports.gallery.page import Fact, Tile, gallery_page
@@ -33,6 +34,7 @@ class Gallery:
     bytes: int
 
 
+@type_checked
 def gallery(
     paths: AnyPath | Sequence[AnyPath],
     output: AnyPath = Path("gallery.html"),
