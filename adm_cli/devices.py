@@ -6,7 +6,7 @@ import os
 import platform
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from threading import Lock
 from typing import Any
 
@@ -103,6 +103,14 @@ def send(tensor: Tensor, device: torch.device, dtype: torch.dtype | None = None)
     if device.type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
+
+
+@contextmanager
+def made_on_cpu() -> Iterator[None]:
+    """Tensors are made on the CPU where nothing else is said, whatever the caller has set."""
+    own = torch.get_default_device().type == "cpu"  # then nothing is slowed down
+    with nullcontext() if own else torch.device("cpu"):
+        yield
 
 
 _lock, _computing, _before = Lock(), list[None](), ExitStack()  # of `reproducible_kernels`

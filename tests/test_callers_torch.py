@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import adm_cli
 from adm_cli import SamplingConfig, generate, load_pipeline
 from adm_cli.devices import reproducible_kernels
 from adm_cli.reports.pictures import drawn_noise
+from adm_cli.sampling.defaults import choose_schedule
 from adm_cli.training.randomness import image_noise, uniforms
 from tests.conftest import Toys
 from tests.training.conftest import draw_pictures
@@ -32,6 +34,7 @@ def default_dtype(dtype: torch.dtype) -> Iterator[None]:
 
 
 def draw(toys: Toys) -> torch.Tensor:
+    choose_schedule.cache_clear()
     pipeline = load_pipeline(toys.model, toys.classifier, device="cpu")
     config = SamplingConfig(
         seeds=(3, 4), classes=(0, 1), scale=2.0, steps="2", mixtures=(None, "0*0.7+1*0.3")
@@ -46,14 +49,55 @@ def draw(toys: Toys) -> torch.Tensor:
         lambda: default_dtype(torch.bfloat16),
         torch.inference_mode,
         torch.no_grad,
+        lambda: torch.device("meta"),
     ],
-    ids=["float64", "bfloat16", "inference_mode", "no_grad"],
+    ids=["float64", "bfloat16", "inference_mode", "no_grad", "device"],
 )
 def test_pictures_are_the_same(toys: Toys, mode: Callable[[], AbstractContextManager[Any]]) -> None:
     expected = draw(toys)
     with mode():
         found = draw(toys)
     assert found.equal(expected)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"sampler": "dpm++3m", "spacing": "rho", "guide_adam": "0.9/0.99"},
+        {"sampler": "unipc", "spacing": "quadratic", "negative_class": 2},
+        {"sampler": "heun", "spacing": "log-snr", "churn": 1.0, "classifier_on": "x0"},
+        {"sampler": "ddim", "eta": 1.0, "threshold": 0.9, "guide_by": "js", "spacing": "trailing"},
+    ],
+    ids=lambda settings: settings["sampler"],
+)
+def test_each_sampler_draws_whatever_the_default_device(
+    toys: Toys, settings: dict[str, Any]
+) -> None:
+    config = SamplingConfig(seeds=(3,), classes=(1,), scale=0.5, steps="3", **settings)
+    found = []
+    for device in ("cpu", "meta"):
+        choose_schedule.cache_clear()
+        with torch.device(device):
+            pipeline = load_pipeline(toys.model, toys.classifier, device="cpu")
+            found += [batch.images for batch in generate(pipeline, config)]
+    assert found[1].equal(found[0])
+
+
+def test_training_and_measuring_whatever_the_default_device(
+    tmp_path: Path, toys: Toys, quick_training: None
+) -> None:
+    pictures = draw_pictures(tmp_path / "shapes", count=2)
+    told: list[object] = []
+    for device in ("cpu", "meta"):
+        with torch.device(device):
+            done = adm_cli.train_classifier(
+                pictures, out=tmp_path / device, size=8, steps=1, batch_size=2, device="cpu",
+                set=["num_res_blocks=1", "channel_mult=[1,1]", "model_channels=32"], val_split=0,
+            )  # fmt: skip
+            scores = adm_cli.evaluate_classifier(pictures, classifier=done.model, device="cpu")
+        assert done.model is not None
+        told += [load_file(done.model)["time_embed.0.weight"].tolist(), scores.summary["mean"]]
+    assert told[:2] == told[2:]
 
 
 def test_noise_is_the_same_whatever_the_default_type() -> None:

@@ -223,6 +223,8 @@ def test_torchs_names_are_as_good_as_texts_and_numpys_numbers_as_pythons(here: P
         dry_run=True,
     )  # fmt: skip
     assert len(asked.run.images) == 2
+    with pytest.raises(UsageError, match=r"gone\.txt"):
+        adm_cli.openai_flags(Path("gone.txt"))  # type: ignore[arg-type]
 
 
 def test_every_public_name_is_used_through_the_package() -> None:

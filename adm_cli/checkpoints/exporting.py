@@ -27,6 +27,7 @@ from adm_cli.checkpoints.loading import describe_mismatch, expected_shapes
 from adm_cli.checkpoints.onnx import check_installed, write_onnx
 from adm_cli.checkpoints.tensors import stream_tensors
 from adm_cli.config import UNetConfig
+from adm_cli.devices import made_on_cpu
 from adm_cli.errors import CheckpointError, OutputError, UsageError, one_of
 from adm_cli.events import AnyPath, Doing, Note, OnEvent, ignore
 from adm_cli.files.disk import atomic_write, check_writable
@@ -54,6 +55,7 @@ class Export:
 
 
 @type_checked
+@made_on_cpu()
 def export(
     model: AnyPath,
     output: AnyPath,

@@ -38,7 +38,7 @@ def read_stored(
         if dtype is None:
             raise ValueError(f"{trim(name, 80)} is of an unknown type, {trim(entry['dtype'], 20)}")
         begin, end = entry["data_offsets"]
-        data = torch.empty(end - begin, dtype=torch.uint8)
+        data = torch.empty(end - begin, dtype=torch.uint8, device="cpu")
         if not fill(file, data):
             raise OSError("it was cut short while it was read")
         if digest is not None:

@@ -34,7 +34,9 @@ def stream_tensors(file: ModelFile) -> Iterator[tuple[str, Tensor]]:
             whole = True
             for name, shape in file.shapes.items():
                 dtype: torch.dtype = getattr(torch, file.dtypes[name])
-                data = torch.empty(math.prod(shape) * dtype.itemsize, dtype=torch.uint8)
+                data = torch.empty(
+                    math.prod(shape) * dtype.itemsize, dtype=torch.uint8, device="cpu"
+                )
                 whole = fill(opened, data)
                 if hashed is not None:
                     hashed.result()

@@ -191,7 +191,7 @@ def adaptive_moments(guidance: Guidance, beta1: float, beta2: float) -> Guidance
     for it is far smaller than for a gradient (the paper's best is 0.029). One of these is for one
     trajectory of a batch, whose values do not influence each other.
     """
-    m = v = torch.zeros(())
+    m = v = torch.zeros((), device="cpu")
     calls = 0
 
     def normalised(x_t: Tensor, t: Tensor) -> Tensor:
@@ -359,7 +359,7 @@ def classifier_free(
     times = len(labels) // len(no_class)
     alone = mixed_classes(model_fn, y, shares)
     # In float64, so that an image's product is the same bits with one weight and with many.
-    excess = torch.as_tensor(weight, dtype=torch.float64) - 1
+    excess = torch.as_tensor(weight, dtype=torch.float64, device="cpu") - 1
     moved: dict[tuple[torch.device, torch.dtype], Tensor] = {}  # once for each place
 
     def guided(x_t: Tensor, t: Tensor) -> Tensor:

@@ -219,7 +219,9 @@ def integral_weights(places: Tensor, start: float, end: float) -> Tensor:
     moments = [-math.expm1(-h)]  # of ((u - start) / h)^n, by parts
     for n in range(1, len(places)):
         moments.append(1 - n * moments[-1] / h)
-    powers = torch.arange(len(places), dtype=torch.float64)[:, None]
+    powers = torch.arange(len(places), dtype=torch.float64, device="cpu")[:, None]
     nodes = ((places - start) / h) ** powers  # [K, K], a row a power
-    weights: Tensor = torch.linalg.solve(nodes, torch.tensor(moments, dtype=torch.float64))
+    weights: Tensor = torch.linalg.solve(
+        nodes, torch.tensor(moments, dtype=torch.float64, device="cpu")
+    )
     return weights

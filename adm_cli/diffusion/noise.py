@@ -16,7 +16,9 @@ def noise_source(seeds: Sequence[int], shape: tuple[int, ...]) -> Callable[[], T
     generators = [torch.Generator().manual_seed(_generator_seed(seed)) for seed in seeds]
 
     def draw() -> Tensor:  # float32 whatever torch's default is: another type has other numbers
-        rows = [torch.randn(shape, generator=g, dtype=torch.float32) for g in generators]
+        rows = [
+            torch.randn(shape, generator=g, dtype=torch.float32, device="cpu") for g in generators
+        ]
         return torch.stack(rows)
 
     return draw

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
@@ -25,7 +26,9 @@ def linear_betas(num_timesteps: int) -> Tensor:
     if num_timesteps < 20:
         raise ConfigError(f"a linear schedule needs at least 20 timesteps, got {num_timesteps}")
     scale = 1000 / num_timesteps
-    return torch.linspace(scale * 1e-4, scale * 0.02, num_timesteps, dtype=torch.float64)
+    return torch.linspace(
+        scale * 1e-4, scale * 0.02, num_timesteps, dtype=torch.float64, device="cpu"
+    )
 
 
 def cosine_betas(num_timesteps: int) -> Tensor:
@@ -43,7 +46,7 @@ def betas_for_alpha_bar(
         min(1 - alpha_bar((i + 1) / num_timesteps) / alpha_bar(i / num_timesteps), max_beta)
         for i in range(num_timesteps)
     ]
-    return torch.tensor(betas, dtype=torch.float64)
+    return torch.tensor(betas, dtype=torch.float64, device="cpu")
 
 
 def space_timesteps(num_timesteps: int, spec: str | int | Sequence[int]) -> list[int]:
@@ -128,7 +131,7 @@ class NoiseSchedule:
 
     @classmethod
     def from_betas(cls, betas: Tensor) -> NoiseSchedule:
-        return cls(betas.double(), torch.arange(len(betas)), len(betas))
+        return cls(betas.double().cpu(), torch.arange(len(betas), device="cpu"), len(betas))
 
     @classmethod
     def linear(cls, num_timesteps: int = 1000) -> NoiseSchedule:
@@ -153,9 +156,9 @@ class NoiseSchedule:
 
     def keep(self, indices: Sequence[int]) -> NoiseSchedule:
         """Likewise, over rising ``indices`` of this process."""
-        kept = torch.tensor(list(indices))
+        kept = torch.tensor(list(indices), device="cpu")
         abar = self.alphas_cumprod[kept]
-        previous = torch.cat([torch.ones(1, dtype=torch.float64), abar[:-1]])
+        previous = F.pad(abar[:-1], (1, 0), value=1)
         return NoiseSchedule(
             1 - abar / previous, self.timesteps[kept], self.original_timesteps, self.unspaced
         )
@@ -185,11 +188,11 @@ class NoiseSchedule:
 
     @cached_property
     def alphas_cumprod_prev(self) -> Tensor:
-        return torch.cat([torch.ones(1, dtype=torch.float64), self.alphas_cumprod[:-1]])
+        return F.pad(self.alphas_cumprod[:-1], (1, 0), value=1)
 
     @cached_property
     def alphas_cumprod_next(self) -> Tensor:
-        return torch.cat([self.alphas_cumprod[1:], torch.zeros(1, dtype=torch.float64)])
+        return F.pad(self.alphas_cumprod[1:], (0, 1))
 
     @cached_property
     def sqrt_alphas_cumprod(self) -> Tensor:

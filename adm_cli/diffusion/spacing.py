@@ -35,10 +35,10 @@ def spaced_timesteps(schedule: NoiseSchedule, count: int, spacing: Spacing) -> l
         return space_timesteps(len(schedule), str(count))
     if spacing == "lsun":
         return space_timesteps(len(schedule), _shares(count))
-    rising = torch.arange(1, count + 1, dtype=torch.float64)
+    rising = torch.arange(1, count + 1, dtype=torch.float64, device="cpu")
     if spacing == "trailing":
         return _distinct(rising * len(schedule) / count - 1, last)
-    places = (rising - 1) / (count - 1) if count > 1 else torch.ones(1, dtype=torch.float64)
+    places = (rising - 1) / (count - 1) if count > 1 else rising
     if spacing == "quadratic":
         return _distinct(places**2 * last, last)
     if spacing == "rho":

@@ -114,7 +114,10 @@ def check_type(name: str, came: Any, hint: Any) -> Any:
 
 
 def type_checked(function: Callable[P, T]) -> Callable[P, T]:
-    """``function`` with arguments of its signature's types, by `check_type`."""
+    """``function`` with arguments of its signature's types, by `check_type`.
+
+    Where it takes texts alone, a path becomes one.
+    """
     own = inspect.unwrap(function)
     names = list(inspect.signature(own).parameters)
 
@@ -125,7 +128,8 @@ def type_checked(function: Callable[P, T]) -> Callable[P, T]:
         return get_type_hints(holder, own.__globals__)
 
     def checked(name: str, came: Any) -> Any:
-        return check_type(name, came, hints().get(name, Any))
+        hint = hints().get(name, Any)
+        return check_type(name, came if _matches(_in_tuples(came), hint) else _texts(came), hint)
 
     @functools.wraps(function)
     def run(*args: P.args, **options: P.kwargs) -> T:
@@ -140,6 +144,12 @@ def _of_python(value: Any) -> Any:
     if hasattr(value, "tolist"):
         return value.tolist()
     return str(value) if type(value).__name__ in ("device", "dtype") else value
+
+
+def _texts(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return list(map(_texts, value))
+    return str(value) if isinstance(value, Path) else value
 
 
 def _in_tuples(value: Any) -> Any:

@@ -71,8 +71,8 @@ def can_pack(dtype: torch.dtype) -> bool:
     """Whether this torch packs and convolves in ``dtype`` here: its functions for it are private,
     and not every processor has every precision."""
     try:
-        x = torch.zeros(1, 8, 2, 2, dtype=dtype).contiguous(memory_format=_LAST)
-        y = convolve_packed(x, pack(torch.zeros(8, 8, 1, 1, dtype=dtype), x), None)
+        x = torch.zeros(1, 8, 2, 2, dtype=dtype, device="cpu").contiguous(memory_format=_LAST)
+        y = convolve_packed(x, pack(torch.zeros(8, 8, 1, 1, dtype=dtype, device="cpu"), x), None)
     except (AttributeError, RuntimeError, NotImplementedError, TypeError):
         return False
     return y.shape == x.shape and y.dtype == dtype and y.is_contiguous(memory_format=_LAST)

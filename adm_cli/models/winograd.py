@@ -25,11 +25,13 @@ _AT_ONCE = 2**21  # values of changed tiles: few enough for caches, many for mat
 @cache
 def _bases() -> tuple[Tensor, Tensor, Tensor]:
     """Of tiles [36, 36], kernels [36, 9] and results [16, 36]: Toom and Cook's, for both axes."""
-    points = torch.tensor(_POINTS, dtype=torch.float64)
+    points = torch.tensor(_POINTS, dtype=torch.float64, device="cpu")
 
     def values_of_polynomials(terms: int) -> Tensor:  # at the points and infinity
-        at_infinity = torch.eye(terms, dtype=torch.float64)[-1:]
-        return torch.cat([points[:, None] ** torch.arange(terms), at_infinity])  # [6, terms]
+        at_infinity = torch.eye(terms, dtype=torch.float64, device="cpu")[-1:]
+        return torch.cat(
+            [points[:, None] ** torch.arange(terms, device="cpu"), at_infinity]
+        )  # [6, terms]
 
     tiles = torch.linalg.inv(values_of_polynomials(_EDGE)).T
     kernels, results = values_of_polynomials(3), values_of_polynomials(_SIDE).T

@@ -24,6 +24,7 @@ from adm_cli.config import ClassifierConfig, DiffusionConfig, UNetConfig
 from adm_cli.devices import (
     choose_device,
     choose_dtype,
+    made_on_cpu,
     peak_bytes,
     reproducible_kernels,
     use_threads,
@@ -97,6 +98,7 @@ class _Part:
 
 
 @type_checked
+@made_on_cpu()
 def bench(
     model: str | Path = "tiny",
     classifier: str | Path | None = None,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from adm_cli.checkpoints.supplying import supplied
-from adm_cli.devices import choose_device
+from adm_cli.devices import choose_device, made_on_cpu
 from adm_cli.diffusion.modifiers import UNASKED, Changes
 from adm_cli.errors import UsageError
 from adm_cli.events import AnyPath, Count, OnEvent, ignore
@@ -95,6 +95,7 @@ def _stored(path: Path, resize: tuple[int, int] | None, values: str | None) -> S
 
 
 @type_checked
+@made_on_cpu()
 @supplied
 @spelled_out(Changes, UNASKED)
 def evaluate(

@@ -17,7 +17,7 @@ from adm_cli.checkpoints.header import ModelFile
 from adm_cli.checkpoints.loading import hasten_on_cpu, load_model
 from adm_cli.checkpoints.presets import PRESETS
 from adm_cli.checkpoints.supplying import supplied
-from adm_cli.devices import choose_device, choose_dtype
+from adm_cli.devices import choose_device, choose_dtype, made_on_cpu
 from adm_cli.errors import AdmError, UsageError, an, how_many
 from adm_cli.events import (
     AnyPath,
@@ -59,6 +59,7 @@ class ClassifierFindings:
 
 
 @type_checked
+@made_on_cpu()
 @supplied
 def evaluate_classifier(
     data: AnyPath | Sequence[AnyPath],

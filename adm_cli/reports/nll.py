@@ -22,7 +22,7 @@ from adm_cli.checkpoints.header import AGAIN, ModelFile
 from adm_cli.checkpoints.loading import hasten_on_cpu, load_model
 from adm_cli.checkpoints.supplying import supplied
 from adm_cli.config import UNetConfig
-from adm_cli.devices import choose_device, choose_dtype
+from adm_cli.devices import choose_device, choose_dtype, made_on_cpu
 from adm_cli.diffusion.schedule import NoiseSchedule
 from adm_cli.errors import (
     AdmError,
@@ -127,6 +127,7 @@ class Measurement:
 
 
 @type_checked
+@made_on_cpu()
 @supplied
 def nll(
     data: AnyPath | Sequence[AnyPath],

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from adm_cli.checkpoints.supplying import supplied
+from adm_cli.devices import made_on_cpu
 from adm_cli.errors import OutputError, UsageError, size_words
 from adm_cli.events import AnyPath, Count, Note, OnEvent, ignore
 from adm_cli.files.disk import check_writable
@@ -42,6 +43,7 @@ class ReferenceFile:
 
 
 @type_checked
+@made_on_cpu()
 @supplied
 def reference(
     data: AnyPath,

@@ -151,7 +151,7 @@ def labelled(
         seen,
         labels.ids,
         labels.same(away),
-        torch.tensor(cfgs, dtype=torch.float64)[:, None, None, None],
+        torch.tensor(cfgs, dtype=torch.float64, device="cpu")[:, None, None, None],
         first=first,
         last=last,
         shares=labels.shares,

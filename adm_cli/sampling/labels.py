@@ -31,11 +31,11 @@ class Labels:
 def model_labels(images: Sequence[Parts], no_class: int, device: torch.device) -> Labels:
     """Of images that have equally many classes; ``no_class`` stands for None."""
     rows = [[no_class if i is None else i for i, _ in parts] for parts in images]
-    ids = send(torch.tensor(rows, dtype=torch.int64).T.contiguous(), device)
+    ids = send(torch.tensor(rows, dtype=torch.int64, device="cpu").T.contiguous(), device)
     if len(ids) == 1:
         return Labels(ids, None)
     rows_of_shares = [[share for _, share in parts] for parts in images]
-    shares = torch.tensor(rows_of_shares, dtype=torch.float32)
+    shares = torch.tensor(rows_of_shares, dtype=torch.float32, device="cpu")
     return Labels(ids, send(shares.T.contiguous(), device))
 
 
@@ -51,8 +51,8 @@ def classifier_target(
         return None
     if negative is None and all(len(parts) == 1 for parts in images):
         ids = [class_id for ((class_id, _),) in images]
-        return send(torch.tensor(ids, dtype=torch.int64), device)
-    weights = torch.zeros(len(images), num_classes, dtype=torch.float32)
+        return send(torch.tensor(ids, dtype=torch.int64, device="cpu"), device)
+    weights = torch.zeros(len(images), num_classes, dtype=torch.float32, device="cpu")
     for row, parts in zip(weights, images, strict=True):
         for class_id, share in parts:
             row[class_id] = share

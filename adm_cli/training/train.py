@@ -19,7 +19,7 @@ from adm_cli.checkpoints.header import ModelFile, ModelInfo
 from adm_cli.checkpoints.loading import load_model
 from adm_cli.checkpoints.sources import check_noise, check_pair
 from adm_cli.config import Kind
-from adm_cli.devices import DTYPES
+from adm_cli.devices import DTYPES, made_on_cpu
 from adm_cli.errors import AdmError, RunError, UsageError, how_many, one_of
 from adm_cli.events import Count, Note, OnEvent, ignore
 from adm_cli.files.disk import check_writable
@@ -190,8 +190,12 @@ def _train(
 
 @contextmanager
 def _own_torch(device: torch.device) -> Iterator[None]:
-    """Training seeds torch and needs gradients: the caller's state is as before afterwards."""
-    with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.enable_grad():
+    """Training seeds torch, needs gradients and makes its numbers on the CPU.
+
+    The caller's state is as before afterwards.
+    """
+    forked = torch.random.fork_rng([device] if device.type == "cuda" else [])
+    with forked, torch.enable_grad(), made_on_cpu():
         yield
 
 
