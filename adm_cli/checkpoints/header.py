@@ -63,7 +63,8 @@ class ModelInfo:
 
     config: UNetConfig | ClassifierConfig
     diffusion: DiffusionConfig
-    classes: Mapping[int, str] = field(default_factory=dict)  # trained ids and names
+    # trained ids and names
+    classes: Mapping[int, str] = field(default_factory=dict, repr=False)
     training: Mapping[str, Any] = field(default_factory=dict)
     source: Mapping[str, str] = field(default_factory=dict)  # converted from: name, sha256
     recommended: Recommended | None = None  # how it is best sampled
@@ -86,8 +87,9 @@ class ModelFile:
 
     path: Path
     info: ModelInfo
-    shapes: Mapping[str, tuple[int, ...]]  # in the order of the tensors, which have no gaps
-    dtypes: Mapping[str, str]  # by torch's names: "float32"
+    # in the order of the tensors, which have no gaps
+    shapes: Mapping[str, tuple[int, ...]] = field(repr=False)
+    dtypes: Mapping[str, str] = field(repr=False)  # by torch's names: "float32"
     content_sha256: str
 
     @property

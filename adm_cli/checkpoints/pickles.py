@@ -51,7 +51,10 @@ def load_pickle(path: Path, *, zipped: bool) -> object:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of pickle protocols: read or refused, nothing between
             mapped = zipped and 2 * path.stat().st_size > free_bytes(torch.device("cpu"))
-            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+            mapped &= path.suffix != ".safetensors"  # which torch would believe
+            with open_file(path) as file:
+                source = path if mapped else file
+                loaded = torch.load(source, map_location="cpu", weights_only=True, mmap=mapped)
         return _plain(loaded, counted(iter(int, 1), "entries in one another", MOST_ENTRIES), 0)
     except pickle.UnpicklingError as error:
         if "Unsupported operand" in str(error):  # of protocols above 2, or of a program

@@ -125,7 +125,7 @@ def type_checked(function: Callable[P, T]) -> Callable[P, T]:
     def hints() -> dict[str, Any]:
         said = {n: v for n, v in own.__annotations__.items() if "Unpack" not in v}
         holder = types.SimpleNamespace(__annotations__=said)
-        return get_type_hints(holder, own.__globals__)
+        return {n: _loose(hint) for n, hint in get_type_hints(holder, own.__globals__).items()}
 
     def checked(name: str, came: Any) -> Any:
         hint = hints().get(name, Any)
@@ -144,6 +144,14 @@ def _of_python(value: Any) -> Any:
     if hasattr(value, "tolist"):
         return value.tolist()
     return str(value) if type(value).__name__ in ("device", "dtype") else value
+
+
+def _loose(hint: Any) -> Any:
+    """Any text where some words are expected: functions tell better which, and what was meant."""
+    origin, args = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return Union[tuple(map(_loose, args))]
+    return str if origin is Literal else hint
 
 
 def _texts(value: Any) -> Any:

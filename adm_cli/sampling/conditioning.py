@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Protocol
 
+import torch
 from torch import Tensor
 
-from adm_cli.config import DiffusionConfig, SamplingConfig
+from adm_cli.checkpoints.sources import Sources
+from adm_cli.config import DiffusionConfig, SamplingConfig, UNetConfig
 from adm_cli.diffusion.noise import (
     Toward,
     noise_source,
@@ -19,11 +22,21 @@ from adm_cli.diffusion.noise import (
 from adm_cli.diffusion.projection import back_project
 from adm_cli.diffusion.schedule import NoiseSchedule
 from adm_cli.diffusion.steps import ModelFn
+from adm_cli.errors import UsageError
 from adm_cli.models.unet import UNet
+from adm_cli.pictures.images import Pixels, to_model_range
 from adm_cli.sampling.edited_batch import EditedBatch
 from adm_cli.sampling.editing import Editing
 from adm_cli.sampling.guiding import Network, labelled
 from adm_cli.sampling.labels import Parts, model_labels
+
+
+class Pictures(Protocol):
+    """Pictures by index, uint8 [H, W, 3] each: a tensor or array, or read as they are asked for."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Tensor | Pixels: ...
 
 
 def enlarging(
@@ -91,3 +104,22 @@ def finished(
         assert config.project is not None
         x = back_project(x, low_res, config.project)
     return x if edit is None else edit.with_kept(x)
+
+
+def read_small(sources: Sources, pictures: Pictures, first: int, count: int, size: int) -> Tensor:
+    """``count`` pictures for an upsampler, padded to ``size``: [size, 3, h, w] in [-1, 1]."""
+    config = sources.model.info.config
+    expected = config.low_res_size if isinstance(config, UNetConfig) else None
+    images = [_tensor(pictures[i]) for i in range(first, first + count)]
+    for i, image in enumerate(images):
+        if expected is None or image.dtype != torch.uint8 or image.shape != (*expected, 3):
+            raise UsageError(
+                f"picture {first + i} is {image.dtype} {list(image.shape)}, "
+                f"{sources.model_name} enlarges uint8 {[*(expected or ()), 3]}"
+            )
+    images += images[-1:] * (size - count)
+    return to_model_range(torch.stack(images))
+
+
+def _tensor(image: Tensor | Pixels) -> Tensor:
+    return image if isinstance(image, Tensor) else torch.from_numpy(image.copy())

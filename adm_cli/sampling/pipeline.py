@@ -33,18 +33,19 @@ from adm_cli.diffusion.modifiers import OF_TRAJECTORY, modified
 from adm_cli.diffusion.noise import Toward
 from adm_cli.diffusion.schedule import NoiseSchedule
 from adm_cli.diffusion.steps import Sampler, SampleStep
-from adm_cli.errors import ConfigError, DeviceError, UsageError
+from adm_cli.errors import ConfigError, DeviceError, UsageError, how_many, size_words
 from adm_cli.files.strict import type_checked
 from adm_cli.models.classifier import NoisyClassifier
 from adm_cli.models.unet import SuperResUNet, UNet
-from adm_cli.pictures.images import Pixels, to_model_range
 from adm_cli.sampling.batch import ImageBatch, finished_batch, refuse_overflow
 from adm_cli.sampling.conditioning import (
+    Pictures,
     enlarging,
     finished,
     for_classes,
     for_source,
     own_noise,
+    read_small,
 )
 from adm_cli.sampling.defaults import choose_sampler, choose_schedule, remarks, resolve
 from adm_cli.sampling.edited_batch import EditedBatch
@@ -70,6 +71,17 @@ class Pipeline:
     device: torch.device
     dtype: torch.dtype
     weak: UNet | None = None  # what autoguidance leads away from
+
+    def __repr__(self) -> str:
+        """``<Pipeline tiny: diffusion of 32x32, 10 classes, a classifier; cpu, float32>``"""
+        info = self.sources.model.info
+        facts = [f"{info.kind} of {size_words(info.config.image_size)}"]
+        if classes := self.sources.classes:
+            facts.append(how_many(len(classes), "class", "classes"))
+        facts += ["a classifier"] if self.classifier is not None else []
+        facts += ["a weak model"] if self.weak is not None else []
+        where = f"{self.device}, {str(self.dtype).removeprefix('torch.')}"
+        return f"<Pipeline {self.sources.model_name}: {', '.join(facts)}; {where}>"
 
     @property
     def diffusion(self) -> DiffusionConfig:
@@ -148,14 +160,6 @@ def generate(
     if config.project or config.low_res_noise is not None:
         raise ConfigError("only an upsampler takes project and low_res_noise: leave them out")
     return _told(_draw(pipeline, config, None, on_note), on_step, on_note)
-
-
-class Pictures(Protocol):
-    """Pictures by index, uint8 [H, W, 3] each: a tensor or array, or read as they are asked for."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int, /) -> Tensor | Pixels: ...
 
 
 def enlarge(
@@ -269,7 +273,9 @@ def draw_batches(
         own, weights = scales[done:end], cfgs[done:end]
         missing = size - len(seeds)
         small = (
-            None if pictures is None else _read_small(pipeline, pictures, done, len(seeds), size)
+            None
+            if pictures is None
+            else read_small(pipeline.sources, pictures, done, len(seeds), size)
         )
         edit = None if edits is None else edits.batch(done, len(seeds), size)
         ways = None if toward is None else [*toward[done:end], *[toward[end - 1]] * missing]
@@ -302,26 +308,6 @@ def _batch_end(kinds: Sequence[GuidanceKind], start: int, size: int) -> int:
     while end < min(start + size, len(kinds)) and kinds[end] == kinds[start]:
         end += 1
     return end
-
-
-def _read_small(
-    pipeline: Pipeline, pictures: Pictures, first: int, count: int, size: int
-) -> Tensor:
-    """``count`` pictures for an upsampler, padded to ``size``: [size, 3, h, w] in [-1, 1]."""
-    expected = pipeline.model.config.low_res_size
-    images = [_tensor(pictures[i]) for i in range(first, first + count)]
-    for i, image in enumerate(images):
-        if expected is None or image.dtype != torch.uint8 or image.shape != (*expected, 3):
-            raise UsageError(
-                f"picture {first + i} is {image.dtype} {list(image.shape)}, "
-                f"{pipeline.sources.model_name} enlarges uint8 {[*(expected or ()), 3]}"
-            )
-    images += images[-1:] * (size - count)
-    return to_model_range(torch.stack(images))
-
-
-def _tensor(image: Tensor | Pixels) -> Tensor:
-    return image if isinstance(image, Tensor) else torch.from_numpy(image.copy())
 
 
 def _sample_batch(

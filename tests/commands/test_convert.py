@@ -334,3 +334,15 @@ def test_how_flags_are_read(adm: Run, original: Path) -> None:
 
 def test_what_is_a_weights_file_already(adm: Run, toys: Toys) -> None:
     refused(adm("convert", toys.model), 2, "toy.safetensors is a weights file of adm already")
+
+
+def test_a_pickle_under_the_name_of_safetensors(adm: Run, original: Path) -> None:
+    """Which torch believes; what is converted goes elsewhere."""
+    named = original.rename("toy.safetensors")
+    refused(adm("info", named), 1, "is a PyTorch file", "adm convert toy.safetensors makes")
+    refused(adm("sample", "-m", named), 1, "is a PyTorch file", "adm convert toy.safetensors makes")
+    flags = ("--flags", DIFFUSION_FLAGS)
+    refused(adm("convert", named, *flags), 2, "is the input itself")
+    done = adm("convert", named, *flags, "-o", "made.pt")
+    assert done.code == 0, done.err
+    assert adm("info", "made.pt").code == 0  # and the other way round

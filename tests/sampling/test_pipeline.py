@@ -388,3 +388,11 @@ def test_a_file_whose_tensors_do_not_fit_its_settings(tmp_path: Path) -> None:
     assert "missing: out.2.bias" in message
     assert "unexpected: surprise" in message
     assert "out.0.weight is [7], expected [32]" in message
+
+
+def test_in_a_notebook_a_pipeline_is_a_line(toys: Toys) -> None:
+    shown = repr(load_pipeline(toys.model, toys.classifier, device="cpu"))
+    assert shown == "<Pipeline toy: diffusion of 8x8, 3 classes, a classifier; cpu, float32>"
+    sources = find_sources(toys.model, toys.classifier)
+    assert len(repr(sources)) < 5000  # no tensor and no class by name
+    assert "input_blocks" not in repr(sources)
