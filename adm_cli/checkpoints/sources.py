@@ -274,7 +274,17 @@ def check_classes(sources: Sources, classes: Sequence[int | None]) -> None:
     known = sources.classes
     for class_id in classes:
         if class_id is not None and class_id not in known:
-            raise UsageError(f"{sources.model_name} was not trained on class {class_id}")
+            raise UsageError(f"{_lacking(sources, class_id)} was not trained on class {class_id}")
+
+
+def _lacking(sources: Sources, class_id: int) -> str:
+    """The model that does not know a class, as messages call it."""
+    if class_id in sources.model.info.classes:
+        others = ((sources.classifier, "classifier"), (sources.weak, "weak model"))
+        for file, what in others:
+            if file is not None and class_id not in file.info.classes:
+                return f"the {what} {file.name}"
+    return sources.model_name
 
 
 def check_cfg(sources: Sources, negative: int | None = None) -> None:

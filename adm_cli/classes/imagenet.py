@@ -44,6 +44,14 @@ def search_classes(query: str, known: Mapping[int, str]) -> list[int]:
     ]
 
 
+OWNER = "this model"  # whose classes are meant, in messages
+
+
+def said_of(error: UsageError, owner: str) -> UsageError:
+    """The same of classes that are those of another ``owner``."""
+    return UsageError(str(error).replace(OWNER, owner))
+
+
 def select_classes(spec: str, known: Mapping[int, str]) -> list[int]:
     """Class ids for one ``--class`` value, in the order asked for.
 
@@ -102,10 +110,10 @@ def _unknown_class(text: str, known: Mapping[int, str]) -> str:
     """What the word may mean: a group of ImageNet's, a part of a name, a name nearly."""
     start = f"unknown class {trim(text, 80)}"
     if not known:
-        return f"{start}: this model has no classes"
+        return f"{start}: {OWNER} has no classes"
     if not _of_imagenet(known):
         hint = did_you_mean(text, known.values())
-        return f"{start}: this model knows {_listed(known)} (adm classes lists them){hint}"
+        return f"{start}: {OWNER} has {_listed(known)} (adm classes lists them){hint}"
     names, meant, group = imagenet_names(), _named_with(text), text
     if not group_ids(text) and not meant:
         meant = _named_in(text)
@@ -115,12 +123,12 @@ def _unknown_class(text: str, known: Mapping[int, str]) -> str:
     here = {i: names[i] for i in meant if i in known}
     if meant and not here:
         which = ids or _listed({i: names[i] for i in meant})
-        return f"{start}: ImageNet's {which} is not known to this model; it knows {_listed(known)}"
+        return f"{start}: ImageNet's {which} is not of {OWNER}, which has {_listed(known)}"
     if here:
         first = ", ".join(f"{i} ({name})" for i, name in list(here.items())[:8])
         more = f" ... (adm classes {group or text} lists them)" if len(here) > 8 else ""
         if ids:
-            return f"{start}: of ImageNet's {ids} this model knows {first}{more}; give one of them"
+            return f"{start}: of ImageNet's {ids} {OWNER} has {first}{more}; give one of them"
         return f"{start}; did you mean {first}{more}?"
     near = [alias for i in known for alias in _aliases(i, known)]
     if not text[:1].isalpha():  # 207+281 is no WordNet id, however alike
@@ -170,16 +178,15 @@ def _known_id(class_id: int, known: Mapping[int, str]) -> int:
     if class_id in known:
         return class_id
     if not known:
-        raise UsageError(f"class {class_id}: this model has no classes")
+        raise UsageError(f"class {class_id}: {OWNER} has no classes")
     ids = sorted(known)
     if ids == list(range(len(ids))):
-        raise UsageError(f"class {class_id} is out of range: this model knows 0 to {len(ids) - 1}")
+        raise UsageError(f"class {class_id} is out of range: {OWNER} has 0 to {len(ids) - 1}")
     names = imagenet_names()
     name = f" ({names[class_id]})" if _of_imagenet(known) and class_id in names else ""
     raise UsageError(
-        f"class {class_id}{name} is not among the {how_many(len(ids), 'class', 'classes')} this "
-        "model was trained on: "
-        f"{_listed(known)}"
+        f"class {class_id}{name} is not among the {how_many(len(ids), 'class', 'classes')} of "
+        f"{OWNER}: {_listed(known)}"
     )
 
 

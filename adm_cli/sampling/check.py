@@ -30,6 +30,8 @@ def check_run(run: RunFolder) -> Iterator[Finding | Count]:
 
     Raises RunError if nothing can be said: no run, or neither copy of its settings can be read.
     """
+    if not run.file.exists() and not run.copy.exists():
+        run.read()  # raises
     yield from _books(run)
     images, records = run.read().images, run.records()
     for i, name in enumerate(records):

@@ -17,6 +17,7 @@ from adm_cli.events import AnyPath, OnEvent, as_paths, as_words, ignore
 from adm_cli.files.strict import type_checked
 from adm_cli.sampling.arguments import Classes, Seeds, comma_list, path_or_none, spelled_out
 from adm_cli.sampling.asked import asked_stage
+from adm_cli.sampling.asked_classes import choose_classes
 from adm_cli.sampling.defaults import choose_schedule, remarks
 from adm_cli.sampling.editing import UNEDITED, Editing
 from adm_cli.sampling.images import Images
@@ -200,7 +201,7 @@ def _one_class(sources: Sources, spec: str) -> int:
         raise UsageError(
             f"{sources.model_name} takes no class: --from-class would change nothing, leave it out"
         )
-    chosen = select_classes(spec, sources.classes)
+    chosen = choose_classes(spec, sources, select_classes)
     if len(chosen) != 1:
         raise UsageError(f"--from-class {spec}: expected one class")
     return chosen[0]

@@ -22,6 +22,7 @@ from adm_cli.config import DEFAULT_NUM
 from adm_cli.errors import UsageError, how_many, trim
 from adm_cli.files.disk import open_file
 from adm_cli.files.lists import decode_text
+from adm_cli.sampling.asked_classes import choose_classes
 from adm_cli.sampling.images import MAX_IMAGES, ImageRow, Images, drawn_row
 
 MAX_LIST_BYTES = 2**28
@@ -80,7 +81,7 @@ def wanted_classes(specs: list[str] | None, sources: Sources) -> list[int | str 
         if spec.strip().lower() == "none":
             chosen.append(None)  # `check_classes` knows whether the model can
         else:
-            chosen += select_choices(spec, known)
+            chosen += choose_classes(spec, sources, select_choices)
     return list(dict.fromkeys(chosen))
 
 
@@ -161,7 +162,7 @@ def negative_class(spec: str | int, sources: Sources) -> int:
             f"--negative-class {spec}: {sources.model_name} is unconditional and not guided by a "
             f"classifier"
         )
-    found = select_classes(spec, sources.classes)
+    found = choose_classes(spec, sources, select_classes)
     if len(found) != 1:
         raise UsageError(f"--negative-class {trim(spec)}: expected one class, got {len(found)}")
     return found[0]
@@ -305,7 +306,7 @@ def select_lines(
                 class_id = _random_class(own_seed, ids)
                 name = choice_name(class_id, known)
             else:
-                class_id = _line_class(line, known)
+                class_id = _line_class(line, sources)
                 name = choice_name(class_id, known)
                 chosen[line.spec] = class_id, name
             row = drawn_row(
@@ -321,11 +322,11 @@ def select_lines(
     return Images(rows)
 
 
-def _line_class(line: ClassLine, known: Mapping[int, str]) -> int | str | None:
+def _line_class(line: ClassLine, sources: Sources) -> int | str | None:
     if line.spec.strip().lower() in ("none", "random"):
         return None
     try:
-        found = select_choices(line.spec, known)
+        found = choose_classes(line.spec, sources, select_choices)
     except UsageError as error:
         raise UsageError(f"{line.place}: {error}") from None
     if len(found) != 1:

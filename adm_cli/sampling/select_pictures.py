@@ -9,6 +9,7 @@ from adm_cli.checkpoints.sources import Sources
 from adm_cli.classes.imagenet import select_classes
 from adm_cli.config import UNetConfig
 from adm_cli.errors import UsageError
+from adm_cli.sampling.asked_classes import choose_classes
 from adm_cli.sampling.images import Image, Images
 from adm_cli.sampling.inputs import InputPicture, InputPictures
 from adm_cli.sampling.recipe import drawn_recipe, whole_recipe
@@ -64,7 +65,7 @@ def _given_class(spec: str | None, sources: Sources) -> tuple[int | None] | None
         )
     if spec.strip().lower() == "none":
         return (None,)
-    chosen = select_classes(spec, sources.classes)
+    chosen = choose_classes(spec, sources, select_classes)
     if len(chosen) != 1:
         raise UsageError(f"--class {spec}: expected one class, for all pictures")
     return (chosen[0],)

@@ -53,6 +53,8 @@ def verify(
         (model,) if isinstance(model, str) else tuple(model or ()), text_or_none(classifier),
         text_or_none(upsampler), as_paths(inputs or ()), device, text_or_none(weak_model),
     )  # fmt: skip
+    if Path(folder).is_file():
+        raise RunError(f"{folder} is a file: expected the folder of a run or of a sweep")
     return follow(_verify(Path(folder), now if repair else None, dry_run=dry_run), on_event)
 
 

@@ -17,6 +17,7 @@ from PIL import Image
 from adm_cli.errors import UsageError
 from adm_cli.models.unet import UNet
 from tests.conftest import TOY_CLASSIFIER, TOY_UNET, Result, Toys, pictures, save_toy
+from tests.training.conftest import draw_pictures
 
 Run = Callable[..., Result]
 
@@ -40,7 +41,7 @@ def refused(done: Result, code: int, *words: str) -> None:
         (["--classifier", "64x64_clasifier"], ["64x64_classifier", "adm models"]),
         (["--class", "sqare"], ["unknown class 'sqare'", "square", "adm classes"]),
         (["--class", "2"], ["class 2", "0 circle, 1 square, 3 star"]),
-        (["--class", "0-3"], ["class 2", "trained on"]),
+        (["--class", "0-3"], ["class 2", "of this model"]),
         (["--class", "9-3"], ["9-3", "above the last"]),
         (["--class", "zebra"], ["unknown class 'zebra'"]),
         (["--class", ""], ["unknown class ''"]),
@@ -94,7 +95,7 @@ def test_unknown_command(adm: Run) -> None:
 
 def test_classes_that_the_embedded_model_does_not_know(adm: Run) -> None:
     done = adm("sample", "--class", "zebra")
-    refused(done, 2, "class 340 (zebra)", "trained on", "207 golden retriever")
+    refused(done, 2, "class 340 (zebra)", "of this model", "207 golden retriever")
 
 
 def test_known_weights_that_are_not_here(adm: Run) -> None:
@@ -334,3 +335,32 @@ def test_errors_show_a_traceback_to_those_who_ask(
     monkeypatch.setenv("ADM_DEBUG", "1")
     with pytest.raises(UsageError, match="--num must be at least 1"):
         draw("--num", 0)
+
+
+def test_which_of_two_models_lacks_a_class(adm: Run, toys: Toys, tmp_path: Path) -> None:
+    """The classifier here: who then passes another model gets no further."""
+    narrow = save_toy(tmp_path / "narrow.safetensors", TOY_CLASSIFIER, {0: "circle", 1: "square"})
+    lists = tmp_path / "list.txt"
+    lists.write_text("star\n")
+    for asked in (
+        ("--class", 3),
+        ("--class", "star"),
+        ("--class", "0*0.5+3*0.5"),
+        ("--classes-file", lists),
+    ):
+        done = adm("sample", "-m", toys.model, "--classifier", narrow, *asked, "--dry-run")
+        assert done.code == 2
+        assert "the classifier narrow" in done.err, done.err
+        assert "pass another --classifier, or --scale 0" in done.err
+        assert len(done.err.splitlines()) == 1
+    done = adm("sample", "-m", toys.model, "--classifier", narrow, "--class", 2, "--dry-run")
+    assert "this model" in done.err
+    done = adm("sample", "-m", toys.model, "--scale", 0, "--class", 3, "--dry-run")
+    assert done.code == 0, done.err
+
+
+def test_a_class_that_the_pictures_lack(adm: Run, tmp_path: Path) -> None:
+    draw_pictures(tmp_path / "shapes", count=2)
+    done = adm("train-classifier", tmp_path / "shapes", "--class", "0-60", "--dry-run")
+    assert (done.code, "this set of pictures" in done.err) == (2, True), done.err
+    assert "model" not in done.err

@@ -525,3 +525,16 @@ def test_a_sweep_of_several_models(adm: Run, tmp_path: Path) -> None:
     done = adm("verify", "o", "--repair", "--model", names[1], "--model", names[0])
     assert done.code == 0, done.err
     assert contents("o") == before
+
+
+def test_what_is_no_run(adm: Run) -> None:
+    """In one line, also as JSON: there are no findings."""
+    Path("some").mkdir()
+    Path("some/a.txt").write_text("a")
+    for words in (("some",), ("some", "--repair"), ("some", "--json"), ("gone",)):
+        done = adm("verify", *words)
+        expected = f"adm: error: {words[0]} is no run: it has no run.json\n"
+        assert (done.code, done.out, done.err) == (1, "", expected)
+    done = adm("verify", "some/a.txt")
+    assert (done.code, done.out) == (1, "")
+    assert "some/a.txt is a file: expected the folder of a run" in done.err
