@@ -69,7 +69,7 @@ def nll(
     if dry_run:
         from adm_cli.reports.costs import nll_costs
 
-        later = ("skip_bad", "out", "overwrite", "fetch")  # of measuring, which is not begun
+        later = ("skip_bad", "fetch")  # of measuring, which is not begun
         planned = {name: value for name, value in asked.items() if name not in later}
         show_costs(nll_costs(plan_nll(**planned, on_event=progress)), json=json)
         return

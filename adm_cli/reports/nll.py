@@ -164,10 +164,9 @@ def nll(
     what = plan_nll(
         data, model=model, num=num, steps=steps, labels=labels, value_range=value_range,
         class_=class_, seed=seed, batch_size=batch_size, clip=clip, device=device, dtype=dtype,
-        plain=plain, on_event=on_event,
+        plain=plain, out=out, overwrite=overwrite, on_event=on_event,
     )  # fmt: skip
     place = None if out is None else Path(out)
-    check_output(place, overwrite=overwrite)
     report, done = LikelihoodReport(what.schedule), 0
     if place is not None and not overwrite:
         done = _resume(_part(place), what, report)
@@ -185,7 +184,7 @@ def plan_nll(
     data: AnyPath | Sequence[AnyPath], *, model: str, num: int | None, steps: str | int | None,
     labels: str, value_range: str | None, class_: str | int | Sequence[str | int] | None,
     seed: int, batch_size: int | None, clip: bool, device: str, dtype: str, plain: bool,
-    on_event: OnEvent,
+    out: AnyPath | None, overwrite: bool, on_event: OnEvent,
 ) -> Measurement:  # fmt: skip
     """The options of `nll`, resolved and checked."""
     file = find_weights(model)
@@ -198,6 +197,7 @@ def plan_nll(
     where = choose_device(device)
     compute = choose_dtype(dtype, where, use_fp16=file.info.config.use_fp16)
     batch = choose_batch_size(where, file.info.config, batch_size)
+    _check_output(None if out is None else Path(out), overwrite=overwrite)
     images = _pictures(file, as_paths(data), labels, as_words(class_), value_range, on_event)
     for text in images.notes:
         on_event(Note(text))
@@ -205,7 +205,7 @@ def plan_nll(
     return Measurement(file, schedule, images, seed, clip, spacing, where, compute, plain, batch)
 
 
-def check_output(out: Path | None, *, overwrite: bool) -> None:
+def _check_output(out: Path | None, *, overwrite: bool) -> None:
     """Everything that could go wrong with the output, before any work."""
     if out is None:
         return

@@ -33,8 +33,9 @@ def initial_weights(
 ) -> tuple[dict[str, Tensor] | None, list[str]]:
     """The weights of ``file``, that of ``--init``, for this run's model; what had to begin anew.
 
-    Rows for classes begin anew where the classes are not those of the file; those for more classes
-    and for "no class" are added as the mean of the others. Raises CheckpointError if anything else
+    Rows for classes follow the classes' names where their ids are not those of the file, and begin
+    anew where no name is the same; those for more classes and for "no class" are added as the mean
+    of the others. Raises CheckpointError if anything else
     does not fit.
     """
     if file is None:
@@ -44,12 +45,13 @@ def initial_weights(
         check_finite(file.path, name, value)
         tensors[name] = value.float()
     anew: list[str] = []
+    theirs = file.info.classes
     if isinstance(settings.config, ClassifierConfig) and isinstance(file.info.config, UNetConfig):
         tensors = _encoder(settings, file.info.config, file.info.classes, tensors)
         anew.append("the encoder of a diffusion model; the pool begins anew")
+        theirs = classes  # the pool's
     expected = expected_shapes(settings.config)
-    theirs = file.info.classes
-    same = same_classes(theirs, classes)
+    same, named = same_classes(theirs, classes), _named_alike(theirs, classes)
     for name in _class_tensors(settings.config, tensors):
         value = tensors[name]
         fits = tuple(value.shape) == expected.get(name)
@@ -59,8 +61,8 @@ def initial_weights(
             anew.append(f"{name} left out")
             del tensors[name]
             continue
-        if same:
-            tensors[name], told = _grown(value, file.info, settings.config)
+        if same or named:
+            tensors[name], told = _moved(value, file.info, settings.config, None if same else named)
             anew.append(f"{name} got {told}")
             continue
         spread = float(value.std()) if value.numel() > 1 else 0.0
@@ -75,17 +77,30 @@ def initial_weights(
     return tensors, anew
 
 
-def _grown(value: Tensor, theirs: ModelInfo, config: ModelConfig) -> tuple[Tensor, str]:
-    """Rows [K, ...] for more classes, each the mean of those there are; "no class" stays last."""
+def _named_alike(theirs: Mapping[int, str], ours: Mapping[int, str]) -> dict[int, int]:
+    """The id that each class of ours has in a file, by names that only one class has."""
+    ids = {name: i for i, name in theirs.items() if list(theirs.values()).count(name) == 1}
+    return {i: ids[name] for i, name in ours.items() if name in ids}
+
+
+def _moved(
+    value: Tensor, theirs: ModelInfo, config: ModelConfig, named: Mapping[int, int] | None
+) -> tuple[Tensor, str]:
+    """Rows [K, ...] for other or more classes, by ``named``, or by their places; what was done.
+
+    New ones are the mean of those there are; "no class" stays last.
+    """
     count, wanted = theirs.config.num_classes, config.num_classes
     assert count is not None  # or there were no such tensors
     assert wanted is not None
-    rows, nothing = value[:count], value[count:]
-    used = rows[list(theirs.classes)] if theirs.classes else rows
+    old, nothing = value[:count], value[count:]
+    used = old[list(theirs.classes)] if theirs.classes else old
     mean = used.mean(dim=0, keepdim=True)
-    told = []
-    if more := wanted - count:
-        rows = torch.cat([rows, mean.repeat(more, *[1] * (value.dim() - 1))])
+    places = {i: i for i in range(min(count, wanted))} if named is None else named
+    rows = mean.repeat(wanted, *[1] * (value.dim() - 1))
+    rows[list(places)] = old[list(places.values())]
+    told = [] if named is None else [f"{how_many(len(places), 'row')} by the names of the classes"]
+    if more := wanted - len(places):
         told.append(f"{how_many(more, 'row')} for new classes")
     if isinstance(config, UNetConfig) and config.null_class and not len(nothing):
         nothing = mean

@@ -161,6 +161,10 @@ class TrainingRun:
         if trainer.step == 0:
             yield from self._save()  # the first to go back to; a full disk shows itself now
         elif trainer.step >= config.steps:
+            yield Note(
+                f"this run is finished, at step {trainer.step} of {config.steps}: a larger --steps "
+                f"goes on, such as --steps {2 * trainer.step}; --fresh begins anew"
+            )
             self._save_results()  # which may have failed after the last state
         batches = self.job.feed.batches(trainer.step)
         stop = False

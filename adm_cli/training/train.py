@@ -157,8 +157,6 @@ def _train(
 ) -> Training:
     world = find_world()
     tell = on_event if world.writes else ignore
-    if options.fresh and (options.resume or options.out is None):
-        raise UsageError("--fresh begins anew in --out: pass that, and no --resume")
     with joined(world, options.device) as device, _own_torch(device):
         ready = prepare(kind, options, world, device, tell)
         folder = _open_folder(options, world)
@@ -213,6 +211,8 @@ def prepare(
     kind: Kind, options: CommonOptions, world: World, device: torch.device, on_event: OnEvent,
 ) -> TrainingPlan:  # fmt: skip
     """Options, merged with those of a run that is gone on with, to settings and pictures."""
+    if options.fresh and (options.resume or options.out is None):
+        raise UsageError("--fresh begins anew in --out: pass that, and no --resume")
     chosen = given(options)
     if "flags" in chosen:
         chosen, notes = take_over(kind, chosen)
@@ -227,6 +227,7 @@ def prepare(
         chosen["dtype"] = spell_dtype(str(chosen["dtype"]))
     if chosen.get("dtype") == "float16" and device.type != "cuda":
         raise UsageError("--dtype float16 needs CUDA: float32 and bfloat16 train on a CPU")
+    _save_dtype(chosen)  # raises
     data = open_data(kind, chosen)
     settings = settle(kind, chosen, data)
     if settings.training.batch_size % world.size:
@@ -251,6 +252,13 @@ def prepare(
         on_event(Note(f"{text}, {why_steps(settings.kind, training.steps)} (or --steps)"))
     resuming = folder is not None and before is not None and bool(folder.states())
     return TrainingPlan(settings, data, guide, resuming)
+
+
+def _save_dtype(chosen: Mapping[str, Any]) -> torch.dtype:
+    name = spell_dtype(str(chosen.get("save_dtype", "float32")))
+    if name not in DTYPES:
+        raise UsageError(f"--save-dtype {name}: expected {one_of(DTYPES)}")
+    return DTYPES[name]
 
 
 def _open_folder(options: CommonOptions, world: World) -> TrainingFolder:
@@ -323,9 +331,6 @@ def _begin(
         bad += more
     if bad:
         on_event(Note(f"passed over {how_many(len(bad), 'unreadable picture')}, e.g. {bad[0]}"))
-    save_dtype = spell_dtype(str(chosen.get("save_dtype", "float32")))
-    if save_dtype not in DTYPES:
-        raise UsageError(f"--save-dtype {save_dtype}: expected {one_of(DTYPES)}")
     task = make_task(
         settings.config, settings.diffusion, noised=training.noised,
         label_smoothing=training.label_smoothing, classes=tuple(data.training.classes),
@@ -334,7 +339,7 @@ def _begin(
     job = Job(
         folder, feed, _describe(settings, data, start, device), validation,
         _load_guide(ready.guide, device), float(chosen.get("scale", GUIDE_SCALE)),
-        DTYPES[save_dtype], bool(chosen.get("tensorboard")),
+        _save_dtype(chosen), bool(chosen.get("tensorboard")),
     )  # fmt: skip
     return TrainingRun(trainer, job, resume=ready.resuming)
 

@@ -69,3 +69,41 @@ def test_gallery(adm: Run) -> None:
     assert abs(dry["bytes"] - made["bytes"]) < 0.2 * made["bytes"]
     shown = adm("gallery", photos, "--output", "other.html", "--dry-run").out
     assert shown.splitlines()[1].split() == ["pictures", str(made["pictures"])]
+
+
+def test_nll_finds_what_the_run_would(adm: Run, toys: Toys) -> None:
+    photos = draw_pictures(Path("photos"), count=2)
+    Path("taken.csv").write_text("mine")
+    asked = ("nll", photos, "--model", toys.model)
+    for out, word in (("x.txt", "ends in .csv"), ("taken.csv", "exists already")):
+        dry, run = adm(*asked, "-o", out, "--dry-run"), adm(*asked, "-o", out)
+        assert (dry.code, dry.err) == (run.code, run.err)
+        assert word in dry.err, dry.err
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        (("--out", "file/run"), "file"),
+        (("--fresh",), "--fresh begins anew in --out"),
+        (("--save-dtype", "int8"), "--save-dtype int8: expected"),
+    ],
+    ids=["out", "fresh", "save-dtype"],
+)
+def test_training_finds_what_the_run_would(
+    adm: Run, options: tuple[str, ...], word: str, quick_training: None
+) -> None:
+    photos = draw_pictures(Path("photos"), count=2)
+    Path("file").write_text("mine")
+    asked = ("train-classifier", photos, "--size", 8, "--steps", 1, *options)
+    dry, run = adm(*asked, "--dry-run"), adm(*asked)
+    assert dry.code == run.code != 0
+    assert word in dry.err
+    assert word in run.err
+
+
+def test_a_dry_training_makes_no_folder(adm: Run, quick_training: None) -> None:
+    photos = draw_pictures(Path("photos"), count=2)
+    asked = ("train-classifier", photos, "--size", 8, "--steps", 1, "--out", "new/run")
+    assert adm(*asked, "--dry-run").code == 0
+    assert not Path("new").exists()

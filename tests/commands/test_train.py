@@ -159,6 +159,8 @@ def test_resume_needs_nothing_repeated(adm: Adm, shapes: Path) -> None:
     again = adm(*whole[:-1], "--steps", 2, "--out", "cut")  # it is finished: nothing to do
     assert again.code == 0, again.err
     assert "going on with the run in cut at step 2 (--fresh begins anew)" in again.err
+    told = "this run is finished, at step 2 of 2: a larger --steps goes on, such as --steps 4"
+    assert told in " ".join(again.err.split()), again.err
     assert adm("train-diffusion", "--resume", "--out", "cut", "--steps", 6, "-q").code == 0
     a, b = load_file("whole/model.safetensors"), load_file("cut/model.safetensors")
     assert all(torch.equal(a[name], b[name]) for name in a)

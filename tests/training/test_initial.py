@@ -63,6 +63,15 @@ def test_a_classifier_sees_what_the_encoder_of_its_base_saw(
         assert classifier(x, t).shape == (2, 2)
 
 
+def test_a_new_pool_asks_nothing_of_the_classes_of_the_base(pictures: Path, tmp_path: Path) -> None:
+    config = replace(TOY_UNET, num_classes=9, null_class=False)
+    _, file = _saved(tmp_path, config, {8: "circle", 7: "moon"})
+    options = {"data": [str(pictures)], "init": str(file.path), "steps": 4}
+    settings = settle("classifier", options, open_data("classifier", options))
+    _, told = initial_weights(settings, {0: "circle", 1: "square"}, file)
+    assert told == ["the encoder of a diffusion model; the pool begins anew"]
+
+
 @pytest.mark.parametrize(
     ("config", "why"),
     [
@@ -73,3 +82,25 @@ def test_a_classifier_sees_what_the_encoder_of_its_base_saw(
 def test_what_a_classifier_cannot_begin_with(config: UNetConfig, why: str) -> None:
     with pytest.raises(ConfigError, match=why):
         encoder_classifier(config)
+
+
+def test_rows_follow_the_names_of_classes(pictures: Path, tmp_path: Path) -> None:
+    """A folder more at the front moves all ids by one."""
+    config = replace(TOY_UNET, num_classes=3, null_class=True)
+    unet, file = _saved(tmp_path, config, {0: "ant", 1: "cat", 2: "dog"})
+    assert unet.label_emb is not None
+    old = unet.label_emb.weight.detach()  # [4, E]
+    options = {"data": [str(pictures)], "init": str(file.path), "steps": 4}
+    settings = settle("diffusion", options, open_data("diffusion", options))
+    wanted = replace(settings.config, num_classes=4)
+    ours = {0: "aardvark", 1: "ant", 2: "dog", 3: "cat"}
+    weights, told = initial_weights(replace(settings, config=wanted), ours, file)
+    assert weights is not None
+    found = weights["label_emb.weight"]
+    expected = torch.stack([old[:3].mean(dim=0), old[0], old[2], old[1], old[3]])
+    torch.testing.assert_close(found, expected)
+    assert told == [
+        "label_emb.weight got 3 rows by the names of the classes and 1 row for new classes"
+    ]
+    others = dict(enumerate(("oak", "ash", "elm", "fir")))
+    assert "begins anew" in initial_weights(replace(settings, config=wanted), others, file)[1][0]

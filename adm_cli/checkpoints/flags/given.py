@@ -132,10 +132,10 @@ class GivenFlags:
     where: str = ""
     cut: bool = False  # flags behind a comment were left out
     rivals: list[str] = field(default_factory=list)  # variables with a value a branch
-    problem: str = ""  # the first
+    problems: list[str] = field(default_factory=list)
 
     def complain(self, problem: str) -> None:
-        self.problem = self.problem or problem
+        self.problems += [problem] if problem not in self.problems else []
 
     def same(self, other: GivenFlags) -> bool:
         """Whether both say the same of a model."""
@@ -167,13 +167,13 @@ def read_given(text: str) -> list[GivenFlags]:
         else:
             found.append(given)
     about = [row for row in found if row.script in SCRIPTS or set(row.flags) & set(DEFAULTS)]
-    if about := about or [row for row in found if row.flags or row.problem]:
+    if about := about or [row for row in found if row.flags or row.problems]:
         return about
     given = GivenFlags()
     for value in pasted.variables.values():
         if re.search(r"(?:^|\s)--[A-Za-z]", value):
             _from_words(value.split(), given)
-    if text.strip() and not given.flags and not given.problem:
+    if text.strip() and not given.flags and not given.problems:
         foreign = listed([name for row in (*found, given) for name in row.foreign])
         other = f" (only {foreign})" if foreign else ": expected some such as --image_size 64"
         raise ConfigError(f"no --flags found in {trim(text)}{other}")

@@ -123,8 +123,8 @@ def read_flags(
     if family not in FAMILIES:
         raise ConfigError(f"--flags-of {family}: expected {one_of(FAMILIES)}")
     given = choose(read_given(text), kind, command)
-    if given.problem:
-        raise ConfigError(given.problem)
+    if given.problems:
+        raise ConfigError("; ".join(given.problems))
     if given.foreign and strict:
         raise ConfigError(
             f"not flags of the original: {listed(given.foreign)}; leave them out, or go without "

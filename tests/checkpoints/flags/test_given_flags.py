@@ -206,3 +206,11 @@ def test_arguments_of_the_class() -> None:
     ))  # fmt: skip
     assert (config.model_channels, config.out_channels, config.num_classes) == (64, 6, 10)
     assert (sorted(config.attention_factors), config.channel_mult) == ([2, 8], (1, 2))
+
+
+def test_all_that_is_misspelt_is_told_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_flags("--image_sise 64 --num_chanels 64 --larn_sigma True --num_chanels 32")
+    told = str(caught.value)
+    for name in ("--image_size?", "--num_channels?", "--learn_sigma?"):
+        assert told.count(name) == 1, told
