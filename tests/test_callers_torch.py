@@ -94,8 +94,9 @@ def test_training_and_measuring_whatever_the_default_device(
                 pictures, out=tmp_path / device, size=8, steps=1, batch_size=2, device="cpu",
                 set=["num_res_blocks=1", "channel_mult=[1,1]", "model_channels=32"], val_split=0,
             )  # fmt: skip
-            scores = adm_cli.evaluate_classifier(pictures, classifier=done.model, device="cpu")
-        assert done.model is not None
+            assert done.model is not None
+            model = str(done.model)
+            scores = adm_cli.evaluate_classifier(pictures, classifier=model, device="cpu")
         told += [load_file(done.model)["time_embed.0.weight"].tolist(), scores.summary["mean"]]
     assert told[:2] == told[2:]
 

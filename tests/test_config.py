@@ -201,8 +201,9 @@ def test_values_of_other_types_in_what_is_drawn() -> None:
     asked = SamplingConfig(seeds=(0, 1), classes=(1, 2))
     for field in fields(asked):
         for wrong in (object(), b"x", {"a": 1}, ("x", 1)):
+            change: dict[str, Any] = {field.name: wrong}
             with pytest.raises(ConfigError, match=rf"^{field.name} must be "):
-                replace(asked, **{field.name: wrong})
+                replace(asked, **change)
     with pytest.raises(ConfigError, match=r"^scale must be a number or None, got '4'$"):
         replace(asked, scale="4")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"^cfg_interval must be a list of 2 numbers or None"):
@@ -221,4 +222,5 @@ def test_lists_and_numbers_of_numpy_and_torch_become_what_is_declared() -> None:
     )  # fmt: skip
     assert found == plain
     assert config_to_json(found) == config_to_json(plain)
-    assert hash(replace(TOY_UNET, image_size=[8, 8])) == hash(replace(TOY_UNET, image_size=(8, 8)))
+    listed: dict[str, Any] = {"image_size": [8, 8]}
+    assert hash(replace(TOY_UNET, **listed)) == hash(replace(TOY_UNET, image_size=(8, 8)))
