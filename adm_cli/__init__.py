@@ -57,19 +57,19 @@ _HOMES = {
     "train_diffusion": "training.train",
     "train_upsampler": "training.train",
     "load_model": "checkpoints.loading",
-    "ImageBatch": "sampling.batch",
-    "Pipeline": "sampling.pipeline",
+    "ImageBatch": "sampling.drawing.batch",
+    "Pipeline": "sampling.drawing.pipeline",
     "find_upsampler": "checkpoints.sources",
-    "generate": "sampling.pipeline",
-    "load_pipeline": "sampling.pipeline",
-    "enlarge": "sampling.pipeline",
+    "generate": "sampling.drawing.pipeline",
+    "load_pipeline": "sampling.drawing.pipeline",
+    "enlarge": "sampling.drawing.pipeline",
     "gallery": "reports.gallery.build",
     "merge": "sampling.merge",
-    "repro": "sampling.repro",
+    "repro": "sampling.recipes.repro",
     "sample": "sampling.sample",
-    "sweep": "sampling.sweep",
+    "sweep": "sampling.sweeps.sweep",
     "upsample": "sampling.upsample",
-    "verify": "sampling.verify",
+    "verify": "sampling.verifying.verify",
 }
 
 __all__ = [
@@ -158,21 +158,21 @@ if TYPE_CHECKING:
     from adm_cli.reports.judging import evaluate_classifier
     from adm_cli.reports.nll import nll
     from adm_cli.reports.references import reference
-    from adm_cli.sampling.batch import ImageBatch
-    from adm_cli.sampling.edit import edit
-    from adm_cli.sampling.interpolate import interpolate
-    from adm_cli.sampling.merge import merge
-    from adm_cli.sampling.pipeline import (
+    from adm_cli.sampling.drawing.batch import ImageBatch
+    from adm_cli.sampling.drawing.pipeline import (
         Pipeline,
         enlarge,
         generate,
         load_pipeline,
     )
-    from adm_cli.sampling.repro import repro
+    from adm_cli.sampling.edit import edit
+    from adm_cli.sampling.interpolate import interpolate
+    from adm_cli.sampling.merge import merge
+    from adm_cli.sampling.recipes.repro import repro
     from adm_cli.sampling.sample import sample
-    from adm_cli.sampling.sweep import sweep
+    from adm_cli.sampling.sweeps.sweep import sweep
     from adm_cli.sampling.upsample import upsample
-    from adm_cli.sampling.verify import verify
+    from adm_cli.sampling.verifying.verify import verify
     from adm_cli.training.train import train_classifier, train_diffusion, train_upsampler
 
 

@@ -19,7 +19,7 @@ from adm_cli.checkpoints.presets import find_checkpoint, find_preset
 from adm_cli.devices import DTYPES, peak_bytes
 from adm_cli.diffusion.guidance import classifier_gradient
 from adm_cli.reports.bench import random_model
-from adm_cli.sampling.memory import classifier_dtype
+from adm_cli.sampling.drawing.memory import classifier_dtype
 
 CPU = torch.device("cpu")
 

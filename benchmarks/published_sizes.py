@@ -150,7 +150,12 @@ def measure(folder: Path, steps: str) -> None:
     originals.mkdir()
     small, large = (find_checkpoint(name) for name in NAMES)
     assert isinstance(large.config, UNetConfig)
-    bench.run("a process without a model", sys.executable, "-c", "import adm_cli.sampling.pipeline")
+    bench.run(
+        "a process without a model",
+        sys.executable,
+        "-c",
+        "import adm_cli.sampling.drawing.pipeline",
+    )
     for name in NAMES:
         this = (sys.executable, __file__, "--folder", str(originals), "--write", name)
         bench.run(f"writing {name}", *this)

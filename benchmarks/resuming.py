@@ -22,8 +22,8 @@ import numpy as np
 
 from adm_cli.files.manifests import render_line
 from adm_cli.pictures.images import encode_image
+from adm_cli.sampling.choosing.images import Images
 from adm_cli.sampling.folder import RunFolder
-from adm_cli.sampling.images import Images
 
 OPTIONS = ("--class", "all", "--scale", "0", "--steps", "1", "--device", "cpu", "--no-upsample")
 RESUME = """

@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 
 from adm_cli.pictures.images import Pixels, encode_image
+from adm_cli.sampling.choosing.images import Images, drawn_row
+from adm_cli.sampling.drawing.writer import DrawnImage, ImageWriter
 from adm_cli.sampling.folder import RunFolder, Shard
-from adm_cli.sampling.images import Images, drawn_row
 from adm_cli.sampling.run import Run, Stage
-from adm_cli.sampling.writer import DrawnImage, ImageWriter
 
 
 def main() -> None:

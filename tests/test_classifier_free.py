@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-import adm_cli.sampling.memory as memory_module
+import adm_cli.sampling.drawing.memory as memory_module
 from adm_cli.checkpoints.sources import find_sources, find_upsampler
 from adm_cli.config import SamplingConfig
 from adm_cli.devices import reproducible_kernels
@@ -21,9 +21,9 @@ from adm_cli.models.cost import activation_bytes
 from adm_cli.models.unet import UNet
 from adm_cli.pictures.images import to_uint8
 from adm_cli.sampling.defaults import choose_schedule
-from adm_cli.sampling.guiding import guided_by
-from adm_cli.sampling.memory import fit_together, fitting_batch, image_costs, weight_bytes
-from adm_cli.sampling.pipeline import Pipeline, enlarge, generate, load_pipeline
+from adm_cli.sampling.drawing.guiding import guided_by
+from adm_cli.sampling.drawing.memory import fit_together, fitting_batch, image_costs, weight_bytes
+from adm_cli.sampling.drawing.pipeline import Pipeline, enlarge, generate, load_pipeline
 from tests.conftest import TOY_CLASSIFIER, TOY_DIFFUSION, TOY_UNET, Toys, save_toy
 
 Images = dict[int, Tensor]

@@ -18,8 +18,8 @@ from adm_cli.devices import send
 from adm_cli.diffusion.finite import FiniteWatch
 from adm_cli.diffusion.samplers import SAMPLERS
 from adm_cli.diffusion.schedule import NoiseSchedule, gather
-from adm_cli.sampling.guiding import guided_by, labelled
-from adm_cli.sampling.labels import Labels
+from adm_cli.sampling.drawing.guiding import guided_by, labelled
+from adm_cli.sampling.drawing.labels import Labels
 from adm_cli.training.trainer import Trainer
 from tests.conftest import TOY_CLASSIFIER, TOY_UNET, TOY_UPSAMPLER
 from tests.training.conftest import settings, toy_task

@@ -14,9 +14,9 @@ from adm_cli.config import SamplingConfig
 from adm_cli.diffusion.noise import Toward
 from adm_cli.diffusion.steps import SampleStep
 from adm_cli.sampling.defaults import choose_sampler, choose_schedule
-from adm_cli.sampling.edited_batch import EditedBatch
+from adm_cli.sampling.drawing.edited_batch import EditedBatch
+from adm_cli.sampling.drawing.pipeline import Pipeline, draw_batches, load_pipeline
 from adm_cli.sampling.editing import Editing
-from adm_cli.sampling.pipeline import Pipeline, draw_batches, load_pipeline
 from tests.conftest import TOY_CLASSIFIER, TOY_UNET, TOY_UPSAMPLER, Toys, save_toy
 from tests.sampling.test_modifiers import CHANGES, OTHERS
 from tests.test_device_hygiene import META, Sent, network

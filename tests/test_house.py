@@ -43,8 +43,8 @@ LAYERS = {
     "doctor": 6,
     "reports": 6,
     # A sweep is also measured, and verified as runs are.
-    "sampling.sweep": 7,
-    "sampling.sweep_cells": 7,
+    "sampling.sweeps.sweep": 7,
+    "sampling.sweeps.cells": 7,
     "commands": 8,
     "__main__": 9,
 }
@@ -57,8 +57,8 @@ def package_files() -> list[Path]:
 def part_of(module: str) -> str:
     """ "adm_cli.models.unet" to "models"; to a file's own name where it has its own layer."""
     parts = module.split(".")[1:]
-    own = ".".join(parts[:2])
-    return own if own in LAYERS else "".join(parts[:1])
+    names = (".".join(parts[:n]) for n in (3, 2))
+    return next((name for name in names if name in LAYERS), "".join(parts[:1]))
 
 
 def imports(path: Path) -> set[str]:
@@ -290,7 +290,7 @@ MANY_PARAMETERS = {
     ("diffusion/losses", "training_loss"),
     ("reports/classifier", "guesses"),
     ("reports/likelihood", "likelihoods"),
-    ("sampling/pipeline", "_sample_batch"),
+    ("sampling/drawing/pipeline", "_sample_batch"),
 }
 SAMPLER_FILES = {"diffusion/samplers", "diffusion/multistep", "diffusion/steps"}
 OPTIONS = {"bench", "sample", "edit", "interpolate", "upsample", "sweep", "verify", "repro",

@@ -20,7 +20,7 @@ from adm_cli.diffusion.schedule import NoiseSchedule
 from adm_cli.errors import AdmError, NotFiniteError
 from adm_cli.evaluation.inception import Features
 from adm_cli.reports.measure import measure
-from adm_cli.sampling.pipeline import Pipeline
+from adm_cli.sampling.drawing.pipeline import Pipeline
 from tests.conftest import TOY_CLASSIFIER, TOY_UNET, TOY_UPSAMPLER, Toys
 from tests.overflow import LOST, overflowing
 from tests.reports import test_measure as evaluation

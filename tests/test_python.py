@@ -218,10 +218,10 @@ def test_arguments_of_other_types_are_told_of_by_name(name: str) -> None:
 
 
 def test_torchs_names_are_as_good_as_texts_and_numpys_numbers_as_pythons(here: Path) -> None:
-    asked = adm_cli.sample(
-        class_=207, num=np.int64(2), steps=1, device=torch.device("cpu"), dtype=torch.float32,
-        dry_run=True,
-    )  # fmt: skip
+    others: dict[str, Any] = {
+        "num": np.int64(2), "device": torch.device("cpu"), "dtype": torch.float32,
+    }  # fmt: skip
+    asked = adm_cli.sample(class_=207, steps=1, dry_run=True, **others)
     assert len(asked.run.images) == 2
     with pytest.raises(UsageError, match=r"gone\.txt"):
         adm_cli.openai_flags(Path("gone.txt"))  # type: ignore[arg-type]

@@ -14,8 +14,8 @@ from adm_cli.errors import how_many
 _SHOWN = 4  # hashes that were verified; a stack of stacks has dozens
 
 if TYPE_CHECKING:
-    from adm_cli.sampling.repro import Reproduction
-    from adm_cli.sampling.repro_run import RunReproduction
+    from adm_cli.sampling.recipes.repro import Reproduction
+    from adm_cli.sampling.recipes.repro_run import RunReproduction
 
 
 def repro(
@@ -72,7 +72,7 @@ def repro(
     one differs by more than rounding, 1 of 255.
     """
     asked = options.asked(locals())
-    from adm_cli.sampling import repro as remaking
+    from adm_cli.sampling.recipes import repro as remaking
 
     with showing.Show(json=json, quiet=False) as show:
         found = remaking.repro(**asked, on_event=show)

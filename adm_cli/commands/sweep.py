@@ -116,7 +116,7 @@ def sweep(
     adm sweep --class all --num 20 --scale 0,2,4 --ref photos --features classifier --out sweep
     """
     asked = options.asked(locals())
-    from adm_cli.sampling.sweep import sweep as draw_sweep
+    from adm_cli.sampling.sweeps.sweep import sweep as draw_sweep
 
     note = "the sweep goes on with them"
     with showing.ShowSweep(json=json, quiet=quiet, images=False, goes_on=note) as show:

@@ -66,7 +66,7 @@ def verify(
     what was there.
     """
     asked = options.asked(locals())
-    from adm_cli.sampling.verify import verify as check_folder
+    from adm_cli.sampling.verifying.verify import verify as check_folder
 
     with showing.Show(json=json, quiet=quiet, images=False) as show:
         left = check_folder(**asked, on_event=show)

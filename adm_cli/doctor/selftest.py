@@ -25,7 +25,7 @@ from adm_cli.config import ClassifierConfig, DiffusionConfig, SamplingConfig, UN
 from adm_cli.devices import DTYPES
 from adm_cli.models.classifier import NoisyClassifier
 from adm_cli.models.unet import UNet
-from adm_cli.sampling.pipeline import Pipeline, generate
+from adm_cli.sampling.drawing.pipeline import Pipeline, generate
 
 TOLERANCE = 2  # of 255: kernels of other machines round differently
 

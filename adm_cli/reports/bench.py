@@ -38,7 +38,7 @@ from adm_cli.models.cost import forward_gflops
 from adm_cli.models.fast import can_pack, convolve_packed, pack
 from adm_cli.models.unet import SuperResUNet, UNet
 from adm_cli.sampling.defaults import choose_schedule
-from adm_cli.sampling.memory import classifier_dtype
+from adm_cli.sampling.drawing.memory import classifier_dtype
 
 _ROUNDS = 5
 _SPREAD = 0.02  # of random weights: small, so that activations neither vanish nor overflow

@@ -18,8 +18,8 @@ from adm_cli.pictures.references import MOST_FEATURES, Reference
 from adm_cli.reports.drawn import SamplesToDraw
 from adm_cli.reports.measure import Extractor, make_reference, measure
 from adm_cli.reports.nll import Measurement, load_net
-from adm_cli.sampling import costs
 from adm_cli.sampling.settings import most_parts, uses_cfg
+from adm_cli.sampling.verifying import costs
 
 _PATIENCE = 3.0  # seconds: a first pass that takes longer is taken for all
 

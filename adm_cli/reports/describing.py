@@ -18,7 +18,7 @@ from adm_cli.errors import AdmError, CheckpointError, UsageError
 from adm_cli.files.foreign import describe_picture, is_picture, read_start
 from adm_cli.pictures.images import open_picture, read_description
 from adm_cli.sampling.folder import RunFolder
-from adm_cli.sampling.no_recipe import image_beside, why_no_recipe
+from adm_cli.sampling.recipes.no_recipe import image_beside, why_no_recipe
 from adm_cli.sampling.run import environment, settings
 
 Facts = dict[str, Any]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from adm_cli.errors import UsageError, an
-from adm_cli.sampling.sweep_folder import SweepFolder
+from adm_cli.sampling.sweeps.folder import SweepFolder
 from adm_cli.training.runs import TrainingFolder
 
 

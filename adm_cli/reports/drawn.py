@@ -16,13 +16,13 @@ from adm_cli.pictures.images import Pixels
 from adm_cli.reports.measure import Extractor, ImageFeatures, measure
 from adm_cli.reports.scores import features_needed
 from adm_cli.sampling.asked import asked_options, choose_weak, with_negative_class
-from adm_cli.sampling.batch import class_and_seed, refuse_overflow
+from adm_cli.sampling.choosing.select import select_images
 from adm_cli.sampling.defaults import remarks
+from adm_cli.sampling.drawing.batch import class_and_seed, refuse_overflow
+from adm_cli.sampling.drawing.paint import DrawnBatch, ImageTask, NetworkPainter, paint
+from adm_cli.sampling.drawing.pipeline import Pipeline, load_stage
 from adm_cli.sampling.events import Step
-from adm_cli.sampling.paint import DrawnBatch, ImageTask, NetworkPainter, paint
-from adm_cli.sampling.pipeline import Pipeline, load_stage
 from adm_cli.sampling.run import Run
-from adm_cli.sampling.select import select_images
 from adm_cli.sampling.settings import (
     Machine,
     StageOptions,

@@ -24,7 +24,7 @@ from adm_cli.pictures.decode import center_crop
 from adm_cli.pictures.images import Pixels
 from adm_cli.pictures.pixels import PicturePixels, PixelSet, open_pixels
 from adm_cli.pictures.ranges import with_value_range
-from adm_cli.sampling.memory import MAX_AUTO_BATCH
+from adm_cli.sampling.drawing.memory import MAX_AUTO_BATCH
 from adm_cli.sampling.run import read_run
 from adm_cli.training.randomness import generator
 from adm_cli.training.setup import parse_size

@@ -12,7 +12,7 @@ from adm_cli.config import DEFAULT_MODEL
 from adm_cli.diffusion.modifiers import NEUTRAL, OFF, read_modifier
 from adm_cli.errors import UsageError, trim
 from adm_cli.sampling.arguments import comma_list
-from adm_cli.sampling.select import negative_class
+from adm_cli.sampling.choosing.select import negative_class
 from adm_cli.sampling.settings import Interval, StageOptions
 
 _UNASKED = StageOptions()

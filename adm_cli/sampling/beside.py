@@ -12,15 +12,15 @@ from adm_cli.files.own import refuse_foreign
 from adm_cli.pictures.images import open_picture, save_animation, save_image
 from adm_cli.pictures.sheets import class_sheet
 from adm_cli.reports.gallery.build import gallery
+from adm_cli.sampling.choosing.image_names import class_word
+from adm_cli.sampling.choosing.images import Images
+from adm_cli.sampling.drawing.writer import record_file
 from adm_cli.sampling.events import FileMade
 from adm_cli.sampling.folder import RunFolder, Shard
-from adm_cli.sampling.image_names import class_word
-from adm_cli.sampling.images import Images
 from adm_cli.sampling.merge import merge_npz, open_runs
 from adm_cli.sampling.outputs import PAGE, SEQUENCE, Extras
-from adm_cli.sampling.recipe import drawn_recipe, whole_recipe
+from adm_cli.sampling.recipes.recipe import drawn_recipe, whole_recipe
 from adm_cli.sampling.run import Run
-from adm_cli.sampling.writer import record_file
 
 GRID = "grid.png"
 MOST_IN_GRID = 1024

@@ -17,17 +17,17 @@ from adm_cli.events import AnyPath, OnEvent, as_paths, as_words, ignore
 from adm_cli.files.strict import type_checked
 from adm_cli.sampling.arguments import Classes, Seeds, comma_list, path_or_none, spelled_out
 from adm_cli.sampling.asked import asked_stage
-from adm_cli.sampling.asked_classes import choose_classes
+from adm_cli.sampling.choosing.asked_classes import choose_classes
+from adm_cli.sampling.choosing.images import Images
+from adm_cli.sampling.choosing.inputs import open_inputs
+from adm_cli.sampling.choosing.select_edits import chosen_seeds, pair_masks, select_edits
 from adm_cli.sampling.defaults import choose_schedule, remarks
+from adm_cli.sampling.drawing.models import Models
 from adm_cli.sampling.editing import UNEDITED, Editing
-from adm_cli.sampling.images import Images
-from adm_cli.sampling.inputs import open_inputs
 from adm_cli.sampling.job import RunResult, SamplingJob, check_workers, find_part
-from adm_cli.sampling.models import Models
 from adm_cli.sampling.outputs import Outputs, choose_outputs
 from adm_cli.sampling.run import Filter, Run, Stage
 from adm_cli.sampling.sample import choose_upsampling, sampling_facts
-from adm_cli.sampling.select_edits import chosen_seeds, pair_masks, select_edits
 from adm_cli.sampling.settings import (
     Interval,
     Machine,

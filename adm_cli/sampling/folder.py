@@ -38,7 +38,7 @@ from adm_cli.files.locks import hold
 from adm_cli.files.manifests import Manifests, Record, Records, whole_records
 from adm_cli.files.own import is_own, refuse_foreign
 from adm_cli.files.sealed import both_copies, copies_agree, is_whole, write_copies
-from adm_cli.sampling.images import Images
+from adm_cli.sampling.choosing.images import Images
 from adm_cli.sampling.run import Run, changed_settings, environment, read_run, render_run
 
 BASE, HIDDEN_BASE = "base", ".base"

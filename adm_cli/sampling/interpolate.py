@@ -17,12 +17,12 @@ from adm_cli.events import AnyPath, OnEvent, as_words
 from adm_cli.files.strict import type_checked
 from adm_cli.sampling.arguments import Classes, Seeds, comma_list, path_or_none, spelled_out
 from adm_cli.sampling.asked import asked_stage
-from adm_cli.sampling.image_names import chosen_class, image_name
-from adm_cli.sampling.images import Image, Images
+from adm_cli.sampling.choosing.image_names import chosen_class, image_name
+from adm_cli.sampling.choosing.images import Image, Images
+from adm_cli.sampling.choosing.select import choice_name, parse_seeds, wanted_classes
 from adm_cli.sampling.job import RunResult, check_workers, find_part
 from adm_cli.sampling.outputs import choose_outputs
 from adm_cli.sampling.sample import choose_upsampling, sampling_job
-from adm_cli.sampling.select import choice_name, parse_seeds, wanted_classes
 from adm_cli.sampling.settings import (
     Interval,
     Machine,

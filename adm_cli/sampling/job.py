@@ -18,16 +18,16 @@ from adm_cli.files.fresh import make_fresh_folder
 from adm_cli.files.links import check_inside
 from adm_cli.files.manifests import Record
 from adm_cli.sampling.beside import GRID, add_grid, check_beside
-from adm_cli.sampling.costs import drawing_costs
-from adm_cli.sampling.draw import draw
+from adm_cli.sampling.drawing.draw import draw
+from adm_cli.sampling.drawing.film import may_write_film
+from adm_cli.sampling.drawing.memory import AUTO_BATCH
+from adm_cli.sampling.drawing.models import Models
+from adm_cli.sampling.drawing.workers import draw_shared
 from adm_cli.sampling.events import Event, FileMade, follow
-from adm_cli.sampling.film import may_write_film
 from adm_cli.sampling.folder import RunFolder, Shard
-from adm_cli.sampling.memory import AUTO_BATCH
-from adm_cli.sampling.models import Models
 from adm_cli.sampling.outputs import FRESH, PAGE, Outputs
 from adm_cli.sampling.run import Run
-from adm_cli.sampling.workers import draw_shared
+from adm_cli.sampling.verifying.costs import drawing_costs
 from adm_cli.training.distributed import find_world
 
 

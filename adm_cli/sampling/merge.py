@@ -40,7 +40,7 @@ from adm_cli.pictures.decode import MOST_BYTES
 from adm_cli.pictures.images import Pixels, decode_own
 from adm_cli.sampling.events import FileMade
 from adm_cli.sampling.folder import RunFolder
-from adm_cli.sampling.recipe import run_recipe
+from adm_cli.sampling.recipes.recipe import run_recipe
 from adm_cli.sampling.run import Run
 
 _BLOCK = 512  # bytes of a tar: a head, and what a file is padded to

@@ -17,8 +17,8 @@ from adm_cli.files.differences import differences
 from adm_cli.files.disk import explain_os_error, read_file
 from adm_cli.files.sealed import as_written, sealed_json
 from adm_cli.files.strict import read_config
+from adm_cli.sampling.choosing.images import Images, row_from_json, row_to_json
 from adm_cli.sampling.editing import UNEDITED, Editing
-from adm_cli.sampling.images import Images, row_from_json, row_to_json
 
 FORMAT = 2
 _MOST_BYTES = 2**31  # of run.json: so many rows at 200 bytes each

@@ -16,20 +16,20 @@ from adm_cli.events import AnyPath, Note, OnEvent, as_words, ignore
 from adm_cli.files.strict import type_checked
 from adm_cli.sampling.arguments import Classes, Seeds, comma_list, path_or_none, spelled_out
 from adm_cli.sampling.asked import asked_stage
-from adm_cli.sampling.defaults import noise_remarks, remarks, taken_from
-from adm_cli.sampling.images import Images
-from adm_cli.sampling.job import RunResult, SamplingJob, check_workers, find_part
-from adm_cli.sampling.like import read_likeness
-from adm_cli.sampling.models import Models
-from adm_cli.sampling.outputs import Outputs, choose_outputs
-from adm_cli.sampling.profiles import fill_profile, in_words, profile_contents
-from adm_cli.sampling.run import Filter, Run, Stage
-from adm_cli.sampling.select import (
+from adm_cli.sampling.choosing.images import Images
+from adm_cli.sampling.choosing.select import (
     ClassLine,
     read_class_list,
     select_images,
     select_lines,
 )
+from adm_cli.sampling.defaults import noise_remarks, remarks, taken_from
+from adm_cli.sampling.drawing.models import Models
+from adm_cli.sampling.job import RunResult, SamplingJob, check_workers, find_part
+from adm_cli.sampling.outputs import Outputs, choose_outputs
+from adm_cli.sampling.profiles import fill_profile, in_words, profile_contents
+from adm_cli.sampling.recipes.like import read_likeness
+from adm_cli.sampling.run import Filter, Run, Stage
 from adm_cli.sampling.settings import (
     Interval,
     Machine,

@@ -34,6 +34,7 @@ from adm_cli.diffusion.modifiers import (
     unused_parts,
 )
 from adm_cli.errors import UsageError, one_of
+from adm_cli.sampling.choosing.images import Image, Images, mixtures_of
 from adm_cli.sampling.defaults import (
     EVERYWHERE,
     choose_sampler,
@@ -42,9 +43,8 @@ from adm_cli.sampling.defaults import (
     common_scale,
     resolve,
 )
-from adm_cli.sampling.images import Image, Images, mixtures_of
-from adm_cli.sampling.memory import fitting_batch, image_costs, weight_bytes
-from adm_cli.sampling.recipe import stage_config
+from adm_cli.sampling.drawing.memory import fitting_batch, image_costs, weight_bytes
+from adm_cli.sampling.recipes.recipe import stage_config
 from adm_cli.sampling.run import Filter, Run, Stage
 
 Interval = tuple[float, float]
@@ -201,7 +201,7 @@ class Machine:
     device: torch.device
     dtype: str = "auto"  # as `devices.choose_dtype` takes it
     batch_size: int | None = None  # None: as many as fit, at most 16
-    plain: bool = False  # the networks as written: see `sampling.pipeline.load_pipeline`
+    plain: bool = False  # the networks as written: see `sampling.drawing.pipeline.load_pipeline`
     workers: int = 1  # processes that share the run and the CPU
 
     def precision(self, sources: Sources) -> torch.dtype:

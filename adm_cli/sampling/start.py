@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 
 from adm_cli.devices import device_name
-from adm_cli.sampling.images import Images
+from adm_cli.sampling.choosing.images import Images
 from adm_cli.sampling.run import Filter, Run
 from adm_cli.sampling.settings import Machine
 

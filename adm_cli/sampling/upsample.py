@@ -18,13 +18,13 @@ from adm_cli.events import AnyPath, OnEvent, as_paths, ignore
 from adm_cli.files.strict import type_checked
 from adm_cli.sampling.arguments import Seeds, comma_list, path_or_none, spelled_out
 from adm_cli.sampling.asked import asked_modifiers
-from adm_cli.sampling.images import Images
-from adm_cli.sampling.inputs import InputPictures, open_inputs
+from adm_cli.sampling.choosing.images import Images
+from adm_cli.sampling.choosing.inputs import InputPictures, open_inputs
+from adm_cli.sampling.choosing.select_pictures import select_enlarged
+from adm_cli.sampling.drawing.models import Models
 from adm_cli.sampling.job import RunResult, SamplingJob, check_workers, find_part
-from adm_cli.sampling.models import Models
 from adm_cli.sampling.outputs import Outputs, choose_outputs
 from adm_cli.sampling.run import Run
-from adm_cli.sampling.select_pictures import select_enlarged
 from adm_cli.sampling.settings import (
     Machine,
     StageOptions,

@@ -13,11 +13,11 @@ import pytest
 import torch
 from PIL import Image
 
-import adm_cli.sampling.memory as memory_module
+import adm_cli.sampling.drawing.memory as memory_module
 from adm_cli.models.unet import UNet
 from adm_cli.pictures.images import make_grid, open_picture
+from adm_cli.sampling.drawing.writer import ImageWriter
 from adm_cli.sampling.folder import RunFolder
-from adm_cli.sampling.writer import ImageWriter
 from tests.conftest import Result, Toys, pictures
 
 Run = Callable[..., Result]

@@ -203,7 +203,8 @@ def test_a_folder_that_cannot_be_written(draw: Run, monkeypatch: pytest.MonkeyPa
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(tempfile, "TemporaryFile", forbidden)  # root may write anywhere
-    monkeypatch.setattr("adm_cli.sampling.models.load_stage", None)  # fails if anything is loaded
+    # fails if anything is loaded
+    monkeypatch.setattr("adm_cli.sampling.drawing.models.load_stage", None)
     refused(draw("--out", "o"), 1, "cannot write to o: Permission denied", "may write to")
 
 

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 import torch
 
-import adm_cli.sampling.memory as memory_module
+import adm_cli.sampling.drawing.memory as memory_module
 from adm_cli.models.classifier import NoisyClassifier
 from adm_cli.models.unet import UNet
 from adm_cli.pictures.images import open_picture
@@ -82,7 +82,7 @@ def test_nothing_to_do_loads_no_model_and_tells_all(
     draw: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = draw(*WANTED, "--out", "o")
-    monkeypatch.setattr("adm_cli.sampling.models.load_stage", None)
+    monkeypatch.setattr("adm_cli.sampling.drawing.models.load_stage", None)
     again = draw(*WANTED, "--out", "o")
     assert (again.code, again.out) == (0, first.out)
     assert again.err == "adm: nothing to do: 6 images in o, all there\n"
@@ -174,7 +174,7 @@ def test_a_changed_setting_is_refused(
     assert draw("--seeds", "0-1", "--out", "o").code == 0
     before = contents("o")
     with monkeypatch.context() as patch:
-        patch.setattr("adm_cli.sampling.models.load_stage", None)  # refused before any work
+        patch.setattr("adm_cli.sampling.drawing.models.load_stage", None)  # refused before any work
         done = draw("--seeds", "0-1", "--out", "o", *change)
     assert (done.code, done.out) == (1, "")
     assert difference in done.err
@@ -561,7 +561,7 @@ def test_what_is_not_merged(draw: Run, adm: Run, whole: Path) -> None:
 KILLED = """
 import os, random, signal, sys, time
 from adm_cli.commands.main import run
-import adm_cli.commands.sample, adm_cli.sampling.pipeline, torch
+import adm_cli.commands.sample, adm_cli.sampling.drawing.pipeline, torch
 torch.set_num_threads(1)
 arguments, kills = sys.argv[1:-1], int(sys.argv[-1])
 def start():
@@ -636,11 +636,11 @@ def test_memory_does_not_grow_with_the_images(tmp_path: Path) -> None:
 import os, resource, sys
 import numpy as np, torch
 from pathlib import Path
-from adm_cli.sampling import draw as drawing
+from adm_cli.sampling.drawing import draw as drawing
 from adm_cli.sampling.folder import RunFolder
-from adm_cli.sampling.images import Images, drawn_row
-from adm_cli.sampling.models import Models
-from adm_cli.sampling.writer import DrawnImage
+from adm_cli.sampling.choosing.images import Images, drawn_row
+from adm_cli.sampling.drawing.models import Models
+from adm_cli.sampling.drawing.writer import DrawnImage
 from tests.sampling.runs import STAGE, run_of
 os.fsync = lambda _handle: None
 class Painter:

@@ -15,7 +15,7 @@ from adm_cli.checkpoints.presets import Preset
 from adm_cli.checkpoints.sources import find_sources
 from adm_cli.models.classifier import NoisyClassifier
 from adm_cli.pictures.images import open_picture
-from adm_cli.sampling.images import Image
+from adm_cli.sampling.choosing.images import Image
 from adm_cli.sampling.settings import StageOptions, sampling_config
 from tests.commands.test_repro import edit
 from tests.conftest import TOY_UNET, Result, Toys, pictures, save_toy

@@ -13,8 +13,8 @@ from PIL import Image
 
 from adm_cli.pictures.decode import fit_picture
 from adm_cli.pictures.images import open_picture, save_image
+from adm_cli.sampling.choosing.inputs import pixels_sha256
 from adm_cli.sampling.folder import RunFolder
-from adm_cli.sampling.inputs import pixels_sha256
 from tests.conftest import Result, Toys, pictures
 
 Run = Callable[..., Result]

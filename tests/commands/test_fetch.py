@@ -40,7 +40,7 @@ from adm_cli.commands import console
 from adm_cli.commands import models as models_command
 from adm_cli.commands.progress import Progress
 from adm_cli.events import Transfer
-from adm_cli.sampling import recorded
+from adm_cli.sampling.recipes import recorded
 from tests.commands.conftest import terminal
 from tests.conftest import DEEP_CLASSIFIER as TOY_CLASSIFIER
 from tests.conftest import DEEP_UNET as TOY_UNET

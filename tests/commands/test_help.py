@@ -22,7 +22,7 @@ from adm_cli.commands.schemas import JSON_VERSION, json_schema
 from adm_cli.evaluation.copies import COPY_RATIO
 from adm_cli.sampling.edit import JUMP, RESAMPLE, STRENGTH
 from adm_cli.sampling.interpolate import SEEDS
-from adm_cli.sampling.sweep import DEFAULT_SCALES
+from adm_cli.sampling.sweeps.sweep import DEFAULT_SCALES
 from tests.conftest import Result
 
 Adm = Callable[..., Result]

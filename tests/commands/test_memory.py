@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-import adm_cli.sampling.memory as memory_module
-import adm_cli.sampling.pipeline as pipeline_module
+import adm_cli.sampling.drawing.memory as memory_module
+import adm_cli.sampling.drawing.pipeline as pipeline_module
 from adm_cli.diffusion.steps import SampleStep
 from adm_cli.files.manifests import render_line
 from adm_cli.pictures.images import open_picture

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from adm_cli.files.names import file_label
+from adm_cli.sampling.choosing.image_names import chosen_class
 from adm_cli.sampling.folder import RunFolder
-from adm_cli.sampling.image_names import chosen_class
 from tests.conftest import Result, Toys, pictures
 
 Run = Callable[..., Result]
@@ -18,7 +18,7 @@ Run = Callable[..., Result]
 @pytest.fixture
 def unnamed(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """From here on, files carry the class's number alone, as they used to; again: their name."""
-    label = "adm_cli.sampling.image_names.file_label"
+    label = "adm_cli.sampling.choosing.image_names.file_label"
     plain = False
 
     def switch() -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from adm_cli.files.own import is_own
 from adm_cli.pictures.images import open_picture
-from adm_cli.sampling.image_names import class_word
+from adm_cli.sampling.choosing.image_names import class_word
 from tests.conftest import Result, Toys
 
 Run = Callable[..., Result]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from torch import Tensor
 
-import adm_cli.sampling.pipeline as pipeline_module
+import adm_cli.sampling.drawing.pipeline as pipeline_module
 from adm_cli.diffusion.steps import SampleStep
 from adm_cli.pictures.images import open_picture
 from adm_cli.pictures.sheets import class_sheet

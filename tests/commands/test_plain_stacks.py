@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-import adm_cli.sampling.pipeline as pipeline_module
+import adm_cli.sampling.drawing.pipeline as pipeline_module
 from adm_cli.checkpoints.presets import ENLARGEMENTS
 from adm_cli.pictures.enlarging import enlarge_picture
 from adm_cli.pictures.images import open_picture, save_image
 from adm_cli.pictures.sheets import class_sheet
 from adm_cli.sampling import beside
+from adm_cli.sampling.choosing.inputs import pixels_sha256
 from adm_cli.sampling.folder import RunFolder
-from adm_cli.sampling.inputs import pixels_sha256
 from adm_cli.sampling.run import Filter
 from tests.commands.conftest import plain_grid
 from tests.commands.test_stacks import contents, fail_at, recipe

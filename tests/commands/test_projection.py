@@ -20,8 +20,8 @@ from adm_cli.config import SamplingConfig
 from adm_cli.errors import ConfigError
 from adm_cli.pictures.decode import fit_picture
 from adm_cli.pictures.images import open_picture
+from adm_cli.sampling.drawing.pipeline import enlarge, generate, load_pipeline
 from adm_cli.sampling.folder import RunFolder
-from adm_cli.sampling.pipeline import enlarge, generate, load_pipeline
 from adm_cli.sampling.run import Stage
 from tests.commands.conftest import plain_grid
 from tests.commands.test_stacks import contents, recipe

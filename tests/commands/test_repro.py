@@ -14,8 +14,8 @@ import torch
 
 from adm_cli.commands.repro import _report
 from adm_cli.pictures.images import open_picture, save_image
-from adm_cli.sampling.inputs import pixels_sha256
-from adm_cli.sampling.repro import Reproduction
+from adm_cli.sampling.choosing.inputs import pixels_sha256
+from adm_cli.sampling.recipes.repro import Reproduction
 from tests.conftest import TOY_CLASSIFIER, TOY_UNET, Result, Toys, save_toy
 
 Run = Callable[..., Result]

@@ -12,7 +12,7 @@ import pytest
 import adm_cli
 from adm_cli.files.sealed import seal
 from adm_cli.pictures.images import open_picture, save_image
-from adm_cli.sampling.repro import Reproduction
+from adm_cli.sampling.recipes.repro import Reproduction
 from tests.conftest import Result, Toys, pictures
 
 Run = Callable[..., Result]
@@ -103,7 +103,7 @@ def test_small_pictures_that_come_first_are_kept_nowhere(
     how = ("--steps", 2, "--upsample-steps", 2, "--device", "cpu", "--class", 3, "--num", 2)
     assert adm("sample", *models, *how, "--out", "run").code == 0
     before = sorted(path.name for path in Path("run").iterdir())
-    monkeypatch.setattr("adm_cli.sampling.models.fit_together", lambda *_args: False)
+    monkeypatch.setattr("adm_cli.sampling.drawing.models.fit_together", lambda *_args: False)
     done = adm("repro", "run", *models)
     assert "both stages do not fit into memory at once" in done.err
     assert done.out.startswith("2 of 2 identical")

@@ -262,7 +262,8 @@ def test_existing_files_are_refused_before_any_work(
     Path(taken).write_bytes(b"precious")
     wanted = ("--class", "0", "--num", 2, "--out", "o", *options)
     with monkeypatch.context() as patch:
-        patch.setattr("adm_cli.sampling.models.load_stage", None)  # fails if anything is loaded
+        # fails if anything is loaded
+        patch.setattr("adm_cli.sampling.drawing.models.load_stage", None)
         done = draw(*wanted)
     assert done.code == 1
     assert taken in done.err

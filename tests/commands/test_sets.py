@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from adm_cli.checkpoints.class_names import read_classes as read_class_names
-from adm_cli.sampling.select import read_class_list
+from adm_cli.sampling.choosing.select import read_class_list
 from tests.conftest import Result, Toys
 from tests.pictures.test_depth import png16, ramp
 from tests.training.conftest import draw_pictures

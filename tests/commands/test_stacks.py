@@ -17,9 +17,9 @@ import adm_cli.checkpoints.finding as finding_module
 import adm_cli.checkpoints.loading as loading_module
 import adm_cli.checkpoints.presets as presets_module
 import adm_cli.checkpoints.sources as sources_module
-import adm_cli.sampling.memory as memory_module
-import adm_cli.sampling.pipeline as pipeline_module
-import adm_cli.sampling.recorded as recorded_module
+import adm_cli.sampling.drawing.memory as memory_module
+import adm_cli.sampling.drawing.pipeline as pipeline_module
+import adm_cli.sampling.recipes.recorded as recorded_module
 import adm_cli.sampling.upsample as upsample_module
 from adm_cli.checkpoints.presets import Checkpoint, Preset
 from adm_cli.commands import models as models_module

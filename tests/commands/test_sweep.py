@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-import adm_cli.sampling.paint as paint_module
-import adm_cli.sampling.sweep as sweep_module
-import adm_cli.sampling.sweep_cells as cells_module
+import adm_cli.sampling.drawing.paint as paint_module
+import adm_cli.sampling.sweeps.cells as cells_module
+import adm_cli.sampling.sweeps.sweep as sweep_module
 from adm_cli.pictures.images import open_picture
 from adm_cli.pictures.sheets import contact_sheet
-from adm_cli.sampling.batch import ImageBatch
-from adm_cli.sampling.pipeline import draw_batches
-from adm_cli.sampling.sweep_grid import spread
+from adm_cli.sampling.drawing.batch import ImageBatch
+from adm_cli.sampling.drawing.pipeline import draw_batches
+from adm_cli.sampling.sweeps.grid import spread
 from tests.commands.test_bad_input import refused
 from tests.conftest import TOY_CLASSES, TOY_UNET, Result, Toys, save_toy
 

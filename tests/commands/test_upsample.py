@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-import adm_cli.sampling.pipeline as pipeline_module
+import adm_cli.sampling.drawing.pipeline as pipeline_module
 from adm_cli.commands import console
 from adm_cli.pictures.images import open_picture, save_image
 from adm_cli.pictures.sheets import class_sheet
-from adm_cli.sampling.inputs import pixels_sha256
+from adm_cli.sampling.choosing.inputs import pixels_sha256
 from tests.conftest import (
     TOY_CLASSES,
     TOY_CLASSIFIER,

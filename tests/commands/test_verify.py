@@ -13,8 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
-import adm_cli.sampling.memory as memory_module
-import adm_cli.sampling.pipeline as pipeline_module
+import adm_cli.sampling.drawing.memory as memory_module
+import adm_cli.sampling.drawing.pipeline as pipeline_module
 import adm_cli.sampling.settings as settings_module
 from adm_cli.files.manifests import render_line, rewrite_manifest
 from adm_cli.models.unet import UNet

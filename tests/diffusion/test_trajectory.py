@@ -17,7 +17,7 @@ from adm_cli.diffusion.process import (
     v_target,
 )
 from adm_cli.diffusion.samplers import SAMPLERS
-from adm_cli.sampling.guiding import guided_by
+from adm_cli.sampling.drawing.guiding import guided_by
 from tests.diffusion.mixture import Mixture, noisy, three_classes
 
 

@@ -27,7 +27,8 @@ from adm_cli.checkpoints.presets import CHECKPOINTS, Checkpoint, Preset, Publish
 from adm_cli.commands import models
 from adm_cli.config import ClassifierConfig, UNetConfig
 from adm_cli.reports import measure as evaluating
-from adm_cli.sampling import pipeline, sweep_cells
+from adm_cli.sampling.drawing import pipeline
+from adm_cli.sampling.sweeps import cells as sweep_cells
 from adm_cli.training import loop, tasks, trainer
 from tests.conftest import TOY_DIFFUSION, Toys, randomise, save_toy
 from tests.faults.writing import FLAGS, INCEPTION, PUBLISHED

@@ -12,7 +12,7 @@ import pytest
 from adm_cli.errors import OutputError
 from adm_cli.files.disk import explain_os_error, write_files
 from adm_cli.sampling import merge
-from adm_cli.sampling.writer import ImageWriter, _encoded
+from adm_cli.sampling.drawing.writer import ImageWriter, _encoded
 from tests.conftest import Toys
 from tests.faults.test_every_operation import Points
 from tests.faults.writing import commands

@@ -15,8 +15,8 @@ import pytest
 
 from adm_cli.files import disk as files
 from adm_cli.files.manifests import ManifestWriter, render_line
+from adm_cli.sampling.drawing.writer import ImageWriter
 from adm_cli.sampling.folder import RunFolder
-from adm_cli.sampling.writer import ImageWriter
 from tests.conftest import Toys
 from tests.faults.shim import write_state
 from tests.faults.test_checks import lines_first

@@ -14,7 +14,7 @@ from unittest import mock
 import numpy as np
 from PIL import Image
 
-import adm_cli.sampling.memory as memory_module
+import adm_cli.sampling.drawing.memory as memory_module
 from adm_cli.commands import main
 from tests.conftest import Toys
 

@@ -34,8 +34,8 @@ from adm_cli.pictures.datasets import open_images
 from adm_cli.pictures.decode import BadPictureError, decode_picture
 from adm_cli.pictures.images import recipe_in
 from adm_cli.pictures.label_files import parse_labels
-from adm_cli.sampling.images import Image as RunImage
-from adm_cli.sampling.images import Images, row_from_json
+from adm_cli.sampling.choosing.images import Image as RunImage
+from adm_cli.sampling.choosing.images import Images, row_from_json
 from tests.conftest import Toys
 from tests.hostile.files import npy, npz, png, png_chunk, weights
 from tests.hostile.sandbox import Arguments, harmless, refused

@@ -34,13 +34,13 @@ from adm_cli.pictures.images import encode_image, open_picture, parameters_text,
 from adm_cli.pictures.pixels import holds_statistics, open_pixels, read_npz_statistics
 from adm_cli.pictures.references import read_reference
 from adm_cli.reports.describing import is_reference
+from adm_cli.sampling.choosing.images import Image
+from adm_cli.sampling.choosing.inputs import open_inputs
+from adm_cli.sampling.choosing.select import parse_seeds
 from adm_cli.sampling.folder import Shard
-from adm_cli.sampling.images import Image
-from adm_cli.sampling.inputs import open_inputs
-from adm_cli.sampling.recipe import recorded_run
+from adm_cli.sampling.recipes.recipe import recorded_run
 from adm_cli.sampling.run import read_run, render_run
-from adm_cli.sampling.select import parse_seeds
-from adm_cli.sampling.sweep_folder import SweepFolder
+from adm_cli.sampling.sweeps.folder import SweepFolder
 from adm_cli.training.config import TrainingConfig
 from adm_cli.training.setup import parse_size
 from tests.conftest import TOY_CLASSES, TOY_CLASSIFIER, TOY_DIFFUSION, TOY_UNET

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-import adm_cli.sampling.pipeline as pipeline_module
+import adm_cli.sampling.drawing.pipeline as pipeline_module
 from adm_cli.checkpoints import loading
 from adm_cli.checkpoints.finding import find_weights
 from adm_cli.checkpoints.format import check_finite

@@ -295,7 +295,7 @@ READERS: dict[str, str] = {
     "pictures/images.py _description": "test_pictures",
     "pictures/images.py read_description": "test_places",
     "pictures/images.py decode_own": "test_pictures",
-    "sampling/inputs.py _read_file": "test_pictures, test_places",
+    "sampling/choosing/inputs.py _read_file": "test_pictures, test_places",
     "files/manifests.py read_lines": "test_runs, test_places",
     "files/disk.py open_to_append": "test_links",
     "files/manifests.py _whole_bytes": "test_places",
@@ -308,19 +308,20 @@ READERS: dict[str, str] = {
     "pictures/decode.py peak_value": "test_pictures",
     "sampling/run.py read_run": "test_runs, test_places",
     "files/sealed.py is_whole": "test_runs, test_places",
-    "sampling/sweep_folder.py _read": "test_references",
+    "sampling/sweeps/folder.py _read": "test_references",
     "training/runs.py TrainingFolder.load_settings": "test_runs, test_places",
     "checkpoints/tensors.py stream_tensors": "test_weights, test_overwritten",
     "training/runs.py _read_rows": "test_places",
-    "sampling/select.py read_class_list": "test_places",
+    "sampling/choosing/select.py read_class_list": "test_places",
     "checkpoints/class_names.py read_classes": "test_runs, test_places",
 }
 # What the system says of the machine, the program's own table, opening itself, and other "load"s.
 OTHERS = {
     "devices.py free_bytes", "devices.py device_name", "classes/imagenet.py imagenet_classes",
-    "files/disk.py open_file", "sampling/draw.py _Work.draw", "reports/gallery/page.py _part",
-    "sampling/easel.py Easel.painter", "sampling/worker.py serve", "sampling/repro.py _remake",
-    "sampling/workers.py Crew._listen", "commands/console.py prepare_streams",
+    "files/disk.py open_file", "sampling/drawing/draw.py _Work.draw",
+    "reports/gallery/page.py _part", "sampling/drawing/easel.py Easel.painter",
+    "sampling/drawing/worker.py serve", "sampling/recipes/repro.py _remake",
+    "sampling/drawing/workers.py Crew._listen", "commands/console.py prepare_streams",
     "training/runs.py MetricsFile.sync", "training/trainer.py Trainer.load_state",
     "commands/schemas.py read_outputs",
 }  # fmt: skip
@@ -346,7 +347,10 @@ PARSERS: dict[str, set[str]] = {
     "csv.reader": {"files/lists.py"},
     "csv.DictReader": {"training/runs.py"},
     "torch.load": {"checkpoints/pickles.py"},
-    "pickle.load": {"sampling/worker.py", "sampling/workers.py"},  # pipes between its processes
+    "pickle.load": {
+        "sampling/drawing/worker.py",
+        "sampling/drawing/workers.py",
+    },  # pipes between its processes
     "pickle.loads": set(),
     "np.load": set(),
     "ast.literal_eval": {"checkpoints/flags/pasted_settings.py"},

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-import adm_cli.sampling.pipeline as pipeline_module
+import adm_cli.sampling.drawing.pipeline as pipeline_module
 from adm_cli.checkpoints.finding import find_weights
 from adm_cli.checkpoints.loading import load_model
 from adm_cli.config import ClassifierConfig, UNetConfig

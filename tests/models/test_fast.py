@@ -374,7 +374,7 @@ def test_both_paths_draw_the_same_pictures(toys: Toys) -> None:
 def test_the_embedded_stack_on_both_paths() -> None:
     """A guided picture of the embedded base and its enlargement, within one of 255."""
     from adm_cli.checkpoints.sources import find_upsampler
-    from adm_cli.sampling.pipeline import enlarge
+    from adm_cli.sampling.drawing.pipeline import enlarge
 
     results = []
     for plain in (False, True):

@@ -8,10 +8,10 @@ from dataclasses import replace
 from typing import Any
 
 from adm_cli.files.manifests import Record
+from adm_cli.sampling.choosing.images import Image, Images, drawn_row
+from adm_cli.sampling.drawing.writer import ImageWriter
 from adm_cli.sampling.folder import RunFolder, Shard
-from adm_cli.sampling.images import Image, Images, drawn_row
 from adm_cli.sampling.run import Run, Stage
-from adm_cli.sampling.writer import ImageWriter
 
 STAGE = Stage(
     model="toy", model_sha256="a" * 64, classifier="guide", classifier_sha256="b" * 64, scale=4.0,

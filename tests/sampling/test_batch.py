@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from adm_cli.pictures.images import make_grid
-from adm_cli.sampling.batch import finished_batch
+from adm_cli.sampling.drawing.batch import finished_batch
 
 
 def test_a_batch_shows_itself() -> None:

@@ -15,8 +15,8 @@ from adm_cli.pictures.images import open_picture, save_image
 from adm_cli.pictures.sheets import class_sheet
 from adm_cli.sampling import beside
 from adm_cli.sampling.beside import write_grid
-from adm_cli.sampling.image_names import class_label, image_name
-from adm_cli.sampling.images import Image, Images, drawn_row
+from adm_cli.sampling.choosing.image_names import class_label, image_name
+from adm_cli.sampling.choosing.images import Image, Images, drawn_row
 from tests.sampling.runs import image
 
 IMAGES = np.arange(4 * 4 * 4 * 3, dtype=np.uint8).reshape(4, 4, 4, 3)

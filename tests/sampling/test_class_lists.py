@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from adm_cli.errors import UsageError
-from adm_cli.sampling import select
-from adm_cli.sampling.select import read_class_list
+from adm_cli.sampling.choosing import select
+from adm_cli.sampling.choosing.select import read_class_list
 
 
 def by_the_shell(row: str) -> list[str]:

@@ -19,8 +19,8 @@ from adm_cli.diffusion.guidance import PredictedStart
 from adm_cli.diffusion.modifiers import NEUTRAL, OF_TRAJECTORY
 from adm_cli.models.attention import without_attention
 from adm_cli.models.unet import UNet
-from adm_cli.sampling.guiding import guided_by, labelled, modified_model, thresholding
-from adm_cli.sampling.labels import classifier_target, model_labels
+from adm_cli.sampling.drawing.guiding import guided_by, labelled, modified_model, thresholding
+from adm_cli.sampling.drawing.labels import classifier_target, model_labels
 from tests.conftest import TOY_UNET
 from tests.diffusion.mixture import Mixture, noisy, three_classes
 from tests.diffusion.test_divergence import by_hand

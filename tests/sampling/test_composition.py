@@ -21,9 +21,9 @@ from adm_cli.diffusion.samplers import SAMPLERS, SAMPLERS_WITH_ETA
 from adm_cli.diffusion.steps import SampleStep
 from adm_cli.errors import ConfigError, UsageError
 from adm_cli.sampling.defaults import choose_sampler, choose_schedule
-from adm_cli.sampling.edited_batch import EditedBatch
+from adm_cli.sampling.drawing.edited_batch import EditedBatch
+from adm_cli.sampling.drawing.pipeline import Pipeline, draw_batches, load_pipeline
 from adm_cli.sampling.editing import Editing
-from adm_cli.sampling.pipeline import Pipeline, draw_batches, load_pipeline
 from tests.conftest import Toys
 from tests.sampling.test_modifiers import CHANGES, OTHERS, null_toy, options, weak_toy
 

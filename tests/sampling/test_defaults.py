@@ -23,7 +23,7 @@ from adm_cli.sampling.defaults import (
     resolve,
     taken_from,
 )
-from adm_cli.sampling.pipeline import Pipeline
+from adm_cli.sampling.drawing.pipeline import Pipeline
 from tests.conftest import Toys
 
 COSINE, LINEAR = DiffusionConfig(noise_schedule="cosine"), DiffusionConfig()

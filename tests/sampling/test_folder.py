@@ -20,8 +20,8 @@ from adm_cli.files.manifests import (
     rewrite_manifest,
 )
 from adm_cli.files.sealed import is_whole, seal
+from adm_cli.sampling.choosing.images import MAX_IMAGES, Image, Images, drawn_row
 from adm_cli.sampling.folder import RunFolder, Shard
-from adm_cli.sampling.images import MAX_IMAGES, Image, Images, drawn_row
 from adm_cli.sampling.run import Filter, Run, read_run, render_run
 from tests.manifests import read_manifest
 from tests.sampling.runs import STAGE, image, names, run_of

@@ -13,7 +13,7 @@ from PIL import Image
 
 from adm_cli.checkpoints.fetched import zip_is_intact
 from adm_cli.errors import CheckpointError
-from adm_cli.sampling.inputs import open_inputs
+from adm_cli.sampling.choosing.inputs import open_inputs
 from tests.conftest import Result, Toys
 
 

@@ -20,7 +20,7 @@ from adm_cli.errors import AdmError, UsageError
 from adm_cli.events import Count
 from adm_cli.pictures.decode import fit_picture
 from adm_cli.pictures.images import Pixels, save_image
-from adm_cli.sampling.inputs import open_inputs, pixels_sha256
+from adm_cli.sampling.choosing.inputs import open_inputs, pixels_sha256
 
 RECIPE = {
     "adm": "0", "model": "m", "model_sha256": "0" * 64, "sampler": "ddpm", "scale": 1.0,

@@ -14,7 +14,7 @@ import adm_cli
 from adm_cli.checkpoints.header import read_model_file
 from adm_cli.diffusion.modifiers import NEUTRAL, OFF
 from adm_cli.pictures.images import open_picture, save_image
-from adm_cli.sampling.like import read_likeness
+from adm_cli.sampling.recipes.like import read_likeness
 from tests.conftest import Result
 from tests.sampling.test_modifiers import CHANGES, null_toy, options, weak_toy, weights
 

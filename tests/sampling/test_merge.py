@@ -13,13 +13,13 @@ import pytest
 
 from adm_cli.errors import RunError
 from adm_cli.pictures.images import Pixels
+from adm_cli.sampling.choosing.images import Image, Images, drawn_row
+from adm_cli.sampling.drawing.writer import DrawnImage
 from adm_cli.sampling.folder import RunFolder
-from adm_cli.sampling.images import Image, Images, drawn_row
 from adm_cli.sampling.merge import merge as gather
 from adm_cli.sampling.merge import merge_npz, merge_tars, merge_zip, open_runs
-from adm_cli.sampling.recipe import run_recipe
+from adm_cli.sampling.recipes.recipe import run_recipe
 from adm_cli.sampling.run import Stage
-from adm_cli.sampling.writer import DrawnImage
 from tests.sampling.runs import STAGE, image, run_of, writing
 
 

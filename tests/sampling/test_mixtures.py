@@ -19,10 +19,10 @@ from adm_cli.checkpoints.sources import find_sources
 from adm_cli.config import SamplingConfig
 from adm_cli.errors import AdmError, ConfigError, UsageError
 from adm_cli.pictures.images import open_picture
-from adm_cli.sampling.images import Images, drawn_row, row_from_json, row_to_json
-from adm_cli.sampling.pipeline import generate, load_pipeline
-from adm_cli.sampling.recipe import check_recipe
-from adm_cli.sampling.select import negative_class
+from adm_cli.sampling.choosing.images import Images, drawn_row, row_from_json, row_to_json
+from adm_cli.sampling.choosing.select import negative_class
+from adm_cli.sampling.drawing.pipeline import generate, load_pipeline
+from adm_cli.sampling.recipes.recipe import check_recipe
 from tests.conftest import (
     TOY_CLASSES,
     TOY_CLASSIFIER,

@@ -13,7 +13,7 @@ from adm_cli.config import SamplingConfig
 from adm_cli.diffusion.modifiers import NEUTRAL, OF_TRAJECTORY
 from adm_cli.errors import ConfigError, UsageError
 from adm_cli.pictures.images import open_picture, save_image
-from adm_cli.sampling.pipeline import enlarge, load_pipeline
+from adm_cli.sampling.drawing.pipeline import enlarge, load_pipeline
 from tests.conftest import Toys
 from tests.sampling.test_modifiers import CHANGES, changes, null_toy, options, weak_toy, weights
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-import adm_cli.sampling.memory as memory_module
+import adm_cli.sampling.drawing.memory as memory_module
 from adm_cli.checkpoints.loading import build_model, load_model
 from adm_cli.checkpoints.sources import find_sources
 from adm_cli.config import DiffusionConfig, SamplingConfig
@@ -20,8 +20,8 @@ from adm_cli.diffusion.steps import SampleStep
 from adm_cli.errors import CheckpointError, ConfigError, DeviceError, UsageError
 from adm_cli.models.classifier import NoisyClassifier
 from adm_cli.models.unet import UNet
-from adm_cli.sampling.memory import fitting_batch, image_costs
-from adm_cli.sampling.pipeline import Pipeline, generate, load_pipeline
+from adm_cli.sampling.drawing.memory import fitting_batch, image_costs
+from adm_cli.sampling.drawing.pipeline import Pipeline, generate, load_pipeline
 from tests.conftest import TOY_CLASSIFIER, TOY_DIFFUSION, TOY_UNET, Toys, save_toy
 
 Images = dict[tuple[int, int | None], Tensor]

@@ -16,7 +16,8 @@ from adm_cli.commands.main import app
 from adm_cli.errors import RunError, UsageError
 from adm_cli.events import Hint, Note
 from adm_cli.pictures.images import open_picture
-from adm_cli.sampling.draw import draw
+from adm_cli.sampling.drawing.draw import draw
+from adm_cli.sampling.drawing.models import Models
 from adm_cli.sampling.events import (
     BatchDone,
     Ended,
@@ -28,8 +29,7 @@ from adm_cli.sampling.events import (
     follow,
 )
 from adm_cli.sampling.folder import RunFolder
-from adm_cli.sampling.models import Models
-from adm_cli.sampling.repro import Reproduction
+from adm_cli.sampling.recipes.repro import Reproduction
 from tests.conftest import Toys, pictures
 
 VERBS = (

@@ -10,7 +10,7 @@ import pytest
 
 from adm_cli.errors import AdmError
 from adm_cli.files.sealed import seal
-from adm_cli.sampling.sweep_folder import Results, SweepFolder, shown
+from adm_cli.sampling.sweeps.folder import Results, SweepFolder, shown
 
 ROW = {"cell": "a", "scale": 2.0, "drawn": 3, "seconds": 1.5, "metrics": ["fid"], "scores_of": "x"}
 

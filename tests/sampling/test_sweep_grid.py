@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from adm_cli.sampling.sweep_grid import Cell, axes_of, curves, number, spread, varied_axes
+from adm_cli.sampling.sweeps.grid import Cell, axes_of, curves, number, spread, varied_axes
 
 A = Cell("tiny", "ddim", "25", 0.0)
 B = Cell("tiny", "ddim", "25", 2.5)

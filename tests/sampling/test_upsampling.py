@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-import adm_cli.sampling.pipeline as pipeline_module
+import adm_cli.sampling.drawing.pipeline as pipeline_module
 from adm_cli.checkpoints.format import save_model
 from adm_cli.checkpoints.header import ModelInfo
 from adm_cli.checkpoints.loading import load_model
@@ -23,9 +23,9 @@ from adm_cli.diffusion.schedule import NoiseSchedule
 from adm_cli.diffusion.steps import SampleStep
 from adm_cli.errors import ConfigError, DeviceError, UsageError
 from adm_cli.pictures.images import to_uint8
-from adm_cli.sampling import conditioning
-from adm_cli.sampling.pipeline import Pipeline, generate, load_pipeline
-from adm_cli.sampling.pipeline import enlarge as upsample
+from adm_cli.sampling.drawing import conditioning
+from adm_cli.sampling.drawing.pipeline import Pipeline, generate, load_pipeline
+from adm_cli.sampling.drawing.pipeline import enlarge as upsample
 from tests.conftest import TOY_DIFFUSION, TOY_UPSAMPLER, Toys, save_toy
 from tests.golden_arrays import ROOT, arrays, close, config_from_constructor
 from tests.sampling.test_pipeline import limit_memory

@@ -12,17 +12,17 @@ import pytest
 import torch
 
 import adm_cli
-import adm_cli.sampling.workers as module
+import adm_cli.sampling.drawing.workers as module
 from adm_cli.commands.progress import Progress
 from adm_cli.errors import AdmError, UsageError
 from adm_cli.events import Hint, Note
-from adm_cli.sampling.draw import image_tasks
+from adm_cli.sampling.choosing.images import Images, drawn_row
+from adm_cli.sampling.choosing.inputs import open_inputs
+from adm_cli.sampling.drawing.draw import image_tasks
+from adm_cli.sampling.drawing.paint import batches
+from adm_cli.sampling.drawing.workers import Crew
 from adm_cli.sampling.events import BatchDone, Ended, Event, ImageDone, Started, Step
 from adm_cli.sampling.folder import RunFolder, Shard, Survey
-from adm_cli.sampling.images import Images, drawn_row
-from adm_cli.sampling.inputs import open_inputs
-from adm_cli.sampling.paint import batches
-from adm_cli.sampling.workers import Crew
 from tests.conftest import Result, Toys, pictures
 from tests.sampling.runs import run_of
 

@@ -14,9 +14,9 @@ import pytest
 
 from adm_cli.errors import OutputError, RunError
 from adm_cli.pictures.images import open_picture
+from adm_cli.sampling.choosing.images import Images
+from adm_cli.sampling.drawing.writer import DrawnImage, ImageWriter, check_room, record_file
 from adm_cli.sampling.folder import RunFolder, Shard
-from adm_cli.sampling.images import Images
-from adm_cli.sampling.writer import DrawnImage, ImageWriter, check_room, record_file
 from tests.conftest import pictures
 from tests.sampling.runs import image, names, run_of, writing
 

@@ -1,0 +1,1 @@
+"""Which images are drawn, of which classes, seeds and pictures."""

@@ -1,0 +1,1 @@
+"""From a run to pictures: stages, batches, workers, what is written."""

@@ -1,0 +1,1 @@
+"""What made a picture, written into it and read back; and making it again."""

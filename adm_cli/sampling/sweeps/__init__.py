@@ -1,0 +1,1 @@
+"""The same seeds over a grid of settings."""
