@@ -44,21 +44,16 @@ def search_classes(query: str, known: Mapping[int, str]) -> list[int]:
     ]
 
 
-OWNER = "this model"  # whose classes are meant, in messages
+OWNER = "this model"  # whose the classes are, in messages
 
 
-def said_of(error: UsageError, owner: str) -> UsageError:
-    """The same of classes that are those of another ``owner``."""
-    return UsageError(str(error).replace(OWNER, owner))
-
-
-def select_classes(spec: str, known: Mapping[int, str]) -> list[int]:
+def select_classes(spec: str, known: Mapping[int, str], owner: str = OWNER) -> list[int]:
     """Class ids for one ``--class`` value, in the order asked for.
 
     ``spec``: "all", or a comma-separated list of ids, ranges ("0-9"), WordNet ids and names. A word
     means the same alone and in a list: the class of that name, even if it is a number, else the id.
     ``known`` maps the ids the model was trained on to their names. Raises UsageError for a class
-    that is not among them.
+    that is not among them, which are said to be ``owner``'s.
     """
     if spec.strip().lower() == "all":
         return sorted(known)
@@ -67,7 +62,9 @@ def select_classes(spec: str, known: Mapping[int, str]) -> list[int]:
         return whole
     chosen: list[int] = []
     for part in spec.split(","):
-        chosen += sorted(known) if part.strip().lower() == "all" else _select_one(part, known)
+        chosen += (
+            sorted(known) if part.strip().lower() == "all" else _select_one(part, known, owner)
+        )
     return chosen
 
 
@@ -75,7 +72,7 @@ def _named(text: str, known: Mapping[int, str]) -> list[int]:
     return [i for i in sorted(known) if text.lower() in _aliases(i, known)]
 
 
-def _select_one(text: str, known: Mapping[int, str]) -> list[int]:
+def _select_one(text: str, known: Mapping[int, str], owner: str) -> list[int]:
     text = text.strip()
     same = [i for i, name in known.items() if name.lower() == text.lower()]
     if len(same) == 1:
@@ -89,9 +86,9 @@ def _select_one(text: str, known: Mapping[int, str]) -> list[int]:
         if int(last) - int(first) >= 10**6:
             raise UsageError(f"class range {text}: too many classes")
         numbers = _numbers(known)
-        return [_numbered(i, known, numbers) for i in range(int(first), int(last) + 1)]
+        return [_numbered(i, known, numbers, owner) for i in range(int(first), int(last) + 1)]
     if not dash and first.isdecimal():
-        return [_numbered(int(text), known, _numbers(known))]
+        return [_numbered(int(text), known, _numbers(known), owner)]
     matches = _named(text, known)
     if len(matches) == 1:
         return matches
@@ -100,20 +97,20 @@ def _select_one(text: str, known: Mapping[int, str]) -> list[int]:
         raise UsageError(f"class {text!r} is ambiguous: {listed}; give the id")
     for row in imagenet_classes() if _of_imagenet(known) else ():
         if text.lower() in (row.wnid, *(name.lower() for name in row.names)):
-            return [_known_id(row.id, known)]  # raises: a real class, but not of this model
+            return [_known_id(row.id, known, owner)]  # raises: a real class, but not of this model
     if "_" in text:  # golden_retriever, as shells complete it and other tools write it
-        return _select_one(text.replace("_", " ").strip(), known)
-    raise UsageError(_unknown_class(text, known))
+        return _select_one(text.replace("_", " ").strip(), known, owner)
+    raise UsageError(_unknown_class(text, known, owner))
 
 
-def _unknown_class(text: str, known: Mapping[int, str]) -> str:
+def _unknown_class(text: str, known: Mapping[int, str], owner: str) -> str:
     """What the word may mean: a group of ImageNet's, a part of a name, a name nearly."""
     start = f"unknown class {trim(text, 80)}"
     if not known:
-        return f"{start}: {OWNER} has no classes"
+        return f"{start}: {owner} has no classes"
     if not _of_imagenet(known):
         hint = did_you_mean(text, known.values())
-        return f"{start}: {OWNER} has {_listed(known)} (adm classes lists them){hint}"
+        return f"{start}: {owner} has {_listed(known)} (adm classes lists them){hint}"
     names, meant, group = imagenet_names(), _named_with(text), text
     if not group_ids(text) and not meant:
         meant = _named_in(text)
@@ -123,12 +120,12 @@ def _unknown_class(text: str, known: Mapping[int, str]) -> str:
     here = {i: names[i] for i in meant if i in known}
     if meant and not here:
         which = ids or _listed({i: names[i] for i in meant})
-        return f"{start}: ImageNet's {which} is not of {OWNER}, which has {_listed(known)}"
+        return f"{start}: ImageNet's {which} is not of {owner}, which has {_listed(known)}"
     if here:
         first = ", ".join(f"{i} ({name})" for i, name in list(here.items())[:8])
         more = f" ... (adm classes {group or text} lists them)" if len(here) > 8 else ""
         if ids:
-            return f"{start}: of ImageNet's {ids} {OWNER} has {first}{more}; give one of them"
+            return f"{start}: of ImageNet's {ids} {owner} has {first}{more}; give one of them"
         return f"{start}; did you mean {first}{more}?"
     near = [alias for i in known for alias in _aliases(i, known)]
     if not text[:1].isalpha():  # 207+281 is no WordNet id, however alike
@@ -169,24 +166,24 @@ def _numbers(known: Mapping[int, str]) -> dict[int, int]:
     return {whole_text(name): i for name, i in numbers if len(name) <= MOST_DIGITS}
 
 
-def _numbered(number: int, known: Mapping[int, str], numbers: Mapping[int, int]) -> int:
+def _numbered(number: int, known: Mapping[int, str], numbers: Mapping[int, int], owner: str) -> int:
     """The class that a number names, else the one of that id."""
-    return numbers[number] if number in numbers else _known_id(number, known)
+    return numbers[number] if number in numbers else _known_id(number, known, owner)
 
 
-def _known_id(class_id: int, known: Mapping[int, str]) -> int:
+def _known_id(class_id: int, known: Mapping[int, str], owner: str) -> int:
     if class_id in known:
         return class_id
     if not known:
-        raise UsageError(f"class {class_id}: {OWNER} has no classes")
+        raise UsageError(f"class {class_id}: {owner} has no classes")
     ids = sorted(known)
     if ids == list(range(len(ids))):
-        raise UsageError(f"class {class_id} is out of range: {OWNER} has 0 to {len(ids) - 1}")
+        raise UsageError(f"class {class_id} is out of range: {owner} has 0 to {len(ids) - 1}")
     names = imagenet_names()
     name = f" ({names[class_id]})" if _of_imagenet(known) and class_id in names else ""
     raise UsageError(
         f"class {class_id}{name} is not among the {how_many(len(ids), 'class', 'classes')} of "
-        f"{OWNER}: {_listed(known)}"
+        f"{owner}: {_listed(known)}"
     )
 
 

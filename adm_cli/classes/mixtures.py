@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from adm_cli.classes.imagenet import select_classes
+from adm_cli.classes.imagenet import OWNER, select_classes
 from adm_cli.errors import ConfigError, UsageError, trim
 from adm_cli.files.budget import whole_text
 
@@ -61,7 +61,7 @@ def mixture_name(text: str, known: Mapping[int, str]) -> str:
     return " + ".join(known.get(class_id, str(class_id)) for class_id, _ in read_mixture(text))
 
 
-def select_choices(spec: str, known: Mapping[int, str]) -> list[int | str]:
+def select_choices(spec: str, known: Mapping[int, str], owner: str = OWNER) -> list[int | str]:
     """What one ``--class`` value asks for: class ids, and mixtures as `mixture_text` writes them.
 
     As `select_classes`, but that a name or id may be several, joined by +, each with a weight after
@@ -69,16 +69,16 @@ def select_choices(spec: str, known: Mapping[int, str]) -> list[int | str]:
     Raises UsageError.
     """
     if "+" not in spec and "*" not in spec:
-        return list(select_classes(spec, known))
+        return list(select_classes(spec, known, owner))
     try:
-        return list(select_classes(spec, known))
+        return list(select_classes(spec, known, owner))
     except UsageError:
-        return [choice for part in spec.split(",") for choice in _choices(part, known)]
+        return [choice for part in spec.split(",") for choice in _choices(part, known, owner)]
 
 
-def _choices(part: str, known: Mapping[int, str]) -> list[int | str]:
+def _choices(part: str, known: Mapping[int, str], owner: str) -> list[int | str]:
     try:
-        return list(select_classes(part, known))
+        return list(select_classes(part, known, owner))
     except UsageError:
         if "+" not in part:
             if "*" in part:
@@ -93,7 +93,7 @@ def _choices(part: str, known: Mapping[int, str]) -> list[int | str]:
         )
     weights: dict[int, float] = {}
     for term in part.split("+"):
-        class_id, weight = _term(term, known)
+        class_id, weight = _term(term, known, owner)
         weights[class_id] = weights.get(class_id, 0) + weight
     if len(weights) == 1:
         return list(weights)
@@ -103,7 +103,7 @@ def _choices(part: str, known: Mapping[int, str]) -> list[int | str]:
         raise UsageError(f"class {trim(part.strip())}: {error}") from None
 
 
-def _term(term: str, known: Mapping[int, str]) -> tuple[int, float]:
+def _term(term: str, known: Mapping[int, str], owner: str) -> tuple[int, float]:
     name, star, weight = term.rpartition("*")
     if not star:
         name, weight = term, "1"
@@ -115,7 +115,7 @@ def _term(term: str, known: Mapping[int, str]) -> tuple[int, float]:
         ) from None
     if not name.strip():
         raise UsageError("a class is missing in a mixture: write 207+281 or 207*0.7+281*0.3")
-    found = select_classes(name, known)
+    found = select_classes(name, known, owner)
     if len(found) != 1:
         raise UsageError(f"class {trim(term.strip())}: a mixture is of single classes")
     return found[0], value

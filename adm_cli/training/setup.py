@@ -25,7 +25,7 @@ from adm_cli.checkpoints.architectures import (
 from adm_cli.checkpoints.finding import find_weights
 from adm_cli.checkpoints.header import ModelFile
 from adm_cli.checkpoints.presets import CHECKPOINTS, PRESETS
-from adm_cli.classes.imagenet import said_of, select_classes
+from adm_cli.classes.imagenet import select_classes
 from adm_cli.config import ClassifierConfig, DiffusionConfig, Kind, UNetConfig
 from adm_cli.diffusion.schedule import space_timesteps
 from adm_cli.errors import ConfigError, UsageError, an, did_you_mean, how_many, size_words
@@ -133,10 +133,8 @@ def open_data(kind: Kind, options: Options) -> Data:
     )
     images = sets.training
     if spec := options.get("classes"):
-        try:
-            chosen = [i for text in spec for i in select_classes(text, images.classes)]
-        except UsageError as error:
-            raise said_of(error, "this set of pictures") from None
+        owner = "this set of pictures"
+        chosen = [i for text in spec for i in select_classes(text, images.classes, owner)]
         images = keep_classes(images, chosen)
     if kind == "classifier" and len(images.classes) < 2:
         found = "no labels" if not images.classes else f"one class ({_names(images)})"
