@@ -29,7 +29,6 @@ _COUNTED = re.compile(
 # Numbers that are never 1, by their limits or by what was asked before, and words that are no
 # numbers; what only a program of its own sees.
 _NEVER_ONE = """
-config.py side // factor
 agreement.py len(labels)
 agreement.py len(predicted)
 agreement.py real.pixels.path
@@ -39,11 +38,15 @@ config.py channels
 config.py len(self.channel_mult)
 config.py len(self.classes)
 config.py len(self.seeds)
+config.py side // factor
 defaults.py steps
 diffusers.py config.level_channels[0]
 doctor.py row['parameters']
 examine.py threads
+folder.py count
+folder.py row.get('drawn')
 given.py len(found)
+grid.py self.steps or 'all'
 images.py count
 images.py self._count
 label_files.py key
@@ -63,9 +66,6 @@ schedule.py num_timesteps
 select.py count
 sources.py theirs.num_classes
 sweep.py label
-sweep_folder.py count
-sweep_folder.py row.get('drawn')
-sweep_grid.py self.steps or 'all'
 training_end.py speed
 workers.py count
 """
@@ -116,11 +116,11 @@ _OF_OTHERS = {  # pip, tar, srun and sbatch
 # What only some commands do, and the options that may be advised there.
 ABOUT = {
     "sampling": {
-        "edit.py": "edit", "select_edits.py": "edit", "photos.py": "edit", "merge.py": "merge",
-        "repro.py": "repro", "verify.py": "verify", "like.py": "sample", "sample.py": "sample",
-        "select.py": "sample", "interpolate.py": "interpolate", "upsample.py": "upsample",
-        "sweep.py": "sweep", "sweep_cells.py": "sweep", "sweep_grid.py": "sweep",
-        "folder.py": "sample upsample edit",
+        "edit.py": "edit", "choosing/select_edits.py": "edit", "choosing/photos.py": "edit",
+        "merge.py": "merge", "recipes/repro.py": "repro", "verifying/verify.py": "verify",
+        "recipes/like.py": "sample", "sample.py": "sample", "choosing/select.py": "sample",
+        "interpolate.py": "interpolate", "upsample.py": "upsample", "sweeps/sweep.py": "sweep",
+        "sweeps/cells.py": "sweep", "sweeps/grid.py": "sweep", "folder.py": "sample upsample edit",
     },
     "checkpoints": {
         "converting.py": "convert", "folders.py": "convert", "exporting.py": "export",

@@ -192,7 +192,7 @@ def make_options(cls: type[O], values: Mapping[str, Any]) -> O:
 
 _GIVEN: Mapping[Any, Any] = {
     Path: AnyPath, list[Path]: AnyPath | Sequence[AnyPath],
-    str: str | float, list[str]: str | int | Sequence[str | int],
+    str: AnyPath | float, list[str]: AnyPath | int | Sequence[AnyPath | int],
 }  # fmt: skip
 
 

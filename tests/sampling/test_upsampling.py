@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch import Tensor
 
-import adm_cli.sampling.drawing.pipeline as pipeline_module
 from adm_cli.checkpoints.format import save_model
 from adm_cli.checkpoints.header import ModelInfo
 from adm_cli.checkpoints.loading import load_model
@@ -140,7 +139,7 @@ def golden_run(
     save_model(path, state, ModelInfo(config, diffusion, {i: f"class {i}" for i in range(10)}))
     draws = [golden["x_init"], *golden["noise"]]
     monkeypatch.setattr(conditioning, "noise_source", lambda *_: iter(draws).__next__)
-    monkeypatch.setattr(pipeline_module, "to_model_range", lambda _: golden["low_res"])
+    monkeypatch.setattr(conditioning, "to_model_range", lambda _: golden["low_res"])
     return golden, load_pipeline(find_upsampler(path), device="cpu", dtype=request.param)
 
 
