@@ -1,13 +1,30 @@
-"""What a training does between steps, how often, and how much of its time that takes."""
+"""What a training does between steps, how often, and how its time is shared out."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from adm_cli.training.config import TrainingConfig
 from adm_cli.training.samples import SAMPLES
 from adm_cli.training.tasks import DiffusionTask, Task
 from adm_cli.training.trainer import LEAST_VALIDATED
+
+
+@dataclass
+class Clock:
+    """Time spent on steps, and on what comes between them."""
+
+    seconds: float = 0.0  # on steps of this run of the program
+    steps: int = 0
+    before: float = 0.0  # of earlier runs
+    between: dict[str, list[float]] = field(default_factory=dict)  # each time, by what it was
+
+    def rate(self) -> float:
+        return self.steps / self.seconds if self.seconds else 0.0
+
+    def total(self) -> float:
+        return self.before + self.seconds + sum(map(sum, self.between.values()))
 
 
 class Between(NamedTuple):

@@ -23,7 +23,7 @@ from adm_cli.diffusion.guidance import ClassifierFn
 from adm_cli.errors import AdmError, CheckpointError, are, why_unread
 from adm_cli.events import Note
 from adm_cli.pictures.images import save_image, to_model_range, to_uint8
-from adm_cli.training.between import between
+from adm_cli.training.between import Clock, between
 from adm_cli.training.config import steadier
 from adm_cli.training.feed import Feed
 from adm_cli.training.randomness import image_noise
@@ -34,6 +34,7 @@ from adm_cli.training.trainer import StepResult, Trainer
 
 MOST_SKIPS = 5  # steps in a row without a finite loss, then back to the last good state
 MOST_RETURNS = 3
+POOR = 2.0  # times what an untaught model loses; after two reports in a row that is told
 _PLOT_SECONDS = 20.0  # a plot takes half a second, a step of a small model far less
 
 
@@ -103,22 +104,6 @@ class Job:
 
 
 @dataclass
-class _Clock:
-    """Time spent on steps, and on what comes between them."""
-
-    seconds: float = 0.0  # on steps of this run of the program
-    steps: int = 0
-    before: float = 0.0  # of earlier runs
-    between: dict[str, list[float]] = field(default_factory=dict)  # each time, by what it was
-
-    def rate(self) -> float:
-        return self.steps / self.seconds if self.seconds else 0.0
-
-    def total(self) -> float:
-        return self.before + self.seconds + sum(map(sum, self.between.values()))
-
-
-@dataclass
 class _Best:
     loss: float = math.inf
     step: int = -1
@@ -131,8 +116,8 @@ class TrainingRun:
     def __init__(self, trainer: Trainer, job: Job, *, resume: bool = False) -> None:
         self.trainer, self.job = trainer, job
         self.config, self.world = trainer.config, trainer.world
-        self.clock, self.best = _Clock(), _Best()
-        self.returns = self.skips = 0
+        self.clock, self.best = Clock(), _Best()
+        self.returns = self.skips = self.poor = 0
         self.bad: list[str] = []  # unreadable pictures met while streaming
         self.stopped = False
         self.notes: list[str] = []
@@ -178,7 +163,8 @@ class TrainingRun:
             result = trainer.train_step(trainer.inputs(batch))
             self.clock.seconds += time.perf_counter() - started
             self.clock.steps += 1
-            yield self._report(result)
+            yield (progress := self._report(result))
+            yield from self._diverged(progress.row or {})
             stop = self.world.any(should_stop(), trainer.device)
             if result.applied:
                 self.skips = 0
@@ -248,6 +234,18 @@ class TrainingRun:
             }
             self._write(row)
         return Progress(step, result.loss, rate * config.batch_size, self._seconds_left(), row)
+
+    def _diverged(self, row: Mapping[str, float]) -> Iterator[Note]:
+        """Tells of losses that are finite, and far above what knowing nothing costs."""
+        name, untaught = self.trainer.task.untaught
+        if name in row:
+            self.poor = self.poor + 1 if row[name] > POOR * untaught else 0
+        if name in row and self.poor == 2:
+            yield Note(
+                f"step {self.trainer.step}: {name} is {row[name]:.3g} on average, where a model "
+                f"that has learned nothing has at most {untaught:.3g}: it seems to diverge; "
+                f"if it goes on so, begin anew (--fresh) with {steadier(self.config)}"
+            )
 
     def _write(self, row: dict[str, float]) -> None:
         if self.metrics is not None:

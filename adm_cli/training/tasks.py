@@ -5,6 +5,7 @@ B images, C channels, H W image, T timesteps.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
@@ -117,6 +118,11 @@ class DiffusionTask:
         return len(self.schedule) * vb + prior
 
     @property
+    def untaught(self) -> tuple[str, float]:
+        """A metric, and the most that it is where the model answers 0: v's and noise's variance."""
+        return "mse", 1.0
+
+    @property
     def draw_steps(self) -> int:
         """Evaluations of the network that `draw` takes."""
         return len(self.schedule.respace(_SAMPLE_STEPS))
@@ -184,6 +190,11 @@ class ClassifierTask:
             others = -logits.log_softmax(dim=1)[:, rows].mean(dim=1)
             metrics["loss"] = metrics["loss"].lerp(others, self.label_smoothing)
         return metrics
+
+    @property
+    def untaught(self) -> tuple[str, float]:
+        """A metric, and what it is where every class is as likely."""
+        return "loss", math.log(self.config.num_classes)
 
 
 Task = DiffusionTask | ClassifierTask

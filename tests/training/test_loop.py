@@ -83,6 +83,17 @@ def test_best_is_that_of_the_lowest_validation_loss(images: ImageSet, tmp_path: 
     assert info.training["validation"] == {"loss": 3.0}
 
 
+@pytest.mark.parametrize("kind", ["diffusion", "classifier"])
+def test_a_run_that_diverges_is_told_once(kind: str, images: ImageSet, tmp_path: Path) -> None:
+    calm = finish(make_run(tmp_path / "calm", images, settings(log_every=1), toy_task(kind)))
+    assert not [e for e in calm if isinstance(e, Note)]
+    rate = settings(log_every=1, lr=0.1, steps=12, warmup=0)
+    wild = finish(make_run(tmp_path / "wild", images, rate, toy_task(kind)))
+    (note,) = [e.text for e in wild if isinstance(e, Note)]
+    assert "seems to diverge" in note
+    assert "a lower --lr than 0.1" in note
+
+
 def varied(kind: str) -> tuple[TrainingConfig, Task]:
     """What a run of each kind can be asked for, all at once."""
     changes: dict[str, dict[str, Any]] = {
