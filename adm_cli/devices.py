@@ -157,8 +157,9 @@ def _switches() -> list[tuple[Any, str, object]]:
 
 def free_bytes(device: torch.device) -> int:
     """Memory that may still be used, in bytes; a guess where the system does not say."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+    if device.type == "cuda":  # and what torch holds of it without using it
+        held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0] + held)
     try:
         with open("/proc/meminfo", encoding="ascii") as file:
             fields = dict(line.split(":", 1) for line in file)
@@ -213,6 +214,12 @@ def supported_dtypes(device: torch.device) -> list[str]:
     return found
 
 
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether a CUDA device computes in it: those before Ampere only imitate it, very slowly."""
+    with torch.cuda.device(device):
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+
+
 def peak_bytes(device: torch.device) -> int:
     """The most memory used so far: of the GPU, or of this process."""
     if device.type == "cuda":
@@ -232,4 +239,17 @@ def out_of_memory(error: BaseException) -> bool:
         isinstance(error, (MemoryError, torch.OutOfMemoryError))
         or "out of memory" in text
         or "can't allocate memory" in text
+        or "alloc_failed" in text  # cuBLAS and cuDNN, of their workspaces
+        or "allocation_failed" in text
     )
+
+
+@contextmanager
+def enough_memory(device: torch.device, needed: str, mend: str) -> Iterator[None]:
+    """Raises DeviceError where memory for what is ``needed`` runs out in the block."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        raise DeviceError(f"not enough memory on {device} for {needed}: {mend}") from None

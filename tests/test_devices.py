@@ -10,7 +10,14 @@ import pytest
 import torch
 
 from adm_cli import SamplingConfig, generate, load_pipeline
-from adm_cli.devices import cpu_threads, reproducible_kernels, use_threads
+from adm_cli.devices import (
+    cpu_threads,
+    enough_memory,
+    free_bytes,
+    reproducible_kernels,
+    use_threads,
+)
+from adm_cli.errors import DeviceError
 from adm_cli.models.unet import UNet
 from tests.conftest import Toys
 
@@ -37,6 +44,40 @@ def test_a_number_that_cannot_be_is_not_used(count: Any, monkeypatch: pytest.Mon
     monkeypatch.setattr(torch, "set_num_threads", None)
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
     assert not use_threads(count)
+
+
+def test_memory_that_torch_holds_and_does_not_use_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after a first batch: else a second call would draw fewer at once."""
+    for name, bytes_ in (
+        ("mem_get_info", (3, 100)),
+        ("memory_reserved", 90),
+        ("memory_allocated", 40),
+    ):
+        monkeypatch.setattr(torch.cuda, name, lambda _device, bytes_=bytes_: bytes_)
+    assert free_bytes(torch.device("cuda")) == 53
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+        MemoryError(),
+        RuntimeError("MPS backend out of memory (MPS allocated: 1 GB)"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+    ],
+)  # fmt: skip
+def test_memory_runs_out_in_many_words(error: Exception) -> None:
+    with pytest.raises(DeviceError, match=r"^not enough memory on cpu for this: do that$"):  # noqa: SIM117
+        with enough_memory(torch.device("cpu"), "this", "do that"):
+            raise error
+
+
+def test_another_error_is_no_lack_of_memory() -> None:
+    with pytest.raises(RuntimeError, match=r"^CUDNN_STATUS_BAD_PARAM$"):  # noqa: SIM117
+        with enough_memory(torch.device("cpu"), "this", "do that"):
+            raise RuntimeError("CUDNN_STATUS_BAD_PARAM")
 
 
 def test_kernels_that_may_differ_from_run_to_run_are_off() -> None:

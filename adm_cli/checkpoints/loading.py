@@ -19,11 +19,10 @@ from adm_cli.checkpoints.presets import (
 )
 from adm_cli.checkpoints.tensors import stream_tensors
 from adm_cli.config import ClassifierConfig, Kind, UNetConfig
-from adm_cli.devices import choose_device, choose_dtype
+from adm_cli.devices import choose_device, choose_dtype, enough_memory
 from adm_cli.errors import (
     CheckpointError,
     ConfigError,
-    DeviceError,
     MissingWeightsError,
     UsageError,
 )
@@ -80,13 +79,9 @@ def load_model(
     torso = set(model.torso_parameters())
     rest = torch.float64 if compute == torch.float64 else torch.float32
     wanted = {key: compute if key in torso else rest for key in expected}
-    try:
+    needed, mend = f"the weights of {file.path}", "try --dtype bfloat16 or another --device"
+    with enough_memory(where, needed, mend):
         state = _read_state(file, wanted, where)
-    except (torch.OutOfMemoryError, MemoryError):
-        raise DeviceError(
-            f"not enough memory on {where} for the weights of {file.path}: "
-            f"try --dtype bfloat16 or another --device"
-        ) from None
     model.load_state_dict(state, strict=True, assign=True)
     model.torso_dtype = compute
     return model.eval().requires_grad_(False)

@@ -112,7 +112,8 @@ _OPTIONS: dict[str, Any] = {
         "--dtype",
         autocompletion=completing.complete_word("float32", "bfloat16", "float16"),
         panel=_MACHINE,
-        help="float32, bfloat16 or float16 (CUDA). (bfloat16 on CUDA, else float32)",
+        help="float32, bfloat16 or float16 (CUDA). (bfloat16 on CUDA, float16 on GPUs without it; "
+        "else float32)",
     ),
     "compile": _option("--compile/--no-compile", panel=_MACHINE, help="torch.compile."),
     "channels_last": _option(

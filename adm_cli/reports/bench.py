@@ -24,9 +24,11 @@ from adm_cli.config import ClassifierConfig, DiffusionConfig, UNetConfig
 from adm_cli.devices import (
     choose_device,
     choose_dtype,
-    made_on_cpu,
+    enough_memory,
+    own_threads,
     peak_bytes,
     reproducible_kernels,
+    send,
     use_threads,
 )
 from adm_cli.diffusion.guidance import classifier_gradient, classifier_guidance
@@ -98,7 +100,6 @@ class _Part:
 
 
 @type_checked
-@made_on_cpu()
 def bench(
     model: str | Path = "tiny",
     classifier: str | Path | None = None,
@@ -130,21 +131,18 @@ def bench(
     where = choose_device(device)
     parts = _parts(model, classifier, random_weights=random_weights, guided=not unguided)
     paths = (False, True) if compare else (plain,)
-    before = torch.get_num_threads()
-    try:
+    with enough_memory(where, "these weights and batches", "pass a smaller --batch-size"):
         for part in parts:
             for name in dtype.split(",") if isinstance(dtype, str) else dtype:
                 compute = choose_dtype(name, where, use_fp16=part.config.use_fp16)
                 subjects = [_Subject(part, where, compute, plain=path) for path in paths]
                 for count in counts:
-                    if not use_threads(count):
-                        raise UsageError(f"--threads {count}: too many for this machine")
-                    for batch in batches:
-                        yield from _measure(subjects, batch, seconds)
-                    torch.set_num_threads(before)
+                    with own_threads():
+                        if not use_threads(count):
+                            raise UsageError(f"--threads {count}: too many for this machine")
+                        for batch in batches:
+                            yield from _measure(subjects, batch, seconds)
                 del subjects  # a dtype at a time in memory
-    finally:
-        torch.set_num_threads(before)
 
 
 def _numbers(name: str, given: int | str | Sequence[int]) -> list[int]:
@@ -252,7 +250,12 @@ class _Subject:
     def quantities(self, batch: int) -> dict[str, Callable[[], object]]:
         """What is timed, by name; a step goes round the schedule for ever."""
         generator = torch.Generator().manual_seed(0)
-        x = torch.randn(batch, *self.part.shape(), generator=generator).to(self.device, self.real)
+
+        def noise(shape: Sequence[int]) -> Tensor:  # made on the CPU, as where pictures are drawn
+            made = torch.randn(*shape, generator=generator, device="cpu")
+            return send(made, self.device, self.real)
+
+        x = noise((batch, *self.part.shape()))
         t = torch.full((batch,), self.part.diffusion.num_timesteps // 2, device=self.device)
         y = torch.zeros_like(t)
         net, guide = self._labelled(x, y), self.guide
@@ -262,7 +265,7 @@ class _Subject:
                 net,
                 schedule,
                 x,
-                noise=lambda _i, like: torch.randn(like.shape, generator=generator).to(like),
+                noise=lambda _i, like: noise(like.shape),
                 guidance=None if guide is None else classifier_guidance(guide, y, 1.0),
                 prediction=self.part.diffusion.prediction,
                 variance=self.part.diffusion.variance,

@@ -19,8 +19,8 @@ from torch import Tensor
 from adm_cli.checkpoints.finding import find_weights
 from adm_cli.checkpoints.loading import hasten_on_cpu, load_inception, load_model
 from adm_cli.config import ClassifierConfig
-from adm_cli.devices import choose_device, out_of_memory, reproducible_kernels
-from adm_cli.errors import AdmError, DeviceError, UsageError, an, how_many, size_words
+from adm_cli.devices import choose_device, enough_memory, reproducible_kernels
+from adm_cli.errors import AdmError, UsageError, an, how_many, size_words
 from adm_cli.evaluation.inception import POOL_DIM, SPATIAL_DIM, Features, InceptionV3
 from adm_cli.evaluation.metrics import (
     InceptionScore,
@@ -190,17 +190,13 @@ def _kept_indices(count: int, keep: int | None) -> Tensor:
 
 
 def run_network(extractor: Extractor, images: Tensor) -> Features:
-    try:
-        with torch.no_grad(), reproducible_kernels():
-            return extractor.network(images.to(extractor.device))
-    except (RuntimeError, MemoryError) as error:
-        if not out_of_memory(error):
-            raise
-        raise DeviceError(
-            f"not enough memory on {extractor.device} for {how_many(len(images), 'image')} at "
-            "once: "
-            f"pass a smaller --batch-size"
-        ) from None
+    needed = f"{how_many(len(images), 'image')} at once"
+    with (
+        enough_memory(extractor.device, needed, "pass a smaller --batch-size"),
+        torch.no_grad(),
+        reproducible_kernels(),
+    ):
+        return extractor.network(images.to(extractor.device))
 
 
 def _check_size(extractor: Extractor, first: tuple[int, int], size: tuple[int, int]) -> None:

@@ -76,11 +76,12 @@ def joined(world: World, device: str) -> Iterator[torch.device]:
     if world.size == 1:
         yield choose_device(device)
         return
-    where = choose_device(device)
+    where, own = choose_device(device), None
     if where.type == "cuda":
-        where = torch.device("cuda", world.local_rank % torch.cuda.device_count())
+        where = own = torch.device("cuda", world.local_rank % torch.cuda.device_count())
         torch.cuda.set_device(where)
-    dist.init_process_group("nccl" if where.type == "cuda" else "gloo")
+    # told its device, NCCL need not guess it, which it warns of at the first barrier
+    dist.init_process_group("nccl" if own else "gloo", device_id=own)
     # of small kernels whose gradients have their channels innermost: a copy that costs nothing
     warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
     try:

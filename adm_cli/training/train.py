@@ -19,7 +19,7 @@ from adm_cli.checkpoints.header import ModelFile, ModelInfo
 from adm_cli.checkpoints.loading import load_model
 from adm_cli.checkpoints.sources import check_noise, check_pair
 from adm_cli.config import Kind
-from adm_cli.devices import DTYPES, made_on_cpu
+from adm_cli.devices import DTYPES, enough_memory, has_bfloat16, made_on_cpu
 from adm_cli.errors import AdmError, RunError, UsageError, how_many, one_of
 from adm_cli.events import Count, Note, OnEvent, ignore
 from adm_cli.files.disk import check_writable
@@ -160,7 +160,10 @@ def _train(
     with joined(world, options.device) as device, _own_torch(device):
         ready = prepare(kind, options, world, device, tell)
         folder = _open_folder(options, world)
-        with _alone(folder, world, device, resume=ready.resuming, fresh=options.fresh):
+        with (
+            _alone(folder, world, device, resume=ready.resuming, fresh=options.fresh),
+            enough_memory(device, *_at_once(ready.settings, world, folder)),
+        ):
             run = _begin(ready, folder, world, device, tell)
             if world.writes:
                 folder.save_settings(ready.settings.to_json())
@@ -221,7 +224,10 @@ def prepare(
     folder = None if options.out is None else TrainingFolder(options.out)
     chosen, before = merge_options(kind, chosen, options, folder, on_event)
     if device.type == "cuda":
-        chosen.setdefault("dtype", "bfloat16" if before is None else dtype_of(before))
+        if before is not None:
+            chosen.setdefault("dtype", dtype_of(before))
+        elif "dtype" not in chosen:
+            chosen["dtype"] = "bfloat16" if has_bfloat16(device) else "float16"
         chosen.setdefault("channels_last", True)
     if "dtype" in chosen:
         chosen["dtype"] = spell_dtype(str(chosen["dtype"]))
@@ -252,6 +258,14 @@ def prepare(
         on_event(Note(f"{text}, {why_steps(settings.kind, training.steps)} (or --steps)"))
     resuming = folder is not None and before is not None and bool(folder.states())
     return TrainingPlan(settings, data, guide, resuming)
+
+
+def _at_once(settings: Settings, world: World, folder: TrainingFolder) -> tuple[str, str]:
+    """What needs memory, and what mends that there is too little."""
+    training = settings.training
+    most = training.microbatch or training.batch_size // world.size
+    mend = f"pass --microbatch {most // 2}, and --out {folder.path} to go on with this run"
+    return f"{how_many(most, 'picture')} at once", mend if most > 1 else "train a smaller model"
 
 
 def _save_dtype(chosen: Mapping[str, Any]) -> torch.dtype:

@@ -441,9 +441,15 @@ def test_load_checks_the_content_and_the_shapes(tmp_path: Path, toys: Toys) -> N
     )
 
 
-def test_weights_that_do_not_fit_the_device(toys: Toys, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("MPS backend out of memory")],
+)
+def test_weights_that_do_not_fit_the_device(
+    toys: Toys, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*_: object, **__: object) -> Tensor:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        raise error
 
     monkeypatch.setattr(Tensor, "to", full)
     with pytest.raises(DeviceError, match="not enough memory on cpu for the weights of"):

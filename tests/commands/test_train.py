@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -220,6 +221,42 @@ def test_what_nobody_chose_stays_when_a_run_goes_on(adm: Adm, shapes: Path, tmp_
     plan = prepare("diffusion", options, World(), torch.device("cuda"), ignore)
     assert plan.settings.training.dtype == "float32"
     assert plan.settings.training.channels_last
+
+
+@pytest.mark.parametrize("able", [True, False])
+def test_half_precision_of_a_gpu(
+    shapes: Path, tmp_path: Path, able: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those before Ampere have no bfloat16, and imitate it slowly."""
+    monkeypatch.setattr("adm_cli.training.train.has_bfloat16", lambda _device: able)
+    cuda = torch.device("cuda")
+    options = DiffusionOptions(data=(shapes,), size="8", out=tmp_path / "run")
+    plan = prepare("diffusion", options, World(), cuda, ignore)
+    assert plan.settings.training.dtype == ("bfloat16" if able else "float16")
+    plan = prepare("diffusion", replace(options, dtype="float32"), World(), cuda, ignore)
+    assert plan.settings.training.dtype == "float32"
+
+
+@pytest.mark.parametrize(
+    ("batch", "mend"),
+    [(4, "4 pictures at once: pass --microbatch 2, and --out run to go on with this run"),
+     (1, "1 picture at once: train a smaller model")],
+)  # fmt: skip
+def test_memory_that_runs_out(
+    adm: Adm, shapes: Path, batch: int, mend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def greedy(*_: object, **__: object) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 MiB")
+
+    command = ("train-diffusion", shapes, *MODEL, "--steps", 4, "--out", "run", "-q")
+    with monkeypatch.context() as patch:
+        patch.setattr("adm_cli.models.unet.UNet.forward", greedy)
+        done = adm(*command, "--batch-size", batch)
+    assert done.code == 1
+    assert done.err == f"adm: error: not enough memory on cpu for {mend}\n"
+    if batch > 1:
+        done = adm(*command, "--batch-size", batch, "--microbatch", 2)
+        assert done.code == 0, done.err
 
 
 def test_a_run_of_another_kind_is_not_called_damaged(adm: Adm, shapes: Path) -> None:
@@ -575,7 +612,7 @@ def test_who_insists(
 def test_a_process_that_is_lost_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     from adm_cli.training.distributed import World, joined
 
-    monkeypatch.setattr(torch.distributed, "init_process_group", lambda *_: None)
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda *_, **__: None)
     monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: None)
     gone = RuntimeError("[/pytorch/third_party/gloo/gloo/pair.cc:553] Connection closed by peer")
     lost = pytest.raises(RunError, match="another process of this training ended")
@@ -585,6 +622,24 @@ def test_a_process_that_is_lost_is_told(monkeypatch: pytest.MonkeyPatch) -> None
         raise RuntimeError("shapes differ")
 
 
+def test_processes_tell_nccl_which_gpu_is_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it guesses, and warns of that."""
+    from adm_cli.training import distributed
+
+    told: list[Any] = []
+    monkeypatch.setattr(distributed, "choose_device", torch.device)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", told.append)
+    monkeypatch.setattr(
+        torch.distributed, "init_process_group", lambda *args, **how: told.extend([args, how])
+    )
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: None)
+    theirs = torch.device("cuda", 1)
+    with distributed.joined(World(3, 4, 1), "cuda") as device:
+        assert device == theirs
+    assert told == [theirs, ("nccl",), {"device_id": theirs}]
+
+
 def test_processes_must_share_the_batch(
     adm: Adm, shapes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -592,7 +647,7 @@ def test_processes_must_share_the_batch(
     from adm_cli.training.distributed import World
 
     monkeypatch.setattr(train, "find_world", lambda: World(0, 3))
-    monkeypatch.setattr(torch.distributed, "init_process_group", lambda *_: None)
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda *_, **__: None)
     monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: None)
     done = adm("train-diffusion", shapes, *MODEL, *SHORT)
     assert done.code == 2

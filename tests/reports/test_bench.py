@@ -17,8 +17,9 @@ import adm_cli
 from adm_cli.checkpoints.loading import load_model
 from adm_cli.checkpoints.presets import Checkpoint, find_checkpoint
 from adm_cli.commands.bench import bench as command
-from adm_cli.errors import UsageError
+from adm_cli.errors import DeviceError, UsageError
 from adm_cli.models.cost import forward_gflops
+from adm_cli.models.unet import UNet
 from adm_cli.reports import bench as benching
 from tests.conftest import TOY_CLASSIFIER, TOY_UNET, TOY_UPSAMPLER, Result, Toys
 
@@ -64,6 +65,21 @@ def test_rows_of_dtypes_batches_threads_and_paths(toys: Toys) -> None:
         assert row.gradient_gflop is not None
         assert row.gradient_ms is not None
         assert all(math.isfinite(v) and v >= 0 for v in asdict(row).values() if type(v) is float)
+
+
+def test_whatever_the_default_device(toys: Toys) -> None:
+    with torch.device("meta"):
+        (row,) = adm_cli.bench(toys.model, toys.classifier, batch_size=1, seconds=1e-6)
+    assert row.device == "cpu"
+
+
+def test_memory_that_runs_out(toys: Toys, monkeypatch: pytest.MonkeyPatch) -> None:
+    def greedy(*_: object) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 MiB")
+
+    monkeypatch.setattr(UNet, "forward", greedy)
+    with pytest.raises(DeviceError, match=r"not enough memory on cpu .* a smaller --batch-size"):
+        next(adm_cli.bench(toys.model, batch_size=1, seconds=1e-6))
 
 
 def test_an_upsampler_alone(toys: Toys) -> None:
