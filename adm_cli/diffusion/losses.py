@@ -21,8 +21,8 @@ from adm_cli.diffusion.process import (
     q_sample,
     v_target,
 )
-from adm_cli.diffusion.schedule import NoiseSchedule
-from adm_cli.diffusion.steps import ModelFn, NoiseFn
+from adm_cli.diffusion.schedule import NoiseSchedule, timestep_everywhere
+from adm_cli.diffusion.steps import ModelFn, NoiseFn, timesteps_at
 
 
 class TrainingLoss(NamedTuple):
@@ -83,7 +83,7 @@ def discretized_gaussian_log_likelihood(x: Tensor, means: Tensor, log_scales: Te
 
 def prior_bits_per_dim(schedule: NoiseSchedule, x_start: Tensor) -> Tensor:
     """KL(q(x_T | x_0) || N(0, 1)) in bits per dimension, [B]: what no training can change."""
-    t = torch.full((x_start.shape[0],), len(schedule) - 1)
+    t = timestep_everywhere(len(schedule) - 1, x_start)
     q = q_mean_variance(schedule, x_start, t)
     zero = torch.zeros((), dtype=x_start.dtype, device=x_start.device)
     return _bits(normal_kl(q.mean, q.log_variance, zero, zero))
@@ -184,10 +184,9 @@ def bits_per_dim(
     """
     vb, xstart_mse, mse = [], [], []
     for i in reversed(range(len(schedule))):
-        t = torch.full((x_start.shape[0],), i)
+        t, model_t = timesteps_at(schedule, i, x_start)
         eps = noise(i, x_start)
         x_t = q_sample(schedule, x_start, t, eps)
-        model_t = schedule.timesteps[t].to(x_t.device)
         term = vb_term(
             schedule, model_fn(x_t, model_t), x_start, x_t, t,
             prediction=prediction, variance=variance, clip_denoised=clip_denoised,

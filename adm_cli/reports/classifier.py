@@ -15,8 +15,9 @@ from torch import Tensor
 
 from adm_cli.config import DiffusionConfig
 from adm_cli.devices import reproducible_kernels
-from adm_cli.diffusion.process import model_timesteps, q_sample
+from adm_cli.diffusion.process import q_sample, rescaled
 from adm_cli.diffusion.schedule import NoiseSchedule
+from adm_cli.diffusion.steps import timesteps_at
 from adm_cli.errors import AdmError, UsageError
 from adm_cli.models.classifier import NoisyClassifier
 from adm_cli.pictures.datasets import ImageSet
@@ -76,11 +77,12 @@ def guesses(
         found = []
         for k, timestep in enumerate(timesteps):
             generators = noise_generators(part, seed, "guess", timestep)
-            t = torch.full((len(part),), timestep)
+            t, seen_t = timesteps_at(schedule, timestep, x_start)
             x_t = q_sample(schedule, x_start, t, drawn_noise(generators, x_start))
-            seen_t = model_timesteps(schedule, t, rescale=diffusion.rescale_timesteps)
+            if diffusion.rescale_timesteps:
+                seen_t = rescaled(seen_t, diffusion.num_timesteps)
             with reproducible_kernels(), torch.no_grad():
-                logits = model(x_t, seen_t.to(device))
+                logits = model(x_t, seen_t)
             found.append(_guess(logits.double().cpu(), labels))
             if on_step is not None:
                 on_step(len(part), len(timesteps) - k - 1)

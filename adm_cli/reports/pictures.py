@@ -16,7 +16,7 @@ from torch import Tensor
 
 from adm_cli.classes.imagenet import select_classes
 from adm_cli.config import ClassifierConfig, UNetConfig
-from adm_cli.devices import free_bytes, out_of_memory
+from adm_cli.devices import free_bytes, out_of_memory, send
 from adm_cli.errors import AdmError, DeviceError, RunError, UsageError
 from adm_cli.models.cost import activation_bytes
 from adm_cli.pictures.datasets import ImageSet, keep_classes, match_classes, open_images
@@ -124,7 +124,7 @@ def drawn_noise(generators: list[torch.Generator], like: Tensor) -> Tensor:
     """Standard normal noise, a picture a generator, in the type and place of ``like`` [B, ...]."""
     shape = like.shape[1:]
     rows = [torch.randn(shape, generator=g, dtype=torch.float32) for g in generators]
-    return torch.stack(rows).to(like)
+    return send(torch.stack(rows), like.device, like.dtype)
 
 
 def choose_batch_size(

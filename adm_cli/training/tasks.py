@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adm_cli.config import ClassifierConfig, DiffusionConfig, UNetConfig
+from adm_cli.devices import send
 from adm_cli.diffusion.finite import FiniteWatch
 from adm_cli.diffusion.guidance import ClassifierFn, classifier_guidance
 from adm_cli.diffusion.losses import training_loss
@@ -35,7 +36,7 @@ class Inputs:
 
     x_start: Tensor  # [B, C, H, W] in [-1, 1]
     labels: Tensor  # int64 [B]
-    t: Tensor  # int64 [B], kept on the CPU, where the tables are
+    t: Tensor  # int64 [B], kept on the CPU, where it is counted and learned from
     weights: Tensor  # [B], of the timestep sampler
     noise: Tensor  # [B, C, H, W]
     low_res: Tensor | None = None  # [B, C, h, w] of an upsampler; None: x_start's areas
@@ -68,7 +69,7 @@ class DiffusionTask:
 
     def losses(self, model: nn.Module, inputs: Inputs) -> Metrics:
         """The training loss and, where it has them, its parts "mse" and "vb"."""
-        model_t = model_timesteps(self.schedule, inputs.t, rescale=self.diffusion.rescale_timesteps)
+        t, model_t = _timesteps(self, inputs.t, inputs.x_start.device)
         result = training_loss(
             self.schedule,
             partial(
@@ -78,8 +79,8 @@ class DiffusionTask:
                 ),
             ),
             inputs.x_start,
-            inputs.t,
-            model_t.to(inputs.x_start.device),
+            t,
+            model_t,
             inputs.noise,
             prediction=self.diffusion.prediction,
             variance=self.diffusion.variance,
@@ -179,11 +180,12 @@ class ClassifierTask:
 
         Labels are smoothed while ``model`` trains; validation (`eval`) counts plain nats.
         """
-        x, t = inputs.x_start, torch.zeros_like(inputs.t)
+        x = inputs.x_start
+        drawn = inputs.t if self.noised else torch.zeros_like(inputs.t)
+        t, model_t = _timesteps(self, drawn, x.device)
         if self.noised:
-            x, t = q_sample(self.schedule, x, inputs.t, inputs.noise), inputs.t
-        model_t = model_timesteps(self.schedule, t, rescale=self.diffusion.rescale_timesteps)
-        logits = model(x, model_t.to(x.device))  # [B, K]
+            x = q_sample(self.schedule, x, t, inputs.noise)
+        logits = model(x, model_t)  # [B, K]
         metrics = classifier_metrics(logits, inputs.labels)
         if model.training and self.label_smoothing:
             rows = list(self.classes) or slice(None)
@@ -198,6 +200,15 @@ class ClassifierTask:
 
 
 Task = DiffusionTask | ClassifierTask
+
+
+def _timesteps(task: Task, t: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+    """``t`` [B] of the CPU, and what the network sees for it, beside the images.
+
+    There tables are read without waiting for the device.
+    """
+    seen = model_timesteps(task.schedule, t, rescale=task.diffusion.rescale_timesteps)
+    return send(t, device), send(seen, device)
 
 
 def classifier_metrics(logits: Tensor, labels: Tensor) -> Metrics:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from adm_cli.checkpoints.loading import build_model
-from adm_cli.devices import DTYPES
+from adm_cli.devices import DTYPES, send
 from adm_cli.diffusion.losses import prior_bits_per_dim
 from adm_cli.diffusion.timesteps import TIMESTEP_SAMPLERS, draw_timesteps, stratified
 from adm_cli.models.fast import hasten
@@ -175,7 +175,7 @@ class Trainer:
         u = uniforms(c.seed, step, "timesteps", c.batch_size, 2)
         where = stratified(u[:, 0]) if c.timestep_sampler == "stratified" else u[:, 0]
         t, weights = draw_timesteps(self.timesteps, where)
-        x = to_model_range(batch.images.to(self.device, non_blocking=True))
+        x = to_model_range(send(batch.images, self.device))
         if c.crop is not None:
             x = crop_squares(x, uniforms(c.seed, step, "crops", c.batch_size, 2)[mine], c.crop)
         labels = batch.labels
@@ -191,8 +191,8 @@ class Trainer:
             small = degraded(x, self.task.config, c, step, mine)
         if c.channels_last:
             x = x.contiguous(memory_format=torch.channels_last)
-        weights = weights[mine].to(self.device)
-        return Inputs(x, labels.to(self.device), t[mine], weights, noise, *small)
+        weights = send(weights[mine], self.device)
+        return Inputs(x, send(labels, self.device), t[mine], weights, noise, *small)
 
     def train_step(self, inputs: Inputs) -> StepResult:
         """One step of AdamW and of the averages; raises nothing for losses that are not finite."""
@@ -210,14 +210,14 @@ class Trainer:
         overflow = self.scaler.is_enabled() and not math.isfinite(norm)  # it lowers its own scale
         applied = math.isfinite(loss) and (math.isfinite(norm) or overflow)
         if applied:
+            self._learn_timesteps(inputs, metrics["loss"])
+            self.means.add(metrics, inputs.t)  # read now, when the device was waited for anyway
             self.scaler.step(self.optimizer)
             if not overflow:
                 self.updates += 1
                 for averages, rate in zip(self.averages, self.config.ema_rates, strict=True):
                     now = ema_rate(rate, self.updates - 1, warmup=self.config.ema_warmup)
                     update_ema(averages, self.parameters, now)
-            self._learn_timesteps(inputs, metrics["loss"])
-            self.means.add(metrics, inputs.t)
         self.scaler.update()
         self.step += 1
         return StepResult(loss, norm, lr, applied)

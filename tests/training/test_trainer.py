@@ -42,6 +42,21 @@ def run(one: Trainer, steps: int = 3) -> list[float]:
     return [one.train_step(one.inputs(batch(one.config.batch_size))).loss for _ in range(steps)]
 
 
+def test_metrics_are_read_before_the_optimizer_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU has been waited for by then; later it would be once more."""
+    one, order = trainer(), list[str]()
+    for owner, name in ((one.means, "add"), (one.optimizer, "step")):
+        real = getattr(owner, name)
+
+        def told(*args: Any, name: str = name, real: Any = real, **options: Any) -> Any:
+            order.append(name)
+            return real(*args, **options)
+
+        monkeypatch.setattr(owner, name, told)
+    run(one, 2)
+    assert order == ["add", "step"] * 2
+
+
 @pytest.mark.parametrize("kind", ["diffusion", "classifier"])
 @pytest.mark.parametrize("micro", [1, 3])
 def test_microbatches_change_nothing(kind: str, micro: int) -> None:
