@@ -10,14 +10,18 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from adm_cli.checkpoints.loading import build_model
 from adm_cli.config import DiffusionConfig, SamplingConfig
-from adm_cli.devices import send
+from adm_cli.devices import reproducible_kernels, send
 from adm_cli.diffusion.finite import FiniteWatch
+from adm_cli.diffusion.guidance import classifier_gradient
+from adm_cli.diffusion.losses import bits_per_dim
 from adm_cli.diffusion.samplers import SAMPLERS
 from adm_cli.diffusion.schedule import NoiseSchedule, gather
+from adm_cli.reports.pictures import drawn_noise
 from adm_cli.sampling.drawing.guiding import guided_by, labelled
 from adm_cli.sampling.drawing.labels import Labels
 from adm_cli.training.trainer import Trainer
@@ -146,6 +150,52 @@ def test_a_training_step(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     inputs = one.inputs(batch())
     found = {name: value for name, value in vars(inputs).items() if value is not None}
     assert {name for name, value in found.items() if value.device != META} == {"t"}
-    metrics = one.accumulate(inputs)
+    for _ in range(2):  # the first moves the tables
+        with Sent() as sent:
+            metrics = one.accumulate(inputs)
+    assert sent.count == 2  # timesteps, as the tables are read by and as the network sees them
     assert {value.device for value in metrics.values()} == {META}
     assert all(p.grad is not None and p.grad.device == META for p in one.parameters)
+
+
+def test_a_likelihood_sends_its_noise_and_waits_for_nothing() -> None:
+    net, x = network(TOY_UNET), torch.zeros(2, 3, 8, 8, device=META)
+    y = torch.zeros(2, dtype=torch.int64, device=META)
+    counts: list[int] = []
+    generators = [torch.Generator().manual_seed(i) for i in range(2)]
+
+    def noise(_i: int, like: Tensor) -> Tensor:
+        counts.append(sent.count)
+        return drawn_noise(generators, like)
+
+    for _ in range(2):  # the first moves the tables
+        counts.clear()
+        with Sent() as sent:
+            found = bits_per_dim(SCHEDULE, lambda x, t: net(x, t, y), x, noise=noise)
+    assert counts == list(range(5))  # one a step, so far
+    assert found.total.device == META
+
+
+def test_a_gradient_that_repeats_itself_is_of_no_fused_attention(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A GPU's fused kernels add theirs up in any order. Where nothing is differentiated, or need
+    not repeat itself, they are taken."""
+    fused: list[bool] = []
+    real = functional.scaled_dot_product_attention
+
+    def attention(q: Tensor, *args: Tensor) -> Tensor:
+        fused.append(q.requires_grad)
+        return real(q, *args)
+
+    monkeypatch.setattr(functional, "scaled_dot_product_attention", attention)
+    x = torch.zeros(2, 3, 8, 8, device=META)
+    t = torch.zeros(2, dtype=torch.int64, device=META)
+    classifier = network(TOY_CLASSIFIER)
+    with reproducible_kernels():
+        assert classifier_gradient(classifier, x, t, t).shape == x.shape
+        assert fused == []
+        network(TOY_UNET)(x, t, t)
+        assert set(fused) == {False}
+    classifier_gradient(classifier, x, t, t)
+    assert True in fused

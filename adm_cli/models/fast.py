@@ -22,7 +22,9 @@ from adm_cli.models.layers import (
     Conv2d,
     GroupNorm32,
     ResBlock,
+    attention_by_products,
     residual_sum,
+    softmax_attention,
 )
 from adm_cli.models.unet import TorsoModel
 
@@ -377,13 +379,12 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     float32, and for what is not on a CPU.
     """
     if q.dtype != torch.bfloat16 or q.device.type != "cpu":
-        return F.scaled_dot_product_attention(q, k, v)
-    q, k = q * q.shape[-1] ** -0.5, k.transpose(-1, -2)
+        return softmax_attention(q, k, v)
     most = max(1, _MOST_SCORES // q.shape[2] ** 2)  # heads at once
     if q.shape[0] * q.shape[1] <= most:
-        return torch.softmax(q @ k, -1) @ v
+        return attention_by_products(q, k, v)
     parts = [
-        torch.softmax(q[i, n : n + most] @ k[i, n : n + most], -1) @ v[i, n : n + most]
+        attention_by_products(*(heads[i, n : n + most] for heads in (q, k, v)))
         for i in range(q.shape[0])
         for n in range(0, q.shape[1], most)
     ]

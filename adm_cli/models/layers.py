@@ -169,8 +169,24 @@ def qkv_attention(qkv: Tensor, num_heads: int, order: QkvOrder) -> Tensor:
     """
     b, channels, length = qkv.shape
     q, k, v = split_heads(qkv, num_heads, order)
-    out = F.scaled_dot_product_attention(q, k, v)  # [B, N, L, D]
+    out = softmax_attention(q, k, v)  # [B, N, L, D]
     return out.transpose(-1, -2).reshape(b, channels // 3, length)
+
+
+def softmax_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Softmax attention, [B, N, L, D] each; queries and keys together scaled by 1/sqrt(D).
+
+    A GPU's fused kernels add up their gradients in an order that differs from run to run: where
+    that shall not be (`devices.reproducible_kernels`), it is written out.
+    """
+    if q.requires_grad and q.device.type != "cpu" and torch.backends.cudnn.deterministic:
+        return attention_by_products(q, k, v)
+    return F.scaled_dot_product_attention(q, k, v)
+
+
+def attention_by_products(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """`softmax_attention` of two matrix products, which holds all scores [B, N, L, L] at once."""
+    return torch.softmax((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2), -1) @ v
 
 
 def split_heads(qkv: Tensor, num_heads: int, order: QkvOrder) -> Tensor:
