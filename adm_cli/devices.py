@@ -217,7 +217,7 @@ def supported_dtypes(device: torch.device) -> list[str]:
 def has_bfloat16(device: torch.device) -> bool:
     """Whether a CUDA device computes in it: those before Ampere only imitate it, very slowly."""
     with torch.cuda.device(device):
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
 def peak_bytes(device: torch.device) -> int:

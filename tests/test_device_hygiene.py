@@ -4,6 +4,7 @@ a value back, which would wait for the device, does too. What is sent there is c
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -21,12 +22,16 @@ from adm_cli.diffusion.guidance import classifier_gradient
 from adm_cli.diffusion.losses import bits_per_dim
 from adm_cli.diffusion.samplers import SAMPLERS
 from adm_cli.diffusion.schedule import NoiseSchedule, gather
+from adm_cli.evaluation.metrics import InceptionScore, Moments
+from adm_cli.reports.measure import _ClassifierNetwork
 from adm_cli.reports.pictures import drawn_noise
 from adm_cli.sampling.drawing.guiding import guided_by, labelled
 from adm_cli.sampling.drawing.labels import Labels
+from adm_cli.training.feed import Batch
+from adm_cli.training.tasks import make_task
 from adm_cli.training.trainer import Trainer
 from tests.conftest import TOY_CLASSIFIER, TOY_UNET, TOY_UPSAMPLER
-from tests.training.conftest import settings, toy_task
+from tests.training.conftest import DIFFUSION, settings, toy_task
 from tests.training.test_trainer import batch
 
 META = torch.device("meta")
@@ -137,15 +142,20 @@ def test_second_order_weights() -> None:
         assert NoiseSchedule.linear(100).respace(few).second_order_weights.abs().sum() == 0
 
 
+def draw_no_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_noise(_seed: int, _step: object, places: range, shape: Any, device: Any) -> Tensor:
+        return torch.zeros(len(places), *shape, device=device)
+
+    for module in ("trainer", "degradation"):
+        monkeypatch.setattr(f"adm_cli.training.{module}.image_noise", no_noise)
+
+
 @pytest.mark.parametrize("kind", ["diffusion", "classifier", "upsampler"])
 def test_a_training_step(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its gradient; timesteps alone stay on the CPU, where the tables are. (There is no generator
     on meta: no noise is drawn.)"""
 
-    def no_noise(_seed: int, _step: int, places: range, shape: Any, device: Any) -> Tensor:
-        return torch.zeros(len(places), *shape, device=device)
-
-    monkeypatch.setattr("adm_cli.training.trainer.image_noise", no_noise)
+    draw_no_noise(monkeypatch)
     one = Trainer(toy_task(kind), settings(label_dropout=0.0), device=META)
     inputs = one.inputs(batch())
     found = {name: value for name, value in vars(inputs).items() if value is not None}
@@ -156,6 +166,33 @@ def test_a_training_step(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert sent.count == 2  # timesteps, as the tables are read by and as the network sees them
     assert {value.device for value in metrics.values()} == {META}
     assert all(p.grad is not None and p.grad.device == META for p in one.parameters)
+
+
+def test_small_pictures_that_vary_are_made_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    draw_no_noise(monkeypatch)
+    task = make_task(replace(TOY_UPSAMPLER, low_res_noise=0.5), DIFFUSION)
+    one = Trainer(task, settings(crop=8, vary_kernel=True), device=META)
+    pictures = Batch(torch.zeros(4, 16, 16, 3, dtype=torch.uint8), torch.zeros(4).long(), [])
+    for _ in range(2):  # the first sends the filters
+        with Sent() as sent:
+            inputs = one.inputs(pictures)
+    assert sent.count == 4  # pictures, labels, weights, and how much noise lies on small pictures
+    assert inputs.low_res is not None
+    assert inputs.low_res.device == META
+
+
+def test_features_stay_where_they_are() -> None:
+    """What is sent says which images are of a group."""
+    images = torch.zeros(4, 8, 8, 3, dtype=torch.uint8, device=META)
+    extract = _ClassifierNetwork(network(TOY_CLASSIFIER))
+    moments, score = Moments(groups=2), InceptionScore(groups=2)
+    with Sent() as sent:
+        found = extract(images)
+        assert sent.count == 0
+        moments.add(found.pool)
+        score.add(found.logits)
+    assert sent.count == 3
+    assert moments.products.device == META
 
 
 def test_a_likelihood_sends_its_noise_and_waits_for_nothing() -> None:

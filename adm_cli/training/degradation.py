@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from adm_cli.config import UNetConfig
+from adm_cli.devices import send
 from adm_cli.training.config import TrainingConfig
 from adm_cli.training.randomness import image_noise, uniforms
 
@@ -65,10 +66,18 @@ def kernel_weights(large: int, small: int, kernel: str) -> Tensor:
     return rows / rows.sum(dim=1, keepdim=True)
 
 
+@lru_cache(maxsize=64)
+def _weights_beside(
+    large: int, small: int, kernel: str, device: torch.device, dtype: torch.dtype
+) -> Tensor:
+    """`kernel_weights` where the images are, sent there once."""
+    return send(kernel_weights(large, small, kernel), device, dtype)
+
+
 def shrink(x: Tensor, size: tuple[int, int], kernel: str) -> Tensor:
     """[B, C, H, W] at ``size`` (h, w), by a filter of `KERNELS`."""
     rows, columns = (
-        kernel_weights(large, small, kernel).to(x)
+        _weights_beside(large, small, kernel, x.device, x.dtype)
         for large, small in zip(x.shape[2:], size, strict=True)
     )
     return rows @ x @ columns.T  # [B, C, h, w]

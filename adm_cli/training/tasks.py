@@ -48,12 +48,6 @@ class Inputs:
         parts: dict[str, Any] = {n: None if v is None else v[where] for n, v in values.items()}
         return Inputs(**parts)
 
-    def to(self, device: torch.device) -> Inputs:
-        """On a device, except for the timesteps."""
-        moved = {f.name: getattr(self, f.name) for f in fields(self)}
-        stays = {name for name, value in moved.items() if name == "t" or value is None}
-        return Inputs(**{n: v if n in stays else v.to(device) for n, v in moved.items()})
-
 
 @dataclass(frozen=True)
 class DiffusionTask:
