@@ -255,7 +255,7 @@ def _ends(config: UNetConfig | ClassifierConfig, found: Shapes) -> Iterator[Chan
                 yield f"--num_classes {count}", {"num_classes": count}
         return
     classes = axis_length(found, "label_emb.weight", 0)
-    many = f" --num_classes {classes}" if classes not in (None, 1000) else ""
+    many = f" --num_classes {classes}" if classes is not None else ""
     yield f"--class_cond {classes is not None}{many}", {"num_classes": classes}
     out = axis_length(found, "out.2.weight", 0)
     yield f"--learn_sigma {out == 6}", {"out_channels": out or 3}
@@ -298,6 +298,18 @@ def _levels(config: UNetConfig | ClassifierConfig, found: Shapes) -> Iterator[Ch
         yield " ".join(flags), change
 
 
+def _multipliers(config: UNetConfig | ClassifierConfig, found: Shapes) -> Iterator[Change]:
+    """The width of each level's first block, as a multiple of the model's."""
+    blocks = len({key.split(".")[1] for key in found if key.startswith("input_blocks.")})
+    firsts = range(1, blocks, config.num_res_blocks + 1)
+    widths = [axis_length(found, f"input_blocks.{i}.0.out_layers.3.weight", 0) for i in firsts]
+    mult = tuple(width / config.model_channels for width in widths if width)
+    if len(mult) == len(widths):
+        prefix = "classifier_" if isinstance(config, ClassifierConfig) else ""
+        said = ",".join(f"{m:g}" for m in mult)
+        yield f"--{prefix}channel_mult {said}", {"channel_mult": mult}
+
+
 def _attention(config: UNetConfig | ClassifierConfig, found: Shapes) -> Iterator[Change]:
     names = [name.split(".") for name in found if name.endswith(".qkv.weight")]
     blocks = [int(n[1]) for n in names if n[0] == "input_blocks" and n[1].isdecimal()]
@@ -321,7 +333,7 @@ _POOLS = (
     ("out.3.weight", 2, "spatial_v2"),
     ("out.2.weight", 2, "spatial"),
 )
-_READ_OFF = (_width, _ends, _blocks, _levels, _attention)
+_READ_OFF = (_width, _ends, _blocks, _levels, _multipliers, _attention)
 
 
 def axis_length(found: Shapes, name: str, axis: int) -> int | None:

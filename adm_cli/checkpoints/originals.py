@@ -63,7 +63,7 @@ def read_weights(path: Path, wanted: str | None = None) -> Weights:
                 f"{path} holds a list of tensors without names{where}: give the file that holds "
                 f"the model beside them, or save the averaged model's state_dict()"
             )
-        tensors = {name: value for name, value in entries.items() if isinstance(value, Tensor)}
+        tensors = {n: value for n, value in entries.items() if n and isinstance(value, Tensor)}
         return Weights(check_state(path, tensors or state))
     _add_dotless(entries, found)
     unfit = _add_nameless(entries, found)

@@ -25,6 +25,9 @@ from tests.conftest import DEEP_UNET as TOY_UNET
         ({"num_res_blocks": 3}, {}, {"--num_res_blocks 3"}),
         ({"model_channels": 64}, {}, {"--num_channels 64"}),
         ({"low_res_size": (4, 4)}, {}, {"--large_size 8 --small_size 2"}),
+        ({"num_classes": 1000}, {}, {"--class_cond True --num_classes 1000"}),
+        ({"channel_mult": (1.0, 2.0)}, {"channel_mult": (1.0, 1.0)}, {"--channel_mult 1,2"}),
+        ({"channel_mult": (1.0, 2.0)}, {"channel_mult": (1.0, 2.0, 2.0)}, {"--channel_mult 1,2"}),
         (
             {"out_channels": 3, "num_res_blocks": 2},
             {},

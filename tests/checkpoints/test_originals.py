@@ -157,6 +157,24 @@ def test_flags_that_do_not_fit(
     assert len(list(original.parent.iterdir())) == 2
 
 
+@pytest.mark.parametrize("change", ["one more", "one less"])
+def test_no_flags_are_asked_for_again_where_none_would_help(original: Path, change: str) -> None:
+    state = dict(toy_state(COND))
+    if change == "one more":
+        state["middle_block.9.weight"] = torch.zeros(1)
+    else:
+        del state["middle_block.0.in_layers.0.bias"]
+    torch.save(state, original)
+    with pytest.raises(CheckpointError, match="no change of these --flags explains it"):
+        convert(original, flags=COND)
+
+
+def test_a_lone_tensor_is_no_model(tmp_path: Path) -> None:
+    torch.save(torch.zeros(3), tmp_path / "t.pt")
+    with pytest.raises(CheckpointError, match="expected a dictionary of tensors, got a tensor"):
+        convert(tmp_path / "t.pt", flags=COND)
+
+
 def test_attention_may_be_right_and_the_size_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loading, "CHECKPOINTS", ())
     found = expected_shapes(openai_flags(COND)[0])
