@@ -19,7 +19,7 @@ from torch import Tensor
 
 from adm_cli.config import Prediction, Variance
 from adm_cli.diffusion.guidance import Guidance
-from adm_cli.diffusion.process import DenoisedFn, ddim_step, dpm_solver_xstart
+from adm_cli.diffusion.process import DenoisedFn, check_like, ddim_step, dpm_solver_xstart
 from adm_cli.diffusion.schedule import NoiseSchedule
 from adm_cli.diffusion.steps import ModelFn, NoiseFn, SampleStep, guided_xstart, timesteps_at
 
@@ -43,7 +43,7 @@ def dpm_solver_sample(
     """DPM-Solver++(2M), second order at one evaluation a step (arXiv 2211.01095, algorithm 2).
 
     Written as DDIM from an extrapolated x_0, which gives the paper's update and its stochastic
-    form with ``eta`` 1.
+    form with ``eta`` (in [0, 1]) 1. All else is as in every sampler: `adm_cli.diffusion.steps`.
     """
     denoise = partial(
         guided_xstart, model_fn, schedule, guidance=guidance, prediction=prediction,
@@ -74,7 +74,7 @@ def dpm_solver_3m_sample(
 ) -> Iterator[SampleStep]:
     """DPM-Solver++(3M): third order at one evaluation a step (arXiv 2211.01095).
 
-    Deterministic given x_T.
+    Deterministic given x_T. All else is as in every sampler: `adm_cli.diffusion.steps`.
     """
     denoise = partial(
         guided_xstart, model_fn, schedule, guidance=guidance, prediction=prediction,
@@ -102,12 +102,15 @@ def unipc_sample(
     denoised_fn: DenoisedFn | None = None,
     order: int = 3,
 ) -> Iterator[SampleStep]:
-    """UniPC: predicts as DPM-Solver++ of an ``order`` from 1, then corrects (arXiv 2302.04867).
+    """UniPC: predicts as DPM-Solver++ of an ``order`` of 1 to 3, then corrects (arXiv 2302.04867).
 
     One evaluation a step: the correction uses the prediction of x_0 that the next step needs
     anyway, and is of one order more. The weights integrate the polynomial exactly, so the paper's
-    B(h) cancels out. Deterministic given x_T.
+    B(h) cancels out. Deterministic given x_T. All else is as in every sampler:
+    `adm_cli.diffusion.steps`.
     """
+    if not 1 <= order <= 3:
+        raise ValueError(f"order must be from 1 to 3, got {order}")
     denoise = partial(
         guided_xstart, model_fn, schedule, guidance=guidance, prediction=prediction,
         variance=variance, clip_denoised=clip_denoised, denoised_fn=denoised_fn,
@@ -147,7 +150,8 @@ def heun_sample(
     x_T, unless each step whose sigma is in ``churned`` first goes back up by noise, to 1 +
     ``gamma`` times its sigma: EDM's churn (algorithm 2), to the nearest original timestep.
     ``inflation`` multiplies that noise; a little above 1 makes up for networks that take away too
-    much. The defaults of ``churned`` are EDM's for ADM (S_tmin and S_tmax of its table 5).
+    much. The defaults of ``churned`` are EDM's for ADM (S_tmin and S_tmax of its table 5). All else
+    is as in every sampler: `adm_cli.diffusion.steps`.
     """
     process, places = schedule, list(range(len(schedule)))
     if gamma > 0:
@@ -162,7 +166,8 @@ def heun_sample(
         start, end = places[i], places[i - 1] if i > 0 else -1
         if churned[0] <= float(process.sigmas[start]) <= churned[1]:
             start = _back_up(process, start, gamma)
-        x = _noisier(process, x, places[i], start, inflation * noise(i, x))
+        drawn = check_like("the noise", noise(i, x), x)
+        x = _noisier(process, x, places[i], start, inflation * drawn)
         x_0 = denoise(x, start)
         before, x = x, _step(process, x, start, end, [(start, x_0)])
         if end >= 0:

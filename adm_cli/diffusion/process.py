@@ -147,8 +147,8 @@ def p_mean_variance(
 
     ``model_output`` is [B, C, H, W], or [B, 2C, H, W] with a learned variance. The predicted x_0
     passes through ``denoised_fn`` (thresholding and the like), then `clip_xstart` if
-    ``clip_denoised``. Raises ValueError if the channels do not fit the kind of variance, and for
-    another kind of it or of prediction.
+    ``clip_denoised``. Raises ValueError if the channels do not fit the kind of variance, for
+    another kind of it or of prediction, and for other shapes than x_t's.
     """
     channels = x_t.shape[1]
     wanted = 2 * channels if variance == "learned_range" else channels
@@ -156,14 +156,22 @@ def p_mean_variance(
         raise ValueError(
             f"variance {variance!r} needs {wanted} output channels, got {model_output.shape[1]}"
         )
-    pred_xstart = predicted_xstart(schedule, model_output[:, :channels], x_t, t, prediction)
+    output = check_like("the network's prediction", model_output[:, :channels], x_t)
+    pred_xstart = predicted_xstart(schedule, output, x_t, t, prediction)
     if denoised_fn is not None:
-        pred_xstart = denoised_fn(pred_xstart)
+        pred_xstart = check_like("the result of denoised_fn", denoised_fn(pred_xstart), x_t)
     if clip_denoised:
         pred_xstart = clip_xstart(pred_xstart)
     mean = q_posterior_mean_variance(schedule, pred_xstart, x_t, t).mean
     var, log_var = _variance(schedule, model_output[:, channels:], t, mean, variance)
     return Reverse(mean, var, log_var, pred_xstart)
+
+
+def check_like(what: str, value: Tensor, x: Tensor) -> Tensor:
+    """``value``; ValueError unless shaped as x: one image's would pass for that of all."""
+    if value.shape != x.shape:
+        raise ValueError(f"{what} is {list(value.shape)}, expected {list(x.shape)}, as x_t is")
+    return value
 
 
 def dynamic_threshold(x: Tensor, quantile: float) -> Tensor:
@@ -229,8 +237,9 @@ def _variance(
 def condition_mean(p: Reverse, gradient: Tensor) -> Reverse:
     """Shift the mean by variance * gradient of log p(y | x_t) (arXiv 2105.05233, algorithm 1).
 
-    The predicted x_0 stays unguided, as in the original.
+    The predicted x_0 stays unguided, as in the original. Raises ValueError for another shape.
     """
+    check_like("the guidance", gradient, p.mean)
     return p._replace(mean=p.mean + p.variance * gradient)
 
 
@@ -239,8 +248,9 @@ def condition_score(
 ) -> Reverse:
     """eps - sqrt(1 - abar_t) * gradient (arXiv 2105.05233, algorithm 2).
 
-    Like the original, does not clamp the new x_0 again.
+    Like the original, does not clamp the new x_0 again. Raises ValueError for another shape.
     """
+    check_like("the guidance", gradient, x_t)
     eps = predict_eps_from_xstart(schedule, x_t, t, p.pred_xstart)
     eps = eps - gather(schedule.sqrt_one_minus_alphas_cumprod, t, x_t) * gradient
     pred_xstart = predict_xstart_from_eps(schedule, x_t, t, eps)
@@ -249,7 +259,8 @@ def condition_score(
 
 
 def ddpm_step(p: Reverse, t: Tensor, noise: Tensor) -> Tensor:
-    """x_{t-1} drawn from p, without noise at index 0 (algorithm 2)."""
+    """x_{t-1} drawn from p, without noise at index 0 (algorithm 2); ValueError for shapes."""
+    check_like("the noise", noise, p.mean)
     moving = (t > 0).to(noise.dtype).to(noise.device).reshape(-1, 1, 1, 1)
     return p.mean + moving * torch.exp(0.5 * p.log_variance) * noise
 
@@ -262,7 +273,13 @@ def ddim_step(
     noise: Tensor,
     eta: float = 0.0,
 ) -> Tensor:
-    """x_{t-1} by equations 12 and 16 of arXiv 2010.02502 (DDIM), from a predicted x_0."""
+    """x_{t-1} by equations 12 and 16 of arXiv 2010.02502 (DDIM), from a predicted x_0.
+
+    ``eta`` in [0, 1]. Raises ValueError for any other, and for noise of another shape.
+    """
+    check_like("the noise", noise, x_t)
+    if not 0 <= eta <= 1:  # more noise than the next x has
+        raise ValueError(f"eta must be in [0, 1], got {eta:g}")
     eps = predict_eps_from_xstart(schedule, x_t, t, x_start)
     abar = gather(schedule.alphas_cumprod, t, x_t)
     abar_prev = gather(schedule.alphas_cumprod_prev, t, x_t)

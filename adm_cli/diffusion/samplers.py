@@ -42,7 +42,10 @@ def ddpm_sample(
     clip_denoised: bool = True,
     denoised_fn: DenoisedFn | None = None,
 ) -> Iterator[SampleStep]:
-    """Ancestral sampling (arXiv 2006.11239, algorithm 2; guided: arXiv 2105.05233, algorithm 1)."""
+    """Ancestral sampling (arXiv 2006.11239, algorithm 2; guided: arXiv 2105.05233, algorithm 1).
+
+    Arguments, steps and errors are those of every sampler: `adm_cli.diffusion.steps`.
+    """
     x = x_T
     for i in reversed(range(len(schedule))):
         t, model_t = timesteps_at(schedule, i, x)
@@ -73,7 +76,8 @@ def ddim_sample(
 ) -> Iterator[SampleStep]:
     """DDIM (arXiv 2010.02502; guided: arXiv 2105.05233, algorithm 2).
 
-    ``eta`` in [0, 1]: 0 is deterministic given x_T, 1 adds as much noise as DDPM.
+    ``eta`` in [0, 1]: 0 is deterministic given x_T, 1 adds as much noise as DDPM. All else is as
+    in every sampler: `adm_cli.diffusion.steps`.
     """
     x = x_T
     for i in reversed(range(len(schedule))):

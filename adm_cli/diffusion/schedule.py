@@ -143,7 +143,9 @@ class NoiseSchedule:
 
     @classmethod
     def named(cls, name: str, num_timesteps: int) -> NoiseSchedule:
-        """The "linear" or "cosine" schedule."""
+        """The "linear" or "cosine" schedule; ConfigError for another name."""
+        if name not in ("linear", "cosine"):
+            raise ConfigError(f"unknown schedule {trim(name)}: expected linear or cosine")
         return {"linear": cls.linear, "cosine": cls.cosine}[name](num_timesteps)
 
     def respace(self, spec: str | int | Sequence[int]) -> NoiseSchedule:
@@ -155,8 +157,14 @@ class NoiseSchedule:
         return self.keep(space_timesteps(len(self), spec))
 
     def keep(self, indices: Sequence[int]) -> NoiseSchedule:
-        """Likewise, over rising ``indices`` of this process."""
-        kept = torch.tensor(list(indices), device="cpu")
+        """Likewise, over rising ``indices`` of this process; ConfigError for any others."""
+        chosen = [int(i) for i in indices]
+        if not chosen or sorted(set(chosen) & set(range(len(self)))) != chosen:
+            raise ConfigError(
+                f"expected at least one of the {len(self)} indices from 0, rising, "
+                f"got {trim(chosen)}"
+            )
+        kept = torch.tensor(chosen, device="cpu")
         abar = self.alphas_cumprod[kept]
         previous = F.pad(abar[:-1], (1, 0), value=1)
         return NoiseSchedule(

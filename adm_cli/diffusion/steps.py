@@ -6,8 +6,10 @@
 ``model_fn(x_t, t)`` gives the raw network output and ``guidance(x_t, t)`` the scaled gradient of
 log p(y | x_t); t are original timesteps, int64 [B]. ``noise(i, like)`` gives standard normal noise
 for step i, and is called once a step, also where a step adds none, so that every sampler uses up
-randomness alike. Steps count down to 0; the last one's x is the sample. No gradient goes back
-through a sampler: a loop of its own over `process` keeps it.
+randomness alike. Steps count down to 0; the last one's x is the sample, [B, C, H, W] like x_T, a
+picture in [-1, 1]. What a callable gives in another shape than x_t's raises ValueError, and so do
+options outside of their range. No gradient goes back through a sampler: a loop of its own over
+`process` keeps it.
 """
 
 from __future__ import annotations

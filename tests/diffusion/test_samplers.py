@@ -473,3 +473,45 @@ def test_few_steps(name: str, steps: str) -> None:
         guidance=lambda x, _t: torch.ones_like(x),
     )
     assert bool(torch.isfinite(last.x).all())
+
+
+def one_step(sampler: Any, **changed: Any) -> None:
+    x = torch.zeros(2, 3, 4, 4)
+    options: dict[str, Any] = {
+        "model_fn": lambda x, _t: x, "noise": lambda _i, x: torch.zeros_like(x),
+        "variance": "fixed_large",
+    } | changed  # fmt: skip
+    model_fn = options.pop("model_fn")
+    next(iter(sampler(model_fn, NoiseSchedule.cosine(10), x, **options)))
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=SAMPLERS)
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"model_fn": lambda x, _t: x[:1]}, "prediction is .1, 3, 4, 4., expected .2, 3, 4, 4."),
+        ({"guidance": lambda x, _t: x[0]}, "the guidance is .3, 4, 4., expected .2, 3, 4, 4."),
+        ({"denoised_fn": lambda x: x[:1]}, "denoised_fn is .1, 3, 4, 4., expected .2, 3, 4, 4."),
+    ],
+)
+def test_what_is_of_one_image_passes_for_no_batch(
+    sampler: Any, changed: dict[str, Any], message: str
+) -> None:
+    one_step(sampler)
+    with pytest.raises(ValueError, match=message):
+        one_step(sampler, **changed)
+
+
+@pytest.mark.parametrize("name", ["ddim", "ddpm", "dpm++2m", "heun"])  # that add noise
+def test_noise_of_one_image_passes_for_no_batch(name: str) -> None:
+    with pytest.raises(ValueError, match=r"the noise is .3, 4, 4., expected .2, 3, 4, 4."):
+        one_step(SAMPLERS[name], noise=lambda _i, x: x[0])
+
+
+def test_options_of_samplers_out_of_range() -> None:
+    for name in SAMPLERS_WITH_ETA:
+        with pytest.raises(ValueError, match=r"eta must be in \[0, 1\], got 2"):
+            one_step(SAMPLERS[name], eta=2.0)
+    for order in (0, 4):
+        with pytest.raises(ValueError, match=f"order must be from 1 to 3, got {order}"):
+            one_step(SAMPLERS["unipc"], order=order)

@@ -171,3 +171,14 @@ def test_gather_rounds_after_indexing() -> None:
     got = gather(schedule.betas, t, torch.zeros(2, 3, 4, 4))
     assert got.shape == (2, 1, 1, 1)
     assert torch.equal(got.flatten(), schedule.betas[t].float())
+
+
+@pytest.mark.parametrize("indices", [range(0), [3, 2], [1, 1], [-1], [9, 10]])
+def test_only_rising_indices_are_kept(indices: list[int]) -> None:
+    with pytest.raises(ConfigError, match="expected at least one of the 10 indices from 0, rising"):
+        NoiseSchedule.cosine(10).keep(indices)
+
+
+def test_an_unknown_schedule_is_named() -> None:
+    with pytest.raises(ConfigError, match="unknown schedule 'sqrt': expected linear or cosine"):
+        NoiseSchedule.named("sqrt", 10)
