@@ -116,7 +116,7 @@ def edit(
         metadata=not no_metadata,
     )  # fmt: skip
     images, made_of = select_edits(
-        pair_masks(pictures, masks), sources, as_words(class_),
+        pair_masks(pictures, masks, on_event or ignore), sources, as_words(class_),
         chosen_seeds(seed, comma_list(seeds), num), outputs.suffix,
     )  # fmt: skip
     config = sampling_config(sources, distinct_kinds(images), options)

@@ -147,6 +147,22 @@ def test_masks_of_their_own(edit: Run) -> None:
         assert not same[halves[i]].all()
 
 
+@pytest.mark.parametrize("around", ["white", "transparent"])
+def test_a_mask_that_keeps_nothing_is_told(edit: Run, around: str) -> None:
+    """White strokes on a transparent layer are what editors make."""
+    photo()
+    whole = mask()
+    layer = np.full((*whole.shape, 4), 255, np.uint8)
+    layer[..., 3] = np.where(whole, 255, 255 if around == "white" else 0)
+    Image.fromarray(layer).save("layer.png")
+    options = ("cat.png", "--class", 0, "--dry-run", "--mask")
+    assert (
+        "layer.png is white all over (what is transparent is white, too)"
+        in edit(*options, "layer.png").err
+    )
+    assert "white all over" not in edit(*options, "mask.png").err
+
+
 @pytest.mark.parametrize("how", [(), ("--mask", "mask.png"), ("--invert", "--from-class", "1")])
 @pytest.mark.parametrize("second", [False, True])
 def test_repro(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from adm_cli.checkpoints.sources import Sources
 from adm_cli.errors import UsageError, how_many, size_words
+from adm_cli.events import Note, OnEvent, ignore
 from adm_cli.sampling.choosing.image_names import chosen_class, image_name
 from adm_cli.sampling.choosing.images import MAX_IMAGES, Image, Images
 from adm_cli.sampling.choosing.inputs import InputPicture, InputPictures
@@ -60,10 +61,13 @@ def chosen_seeds(seed: int | None, seeds: str | None, num: int | None) -> list[i
     return list(range(first, first + count))
 
 
-def pair_masks(pictures: InputPictures, masks: InputPictures | None) -> list[Photo]:
+def pair_masks(
+    pictures: InputPictures, masks: InputPictures | None, on_event: OnEvent = ignore
+) -> list[Photo]:
     """Each picture with its mask: one for all, or as many in the same order.
 
-    Raises UsageError where they do not belong together, or nothing is to be drawn anew.
+    A `Note` tells a mask that keeps nothing. Raises UsageError where they do not belong together,
+    or nothing is to be drawn anew.
     """
     if masks is None:
         return [Photo(picture) for picture in pictures.items]
@@ -74,8 +78,12 @@ def pair_masks(pictures: InputPictures, masks: InputPictures | None) -> list[Pho
             f"each in the same order"
         )
     for i, mask in enumerate(masks.items):
-        if not drawn_anew(masks[i], mask.size).any():
+        drawn = drawn_anew(masks[i], mask.size)
+        if not drawn.any():
             raise UsageError(f"{mask.where} has no white, which says what is to be drawn anew")
+        if drawn.all():
+            why = "is white all over (what is transparent is white, too)"
+            on_event(Note(f"{mask.where} {why}: nothing of the picture is kept"))
     rows = masks.items if len(masks) > 1 else [*masks.items] * len(pictures)
     for picture, mask in zip(pictures.items, rows, strict=True):
         if mask.size != picture.size:
