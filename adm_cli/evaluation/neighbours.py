@@ -41,8 +41,10 @@ def precision_recall(
     Precision is the share of samples within some reference image's distance to its k-th nearest
     other, recall the same with the sets exchanged. ``half`` computes distances in float16 as the
     original evaluator does, which can decide near-ties otherwise. Errors are binomial, given the
-    other set. Raises ValueError unless both sets have more than k images.
+    other set. Raises ValueError unless both sets have more than k images, and for features that
+    are not finite.
     """
+    _check_finite(samples, reference)
     radii = [nearest_radii(x, k, half=half, block=block, on_block=on_block)
              for x in (samples, reference)]  # fmt: skip
     among_reference = torch.zeros(len(samples), dtype=torch.bool, device=samples.device)
@@ -61,8 +63,9 @@ def density_coverage(
 
     Density is how many reference neighbourhoods a sample lies in, over k; coverage the share of
     reference images with a sample in their neighbourhood. Raises ValueError unless the reference
-    has more than k images.
+    has more than k images, and for features that are not finite.
     """
+    _check_finite(samples, reference)
     radii = nearest_radii(reference, k, block=block, on_block=on_block)
     around = torch.zeros(len(samples), dtype=torch.float64, device=samples.device)
     covered = torch.zeros(len(reference), dtype=torch.bool, device=samples.device)
@@ -73,6 +76,13 @@ def density_coverage(
     around /= k
     error = float(around.std() / len(around) ** 0.5) if len(around) > 1 else math.nan
     return DensityCoverage(Estimate(float(around.mean()), error), share(covered))
+
+
+def _check_finite(*sets: Tensor) -> None:
+    """NaN is within no distance: a share of 0 would look like a result."""
+    for features in sets:
+        if not bool(features.isfinite().all()):
+            raise ValueError("features that are NaN or infinite have no neighbours")
 
 
 def nearest_radii(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -106,3 +107,12 @@ def test_strangers_have_none_of_each_other() -> None:
 def test_too_few_images() -> None:
     with pytest.raises(ValueError, match="more than 3 images, got 3"):
         precision_recall(normal(3, 2), normal(10, 2))
+
+
+@pytest.mark.parametrize("measure", [precision_recall, density_coverage])
+@pytest.mark.parametrize("damaged", [0, 1])
+def test_features_that_are_no_numbers_have_no_share(measure: Any, damaged: int) -> None:
+    sets = [normal(10, 4, seed=seed) for seed in (0, 1)]
+    sets[damaged][0, 0] = float("nan")
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        measure(*sets)

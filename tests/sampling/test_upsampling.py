@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from adm_cli.checkpoints.format import save_model
@@ -203,6 +204,11 @@ def test_pictures_are_read_batch_by_batch(toy: Pipeline) -> None:
     ("pictures", "settings", "message"),
     [
         (torch.zeros(1, 16, 16, 3, dtype=torch.uint8), {}, r"picture 0 is .*\[16, 16, 3\].*\[8, 8"),
+        (
+            [Image.new("RGB", (8, 8))],
+            {},
+            "picture 0 is of type Image, expected a tensor",
+        ),
         (torch.zeros(1, 8, 8, 3), {}, "float32"),
         (PICTURES[:2], {}, "1 seeds for 2 pictures"),
         (PICTURES[:1], {"scale": 1.0}, "takes no guidance"),

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -110,7 +111,7 @@ def read_small(sources: Sources, pictures: Pictures, first: int, count: int, siz
     """``count`` pictures for an upsampler, padded to ``size``: [size, 3, h, w] in [-1, 1]."""
     config = sources.model.info.config
     expected = config.low_res_size if isinstance(config, UNetConfig) else None
-    images = [_tensor(pictures[i]) for i in range(first, first + count)]
+    images = [_tensor(i, pictures[i]) for i in range(first, first + count)]
     for i, image in enumerate(images):
         if expected is None or image.dtype != torch.uint8 or image.shape != (*expected, 3):
             raise UsageError(
@@ -121,5 +122,10 @@ def read_small(sources: Sources, pictures: Pictures, first: int, count: int, siz
     return to_model_range(torch.stack(images))
 
 
-def _tensor(image: Tensor | Pixels) -> Tensor:
-    return image if isinstance(image, Tensor) else torch.from_numpy(image.copy())
+def _tensor(i: int, image: Tensor | Pixels) -> Tensor:
+    if isinstance(image, np.ndarray):
+        return torch.from_numpy(image.copy())
+    if not isinstance(image, Tensor):
+        kind = type(image).__name__
+        raise UsageError(f"picture {i} is of type {kind}, expected a tensor or an array of numpy")
+    return image
