@@ -122,7 +122,7 @@ def read_small(sources: Sources, pictures: Pictures, first: int, count: int, siz
     return to_model_range(torch.stack(images))
 
 
-def _tensor(i: int, image: Tensor | Pixels) -> Tensor:
+def _tensor(i: int, image: object) -> Tensor:
     if isinstance(image, np.ndarray):
         return torch.from_numpy(image.copy())
     if not isinstance(image, Tensor):
