@@ -27,6 +27,17 @@ from adm_cli.errors import (
 )
 from adm_cli.files.disk import size_text
 
+MODEL_PARTS = ("unet", "classifier")
+
+
+def check_no_model_folder(path: Path) -> None:
+    """Raises UsageError for a folder with another program's model, which `convert` reads."""
+    if any(os.path.isfile(path / part / "config.json") for part in ("", *MODEL_PARTS)):
+        raise UsageError(
+            f"{path} is a folder of another program's model: adm convert {path} makes a weights "
+            f"file of it"
+        )
+
 
 def find_weights(name: str | Path) -> ModelFile:
     """The weights file for a path, a preset or a checkpoint name, its header checked.
@@ -40,6 +51,7 @@ def find_weights(name: str | Path) -> ModelFile:
         for place in (path, path / "model.safetensors"):
             if os.path.isfile(place):  # unlike is_file(), False for a name too long to be one
                 return read_model_file(place)
+        check_no_model_folder(path)
     if os.sep in text or path.suffix in (".safetensors", ".pt"):
         if os.path.isdir(path):
             raise UsageError(f"{text} is a folder without a model: expected a weights file")

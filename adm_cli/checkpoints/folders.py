@@ -22,6 +22,7 @@ from adm_cli.checkpoints.diffusers import (
     read_folder,
     read_scheduler,
 )
+from adm_cli.checkpoints.finding import MODEL_PARTS
 from adm_cli.checkpoints.flags.model import read_flags
 from adm_cli.checkpoints.loading import kind_of_tensors
 from adm_cli.checkpoints.originals import read_weights
@@ -30,7 +31,6 @@ from adm_cli.errors import CheckpointError, ConfigError, UsageError, one_of, why
 from adm_cli.files.budget import whole_text
 from adm_cli.files.disk import file_stamp
 
-_PARTS = ("unet", "classifier")
 _DESCRIBES = frozenset(("num_channels", "classifier_width", "model_channels"))
 _FILES = (*WEIGHTS, "model.safetensors", "pytorch_model.bin")
 _MOST_FLAGS = 50_000  # characters
@@ -44,7 +44,9 @@ def read_model_folder(path: Path) -> FoundModel:
 
     Raises UsageError for a folder without one, CheckpointError for one that is no ADM or damaged.
     """
-    part = next((path / name for name in _PARTS if (path / name / "config.json").is_file()), path)
+    part = next(
+        (path / name for name in MODEL_PARTS if (path / name / "config.json").is_file()), path
+    )
     settings = part / "config.json"
     try:
         said = folder_settings(settings) if settings.is_file() else {}

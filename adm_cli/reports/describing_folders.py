@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from adm_cli.checkpoints.finding import check_no_model_folder
 from adm_cli.errors import UsageError, an
 from adm_cli.sampling.sweeps.folder import SweepFolder
 from adm_cli.training.runs import TrainingFolder
@@ -25,6 +26,7 @@ def describe_folder(path: Path) -> dict[str, Any]:
         }
     if training.used():
         return _describe_training(training)
+    check_no_model_folder(path)
     raise UsageError(
         f"{path} is a folder, and no run, sweep or training of adm: name a file in it (of "
         f"pictures, adm train-diffusion FOLDER --dry-run shows what is read)"
