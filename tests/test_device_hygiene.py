@@ -221,9 +221,9 @@ def test_a_gradient_that_repeats_itself_is_of_no_fused_attention(
     fused: list[bool] = []
     real = functional.scaled_dot_product_attention
 
-    def attention(q: Tensor, *args: Tensor) -> Tensor:
+    def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         fused.append(q.requires_grad)
-        return real(q, *args)
+        return real(q, k, v)
 
     monkeypatch.setattr(functional, "scaled_dot_product_attention", attention)
     x = torch.zeros(2, 3, 8, 8, device=META)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -34,8 +35,8 @@ def check_no_model_folder(path: Path) -> None:
     """Raises UsageError for a folder with another program's model, which `convert` reads."""
     if any(os.path.isfile(path / part / "config.json") for part in ("", *MODEL_PARTS)):
         raise UsageError(
-            f"{path} is a folder of another program's model: adm convert {path} makes a weights "
-            f"file of it"
+            f"{path} is a folder of another program's model: adm convert "
+            f"{shlex.quote(str(path))} makes a weights file of it"
         )
 
 

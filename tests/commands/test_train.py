@@ -230,7 +230,7 @@ def test_half_precision_of_a_gpu(
     """Those before Ampere have no bfloat16, and imitate it slowly."""
     monkeypatch.setattr("adm_cli.training.train.has_bfloat16", lambda _device: able)
     cuda = torch.device("cuda")
-    options = DiffusionOptions(data=(shapes,), size="8", out=tmp_path / "run")
+    options = DiffusionOptions(data=[shapes], size="8", out=tmp_path / "run")
     plan = prepare("diffusion", options, World(), cuda, ignore)
     assert plan.settings.training.dtype == ("bfloat16" if able else "float16")
     plan = prepare("diffusion", replace(options, dtype="float32"), World(), cuda, ignore)
