@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -69,7 +70,7 @@ class Show(Progress):
         if event.there == total:
             self.note(f"nothing to do: {how_many(total, 'image')} in {event.folder}, all there")
         elif 0 < done < total:
-            again = f"--out {event.within or event.folder} goes on"
+            again = f"--out {shlex.quote(str(event.within or event.folder))} goes on"
             again = again if self.goes_on is None else self.goes_on
             self.note(f"{done} of {total} images {are(done)} in {event.folder}; {again}")
         elif done:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -32,7 +33,7 @@ _LISTS = ("--seeds", "--at", "--metrics", "--scale", "--cfg", "--sampler")  # wh
 def prepare(group: Any, arguments: Sequence[str]) -> list[str]:
     """The arguments as the program takes them: --output for --out or the reverse.
 
-    Raises UsageError for a command that is none.
+    Raises UsageError for a command that is none, and for an empty text where a path is expected.
     """
     words = list(arguments)
     if not words or words[0].startswith("-"):
@@ -48,7 +49,28 @@ def prepare(group: Any, arguments: Sequence[str]) -> list[str]:
             end = words.index("--") if "--" in words else len(words)
             pattern = re.compile(rf"^{asked}(?==|$)")
             words[:end] = [pattern.sub(documented, word) for word in words[:end]]
+    _refuse_empty_paths(command, words)
     return words
+
+
+def _refuse_empty_paths(command: Any, words: Sequence[str]) -> None:
+    """Raises UsageError for what an unset variable of a shell leaves, which is no folder."""
+    takes = {name: param for param in command.params for name in param.opts if _takes_path(param)}
+    place = next((p.name.upper() for name, p in takes.items() if not name.startswith("-")), None)
+    for before, word in itertools.pairwise(words):
+        name = word.removesuffix("=") if word.startswith("--") else before
+        if word not in ("", f"{name}="):
+            continue
+        empty = name if name.startswith("-") else place
+        if empty is not None and (empty in takes or empty == place):
+            raise UsageError(
+                f"{empty} is empty, expected a path (perhaps of a variable that is not set; the "
+                f"present folder is .)"
+            )
+
+
+def _takes_path(param: Any) -> bool:
+    return "Path" in str(param.type_descriptor.annotation)
 
 
 def reword(error: Exception, group: Any, arguments: Sequence[str]) -> Exception:

@@ -181,7 +181,8 @@ def make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
-        raise OutputError(f"{path} is a file, expected a folder: choose another place") from None
+        what = "a link that leads nowhere" if path.is_symlink() else "a file"
+        raise OutputError(f"{path} is {what}, expected a folder: choose another place") from None
     except OSError as error:
         raise OutputError(explain_os_error(f"cannot make the folder {path}", error)) from error
     for folder in new:

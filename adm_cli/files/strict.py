@@ -32,6 +32,7 @@ C = TypeVar("C")
 P = ParamSpec("P")
 T = TypeVar("T")
 _SHOWN = 6  # names in a message
+_OR_PRESETS = ("model", "classifier", "upsampler", "weak_model")  # which are looked for by name
 
 
 def config_to_json(config: Any) -> str:
@@ -105,9 +106,13 @@ def check_types(config: Any) -> None:
 def check_type(name: str, came: Any, hint: Any) -> Any:
     """``came`` with Python's numbers and lists for those of numpy and torch.
 
-    Names stand for torch's devices and types. Raises ConfigError for another type than ``hint``.
+    Names stand for torch's devices and types. Raises ConfigError for another type than ``hint``,
+    and for a path without a name, as of a variable that is not set.
     """
     value = _of_python(came)
+    many = value if isinstance(value, (list, tuple)) else [value]
+    if "" in many and name not in _OR_PRESETS and _admits_path(hint):
+        raise ConfigError(f"{name} is empty, expected a path (the present folder is .)")
     if not _matches(_in_tuples(value), hint):
         raise ConfigError(f"{name} must be {_described(hint, 'None')}, got {trim(came, 40)}")
     return value
@@ -144,6 +149,10 @@ def _of_python(value: Any) -> Any:
     if hasattr(value, "tolist"):
         return value.tolist()
     return str(value) if type(value).__name__ in ("device", "dtype") else value
+
+
+def _admits_path(hint: Any) -> bool:
+    return hint is Path or any(map(_admits_path, get_args(hint)))
 
 
 def _loose(hint: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
@@ -264,7 +265,8 @@ def _at_once(settings: Settings, world: World, folder: TrainingFolder) -> tuple[
     """What needs memory, and what mends that there is too little."""
     training = settings.training
     most = training.microbatch or training.batch_size // world.size
-    mend = f"pass --microbatch {most // 2}, and --out {folder.path} to go on with this run"
+    where = shlex.quote(str(folder.path))
+    mend = f"pass --microbatch {most // 2}, and --out {where} to go on with this run"
     return f"{how_many(most, 'picture')} at once", mend if most > 1 else "train a smaller model"
 
 

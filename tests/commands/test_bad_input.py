@@ -271,6 +271,12 @@ def test_interrupted(draw: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     check_whole("o", ["0000_circle_seed000000.png", "grid.png", "x.gif"])
 
 
+def test_how_a_run_goes_on_can_be_pasted(draw: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    interrupt_at(4, monkeypatch)
+    done = draw("--class", 0, "--num", 3, "-b", 1, "--out", "my run")
+    assert done.err.splitlines()[0] == "adm: 1 of 3 images is in my run; --out 'my run' goes on"
+
+
 def test_interrupted_npz_goes_on(draw: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = ("--class", "0,1", "--num", 2, "-b", 1, "--format", "npz", "--out")
     assert draw(*wanted, "whole").code == 0

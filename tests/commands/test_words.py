@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -20,6 +20,33 @@ OPTIONS = {
     name: {o for p in command.params for o in (*p.opts, *p.secondary_opts)}
     for name, command in GROUP.commands.items()
 }
+
+
+def _path_words() -> Iterator[list[str]]:
+    """Every command with nothing for one of its paths."""
+    for name, command in GROUP.commands.items():
+        for param in command.params:
+            option = param.opts[-1]
+            if "Path" not in str(param.type_descriptor.annotation):
+                continue
+            if not option.startswith("-"):
+                yield [name, ""]
+                continue
+            yield [name, option, ""]
+            if option.startswith("--"):
+                yield [name, f"{option}="]
+
+
+def test_an_empty_path_is_not_the_present_folder(adm: Run) -> None:
+    """A variable of a shell that is not set would have drawn there, or gathered all of it."""
+    tried = list(_path_words())
+    assert len(tried) > 60
+    for words in tried:
+        done = adm(*words)
+        assert done.code == 2, words
+        assert "is empty, expected a path" in done.err, words
+    titled = adm("gallery", "nowhere", "--title", "", "-o", "page.html")  # which may be
+    assert "is empty" not in titled.err
 
 
 def test_the_tables_name_what_there_is() -> None:

@@ -241,6 +241,13 @@ def test_a_file_where_a_folder_should_be(old: Path, action: Callable[[Path], Non
         file.write(b"")
 
 
+def test_a_link_that_leads_nowhere_is_called_so(tmp_path: Path) -> None:
+    link = tmp_path / "scratch"
+    link.symlink_to("purged")
+    with pytest.raises(OutputError, match="scratch is a link that leads nowhere, expected a fol"):
+        make_folder(link)
+
+
 def test_check_writable_leaves_nothing(tmp_path: Path) -> None:
     check_writable(tmp_path / "a" / "b")
     assert not list((tmp_path / "a" / "b").iterdir())

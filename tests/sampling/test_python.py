@@ -167,6 +167,32 @@ def test_whoever_stops_it_is_told_what_is_kept(options: dict[str, Any], at: type
     assert sum(isinstance(event, ImageDone) and event.new for event in told) == 6 - len(kept)
 
 
+def test_what_could_not_be_told_is_counted(options: dict[str, Any]) -> None:
+    """As a pipe that is closed: the end says how many are kept."""
+    told: list[Event] = []
+
+    def show(event: Event) -> None:
+        told.append(event)
+        if isinstance(event, ImageDone):
+            raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        adm_cli.sample(**{**options, "batch_size": 6}, class_=0, num=6, out="o", on_event=show)
+    assert isinstance(told[-1], Ended)
+    assert told[-1].drawn == len(pictures("o")) == 6
+
+
+def test_an_empty_path_is_refused(options: dict[str, Any]) -> None:
+    for call in (
+        lambda: adm_cli.sample(**options, class_=0, out=""),
+        lambda: adm_cli.verify(""),
+        lambda: adm_cli.merge(["o", ""], "x.npz"),
+    ):
+        with pytest.raises(UsageError, match="is empty, expected a path"):
+            call()
+    assert list(Path().iterdir()) == []
+
+
 def test_a_run_that_is_abandoned_keeps_what_is_done(options: dict[str, Any]) -> None:
     """A loop that is left closes the generator: nobody is told, nothing is lost."""
     run = adm_cli.sample(**options, class_=0, num=4, dry_run=True, out="o").run

@@ -242,6 +242,7 @@ class _Work:
                 failure = error
             except BaseException as error:
                 failure = failure or error
+        self.drawn += sum(1 for _ in self.writer.told())  # safe, and untold as the telling failed
         there, seconds = len(wanted.there), time.monotonic() - self.started
         total = there + len(wanted.missing)
         yield Ended(self.folder.path, total, there, self.drawn, seconds)

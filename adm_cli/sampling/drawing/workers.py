@@ -102,7 +102,6 @@ class _SharedWork:
 
     def __init__(self, run: Run, folder: RunFolder, crew: Crew, shard: Shard) -> None:
         self.run, self.folder, self.crew, self.shard = run, folder, crew, shard
-        self.drawn = 0
         self.shown: Path | None = None  # the folder of which progress is told
         self.places: dict[int, Path | None] = {}  # and where each worker is
         self.notes: set[str] = set()  # each is told once
@@ -119,6 +118,8 @@ class _SharedWork:
             except BaseException as error:
                 failure = error
             yield from self._rest(wanted)
+            safe = self.folder.survey(self.run.images, self.shard).there  # told or not
+        there = len(wanted.there)
         failure = failure or self.crew.failure()
         drop_base(self.folder, self.run)
         try:
@@ -127,9 +128,8 @@ class _SharedWork:
             raise
         except BaseException as error:
             failure = failure or error
-        there, seconds = len(wanted.there), time.monotonic() - started
-        total = there + len(wanted.missing)
-        yield Ended(self.folder.path, total, there, self.drawn, seconds)
+        seconds, total = time.monotonic() - started, there + len(wanted.missing)
+        yield Ended(self.folder.path, total, there, len(safe) - there, seconds)
         if failure is not None:
             raise failure
 
@@ -151,7 +151,6 @@ class _SharedWork:
                 self.shown = event.folder
                 yield from self._begun(event, wanted)
         elif isinstance(event, ImageDone):
-            self.drawn += 1
             yield event
         elif isinstance(event, (Step, BatchDone)):
             if self.places.get(worker) == self.shown:

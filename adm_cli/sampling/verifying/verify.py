@@ -76,10 +76,7 @@ def _verify(folder: Path, now: Whereabouts | None, *, dry_run: bool) -> Findings
         yield Note(f"the same command that began the {what} goes on with it")
     elif left and now is None:
         with_weights = " --model FILE" if _needs_weights(runs, left) else ""
-        yield Note(
-            f"adm verify {shlex.quote(str(folder))} --repair{with_weights} mends it; so does the "
-            f"same command again"
-        )
+        yield Note(f"adm verify {shlex.quote(str(folder))} --repair{with_weights} mends it")
     return left
 
 
