@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from PIL import Image
@@ -27,7 +27,7 @@ class ImageBatch:
     at some step. Its pixels are black.
     """
 
-    images: Tensor
+    images: Tensor = field(repr=False)
     classes: tuple[int | None, ...]
     seeds: tuple[int, ...]
     batch_size: int  # computed at once, padding included
