@@ -320,7 +320,7 @@ def _check_fit(
     ):
         message += ", or --null-class if the last label means no class"
     elif not advice and flags is not None:
-        message += "; no change of these --flags explains it: it may be of changed code"
+        message += "; no change of these --flags explains it, so it may be of changed code"
     elif not advice and settings is None:
         message += "; pass the --flags it was trained with"
     raise CheckpointError(message)
