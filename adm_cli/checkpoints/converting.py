@@ -129,17 +129,8 @@ def plan_conversion(
 ) -> Conversion:
     """All of `convert` but writing, and it raises the same."""
     path = Path(file)
-    if preset is not None and flags is not None:
-        raise UsageError("--preset and --flags both describe the model: pass one of them")
-    if flags is not None:
-        check_said(flags)
-    if kind not in (None, *_KINDS):
-        raise UsageError(f"--kind must be diffusion, classifier or upsampler, got {kind}")
     about = {"--flags-of": flags_of, "--strict-flags": strict_flags, "--command": command}
-    if flags is None and kind is not None:
-        raise UsageError("--kind says which model --flags describe: pass it with --flags")
-    if flags is None and (alone := [name for name, value in about.items() if value]):
-        raise UsageError(f"{alone[0]} says how to read --flags: pass it with --flags")
+    _check_description(preset, flags, kind, about)
     if isinstance(classes, str):
         classes = read_classes(classes)
     if path.is_dir():
@@ -172,6 +163,22 @@ def plan_conversion(
     info = ModelInfo(config=config, diffusion=chosen.diffusion, classes=names, source=source)
     tensors = {name: found.tensors[name] for name in expected}
     return Conversion(path, place, info, tensors, (*found.notes, *chosen.notes), stamp)
+
+
+def _check_description(
+    preset: str | None, flags: str | None, kind: Kind | None, about: Mapping[str, object]
+) -> None:
+    """Raises UsageError where what describes the model does so twice, or describes nothing."""
+    if preset is not None and flags is not None:
+        raise UsageError("--preset and --flags both describe the model: pass one of them")
+    if flags is not None:
+        check_said(flags)
+    if kind not in (None, *_KINDS):
+        raise UsageError(f"--kind must be diffusion, classifier or upsampler, got {kind}")
+    if flags is None and kind is not None:
+        raise UsageError("--kind says which model --flags describe: pass it with --flags")
+    if flags is None and (alone := [name for name, value in about.items() if value]):
+        raise UsageError(f"{alone[0]} says how to read --flags: pass it with --flags")
 
 
 def _plan_folder(

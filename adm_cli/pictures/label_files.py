@@ -284,31 +284,37 @@ def _from_rows(rows: Sequence[Sequence[str]], where: str) -> LabelTable:
     heading = [cell.lower() for cell in rows[0]]
     if any(cell.endswith(EXTENSIONS) for cell in heading):  # a picture's row
         heading = [""] * len(heading)
-    file = next((heading.index(c) for c in FILE_COLUMNS if c in heading), None)
-    label = next((heading.index(c) for c in LABEL_COLUMNS if c in heading), None)
     doubts = _splits(heading, where)
-    if file is not None and label is None and len(heading) == 2:
-        label = 1 - file
-        if heading[label] in _CAPTIONS:
-            raise NotLabelsError(f"{where}: the column {trim(rows[0][label])} is no label")
+    file, label = _named_columns(heading, rows[0], where)
     if file is not None and label is None and (columns := _one_hot(rows, file, where)):
         return columns
-    if file is None and label is not None and len(heading) == 2:
-        file = 1 - label
     if file is not None and label is not None:
         doubts += _rivals(rows[0], label, where)
-    if (file is None) != (label is None):
+        return LabelTable(_pairs(rows[1:], file, label, where), where, doubts)
+    if file is not None or label is not None:
         wanted = "file" if file is None else "label"
         raise NotLabelsError(f"{where}: no column is called {wanted}: {trim(', '.join(rows[0]))}")
-    if file is None or label is None:
-        file = _file_column(rows)
-        label = next(i for i in (file + 1, 0) if i < len(heading))
-        if len(heading) > 2:
-            which = ("first", "second", "third")[label] if label < 3 else f"{label + 1}th"
-            doubts.append(f"{where}: columns without known names, the {which} is the label")
-    else:
-        rows = rows[1:]
+    file = _file_column(rows)
+    label = next(i for i in (file + 1, 0) if i < len(heading))
+    if len(heading) > 2:
+        which = ("first", "second", "third")[label] if label < 3 else f"{label + 1}th"
+        doubts.append(f"{where}: columns without known names, the {which} is the label")
     return LabelTable(_pairs(rows, file, label, where), where, doubts)
+
+
+def _named_columns(
+    heading: Sequence[str], spelt: Sequence[str], where: str
+) -> tuple[int | None, int | None]:
+    """Places of file name and label by a heading's known names; of two, one tells the other."""
+    file = next((heading.index(c) for c in FILE_COLUMNS if c in heading), None)
+    label = next((heading.index(c) for c in LABEL_COLUMNS if c in heading), None)
+    if len(heading) == 2 and file is not None and label is None:
+        label = 1 - file
+        if heading[label] in _CAPTIONS:
+            raise NotLabelsError(f"{where}: the column {trim(spelt[label])} is no label")
+    elif len(heading) == 2 and file is None and label is not None:
+        file = 1 - label
+    return file, label
 
 
 def _one_hot(rows: Sequence[Sequence[str]], file: int, where: str) -> LabelTable | None:

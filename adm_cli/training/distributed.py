@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from adm_cli.devices import choose_device
-from adm_cli.errors import RunError, UsageError, trim
+from adm_cli.errors import DeviceError, RunError, UsageError, trim
 
 _OF_TORCHRUN = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}  # and without it
 
@@ -67,18 +67,30 @@ def find_world() -> World:
     return World(*values)
 
 
+def _own_gpu(local_rank: int) -> torch.device:
+    """A GPU of this process alone, as NCCL wants it."""
+    count = torch.cuda.device_count()
+    if local_rank >= count:
+        raise DeviceError(
+            f"process {local_rank + 1} of this machine, where torch sees {count} CUDA devices: "
+            f"pass torchrun --nproc-per-node {count}"
+        )
+    return torch.device("cuda", local_rank)
+
+
 @contextmanager
 def joined(world: World, device: str) -> Iterator[torch.device]:
     """The device of this process, connected to the others for as long as the block lasts.
 
-    Raises RunError where another of them ended meanwhile.
+    Raises RunError where another of them ended meanwhile, DeviceError where there are more of
+    them than GPUs.
     """
     if world.size == 1:
         yield choose_device(device)
         return
     where, own = choose_device(device), None
     if where.type == "cuda":
-        where = own = torch.device("cuda", world.local_rank % torch.cuda.device_count())
+        where = own = _own_gpu(world.local_rank)
         torch.cuda.set_device(where)
     # told its device, NCCL need not guess it, which it warns of at the first barrier
     dist.init_process_group("nccl" if own else "gloo", device_id=own)

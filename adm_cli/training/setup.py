@@ -170,32 +170,8 @@ def settle(kind: Kind, options: Options, data: Data) -> Settings:
 def _resolve_model(
     kind: Kind, options: Options, images: ImageSet
 ) -> tuple[ModelConfig, DiffusionConfig]:
-    given = [n for n in ("preset", "flags", "init") if n in options]
-    if "flags" not in options:
-        refuse_lone(options)
-    if len(given) > 1:
-        raise UsageError(f"--{given[0]} and --{given[1]} both choose the architecture: give one")
-    if given and (clash := [n for n in ("size", "channels") if n in options]):
-        raise UsageError(
-            f"--{given[0]} already says the {clash[0]}: leave --{clash[0]} out, "
-            f"or use --set with single settings"
-        )
     match = find_weights(options["match"]) if "match" in options else None
-    config: ModelConfig
-    if "preset" in options:
-        config, diffusion = _preset(kind, str(options["preset"]))
-    elif "flags" in options:
-        reading = read_training_flags(kind, options)
-        config, diffusion = reading.config, reading.diffusion
-    elif "init" in options:
-        config, diffusion = _begun_with(kind, find_weights(options["init"]))
-    else:
-        size = parse_size(str(options.get("size", SIZE)))
-        if match is not None and "size" not in options:
-            size = match.info.config.image_size
-        channels = options.get("channels")
-        make = starter_classifier if kind == "classifier" else starter_unet
-        config, diffusion = make(size, channels), starter_diffusion(size)
+    config, diffusion = _starting_point(kind, options, match)
     if match is not None:
         diffusion = match.info.diffusion
     changes: dict[str, Any] = {}
@@ -212,6 +188,34 @@ def _resolve_model(
             low = options.get("low_size")
             changes["low_res_size"] = parse_size(str(low)) if low else (height // 2, width // 2)
     return with_settings(config, changes), diffusion
+
+
+def _starting_point(
+    kind: Kind, options: Options, match: ModelFile | None
+) -> tuple[ModelConfig, DiffusionConfig]:
+    """The architecture and noise of a preset, flags or weights, else those for the size."""
+    given = [n for n in ("preset", "flags", "init") if n in options]
+    if "flags" not in options:
+        refuse_lone(options)
+    if len(given) > 1:
+        raise UsageError(f"--{given[0]} and --{given[1]} both choose the architecture: give one")
+    if given and (clash := [n for n in ("size", "channels") if n in options]):
+        raise UsageError(
+            f"--{given[0]} already says the {clash[0]}: leave --{clash[0]} out, "
+            f"or use --set with single settings"
+        )
+    if "preset" in options:
+        return _preset(kind, str(options["preset"]))
+    if "flags" in options:
+        reading = read_training_flags(kind, options)
+        return reading.config, reading.diffusion
+    if "init" in options:
+        return _begun_with(kind, find_weights(options["init"]))
+    size = parse_size(str(options.get("size", SIZE)))
+    if match is not None and "size" not in options:
+        size = match.info.config.image_size
+    make = starter_classifier if kind == "classifier" else starter_unet
+    return make(size, options.get("channels")), starter_diffusion(size)
 
 
 def _begun_with(kind: Kind, file: ModelFile) -> tuple[ModelConfig, DiffusionConfig]:

@@ -640,6 +640,20 @@ def test_processes_tell_nccl_which_gpu_is_theirs(monkeypatch: pytest.MonkeyPatch
     assert told == [theirs, ("nccl",), {"device_id": theirs}]
 
 
+def test_more_processes_than_gpus_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NCCL's own words of it are "Duplicate GPU detected", in a traceback."""
+    from adm_cli.errors import DeviceError
+    from adm_cli.training import distributed
+
+    monkeypatch.setattr(distributed, "choose_device", torch.device)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with (
+        pytest.raises(DeviceError, match="process 3 .* sees 2 CUDA .*--nproc-per-node 2"),
+        distributed.joined(World(2, 4, 2), "cuda"),
+    ):
+        raise AssertionError("never joined")
+
+
 def test_processes_must_share_the_batch(
     adm: Adm, shapes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
