@@ -6,6 +6,7 @@ A model's settings travel as JSON inside its weights file: `files.strict` writes
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -265,13 +266,14 @@ class SamplingConfig(Modifiers):
     """What to draw: one entry of ``seeds`` and of ``classes`` an image.
 
     One class stands for all, as ``207`` or ``(207,)``; ``seeds`` may be any sequence or one number,
-    ``steps`` a number, and a sampler spelt otherwise ("DPM++ 2M"): they become what is declared.
+    ``steps`` a number, and a sampler spelt otherwise ("DPM++ 2M"): they become what is declared,
+    sequences tuples.
     What is None becomes what the preset or the model's file recommends (`defaults.resolve`); the
     `Modifiers` are settings, too.
     """
 
-    seeds: tuple[int, ...]  # 0 <= seed < 2^64
-    classes: tuple[int | None, ...]  # class ids; None for unconditional, unguided images
+    seeds: Sequence[int]  # 0 <= seed < 2^64
+    classes: Sequence[int | None]  # class ids; None for unconditional, unguided images
     sampler: str | None = None  # a name of diffusion.samplers.SAMPLERS
     steps: str | None = None  # respacing, such as "250" or "ddim25"
     scale: float | None = None  # of classifier guidance; 0 is off, negative repels from the class
@@ -297,7 +299,8 @@ class SamplingConfig(Modifiers):
         if not self.seeds or len(self.seeds) != len(self.classes):
             raise ConfigError(
                 f"expected as many classes as seeds and at least one, "
-                f"got {len(self.seeds)} seeds and {len(self.classes)} classes"
+                f"got {how_many(len(self.seeds), 'seed')} and "
+                f"{how_many(len(self.classes), 'class', 'classes')}"
             )
         for seed in self.seeds:
             if not 0 <= seed < 2**64:

@@ -36,8 +36,6 @@ budget.py self.entries
 classifier.py size
 config.py channels
 config.py len(self.channel_mult)
-config.py len(self.classes)
-config.py len(self.seeds)
 config.py side // factor
 defaults.py steps
 diffusers.py config.level_channels[0]
@@ -56,8 +54,6 @@ labels.py plain[1]
 long_zips.py most
 measure.py extractor.weights
 neighbours.py k
-pipeline.py len(config.seeds)
-pipeline.py len(pictures)
 plain_yaml.py self.entries
 process.py wanted
 references.py images

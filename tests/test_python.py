@@ -199,7 +199,32 @@ def test_training(
 
 def test_a_word_that_is_no_option(shapes: Path) -> None:
     with pytest.raises(TypeError, match="stepps"):
-        adm_cli.train_diffusion(shapes, stepps=4)
+        adm_cli.train_diffusion(shapes, stepps=4)  # type: ignore[call-arg]
+
+
+def test_a_word_that_is_nearly_one() -> None:
+    with pytest.raises(TypeError, match="sample\\(\\) has no keyword 'classes'; did you mean cl"):
+        adm_cli.sample(classes=207)  # type: ignore[call-arg]
+
+
+def test_what_tools_see_of_a_training() -> None:
+    """Also type checkers, as the error above has it: each option, and the types it may be of."""
+    shown = inspect.signature(adm_cli.train_upsampler)
+    assert shown.parameters["data"].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
+    assert {"low_size", "on_event", "should_stop"} < set(shown.parameters)
+    assert shown.return_annotation == "Training"
+    assert shown.parameters["size"].annotation == "Text | None"
+
+
+def test_what_is_no_pipeline_or_no_config(toys: Toys) -> None:
+    pipeline = adm_cli.load_pipeline(toys.model, guided=False)
+    config = adm_cli.SamplingConfig(seeds=range(1), classes=[0], steps="2")
+    wrong: Any = str(toys.model)
+    for draw in (adm_cli.generate, partial(adm_cli.enlarge, pictures=[])):
+        with pytest.raises(ConfigError, match=r"^pipeline must be a Pipeline, got '"):
+            draw(wrong, config=config)
+        with pytest.raises(ConfigError, match=r"^config must be a SamplingConfig, got '"):
+            draw(pipeline, config=wrong)
 
 
 OPTIONS = (
@@ -262,6 +287,9 @@ def test_samplers_and_guidance() -> None:
 
     guidance = adm_cli.classifier_guidance(classifier, torch.zeros(1).long(), 2.0)
     none = adm_cli.limited_guidance(guidance, 200, 300)
+    label: Any = 1
+    with pytest.raises(ValueError, match=r"a class id for each of 1 images, .* got 1$"):
+        adm_cli.classifier_guidance(classifier, label, 2.0)(x, torch.zeros(1))
     samplers = (
         adm_cli.ddpm_sample, adm_cli.ddim_sample, adm_cli.dpm_solver_sample,
         adm_cli.dpm_solver_3m_sample, adm_cli.unipc_sample, adm_cli.heun_sample,
@@ -292,6 +320,9 @@ def test_metrics() -> None:
     moments.add(a)
     gaussian = moments.gaussian()
     assert adm_cli.frechet_distance(gaussian, gaussian) == pytest.approx(0, abs=1e-6)
+    features: Any = a
+    with pytest.raises(ValueError, match="expected two Gaussians, got features: Moments makes"):
+        adm_cli.frechet_distance(features, features)
 
 
 def test_drawing(toys: Toys) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,8 @@ from pathlib import Path
 from adm_cli.checkpoints.finding import check_here, find_weights
 from adm_cli.checkpoints.header import ModelFile, ModelInfo
 from adm_cli.checkpoints.presets import ENLARGEMENTS, PRESETS, Preset, find_preset
-from adm_cli.config import UNetConfig
+from adm_cli.classes.imagenet import listed_classes
+from adm_cli.config import Kind, UNetConfig
 from adm_cli.diffusion.modifiers import Modifiers
 from adm_cli.errors import UsageError, an, size_words
 from adm_cli.files.strict import type_checked
@@ -68,6 +70,7 @@ def find_sources(
     if model_file.info.kind != "diffusion":
         raise UsageError(
             f"{model} holds {an(model_file.info.kind)} model, --model expects a diffusion model"
+            f"{_use(model, model_file.info.kind)}"
         )
     classifier_file = find_weights(name) if guided and name is not None else None
     sources = Sources(
@@ -85,6 +88,17 @@ def find_sources(
     if sources.weak is not None:
         _check_weak(model_file, sources.weak)
     return sources
+
+
+def _use(name: str | Path, kind: Kind) -> str:
+    """What a model that draws nothing by itself is for."""
+    typed = shlex.quote(str(name))
+    if kind == "classifier":
+        return f": pass {typed} as --classifier, beside the --model that it guides"
+    stack = next((row.name for row in PRESETS if row.upsampler == str(name)), None)
+    both = "" if stack is None else f", --model {stack} draws what it enlarges"
+    python = f"load_pipeline(find_upsampler({str(name)!r})), for enlarge"
+    return f": what enlarges pictures is adm upsample --model {typed}{both} (in Python {python})"
 
 
 @type_checked
@@ -274,7 +288,10 @@ def check_classes(sources: Sources, classes: Sequence[int | None]) -> None:
     known = sources.classes
     for class_id in classes:
         if class_id is not None and class_id not in known:
-            raise UsageError(f"{_lacking(sources, class_id)} was not trained on class {class_id}")
+            has = f", but on {listed_classes(known)}" if known else ""
+            raise UsageError(
+                f"{_lacking(sources, class_id)} was not trained on class {class_id}{has}"
+            )
 
 
 def _lacking(sources: Sources, class_id: int) -> str:

@@ -34,10 +34,10 @@ def imagenet_names() -> dict[int, str]:
 
 
 def search_classes(query: str, known: Mapping[int, str]) -> list[int]:
-    """The class that a number is, or those whose WordNet id or names contain all the words."""
+    """The classes that numbers are, or those whose WordNet id or names contain all the words."""
     text, words = query.strip(), query.lower().split()
-    number = _named(text, known) or [i for i in known if text == str(i)]
-    return (number if text.isdecimal() else []) or [
+    numbers = _named(text, known) or [i for i in known if str(i) in words]
+    return (numbers if all(map(str.isdecimal, words)) else []) or [
         class_id
         for class_id in sorted(known)
         if all(any(word in name for name in _aliases(class_id, known)) for word in words)
@@ -110,7 +110,7 @@ def _unknown_class(text: str, known: Mapping[int, str], owner: str) -> str:
         return f"{start}: {owner} has no classes"
     if not _of_imagenet(known):
         hint = did_you_mean(text, known.values())
-        return f"{start}: {owner} has {_listed(known)} (adm classes lists them){hint}"
+        return f"{start}: {owner} has {listed_classes(known)} (adm classes lists them){hint}"
     names, meant, group = imagenet_names(), _named_with(text), text
     if not group_ids(text) and not meant:
         meant = _named_in(text)
@@ -119,8 +119,8 @@ def _unknown_class(text: str, known: Mapping[int, str], owner: str) -> str:
     meant = group_members(group) or meant
     here = {i: names[i] for i in meant if i in known}
     if meant and not here:
-        which = ids or _listed({i: names[i] for i in meant})
-        return f"{start}: ImageNet's {which} is not of {owner}, which has {_listed(known)}"
+        which = ids or listed_classes({i: names[i] for i in meant})
+        return f"{start}: ImageNet's {which} is not of {owner}, which has {listed_classes(known)}"
     if here:
         first = ", ".join(f"{i} ({name})" for i, name in list(here.items())[:8])
         more = f" ... (adm classes {group or text} lists them)" if len(here) > 8 else ""
@@ -154,7 +154,8 @@ def _named_in(text: str) -> list[int]:
     return [class_id for class_id, length in found.items() if length == max(found.values())]
 
 
-def _listed(known: Mapping[int, str]) -> str:
+def listed_classes(known: Mapping[int, str]) -> str:
+    """The first classes of a model, in a message: "1 goldfish, 145 king penguin, ..."."""
     ids = sorted(known)
     more = ", ..." if len(ids) > _MOST_LISTED else ""
     return ", ".join(f"{i} {known[i]}" for i in ids[:_MOST_LISTED]) + more
@@ -183,7 +184,7 @@ def _known_id(class_id: int, known: Mapping[int, str], owner: str) -> int:
     name = f" ({names[class_id]})" if _of_imagenet(known) and class_id in names else ""
     raise UsageError(
         f"class {class_id}{name} is not among the {how_many(len(ids), 'class', 'classes')} of "
-        f"{owner}: {_listed(known)}"
+        f"{owner}: {listed_classes(known)}"
     )
 
 

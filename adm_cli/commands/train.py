@@ -74,7 +74,8 @@ def _train(kind: Kind, options: CommonOptions, shown: Shown) -> None:
         display(event)
 
     with stopping, display:
-        done = functions[kind](**vars(options), on_event=on_event, should_stop=stopping.asked)
+        asked = {**vars(options), "on_event": on_event, "should_stop": stopping.asked}
+        done = functions[kind](**asked)
     if writes:
         _report(done, json=shown.json)
         if not shown.quiet:

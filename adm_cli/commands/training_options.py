@@ -13,6 +13,7 @@ import typer
 from adm_cli.commands import completing, options
 from adm_cli.training.options import (
     BATCH_SIZE,
+    CALLERS,
     CLIP_NORM,
     GUIDE_SCALE,
     SIZE,
@@ -21,6 +22,7 @@ from adm_cli.training.options import (
     WARMUP,
     WORKERS,
     CommonOptions,
+    held_types,
 )
 
 _DATA, _MODEL, _TRAIN, _RUN = "Pictures", "Model", "Training", "Run"
@@ -188,7 +190,7 @@ def command_of(
     """Decorates a function of options so that Typer sees the fields of ``cls`` as options."""
 
     def decorate(function: Callable[[Any, Shown], None]) -> Callable[..., None]:
-        hints = {owner: get_type_hints(owner) for owner in (cls, Shown)}  # slow: once for all
+        hints = {cls: held_types(cls), Shown: get_type_hints(Shown)}  # slow: once for all
         parameters = [
             inspect.Parameter(
                 field.name,
@@ -198,6 +200,7 @@ def command_of(
             )
             for owner in (cls, Shown)
             for field in dataclasses.fields(owner)
+            if field.name not in CALLERS
         ]
         shown = {field.name for field in dataclasses.fields(Shown)}
 

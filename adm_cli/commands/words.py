@@ -10,6 +10,7 @@ from typing import Any
 
 import typer
 
+from adm_cli.checkpoints.presets import known_weights
 from adm_cli.commands.other_names import OTHER_COMMANDS, OTHER_OPTIONS, REFUSED
 from adm_cli.errors import UsageError, did_you_mean, one_of, trim
 
@@ -225,6 +226,8 @@ def _extra(
     start = f"{command} does not take {trim(shown, 80)} without an option"
     if extra == "help":
         return f"{start}: write {command} --help"
+    if extra in known_weights():
+        return f"{start}; did you mean {'--model' if '--model' in own else 'adm info'} {extra}?"
     if extra.lower() in ("true", "false", "yes", "no", "on", "off"):
         return f"{start}: what is on or off has no value; leave it out"
     if several := _several(group, command, extra, arguments):

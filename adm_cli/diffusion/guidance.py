@@ -64,10 +64,11 @@ def _lasting(x: Tensor) -> Tensor:
 
 
 def _check_labels(y: Tensor, x_t: Tensor) -> None:
-    if y.dim() not in (1, 2) or len(y) != len(x_t) or (y.dim() == 2 and y.shape[1] == 1):
+    shape = list(y.shape) if isinstance(y, Tensor) else []  # a number is no label for each
+    if len(shape) not in (1, 2) or shape[0] != len(x_t) or shape[1:] == [1]:
         raise ValueError(
             f"y must hold a class id for each of {len(x_t)} images, [{len(x_t)}], or weights of "
-            f"all classes, [{len(x_t)}, K]; got {list(y.shape)}"
+            f"all classes, [{len(x_t)}, K]; got {shape or y}"
         )
 
 

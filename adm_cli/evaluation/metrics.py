@@ -132,7 +132,13 @@ class FrechetTo:
 
 
 def frechet_distance(samples: Gaussian, reference: Gaussian) -> float:
-    """FID on Inception's pool features, sFID on its spatial ones; see `FrechetTo`."""
+    """FID on Inception's pool features, sFID on its spatial ones; see `FrechetTo`.
+
+    A `Gaussian` of features [N, D] is what `Moments` makes of them, ``add``ed in batches. Raises
+    ValueError for the features themselves.
+    """
+    if any(isinstance(given, Tensor) for given in (samples, reference)):
+        raise ValueError("expected two Gaussians, got features: Moments makes them, by add")
     return FrechetTo(reference)(samples)
 
 

@@ -177,8 +177,9 @@ class UNet(TorsoModel):
         if (y is None) != (self.label_emb is None):
             wants = "no labels" if self.label_emb is None else "a label for every image"
             raise ValueError(f"this model takes {wants}, got y={'None' if y is None else 'labels'}")
-        if y is not None and y.shape != x.shape[:1]:  # one would pass for all
-            raise ValueError(f"expected a label for every image, [{len(x)}], got {list(y.shape)}")
+        shape = list(y.shape) if isinstance(y, Tensor) else y
+        if y is not None and shape != list(x.shape[:1]):  # one would pass for all
+            raise ValueError(f"expected a label for every image, [{len(x)}], got {shape}")
         emb = self.embed_time(t)  # [B, E]
         if self.label_emb is not None:
             emb = emb + self.label_emb(y)

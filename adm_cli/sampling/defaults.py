@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 
@@ -92,13 +92,13 @@ def choose_sampler(
     return partial(sampler, eta=eta)  # type: ignore[call-arg]
 
 
-def common_scale(sources: Sources, classes: tuple[int | None, ...], *, guided: bool) -> float:
+def common_scale(sources: Sources, classes: Sequence[int | None], *, guided: bool) -> float:
     """The guidance scale where none was asked for: 0 without classes or a classifier."""
     labelled = any(class_id is not None for class_id in classes)
     return recommended(sources).scale if guided and labelled else 0.0
 
 
-def common_cfg(sources: Sources, classes: tuple[int | None, ...]) -> float:
+def common_cfg(sources: Sources, classes: Sequence[int | None]) -> float:
     """The weight of classifier-free guidance where none was asked for: 1 without classes."""
     labelled = any(class_id is not None for class_id in classes)
     return recommended(sources).cfg if labelled else 1.0

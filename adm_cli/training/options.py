@@ -1,18 +1,19 @@
 """What the training commands and functions take: names, types and defaults.
 
+Types are what Python code may give; `held_types` says what that becomes, and what is typed.
 Everything is None unless given, so that a run that is gone on with can tell what is new.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from adm_cli.errors import CheckpointError, size_words, trim
-from adm_cli.events import AnyPath, as_paths, as_words
+from adm_cli.events import AnyPath, OnEvent, as_paths, as_words, ignore
 from adm_cli.files.strict import check_type
 
 # What they are where nothing was asked for and no model says otherwise.
@@ -21,33 +22,47 @@ VAL_SPLIT, VAL_IMAGES, WORKERS = 0.05, 2000, 2
 GUIDE_SCALE = 1.0
 
 
+Text = AnyPath | float  # 64 for "64"
+Paths = AnyPath | Sequence[AnyPath]
+Texts = AnyPath | int | Sequence[AnyPath | int]
+_HELD: Mapping[Any, Any] = {
+    AnyPath | None: Path | None, Text | None: str | None,
+    Paths | None: list[Path] | None, Texts | None: list[str] | None,
+}  # fmt: skip
+CALLERS = ("on_event", "should_stop")  # of Python code alone
+
+
+def _never() -> bool:
+    return False
+
+
 # Nobody compares or prints them, and every start of the program makes these classes.
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class CommonOptions:
     """What all training commands take."""
 
-    data: list[Path] | None = None
-    val: list[Path] | None = None
+    data: Paths | None = field(default=None, kw_only=False)
+    val: Paths | None = None
     val_split: float | None = None
     val_images: int | None = None
-    labels: str | None = None
-    value_range: str | None = None
-    classes: list[str] | None = None
+    labels: Text | None = None
+    value_range: Text | None = None
+    classes: Texts | None = None
     skip_bad: bool | None = None
     random_crop: bool | None = None
     flip: bool | None = None
     cache: bool | None = None
     workers: int | None = None
-    size: str | None = None
+    size: Text | None = None
     channels: int | None = None
-    preset: str | None = None
-    flags: str | None = None
-    flags_of: str | None = None
+    preset: Text | None = None
+    flags: Text | None = None
+    flags_of: Text | None = None
     strict_flags: bool | None = None
     command: int | None = None
-    init: str | None = None
-    match: str | None = None
-    set: list[str] | None = None
+    init: Text | None = None
+    match: Text | None = None
+    set: Texts | None = None
     gradient_checkpointing: bool | None = None
     steps: int | None = None
     kimg: float | None = None
@@ -55,23 +70,25 @@ class CommonOptions:
     microbatch: int | None = None
     lr: float | None = None
     warmup: int | None = None
-    anneal: str | None = None
+    anneal: Text | None = None
     weight_decay: float | None = None
     clip_norm: float | None = None
-    ema: str | None = None
-    dtype: str | None = None
+    ema: Text | None = None
+    dtype: Text | None = None
     compile: bool | None = None
     channels_last: bool | None = None
     seed: int | None = None
-    out: Path | None = None
+    out: AnyPath | None = None
     resume: bool = False
     fresh: bool = False
     log_every: int | None = None
     eval_every: int | None = None
     save_every: int | None = None
-    save_dtype: str | None = None
+    save_dtype: Text | None = None
     tensorboard: bool | None = None
     device: str = "auto"
+    on_event: OnEvent = ignore
+    should_stop: Callable[[], bool] = _never
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -80,7 +97,7 @@ class DenoiserOptions(CommonOptions):
 
     unconditional: bool | None = None
     label_dropout: float | None = None
-    timestep_sampler: str | None = None
+    timestep_sampler: Text | None = None
     sample_every: int | None = None
 
 
@@ -88,7 +105,7 @@ class DenoiserOptions(CommonOptions):
 class DiffusionOptions(DenoiserOptions):
     """More for diffusion models."""
 
-    classifier: str | None = None
+    classifier: Text | None = None
     scale: float | None = None
 
 
@@ -96,7 +113,7 @@ class DiffusionOptions(DenoiserOptions):
 class UpsamplerOptions(DenoiserOptions):
     """More for upsamplers."""
 
-    low_size: str | None = None
+    low_size: Text | None = None
     noise_augment: float | None = None
     vary_kernel: bool | None = None
     crop: int | None = None
@@ -110,7 +127,8 @@ class ClassifierOptions(CommonOptions):
     label_smoothing: float | None = None
 
 
-_NOT_STORED = ("out", "resume", "fresh", "device")
+O = TypeVar("O", bound=CommonOptions)
+_NOT_STORED = ("out", "resume", "fresh", "device", *CALLERS)
 _PATHS = ("data", "val", "labels", "init", "match", "classifier")
 
 
@@ -130,7 +148,7 @@ def stored(settings: Mapping[str, Any], cls: type[CommonOptions], path: Path) ->
 
     Raises CheckpointError unless each is what the command line could have given.
     """
-    options, hints = settings.get("options"), get_type_hints(cls)
+    options, hints = settings.get("options"), held_types(cls)
     if not isinstance(options, dict):
         raise CheckpointError(f"{path} holds no options of a training by adm: choose another --out")
     for name, value in options.items():
@@ -174,33 +192,26 @@ def _absolute(value: Any) -> Any:
     return str(path.absolute()) if isinstance(value, Path) or path.is_file() else value
 
 
-O = TypeVar("O", bound=CommonOptions)
+def held_types(cls: type[CommonOptions]) -> dict[str, Any]:
+    """What each option becomes: paths of text, a list of one word, "64" of 64."""
+    return {name: _HELD.get(hint, hint) for name, hint in get_type_hints(cls).items()}
 
 
-def make_options(cls: type[O], values: Mapping[str, Any]) -> O:
-    """Options as Python code gives them: paths as text, one word for a list of one, 64 for "64".
+def made_as_held(options: O) -> O:
+    """Options as Python code gives them, each as `held_types` has it.
 
-    Raises TypeError for a name that there is not, ConfigError for a value of another type.
+    Raises ConfigError for a value of another type.
     """
-    hints, known = get_type_hints(cls), {}
-    for name in values.keys() & hints.keys():
-        kind = _kind(hints[name])
-        value = check_type(name, values[name], _GIVEN.get(kind, kind) | None)
-        known[name] = None if value is None else _as(value, kind)
-    return cls(**{**values, **known})
+    hints, held = get_type_hints(type(options)), held_types(type(options))
+    known: dict[str, Any] = {}
+    for name, came in vars(options).items():
+        value = check_type(name, came, hints[name])
+        known[name] = None if value is None else _as(value, held[name])
+    return type(options)(**known)
 
 
-_GIVEN: Mapping[Any, Any] = {
-    Path: AnyPath, list[Path]: AnyPath | Sequence[AnyPath],
-    str: AnyPath | float, list[str]: AnyPath | int | Sequence[AnyPath | int],
-}  # fmt: skip
-
-
-def _kind(hint: Any) -> Any:
-    return next(kind for kind in (get_args(hint) or (hint,)) if kind is not type(None))
-
-
-def _as(value: Any, kind: Any) -> Any:
+def _as(value: Any, held: Any) -> Any:
+    kind = next((kind for kind in get_args(held) if kind is not type(None)), held)
     if kind == list[Path]:
         return as_paths(value)
     if kind == list[str]:

@@ -24,6 +24,7 @@ from torch import Tensor
 from adm_cli.checkpoints.format import read_tensors, write_tensors
 from adm_cli.checkpoints.header import AGAIN, STATE_FORMAT
 from adm_cli.errors import CheckpointError, OutputError, why_unread
+from adm_cli.events import AnyPath
 from adm_cli.files.budget import parse_json
 from adm_cli.files.disk import (
     atomic_write,
@@ -51,13 +52,13 @@ MetricsRow = dict[str, float]
 class TrainingFolder:
     """Reads and writes the files of one run. Every write is whole or not at all."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.settings = path / "settings.json"
-        self.model = path / "model.safetensors"
-        self.best = path / "best.safetensors"
-        self.samples = path / "samples"
-        self.plot = path / "metrics.png"
+    def __init__(self, path: AnyPath) -> None:
+        self.path = Path(path)
+        self.settings = self.path / "settings.json"
+        self.model = self.path / "model.safetensors"
+        self.best = self.path / "best.safetensors"
+        self.samples = self.path / "samples"
+        self.plot = self.path / "metrics.png"
 
     def used(self) -> bool:
         """Whether a run was begun here."""

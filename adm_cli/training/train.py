@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec
 
 import torch
 
@@ -36,9 +36,10 @@ from adm_cli.training.options import (
     ClassifierOptions,
     CommonOptions,
     DiffusionOptions,
+    O,
     UpsamplerOptions,
     given,
-    make_options,
+    made_as_held,
 )
 from adm_cli.training.original_flags import take_over
 from adm_cli.training.resuming import dtype_of, merge_options, refuse_changes
@@ -54,6 +55,8 @@ from adm_cli.training.setup import (
 )
 from adm_cli.training.tasks import make_task
 from adm_cli.training.trainer import Trainer
+
+P = ParamSpec("P")
 
 
 @dataclass(frozen=True)
@@ -85,43 +88,25 @@ class Training:
 
 
 def _public(
-    cls: type[CommonOptions],
-) -> Callable[[Callable[..., Training]], Callable[..., Training]]:
-    """Gives a function the fields of ``cls`` as keywords."""
+    cls: Callable[P, O],
+) -> Callable[[Callable[[O], Training]], Callable[P, Training]]:
+    """Gives a function of options the fields of ``cls`` as keywords."""
 
-    def decorate(function: Callable[..., Training]) -> Callable[..., Training]:
+    def decorate(function: Callable[[O], Training]) -> Callable[P, Training]:
+        signature = inspect.signature(cls).replace(return_annotation="Training")
+
         @wraps(function)
-        def call(
-            data: Any = None, *, on_event: OnEvent = ignore,
-            should_stop: Callable[[], bool] = lambda: False, **options: Any,
-        ) -> Training:  # fmt: skip
-            chosen = make_options(cls, {"data": data, **options})
-            return function(chosen, on_event=on_event, should_stop=should_stop)
+        def call(*args: P.args, **options: P.kwargs) -> Training:
+            return function(made_as_held(cls(*args, **options)))
 
-        kinds = inspect.Parameter
-        own = inspect.signature(call, follow_wrapped=False).parameters
-        fields = [
-            kinds(
-                field.name,
-                kinds.POSITIONAL_OR_KEYWORD if field.name == "data" else kinds.KEYWORD_ONLY,
-                default=field.default,
-                annotation=field.type,
-            )
-            for field in dataclasses.fields(cls)
-        ]
-        later = [own["on_event"], own["should_stop"]]
-        call.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-            [*fields, *later], return_annotation=Training
-        )
+        call.__signature__ = signature  # type: ignore[attr-defined]
         return call
 
     return decorate
 
 
 @_public(DiffusionOptions)
-def train_diffusion(
-    options: DiffusionOptions, *, on_event: OnEvent, should_stop: Callable[[], bool]
-) -> Training:
+def train_diffusion(options: DiffusionOptions) -> Training:
     """Trains a diffusion model on pictures: folders, zips or uncompressed tars.
 
     Keywords are the options of ``adm train-diffusion``, None where nothing is asked for.
@@ -134,30 +119,24 @@ def train_diffusion(
     trains in the folder, AdmError where losses stay NaN, OutputError for files that cannot be
     written.
     """
-    return _train("diffusion", options, on_event, should_stop)
+    return _train("diffusion", options)
 
 
 @_public(ClassifierOptions)
-def train_classifier(
-    options: ClassifierOptions, *, on_event: OnEvent, should_stop: Callable[[], bool]
-) -> Training:
+def train_classifier(options: ClassifierOptions) -> Training:
     """Trains a classifier of noisy pictures, as `train_diffusion` trains a diffusion model."""
-    return _train("classifier", options, on_event, should_stop)
+    return _train("classifier", options)
 
 
 @_public(UpsamplerOptions)
-def train_upsampler(
-    options: UpsamplerOptions, *, on_event: OnEvent, should_stop: Callable[[], bool]
-) -> Training:
+def train_upsampler(options: UpsamplerOptions) -> Training:
     """Trains a model that enlarges small pictures, as `train_diffusion` trains one that draws."""
-    return _train("upsampler", options, on_event, should_stop)
+    return _train("upsampler", options)
 
 
-def _train(
-    kind: Kind, options: CommonOptions, on_event: OnEvent, should_stop: Callable[[], bool]
-) -> Training:
+def _train(kind: Kind, options: CommonOptions) -> Training:
     world = find_world()
-    tell = on_event if world.writes else ignore
+    tell = options.on_event if world.writes else ignore
     with joined(world, options.device) as device, _own_torch(device):
         ready = prepare(kind, options, world, device, tell)
         folder = _open_folder(options, world)
@@ -169,8 +148,8 @@ def _train(
             if world.writes:
                 folder.save_settings(ready.settings.to_json())
             config, pictures = run.config, len(run.job.feed.images)
-            on_event(Begun(run.trainer.step, config.steps, config.batch_size, pictures))
-            for event in run.events(should_stop):
+            options.on_event(Begun(run.trainer.step, config.steps, config.batch_size, pictures))
+            for event in run.events(options.should_stop):
                 tell(event)
     return Training(
         kind=kind,

@@ -204,6 +204,7 @@ def test_groups() -> None:
 
 def test_search_by_id_and_among_few() -> None:
     assert 207 in search_classes(" 207 ", ALL)
+    assert search_classes("1 145", ALL) == [1, 145]  # not what has them in its WordNet id
     assert search_classes("retriever", FEW) == [207]
     assert search_classes("", FEW) == [1, 207, 970]
     assert search_classes("gree", OWN) == [2, 3]

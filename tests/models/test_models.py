@@ -209,6 +209,8 @@ def test_labels_and_low_res_must_fit_the_model() -> None:
         toy(replace(TOY_UNET, num_classes=None))(x, t, t)
     with pytest.raises(ValueError, match=r"a label for every image, \[2\], got \[1\]"):
         toy(TOY_UNET)(x.repeat(2, 1, 1, 1), t.repeat(2), t)
+    with pytest.raises(ValueError, match=r"a label for every image, \[1\], got 3$"):
+        toy(TOY_UNET)(x, t, 3)
     with pytest.raises(ValueError, match="low_res"):
         toy(TOY_UPSAMPLER)(x, t, t)
 

@@ -342,7 +342,7 @@ def test_a_classifier_that_does_not_belong(
 
 
 def test_a_classifier_is_no_diffusion_model(toys: Toys) -> None:
-    with pytest.raises(UsageError, match="--model expects a diffusion model"):
+    with pytest.raises(UsageError, match=r"--model expects a diffusion model: pass .* as --class"):
         find_sources(toys.classifier)
 
 

@@ -210,9 +210,10 @@ def test_pictures_are_read_batch_by_batch(toy: Pipeline) -> None:
             "picture 0 is of type Image, expected a tensor",
         ),
         (torch.zeros(1, 8, 8, 3), {}, "float32"),
-        (PICTURES[:2], {}, "1 seeds for 2 pictures"),
+        (PICTURES[:2], {}, "1 seed for 2 pictures$"),
+        (PICTURES[0], {}, r"1 seed for 8 pictures: a single one is \[picture\]"),
         (PICTURES[:1], {"scale": 1.0}, "takes no guidance"),
-        (PICTURES[:1], {"classes": (2,)}, "not trained on class 2"),
+        (PICTURES[:1], {"classes": (2,)}, "not trained on class 2, but on 0 circle, "),
         (PICTURES[:1], {"classes": (None,)}, "every image needs one"),
         (PICTURES[:1], {"sampler": "ddpm", "eta": 0.5}, "no meaning for the ddpm"),
         (PICTURES[:1], {"steps": "101"}, "cannot take 101 steps"),
@@ -234,8 +235,15 @@ def test_each_kind_has_its_function(toys: Toys, toy: Pipeline) -> None:
         upsample(load_pipeline(toys.model, guided=False), PICTURES[:1], config)
     with pytest.raises(UsageError, match="holds a diffusion model, expected an upsampler"):
         find_upsampler(toys.model)
-    with pytest.raises(UsageError, match="--model expects a diffusion model"):
+    with pytest.raises(
+        UsageError, match="--model expects a diffusion model: what enlarges pictures is"
+    ):
         find_sources(toys.upsampler)
+    with pytest.raises(UsageError, match="--model tiny-stack draws what it enlarges") as refused:
+        load_pipeline("tiny_upsampler")
+    assert "(in Python load_pipeline(find_upsampler('tiny_upsampler')), for" in str(refused.value)
+    with pytest.raises(UsageError, match="expected an upsampler"):
+        find_upsampler("tiny")
 
 
 def test_non_square_pictures(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ from adm_cli.diffusion.noise import Toward
 from adm_cli.diffusion.schedule import NoiseSchedule
 from adm_cli.diffusion.steps import Sampler, SampleStep
 from adm_cli.errors import ConfigError, DeviceError, UsageError, how_many, size_words
-from adm_cli.files.strict import type_checked
+from adm_cli.files.strict import check_type, type_checked
 from adm_cli.models.classifier import NoisyClassifier
 from adm_cli.models.unet import SuperResUNet, UNet
 from adm_cli.sampling.defaults import choose_sampler, choose_schedule, remarks, resolve
@@ -153,9 +153,11 @@ def generate(
     even one image fits into memory, and, after the last batch, NotFiniteError for images that are
     not finite (`ImageBatch.finite`).
     """
+    _check_types(pipeline, config)
     if isinstance(pipeline.model, SuperResUNet):
         raise UsageError(
-            f"{pipeline.sources.model_name} is an upsampler: it enlarges pictures (adm upsample)"
+            f"{pipeline.sources.model_name} is an upsampler: it enlarges pictures, with "
+            f"enlarge(pipeline, pictures, config)"
         )
     if config.project or config.low_res_noise is not None:
         raise ConfigError("only an upsampler takes project and low_res_noise: leave them out")
@@ -179,15 +181,28 @@ def enlarge(
     Raises as `generate`, and UsageError if ``pipeline`` holds no upsampler or a picture has
     another size than the upsampler's input.
     """
+    _check_types(pipeline, config)
     if not isinstance(pipeline.model, SuperResUNet):
-        raise UsageError(f"{pipeline.sources.model_name} is no upsampler: expected one")
+        raise UsageError(
+            f"{pipeline.sources.model_name} is no upsampler: expected one, as "
+            f'load_pipeline(find_upsampler("tiny_upsampler")) loads it'
+        )
     guiding_too = modified(config).keys() - OF_TRAJECTORY
     if config.guided or config.classifier_free or guiding_too:
         also = "".join(f", and no {name}" for name in sorted(guiding_too))
         raise ConfigError(f"an upsampler takes no guidance: the scale must be 0, and cfg 1{also}")
     if len(pictures) != len(config.seeds):
-        raise ConfigError(f"{len(config.seeds)} seeds for {len(pictures)} pictures")
+        one = getattr(pictures, "ndim", 4) == 3
+        raise ConfigError(
+            f"{how_many(len(config.seeds), 'seed')} for {how_many(len(pictures), 'picture')}"
+            f"{': a single one is [picture]' if one else ''}"
+        )
     return _told(_draw(pipeline, config, pictures, on_note), on_step, on_note)
+
+
+def _check_types(pipeline: Pipeline, config: SamplingConfig) -> None:
+    check_type("pipeline", pipeline, Pipeline)
+    check_type("config", config, SamplingConfig)
 
 
 class Edits(Protocol):
@@ -297,9 +312,9 @@ def draw_batches(
             size //= 2
             yield f"out of memory: going on with batches of {size}"
             continue
-        classes = config.classes[done:end]
+        classes = tuple(config.classes[done:end])
         done += len(seeds)
-        yield finished_batch(x[: len(seeds)], classes, seeds, size, own, weights)
+        yield finished_batch(x[: len(seeds)], classes, tuple(seeds), size, own, weights)
 
 
 def _batch_end(kinds: Sequence[GuidanceKind], start: int, size: int) -> int:
