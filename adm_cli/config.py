@@ -32,7 +32,8 @@ LEAST_CROP = 0.8  # smallest side of the original's random crops, of the picture
 
 # Far above any real model, low enough that a hostile file cannot make us build for hours.
 _MAX_SIDE, _MAX_CHANNELS, _MAX_BLOCKS, _MAX_LEVELS, _MAX_CLASSES = 16384, 16384, 64, 12, 10**6
-_MAX_DEPTH, _MAX_BATCH, _MAX_PASSES = 128, 4096, 100
+_MAX_DEPTH, _MAX_PASSES = 128, 100
+MOST_BATCH = 4096  # images computed at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -267,9 +268,8 @@ class SamplingConfig(Modifiers):
 
     One class stands for all, as ``207`` or ``(207,)``; ``seeds`` may be any sequence or one number,
     ``steps`` a number, and a sampler spelt otherwise ("DPM++ 2M"): they become what is declared,
-    sequences tuples.
-    What is None becomes what the preset or the model's file recommends (`defaults.resolve`); the
-    `Modifiers` are settings, too.
+    sequences tuples. What is None becomes what the preset or the model's file recommends
+    (`defaults.resolve`); the `Modifiers` are settings, too.
     """
 
     seeds: Sequence[int]  # 0 <= seed < 2^64
@@ -317,7 +317,7 @@ class SamplingConfig(Modifiers):
         if self.low_res_noise is not None:
             _in_interval("low_res_noise", self.low_res_noise, 10)
         if self.batch_size is not None:
-            _in_range("the batch size", self.batch_size, 1, _MAX_BATCH)
+            _in_range("the batch size", self.batch_size, 1, MOST_BATCH)
 
     def _check_guidance(self) -> None:
         scales, cfgs = self.image_scales, self.image_cfgs

@@ -338,8 +338,7 @@ def test_drawing(toys: Toys) -> None:
 
 def test_the_loop_of_ones_own_is_ddim_with_gradients() -> None:
     """As docs/python.md has it, in fewer steps."""
-    text = (Path(__file__).parents[1] / "docs" / "python.md").read_text()
-    (code,) = [block for block in re.findall(r"```python\n(.*?)```", text, re.S) if "x_T" in block]
+    code = _documented("x_T")
     names: dict[str, Any] = {}
     exec(code.replace("respace(10)", "respace(2)"), names)
     model, x_T = partial(names["model"], y=names["y"]), names["x_T"]
@@ -358,6 +357,24 @@ def test_the_loop_of_ones_own_is_ddim_with_gradients() -> None:
     )
     assert gone_on.x.equal(last.x)
     assert not gone_on.x.requires_grad
+
+
+def _documented(word: str) -> str:
+    """The block of docs/python.md that has it."""
+    text = (Path(__file__).parents[1] / "docs" / "python.md").read_text()
+    blocks: list[str] = re.findall(r"```python\n(.*?)```", text, re.S)
+    (code,) = [block for block in blocks if word in block]
+    return code
+
+
+def test_the_gaussian_of_features_in_batches() -> None:
+    """As docs/python.md has it."""
+    names: dict[str, Any] = {}
+    exec(_documented("Moments()"), names)
+    features = torch.randn(30, 4, generator=torch.Generator().manual_seed(0)).double()
+    found = names["gaussian"]([features[:8], features[8:]])
+    assert torch.allclose(found.mean, features.mean(dim=0))
+    assert torch.allclose(found.covariance, features.T.cov())
 
 
 def test_devices_and_precisions_are_names_or_torchs_own(toys: Toys) -> None:

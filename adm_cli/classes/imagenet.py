@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -12,6 +13,7 @@ from adm_cli.errors import UsageError, did_you_mean, how_many, trim
 from adm_cli.files.budget import MOST_DIGITS, whole_text
 
 _MOST_LISTED = 20  # classes, in a message
+_WNID = re.compile(r"n\d{8}")
 
 
 class ImageNetClass(NamedTuple):
@@ -40,8 +42,13 @@ def search_classes(query: str, known: Mapping[int, str]) -> list[int]:
     return (numbers if all(map(str.isdecimal, words)) else []) or [
         class_id
         for class_id in sorted(known)
-        if all(any(word in name for name in _aliases(class_id, known)) for word in words)
+        if all(any(_is_in(word, name) for name in _aliases(class_id, known)) for word in words)
     ]
+
+
+def _is_in(word: str, name: str) -> bool:
+    """A number is no part of a WordNet id: 5 is in n02129165, the lion's."""
+    return word in name and not (word.isdecimal() and _WNID.fullmatch(name))
 
 
 OWNER = "this model"  # whose the classes are, in messages

@@ -85,7 +85,7 @@ def _flat(facts: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any
         if isinstance(value, Mapping) and value:
             yield from _flat(value, f"{before}{name}.")
         else:
-            yield f"{before}{name}", value
+            yield f"{before}{name}", list(value) if isinstance(value, tuple) else value
 
 
 def _text(value: object) -> str:

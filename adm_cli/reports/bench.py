@@ -5,6 +5,7 @@ The public name is `bench`; the module has another, so that neither hides the ot
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,9 +19,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from adm_cli.checkpoints.finding import find_weights
 from adm_cli.checkpoints.loading import Model, build_model, hasten_on_cpu, load_model
-from adm_cli.checkpoints.presets import ENLARGEMENTS, find_checkpoint, find_preset
+from adm_cli.checkpoints.presets import ENLARGEMENTS, PRESETS, find_checkpoint, find_preset
 from adm_cli.checkpoints.sources import Sources, find_sources, find_upsampler
-from adm_cli.config import ClassifierConfig, DiffusionConfig, UNetConfig
+from adm_cli.config import MOST_BATCH, ClassifierConfig, DiffusionConfig, UNetConfig
 from adm_cli.devices import (
     choose_device,
     choose_dtype,
@@ -39,7 +40,7 @@ from adm_cli.models.classifier import NoisyClassifier
 from adm_cli.models.cost import forward_gflops
 from adm_cli.models.fast import can_pack, convolve_packed, pack
 from adm_cli.models.unet import SuperResUNet, UNet
-from adm_cli.sampling.defaults import choose_schedule
+from adm_cli.sampling.defaults import choose_schedule, recommended
 from adm_cli.sampling.drawing.memory import classifier_dtype
 
 _ROUNDS = 5
@@ -124,7 +125,7 @@ def bench(
 
     Raises UsageError for an unknown or unfit model, dtype, device, or number; and as `load_model`.
     """
-    batches = _numbers("batch size", batch_size)
+    batches = _numbers("batch size", batch_size, MOST_BATCH)
     counts = [None] if threads is None else _numbers("threads", threads)
     if not 0 < seconds <= 3600:
         raise UsageError(f"--seconds {seconds:g}: expected more than 0, at most 3600")
@@ -145,15 +146,16 @@ def bench(
                 del subjects  # a dtype at a time in memory
 
 
-def _numbers(name: str, given: int | str | Sequence[int]) -> list[int]:
-    """One or several whole numbers from 1; raises UsageError."""
+def _numbers(name: str, given: int | str | Sequence[int], most: float = math.inf) -> list[int]:
+    """One or several whole numbers from 1 to ``most``; raises UsageError."""
     try:
         parts = given.split(",") if isinstance(given, str) else given
         found = [parts] if isinstance(parts, int) else [int(part) for part in parts]
     except ValueError:
         found = []
-    if not found or min(found) < 1:
-        raise UsageError(f"{name} {trim(given)}: expected whole numbers from 1, such as 1,4")
+    if not found or min(found) < 1 or max(found) > most:
+        limit = "" if most == math.inf else f" to {most}"
+        raise UsageError(f"{name} {trim(given)}: expected whole numbers from 1{limit}, such as 1,4")
     return found
 
 
@@ -162,24 +164,19 @@ def _parts(
 ) -> list[_Part]:
     """The model with its classifier and, for a stack's preset, the upsampler."""
     preset = find_preset(model)
-    steps = upsampler = None
-    if preset is not None:
-        steps = preset.steps
-        if str(model) == preset.name and preset.upsampler not in ENLARGEMENTS:
-            upsampler = preset.upsampler
-    if random_weights:
-        guide = None if preset is None else preset.classifier
-        guide = guide if classifier is None else str(classifier)
-        name = str(model) if preset is None else preset.model
-        parts = [_random_part(name, guide if guided else None, steps)]
-    else:
-        parts = [_part(_sources(model, classifier, guided=guided), steps)]
-    if upsampler is not None and preset is not None:
-        steps = preset.upsampler_steps
-        if random_weights:
-            parts.append(_random_part(upsampler, None, steps))
-        else:
-            parts.append(_part(find_upsampler(upsampler), steps))
+    upsampler = None if preset is None or str(model) != preset.name else preset.upsampler
+    upsampler = None if upsampler in ENLARGEMENTS else upsampler
+    if not random_weights:
+        parts = [_part(_sources(model, classifier, guided=guided))]
+        return [*parts, _part(find_upsampler(model))] if upsampler else parts
+    guide = None if preset is None else preset.classifier
+    guide = guide if classifier is None else str(classifier)
+    name = str(model) if preset is None else preset.model
+    alone = next((row.upsampler_steps for row in PRESETS if row.upsampler == name), None)
+    steps = alone if preset is None else preset.steps
+    parts = [_random_part(name, guide if guided else None, steps)]
+    if preset is not None and upsampler is not None:
+        parts.append(_random_part(upsampler, None, preset.upsampler_steps))
     return parts
 
 
@@ -190,7 +187,7 @@ def _sources(model: str | Path, classifier: str | Path | None, *, guided: bool) 
     return find_sources(model, classifier, guided=guided)
 
 
-def _part(sources: Sources, steps: str | None) -> _Part:
+def _part(sources: Sources) -> _Part:
     def make(name: str, dtype: torch.dtype) -> Model:
         guide = name == sources.classifier_name and sources.classifier is not None
         return load_model(sources.classifier if guide else sources.model, dtype=dtype)  # type: ignore[arg-type]
@@ -198,8 +195,9 @@ def _part(sources: Sources, steps: str | None) -> _Part:
     info = sources.model.info
     assert isinstance(info.config, UNetConfig)
     return _Part(
-        sources.model_name, info.config, sources.classifier_name, info.diffusion, steps, make
-    )
+        sources.model_name, info.config, sources.classifier_name, info.diffusion,
+        recommended(sources).steps, make,
+    )  # fmt: skip
 
 
 def _random_part(name: str, classifier: str | None, steps: str | None) -> _Part:

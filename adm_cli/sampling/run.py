@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from adm_cli.checkpoints.presets import ENLARGEMENTS
+from adm_cli.config import MOST_BATCH
 from adm_cli.diffusion.modifiers import NEUTRAL, Modifiers
 from adm_cli.errors import ConfigError, RunError, UsageError, trim, why_unread
 from adm_cli.files.budget import finite_number, parse_json
@@ -24,7 +25,6 @@ FORMAT = 2
 _MOST_BYTES = 2**31  # of run.json: so many rows at 200 bytes each
 _MOST_ENTRIES = 2**27
 _MOST_STEPS = 10**6
-_MOST_BATCH = 4096
 # What a recipe leaves out where it is as here: most pictures have none of it.
 UNSAID: Mapping[str, Any] = MappingProxyType(
     {
@@ -270,6 +270,6 @@ def _run_from(value: Mapping[str, Any]) -> Run:
         raise TypeError("device, picture_format and versions must be texts")
     if type(run.metadata) is not bool:
         raise TypeError(f"metadata is {trim(run.metadata, 40)}, expected true or false")
-    if type(run.batch_size) is not int or not 1 <= run.batch_size <= _MOST_BATCH:
+    if type(run.batch_size) is not int or not 1 <= run.batch_size <= MOST_BATCH:
         raise TypeError(f"batch_size is {trim(run.batch_size, 40)}")
     return run

@@ -178,6 +178,7 @@ def test_what_is_no_class_is_refused(spec: str, known: dict[int, str]) -> None:
         ("man-eater", [2]),
         ("great shark", [2]),
         ("crane", [134, 517]),
+        ("9 retriever", []),  # a number is no part of a WordNet id
         ("zzz", []),
     ],
 )
@@ -206,6 +207,7 @@ def test_search_by_id_and_among_few() -> None:
     assert 207 in search_classes(" 207 ", ALL)
     assert search_classes("1 145", ALL) == [1, 145]  # not what has them in its WordNet id
     assert search_classes("retriever", FEW) == [207]
+    assert search_classes("0", FEW) == []
     assert search_classes("", FEW) == [1, 207, 970]
     assert search_classes("gree", OWN) == [2, 3]
     assert search_classes("shark", OWN) == []

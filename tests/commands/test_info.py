@@ -225,6 +225,7 @@ def test_what_differs_of_two(draw: Run, adm: Run, toys: Toys) -> None:
     shown = facts(adm("info", first, second))
     assert shown["scale"].endswith(" | 0.5")
     assert not {"seed", "class", "model", "steps"} & set(shown)
+    assert "size" not in facts(adm("info", first, "a"))  # a tuple here, a list there
     same = adm("info", first, first)
     assert (same.code, same.out, same.err) == (0, "", "adm: nothing differs\n")
     pair = json.loads(adm("info", "a", "b", "--json").out)["differs"]["scale"]

@@ -90,6 +90,12 @@ def test_an_upsampler_alone(toys: Toys) -> None:
         list(adm_cli.bench(toys.upsampler, toys.classifier))
 
 
+def test_steps_are_those_that_drawing_takes() -> None:
+    for random in (False, True):
+        (row,) = adm_cli.bench("tiny_upsampler", random_weights=random, batch_size=1, seconds=1e-6)
+        assert row.steps == 10
+
+
 def test_a_step_holds_what_a_step_needs(toys: Toys, monkeypatch: pytest.MonkeyPatch) -> None:
     """The guided step calls the network and the classifier's gradient once each."""
     calls: list[str] = []
@@ -143,6 +149,7 @@ def test_random_weights_of_a_stack(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"model": "nothing", "random_weights": True}, "unknown checkpoint"),
         ({"model": "tiny_classifier", "random_weights": True}, "is a classifier"),
         ({"batch_size": (0,)}, "batch size"),
+        ({"batch_size": (1, 5000)}, "from 1 to 4096, such as"),
         ({"threads": (0,)}, "threads"),
         ({"threads": (10**6,)}, "too many"),
         ({"seconds": 0}, "seconds"),
