@@ -24,6 +24,7 @@ _EXAMPLES = {
     "--strength": "0.6", "--temperature": "0.9", "--threshold": "0.995", "--eps-scale": "1.004",
     "--churn": "40", "--churn-noise": "1.003", "--churn-min": "0.05", "--churn-max": "50",
     "--timeout": "30", "--kimg": "1000", "--seed": "0", "--batch-size": "8", "--cfg": "1.5",
+    "--animate": "film.gif", "--init": "tiny",
 }  # fmt: skip
 
 _ALIKE = 0.7  # below that the nearest option or command is another one
@@ -34,7 +35,8 @@ _LISTS = ("--seeds", "--at", "--metrics", "--scale", "--cfg", "--sampler")  # wh
 def prepare(group: Any, arguments: Sequence[str]) -> list[str]:
     """The arguments as the program takes them: --output for --out or the reverse.
 
-    Raises UsageError for a command that is none, and for an empty text where a path is expected.
+    Raises UsageError for a command that is none, for an option in the place of another's value, and
+    for an empty text where a path is expected.
     """
     words = list(arguments)
     if not words or words[0].startswith("-"):
@@ -50,8 +52,19 @@ def prepare(group: Any, arguments: Sequence[str]) -> list[str]:
             end = words.index("--") if "--" in words else len(words)
             pattern = re.compile(rf"^{asked}(?==|$)")
             words[:end] = [pattern.sub(documented, word) for word in words[:end]]
+    _refuse_options_as_values(command, words)
     _refuse_empty_paths(command, words)
     return words
+
+
+def _refuse_options_as_values(command: Any, words: Sequence[str]) -> None:
+    """Raises UsageError for ``--out --grid``, which the library takes for a folder --grid."""
+    own = {*_options(command), "--help", "-h"}
+    takes = {n: p for p in command.params for n in p.opts if n in own and not _is_flag(p)}
+    for name, word in itertools.pairwise(itertools.takewhile(lambda word: word != "--", words)):
+        if name in takes and word in own:
+            needs = _needs_value(takes[name], f"adm {words[0]}", name, words)
+            raise UsageError(f"{needs}, and what follows it is the option {word}")
 
 
 def _refuse_empty_paths(command: Any, words: Sequence[str]) -> None:
@@ -68,6 +81,10 @@ def _refuse_empty_paths(command: Any, words: Sequence[str]) -> None:
                 f"{empty} is empty, expected a path (perhaps of a variable that is not set; the "
                 f"present folder is .)"
             )
+
+
+def _is_flag(param: Any) -> bool:
+    return bool(getattr(param, "is_flag", False))
 
 
 def _takes_path(param: Any) -> bool:
@@ -155,7 +172,7 @@ def _no_option(group: Any, command: str, typed: str, *, off: bool) -> str:
 
 
 def _needs_value(param: Any, command: str, name: str, arguments: Sequence[str]) -> str:
-    if param is not None and getattr(param, "is_flag", False):
+    if param is not None and _is_flag(param):
         given = next((a for a in arguments if a.startswith(f"{name}=")), name)
         both = " or ".join([name, *param.secondary_opts]) if param.secondary_opts else name
         return f"{given:.60}: write {both} alone, without a value"

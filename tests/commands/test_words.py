@@ -182,6 +182,12 @@ def test_the_tables_name_what_there_is() -> None:
         ("sample --grid=3", "--grid=3: write --grid or --no-grid alone"),
         ("sample --clip=no", "--clip=no: write --clip or --no-clip alone"),
         ("merge x", "adm merge needs --output"),
+        ("sample --out --grid", "--out needs a value, such as --out runs/first"),
+        ("sample -o -q", "-o needs a value, such as -o runs/first (adm sample --help), and what"),
+        ("sample --animate --out x", "--animate film.gif (adm sample --help), and what follows it"),
+        ("sweep --scale --steps 2", "and what follows it is the option --steps"),
+        ("train-diffusion x --init --out y", "and what follows it is the option --out"),
+        ("evaluate x --ref --help", "and what follows it is the option --help"),
     ],
 )  # fmt: skip
 def test_answers(adm: Run, arguments: str, answer: str) -> None:
