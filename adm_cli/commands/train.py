@@ -65,8 +65,8 @@ def _train(kind: Kind, options: CommonOptions, shown: Shown) -> None:
         "classifier": train.train_classifier,
         "upsampler": train.train_upsampler,
     }
-    writes = find_world().writes
-    display, stopping = TrainingDisplay(quiet=shown.quiet or not writes), _StopSignals()
+    world = find_world()
+    display, stopping = TrainingDisplay(quiet=shown.quiet or not world.writes), _StopSignals()
 
     def on_event(event: object) -> None:
         if isinstance(event, Begun):
@@ -76,10 +76,10 @@ def _train(kind: Kind, options: CommonOptions, shown: Shown) -> None:
     with stopping, display:
         asked = {**vars(options), "on_event": on_event, "should_stop": stopping.asked}
         done = functions[kind](**asked)
-    if writes:
+    if world.writes:
         _report(done, json=shown.json)
         if not shown.quiet:
-            tell_end(done)
+            tell_end(done, alone=world.size == 1)
     if done.stopped:
         raise typer.Exit(console.INTERRUPTED)
 

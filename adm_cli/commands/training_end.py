@@ -35,12 +35,16 @@ def tell_costs(facts: Mapping[str, Any]) -> None:
         console.out.print(line, markup=False)
 
 
-def tell_end(done: Training) -> None:
-    """How long it took, what is best, where the losses are, and the next command."""
+def tell_end(done: Training, *, alone: bool) -> None:
+    """How long it took, what is best, where the losses are, and the next command.
+
+    ``alone``: by one process; what started several, nobody but who typed it knows.
+    """
     if done.stopped:
+        again = f"go on with: adm train-{done.kind} --resume --out {shlex.quote(str(done.folder))}"
         console.note(
-            f"stopped after step {done.step} of {done.steps}; go on with: "
-            f"adm train-{done.kind} --resume --out {shlex.quote(str(done.folder))}"
+            f"stopped after step {done.step} of {done.steps}; "
+            f"{again if alone else 'the same command goes on'}"
         )
         return
     console.note(

@@ -6,7 +6,6 @@ Everything is None unless given, so that a run that is gone on with can tell wha
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -128,19 +127,7 @@ class ClassifierOptions(CommonOptions):
 
 
 O = TypeVar("O", bound=CommonOptions)
-_NOT_STORED = ("out", "resume", "fresh", "device", *CALLERS)
-_PATHS = ("data", "val", "labels", "init", "match", "classifier")
-
-
-def given(options: CommonOptions) -> dict[str, Any]:
-    """What decides the run among the options that were given, with absolute paths, for JSON."""
-    values = {}
-    for option in dataclasses.fields(options):
-        value = getattr(options, option.name)
-        if value is None or option.name in _NOT_STORED or value == []:
-            continue
-        values[option.name] = _absolute(value) if option.name in _PATHS else value
-    return values
+NOT_STORED = ("out", "resume", "fresh", "device", *CALLERS)
 
 
 def stored(settings: Mapping[str, Any], cls: type[CommonOptions], path: Path) -> dict[str, Any]:
@@ -152,7 +139,7 @@ def stored(settings: Mapping[str, Any], cls: type[CommonOptions], path: Path) ->
     if not isinstance(options, dict):
         raise CheckpointError(f"{path} holds no options of a training by adm: choose another --out")
     for name, value in options.items():
-        if name not in hints or name in _NOT_STORED or not _fits(value, hints[name]):
+        if name not in hints or name in NOT_STORED or not _fits(value, hints[name]):
             raise CheckpointError(
                 f"{path} is damaged: {trim(name)} is {trim(value)}; --fresh begins anew"
             )
@@ -183,13 +170,6 @@ def _fits(value: object, hint: Any) -> bool:
     if kinds[0] is float:
         return type(value) in (int, float)
     return type(value) is (str if kinds[0] is Path else kinds[0])
-
-
-def _absolute(value: Any) -> Any:
-    if isinstance(value, (list, tuple)):
-        return [_absolute(item) for item in value]
-    path = Path(value)
-    return str(path.absolute()) if isinstance(value, Path) or path.is_file() else value
 
 
 def held_types(cls: type[CommonOptions]) -> dict[str, Any]:

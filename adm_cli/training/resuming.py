@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import shlex
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, get_args
 
+from adm_cli.checkpoints.presets import known_weights
 from adm_cli.config import DiffusionConfig, Kind
 from adm_cli.errors import UsageError, an
 from adm_cli.events import Note, OnEvent
 from adm_cli.files.differences import CHANGE, differences
+from adm_cli.pictures.labels import LABELS
 from adm_cli.training.config import TrainingConfig
-from adm_cli.training.options import CommonOptions, stored
+from adm_cli.training.options import NOT_STORED, CommonOptions, stored
 from adm_cli.training.runs import TrainingFolder
 from adm_cli.training.setup import ModelConfig, Settings
 
@@ -22,6 +27,33 @@ _MAY_CHANGE = frozenset(
 )
 _MOST_CLASSES = 5  # that are told of those that are others
 _CALLED = {"fingerprint": "names and labels of the pictures"}
+_PATHS = ("data", "val", "labels", "init", "match", "classifier")
+
+
+def given(options: CommonOptions) -> dict[str, Any]:
+    """What decides the run among the options that were given, with absolute paths, for JSON."""
+    values = {}
+    for option in dataclasses.fields(options):
+        value = getattr(options, option.name)
+        if value is None or option.name in NOT_STORED or value == []:
+            continue
+        values[option.name] = _absolute(option.name, value) if option.name in _PATHS else value
+    return values
+
+
+def _absolute(name: str, value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return [_absolute(name, item) for item in value]
+    place = isinstance(value, Path) or (not _is_word(name, value) and os.path.exists(value))
+    return str(Path(value).absolute()) if place else value
+
+
+def _is_word(name: str, value: str) -> bool:
+    """Whether the value of an option in `_PATHS` is a word of ours, also where a file is called so.
+
+    ``--labels names``, ``--init tiny``.
+    """
+    return value in (LABELS if name == "labels" else known_weights())
 
 
 def merge_options(
@@ -55,10 +87,29 @@ def merge_options(
             f"goes on with: choose another --out"
         )
     kept = stored(before, type(options), folder.settings)
+    _refuse_gone(kept, chosen, kind, folder)
     merged = _merged(kept, chosen, before.get("training"))
     step = int(folder.states()[0].stem.split("-")[1]) if folder.states() else 0
     on_event(Note(f"going on with the run in {folder.path} at step {step} (--fresh begins anew)"))
     return merged, before
+
+
+def _refuse_gone(
+    kept: Mapping[str, Any], chosen: Mapping[str, Any], kind: Kind, folder: TrainingFolder
+) -> None:
+    """Raises UsageError where what a run was begun with is elsewhere now, and nobody says where."""
+    for name in (name for name in _PATHS if name in kept and name not in chosen):
+        value = kept[name]
+        for place in value if isinstance(value, list) else [value]:
+            if _is_word(name, place) or os.path.exists(place):
+                continue
+            option = "" if name == "data" else f"--{name} "
+            own = f"; {folder.model} will do" if name == "init" and folder.model.exists() else ""
+            raise UsageError(
+                f"{place}, which the run in {folder.path} was begun with, is not there: "
+                f"adm train-{kind} {option}PLACE --out {shlex.quote(str(folder.path))} says where "
+                f"it is now{own}"
+            )
 
 
 def _merged(kept: dict[str, Any], chosen: dict[str, Any], training: Any) -> dict[str, Any]:

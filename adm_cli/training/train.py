@@ -38,11 +38,10 @@ from adm_cli.training.options import (
     DiffusionOptions,
     O,
     UpsamplerOptions,
-    given,
     made_as_held,
 )
 from adm_cli.training.original_flags import take_over
-from adm_cli.training.resuming import dtype_of, merge_options, refuse_changes
+from adm_cli.training.resuming import dtype_of, given, merge_options, refuse_changes
 from adm_cli.training.runs import TrainingFolder
 from adm_cli.training.sets import describe_classes
 from adm_cli.training.setup import (
@@ -216,13 +215,14 @@ def prepare(
     _save_dtype(chosen)  # raises
     data = open_data(kind, chosen)
     settings = settle(kind, chosen, data)
-    if settings.training.batch_size % world.size:
-        raise UsageError(
-            f"--batch-size {settings.training.batch_size} cannot be shared out among "
-            f"{world.size} processes: make it a multiple"
-        )
     if before is not None:
         refuse_changes(before, settings)
+    if settings.training.batch_size % world.size:
+        mend = "make it a multiple" if before is None else "this run keeps it, so start fewer"
+        raise UsageError(
+            f"--batch-size {settings.training.batch_size} cannot be shared out among "
+            f"{world.size} processes: {mend}"
+        )
     guide = _find_guide(settings, data)
     for text in data.notes:
         on_event(Note(text))
@@ -367,7 +367,7 @@ def _find_guide(settings: Settings, data: Data) -> ModelFile | None:
     classes = data.training.classes if settings.config.num_classes is not None else {}
     info = ModelInfo(settings.config, settings.diffusion, classes)
     check_pair(info, "to train", file)
-    check_noise(info, "to train", file, f"--match {name}")
+    check_noise(info, "to train", file, f"--match {shlex.quote(name)}")
     return file
 
 

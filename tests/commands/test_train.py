@@ -343,7 +343,7 @@ def test_the_classifier_of_sample_pictures_suits_the_model(adm: Adm, shapes: Pat
     assert "class 0 is cat to the model to train but circle to the classifier" in other.err
     noise = adm(*guided, shapes, "--set", "noise_schedule=linear")
     assert noise.code == 2
-    assert "pass another --classifier, or --match run" in noise.err
+    assert f"pass another --classifier, or --match {Path('run').absolute()}" in noise.err
 
 
 @pytest.mark.parametrize(
@@ -363,7 +363,40 @@ def test_moved_pictures_are_no_change(adm: Adm, shapes: Path, tmp_path: Path) ->
     shutil.copytree(shapes, tmp_path / "here")
     assert adm("train-classifier", "here", *MODEL, *SHORT, "-q").code == 0
     (tmp_path / "here").rename(tmp_path / "there")
+    gone = adm("train-classifier", "--resume", "--out", "run", "--steps", 5)
+    assert gone.code == 2
+    said = "here, which the run in run was begun with, is not there: adm train-classifier PLACE"
+    assert f"{said} --out run says where it is now" in gone.err
     done = adm("train-classifier", "there", "--resume", "--out", "run", "--steps", 5)
+    assert done.code == 0, done.err
+
+
+def test_what_a_run_was_begun_with_is_found_from_elsewhere(
+    adm: Adm, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A training's folder for ``--init`` too, which is a path as a file is; and if it goes."""
+    assert adm("train-diffusion", shapes, *MODEL, *SHORT, "-q").code == 0
+    tuned = ("--steps", 2, "--batch-size", 2, "-q", "--out", tmp_path / "tuned")
+    assert adm("train-diffusion", shapes, "--init", "run", *tuned).code == 0
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    on = ("train-diffusion", "--resume", "--out", tmp_path / "tuned")
+    assert adm(*on, "--steps", 3).code == 0
+    shutil.rmtree(tmp_path / "run")
+    gone = adm(*on, "--steps", 4)
+    own = tmp_path / "tuned" / "model.safetensors"
+    assert gone.code == 2
+    assert "adm train-diffusion --init PLACE --out" in gone.err
+    assert f"says where it is now; {own} will do" in gone.err
+    assert adm(*on, "--steps", 4, "--init", own).code == 0
+
+
+def test_words_are_no_files(adm: Adm, shapes: Path) -> None:
+    """``tiny`` and ``names`` mean what they mean, whatever the present folder holds."""
+    for name in ("tiny", "names"):
+        Path(name).write_text("nothing of ours")
+    asked = ("--init", "tiny", "--labels", "names", "--dry-run", "--batch-size", 1)
+    done = adm("train-diffusion", shapes, *asked)
     assert done.code == 0, done.err
 
 
@@ -590,6 +623,7 @@ def test_ctrl_c_stops_all_processes_after_a_step(shapes: Path, tmp_path: Path) -
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=300)
     assert err.count("adm: stopped after step") == 1, err
+    assert "of 100000; the same command goes on\n" in err  # what torchrun was told, only it knows
     assert "adm_cli/" not in err  # no traceback, that is, but torchrun's own
     assert max(path.name for path in folder.glob("state-*")) > "state-00000001"
 
@@ -665,7 +699,12 @@ def test_processes_must_share_the_batch(
     monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: None)
     done = adm("train-diffusion", shapes, *MODEL, *SHORT)
     assert done.code == 2
-    assert "cannot be shared out among 3 processes" in done.err
+    assert "cannot be shared out among 3 processes: make it a multiple" in done.err
+    monkeypatch.setattr(train, "find_world", World)
+    assert adm("train-diffusion", shapes, *MODEL, *SHORT).code == 0
+    monkeypatch.setattr(train, "find_world", lambda: World(0, 3))
+    kept = adm("train-diffusion", "--resume", "--out", "run", "--steps", 5)
+    assert "3 processes: this run keeps it, so start fewer" in kept.err
     monkeypatch.setenv("RANK", "first")
     monkeypatch.undo()
 
