@@ -52,7 +52,7 @@ def open_sets(
     training = label_pictures(listing, labels=labels, role="train")
     training = with_value_range(training, values)
     notes = list(training.notes)
-    validation = None
+    validation, unusable = None, False
     if held:
         theirs = list_pictures(held)
         role = next((role for role in _JUDGED if role in theirs.splits), None)
@@ -63,8 +63,10 @@ def open_sets(
             validation = label_pictures(listing, labels=labels, known=training, role="validation")
         except UsageError as error:
             notes.append(f"not used to validate: {error}")
+            unusable = True
     if listing.splits:
-        notes.append(_fates(listing, validated=validation is not None and not held))
+        validated = validation is not None and not held
+        notes.append(_fates(listing, validated=validated, usable=not unusable))
     if validation is not None:
         validation = replace(validation, values=training.values)
     return Sets(training, validation, tuple(dict.fromkeys(notes)))
@@ -74,7 +76,7 @@ def _all_splits(listing: Listing) -> str:
     return ", ".join(describe_splits(counts) for counts in listing.splits.values())
 
 
-def _fates(listing: Listing, *, validated: bool) -> str:
+def _fates(listing: Listing, *, validated: bool, usable: bool) -> str:
     """What becomes of each split, on one line."""
     parts = [f"{describe_splits(listing.splits['train'])} to train"]
     for role in ("validation", "test"):
@@ -82,8 +84,8 @@ def _fates(listing: Listing, *, validated: bool) -> str:
             used = validated and role == "validation"
             fate = "to validate" if used else "left out"
             parts.append(f"{describe_splits(listing.splits[role])} {fate}")
-    offer = "" if validated or "validation" not in listing.splits else " (--val FOLDER uses it)"
-    return f"splits: {', '.join(parts)}{offer}"
+    offered = usable and not validated and "validation" in listing.splits
+    return f"splits: {', '.join(parts)}{' (--val FOLDER uses it)' * offered}"
 
 
 def describe_classes(images: ImageSet) -> str:

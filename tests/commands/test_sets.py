@@ -64,6 +64,7 @@ def test_a_split_that_cannot_be_used(adm: Adm, parts: Path, tmp_path: Path) -> N
     facts, lines = dry(adm, "p")
     assert facts["validation_pictures"] == 0
     assert any("not used to validate: the validation pictures have 1 class" in x for x in lines)
+    assert any(x.endswith("val (2) left out, test (2) left out") for x in lines)  # no --val helps
     shutil.rmtree("p/Train")
     refused = adm("train-diffusion", "p")
     assert refused.code == 2
