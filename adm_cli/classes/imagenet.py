@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -92,8 +92,7 @@ def _select_one(text: str, known: Mapping[int, str], owner: str) -> list[int]:
             raise UsageError(f"class range {text}: the first id is above the last")
         if int(last) - int(first) >= 10**6:
             raise UsageError(f"class range {text}: too many classes")
-        numbers = _numbers(known)
-        return [_numbered(i, known, numbers, owner) for i in range(int(first), int(last) + 1)]
+        return _select_range(range(int(first), int(last) + 1), known, owner)
     if not dash and first.isdecimal():
         return [_numbered(int(text), known, _numbers(known), owner)]
     matches = _named(text, known)
@@ -108,6 +107,29 @@ def _select_one(text: str, known: Mapping[int, str], owner: str) -> list[int]:
     if "_" in text:  # golden_retriever, as shells complete it and other tools write it
         return _select_one(text.replace("_", " ").strip(), known, owner)
     raise UsageError(_unknown_class(text, known, owner))
+
+
+def _select_range(ids: range, known: Mapping[int, str], owner: str) -> list[int]:
+    """Raises UsageError where one is lacking, with those of the range that may be asked for."""
+    numbers = _numbers(known)
+    try:
+        return [_numbered(i, known, numbers, owner) for i in ids]
+    except UsageError as error:
+        here = [i for i in ids if i in numbers or i in known]
+        if not here:
+            raise
+        runs = _as_ranges(here)
+        way = "adm classes lists them" if len(runs) > _MOST_LISTED else f"--class {','.join(runs)}"
+        raise UsageError(f"{error}; of {ids[0]}-{ids[-1]} it has {len(here):,}: {way}") from None
+
+
+def _as_ranges(ids: Sequence[int]) -> list[str]:
+    """Rising ids as they are asked for: ["1", "5-9"]."""
+    ends: list[tuple[int, int]] = []
+    for i in ids:
+        joined = bool(ends) and ends[-1][1] == i - 1
+        ends.append((ends.pop()[0], i) if joined else (i, i))
+    return [f"{first}" if first == last else f"{first}-{last}" for first, last in ends]
 
 
 def _unknown_class(text: str, known: Mapping[int, str], owner: str) -> str:
