@@ -335,6 +335,20 @@ def test_eta_and_interval_are_axes(sweep: Adm, adm: Adm) -> None:
     assert "cells that are not asked for now (eta" in fewer.err
 
 
+def test_a_cell_of_which_nothing_was_drawn_may_be_left_out(adm: Adm, toys: Toys) -> None:
+    """As where its model is damaged: to ask for it too would fail again, for ever."""
+    bad = bytearray(toys.model.read_bytes())
+    bad[-9] ^= 64
+    Path("bad.safetensors").write_bytes(bad)
+    asked = ("sweep", "--num", 1, "--steps", 2, "--scale", 0, "--out", "grid", "-q", "--model")
+    failed = adm(*asked, f"{toys.model},bad.safetensors")
+    assert failed.code == 1
+    assert "bad.safetensors is damaged" in failed.err
+    done = adm(*asked, toys.model)
+    assert done.code == 0, done.err
+    assert adm("verify", "grid", "-q").code == 0
+
+
 def test_no_out_makes_a_folder_of_its_own(sweep: Adm) -> None:
     for number in ("0001", "0002"):
         assert sweep("--num", 1, "--steps", 2, "--scale", 0, "-q").code == 0

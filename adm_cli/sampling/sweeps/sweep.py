@@ -271,8 +271,8 @@ class _Sweep:
     def begin(self, *, overwrite: bool) -> None:
         """The rows, with what is known of a sweep that is gone on with.
 
-        Raises RunError where that one has cells which are not asked for now, OutputError where
-        files of others would be replaced.
+        Raises RunError where that one has images of cells which are not asked for now, OutputError
+        where files of others would be replaced.
         """
         self.folder.check_own()
         if not overwrite:
@@ -280,7 +280,7 @@ class _Sweep:
         known_axes, old = ({}, {}) if overwrite else self.folder.read()[:2]
         now = axes_of([cell.cell for cell in self.cells])
         names = {cell.cell.name for cell in self.cells}
-        if not set(old) <= names:
+        if any(self.folder.cell(name).exists() for name in set(old) - names):
             changed = ", ".join(differences({**_ONCE, **known_axes}, {**_ONCE, **now}))
             raise RunError(
                 f"{self.folder.path} holds a sweep with cells that are not asked for now "
