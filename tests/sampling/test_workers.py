@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,10 @@ def test_one_that_dies(options: Options, crews: list[Crew]) -> None:
     kept = {event.path.name for event in told if isinstance(event, ImageDone)}
     assert 4 <= len(kept) < 8
     assert kept == set(pictures("o"))
+    notes = [i for i, event in enumerate(told) if isinstance(event, Note)]
+    assert len(notes) == 1
+    assert re.search(r"worker 2 of 2 was killed .* the other workers go on", str(told[notes[0]]))
+    assert any(isinstance(event, BatchDone) for event in told[notes[0] :])  # not at the end
     assert isinstance(told[-1], Ended)
     assert told[-1].drawn == len(kept)
     adm_cli.sample(**{**asked, "workers": 1})

@@ -64,7 +64,8 @@ def draw_shared(
     """As `draw`, by ``workers`` processes on the CPU, or as many as there are batches.
 
     Stopped by an error or by Ctrl-C, it stops them all; what they have finished is kept and told.
-    Where one of them fails or dies the others go on to the end, and then its error is raised.
+    Where one of them fails or dies that is told, the others go on to the end, and then its error
+    is raised.
     """
     folder.check(run, overwrite=overwrite)
     wanted = folder.survey(run.images, shard, overwrite=overwrite)
@@ -259,8 +260,11 @@ class Crew:
                     raise
                 self.kill()
                 continue
-            if message is not None and worker not in self._failures:
+            failure = self._failures.get(worker)
+            if message is not None and failure is None:
                 yield worker, message
+            elif message is None and failure is not None and self._going and not self._stopped:
+                yield worker, Note(f"{failure}; meanwhile the other workers go on")
 
     def stop(self) -> None:
         """Lets all end with what they have; their last events come yet."""
