@@ -22,10 +22,14 @@ _waits: list[int] = []
 
 
 def catch_stop_signals() -> None:
-    """Lets them raise KeyboardInterrupt, unless they are ignored, as under nohup."""
-    for number in _numbers():
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, _stop)
+    """Lets them raise KeyboardInterrupt."""
+    for number in heeded():
+        signal.signal(number, _stop)
+
+
+def heeded() -> list[signal.Signals]:
+    """Those that are not ignored, as SIGHUP is under nohup, and SIGINT behind a script's ``&``."""
+    return [n for n in _numbers() if signal.getsignal(n) is not signal.SIG_IGN]
 
 
 def ignore_stop_signals() -> None:

@@ -85,7 +85,7 @@ def _train(kind: Kind, options: CommonOptions, shown: Shown) -> None:
 
 
 class _StopSignals:
-    """SIGINT and SIGTERM ask to stop after the step; a SIGINT that `insists` stops at once."""
+    """A signal that stops asks to stop after the step; a SIGINT that `insists` stops at once."""
 
     def __init__(self) -> None:
         self._received: list[int] = []
@@ -96,7 +96,7 @@ class _StopSignals:
 
     def catch(self) -> None:
         """From here on, until the block ends."""
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in signals.heeded():
             self._before[number] = signal.signal(number, self._handle)
 
     def _handle(self, number: int, _frame: object) -> None:

@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 
 from adm_cli.checkpoints.header import read_model_file
 from adm_cli.commands import signals
+from adm_cli.commands.train import _StopSignals
 from adm_cli.errors import RunError
 from adm_cli.events import ignore
 from adm_cli.training.distributed import World
@@ -559,7 +560,7 @@ def start(shapes: Path, folder: Path, *more: str) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signals_finish_the_step_and_save(
     number: signal.Signals, shapes: Path, tmp_path: Path
 ) -> None:
@@ -576,6 +577,25 @@ def test_signals_finish_the_step_and_save(
     assert f"adm train-diffusion --resume --out {folder}" in err
     states = sorted(path.name for path in folder.glob("state-*"))
     assert states[-1] > "state-00000001"
+
+
+def test_what_is_ignored_stays_so() -> None:
+    """As of nohup, or of a job behind a script's ``&``, which a Ctrl-C of its terminal reaches."""
+    numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+    before = {number: signal.getsignal(number) for number in numbers}
+    try:
+        for number in numbers:
+            signal.signal(number, signal.SIG_IGN if number != signal.SIGTERM else signal.SIG_DFL)
+        stopping = _StopSignals()
+        with stopping:
+            stopping.catch()
+            for number in numbers:
+                os.kill(os.getpid(), number)
+            assert stopping._received == [signal.SIGTERM]
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        signals._received.clear()
 
 
 def test_two_processes_equal_one(
