@@ -105,9 +105,9 @@ OPTIONS = {
 }
 _OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*[a-z0-9](?![\w-])")
 _ADM = re.compile(r"\badm ((?:[a-z-]+, )*(?:[a-z-]+ and )?[a-z-]+)((?:(?!\badm )[^;:()|,])*)")
-_OF_OTHERS = {  # pip, tar, srun and sbatch
+_OF_OTHERS = {  # pip, tar, srun, sbatch and torchrun
     "--force-reinstall", "--no-deps", "--dereference", "--wrap", "--n", "--np", "--nproc",
-    "--ntasks",
+    "--ntasks", "--nproc-per-node",
 }  # fmt: skip
 # What only some commands do, and the options that may be advised there.
 ABOUT = {

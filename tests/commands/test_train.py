@@ -702,7 +702,7 @@ def test_more_processes_than_gpus_are_told(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(distributed, "choose_device", torch.device)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with (
-        pytest.raises(DeviceError, match="process 3 .* sees 2 CUDA .*--nproc-per-node 2"),
+        pytest.raises(DeviceError, match=r"process 3 .* sees 2 CUDA .*--nproc-per-node 2"),
         distributed.joined(World(2, 4, 2), "cuda"),
     ):
         raise AssertionError("never joined")
