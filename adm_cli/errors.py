@@ -87,8 +87,9 @@ def trim(value: object, most: int = 60) -> str:
 
 
 def how_many(count: float, noun: str, plural: str = "") -> str:
-    """ "1 picture", "1,200 pictures", "0.2 epochs"; ``plural``: where it is not noun and an s."""
-    shown = f"{count:,.0f}" if round(count) or not count else f"{count:.1g}"
+    """ "1 picture", "1,200 pictures", "1.5 epochs"; ``plural``: where it is not noun and an s."""
+    digits = ",.0f" if count >= 10 or count == round(count) else ".1f" if count >= 0.1 else ".1g"
+    shown = f"{count:{digits}}".removesuffix(".0")
     return f"{shown} {noun if shown == '1' else plural or f'{noun}s'}"
 
 

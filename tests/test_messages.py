@@ -74,8 +74,11 @@ workers.py count
         (0, ("picture",), "0 pictures"),
         (1200, ("class", "classes"), "1,200 classes"),
         (1, ("class", "classes"), "1 class"),
-        (0.9, ("epoch",), "1 epoch"),  # as it is shown
+        (0.97, ("epoch",), "1 epoch"),  # as it is shown
         (0.22, ("epoch",), "0.2 epochs"),
+        (0.04, ("epoch",), "0.04 epochs"),
+        (1.5, ("epoch",), "1.5 epochs"),
+        (12.3, ("epoch",), "12 epochs"),
     ],
 )
 def test_how_many(count: float, words: tuple[str, ...], shown: str) -> None:

@@ -11,11 +11,11 @@ from adm_cli.diffusion.modifiers import NEUTRAL, OF_TRAJECTORY
 
 _RUN = "torchrun -m adm_cli before the command"
 _RUN_JSON = "--like PICTURE, which takes the settings of a picture"
-_IN_FILE = "in the weights file: leave it out"
-_ARCHITECTURE = ("--flags, with the original's flags in quotes", _IN_FILE)
+IN_FILE = "in the weights file: leave it out"
+_ARCHITECTURE = ("--flags, with the original's flags in quotes", IN_FILE)
 _GUIDANCE = ("--scale (of the classifier) or --cfg (classifier-free)", "--scale")
 _COUNT = ("--num (of each class) or --total", "--num")
-_SIZE = ("--size", "--upsampler (the model's file says the size)", _IN_FILE)
+_SIZE = ("--size", "--upsampler (the model's file says the size)", IN_FILE)
 _GOES_ON = ("--out, the folder of the run: the same command goes on",)
 _PICTURES = ("the argument without an option, a folder of pictures",)
 
@@ -151,7 +151,7 @@ OTHER_OPTIONS: Mapping[str, tuple[str, ...]] = {
     ),
     **dict.fromkeys(
         ("num-classes", "n-classes", "nc"),
-        ("by the pictures' folders (--labels, --class)", _IN_FILE),
+        ("by the pictures' folders (--labels, --class)", IN_FILE),
     ),
     **dict.fromkeys(
         ("early-stopping", "patience"),
@@ -168,15 +168,15 @@ OTHER_OPTIONS: Mapping[str, tuple[str, ...]] = {
     "eval-interval": ("--eval-every",),
     "resume-checkpoint": ("--resume (a run) or --init (weights)",),
     "schedule-sampler": ("--timestep-sampler",),
-    "use-checkpoint": ("--gradient-checkpointing", _IN_FILE),
+    "use-checkpoint": ("--gradient-checkpointing", IN_FILE),
     "random-flip": ("--flip or --no-flip",),
     "noised": ("--noise or --no-noise",),
     "num-workers": ("--workers",),
-    **dict.fromkeys(("image-size", "img-size", "resolution"), ("--size", _IN_FILE)),
+    **dict.fromkeys(("image-size", "img-size", "resolution"), ("--size", IN_FILE)),
     **dict.fromkeys(("width", "height", "size", "w-h"), _SIZE),
-    "large-size": ("--size", _IN_FILE),
-    "small-size": ("--low-size", _IN_FILE),
-    "num-channels": ("--channels", _IN_FILE),
+    "large-size": ("--size", IN_FILE),
+    "small-size": ("--low-size", IN_FILE),
+    "num-channels": ("--channels", IN_FILE),
     **dict.fromkeys(
         "attention-resolutions channel-mult class-cond diffusion-steps dropout learn-sigma "
         "noise-schedule num-heads num-head-channels num-heads-upsample num-res-blocks "

@@ -11,7 +11,7 @@ from typing import Any
 import typer
 
 from adm_cli.checkpoints.presets import known_weights
-from adm_cli.commands.other_names import OTHER_COMMANDS, OTHER_OPTIONS, REFUSED
+from adm_cli.commands.other_names import IN_FILE, OTHER_COMMANDS, OTHER_OPTIONS, REFUSED
 from adm_cli.errors import UsageError, did_you_mean, one_of, trim
 
 # For what the program's own types cannot say; numbers without a row have one made up.
@@ -155,6 +155,8 @@ def _no_option(group: Any, command: str, typed: str, *, off: bool) -> str:
     if (why := REFUSED.get((command.removeprefix("adm "), word))) is not None:
         return f"{start}: {why}"
     meant = OTHER_OPTIONS.get(word, ())
+    if "--model" not in own:  # nor a weights file that says it
+        meant = tuple(text for text in meant if text != IN_FILE)
     known = [text for text in meant if set(re.findall(r"--[a-z-]+", text)) <= own]
     if known and off and known[0].startswith("--") and "--no-" not in known[0]:
         return f"{start}: leave it out, what it turns on is {known[0]}"

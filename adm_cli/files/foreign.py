@@ -77,6 +77,8 @@ def describe_foreign(start: bytes, name: str) -> str | None:
         return "is a tar archive: unpack it first"
     text = start.lstrip(b"\xef\xbb\xbf \t\r\n")
     if text.lower().startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<body")):
+        if name.lower().endswith((".html", ".htm")):
+            return "is a web page: a browser shows it"
         return "is a web page, not weights: download it again"
     if re.match(rb"[{\[]\s*[\"{\[\]}\d]", text) and b"\0" not in start:
         if name in _RECORDS:

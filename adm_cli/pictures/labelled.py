@@ -62,6 +62,13 @@ def open_labelled(
     return LabelledPixels(pixels, labels, frozenset(_guides(recipes)))
 
 
+def guides_of(pixels: PixelSet) -> frozenset[str]:
+    """SHA-256 of the classifiers that guided a set, as far as its first image's recipe names it."""
+    if isinstance(pixels, PicturePixels):
+        return frozenset(_guides([recipe_in(pixels.images.read(0))]))
+    return frozenset(_guides(_of_npz(pixels.path)[1]))
+
+
 def picture_name(pixels: PixelSet, index: int) -> str:
     """Where an image is, for a person."""
     if isinstance(pixels, PicturePixels):

@@ -84,6 +84,10 @@ class SamplesToDraw:
     def count(self) -> int:
         return len(self.run.images)
 
+    @property
+    def guides(self) -> set[str | None]:
+        return {self.run.first.classifier_sha256}
+
     def measure(
         self, extractor: Extractor, metrics: tuple[str, ...], on_event: OnEvent
     ) -> ImageFeatures:

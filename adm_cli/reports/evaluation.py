@@ -7,7 +7,7 @@ found.numbers["fd_adm"]["value"]
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -18,6 +18,7 @@ from adm_cli.diffusion.modifiers import UNASKED, Changes
 from adm_cli.errors import UsageError
 from adm_cli.events import AnyPath, Count, OnEvent, ignore
 from adm_cli.files.strict import type_checked
+from adm_cli.pictures.labelled import guides_of
 from adm_cli.pictures.pixels import PixelSet, holds_statistics
 from adm_cli.pictures.references import Reference
 from adm_cli.reports.checks import Checks, as_counts, open_judging
@@ -50,6 +51,9 @@ class Samples(Protocol):
     @property
     def count(self) -> int: ...
 
+    @property
+    def guides(self) -> Collection[str | None]: ...  # SHA-256 of classifiers
+
     def measure(
         self, extractor: Extractor, metrics: tuple[str, ...], on_event: OnEvent
     ) -> ImageFeatures: ...
@@ -70,6 +74,10 @@ class StoredSamples:
     @property
     def count(self) -> int:
         return len(self.images)
+
+    @property
+    def guides(self) -> Collection[str]:
+        return guides_of(self.images)
 
     def measure(
         self, extractor: Extractor, metrics: tuple[str, ...], on_event: OnEvent
@@ -238,4 +246,4 @@ def _score(
     on_step = as_counts(on_event)
     scores = compute_scores(measured, reference, metrics, half=half, on_step=on_step)
     facts = score_facts(measured, reference, scores, half=half)
-    return Evaluation(facts, notes(measured, reference))
+    return Evaluation(facts, notes(measured, reference, source.guides))

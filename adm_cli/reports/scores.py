@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -160,9 +160,21 @@ def _need_features(reference: Reference, metric: str) -> None:
         )
 
 
-def notes(samples: ImageFeatures, reference: Reference) -> list[str]:
-    """What whoever reads the numbers should know."""
+def notes(
+    samples: ImageFeatures, reference: Reference, guides: Collection[str | None]
+) -> list[str]:
+    """What whoever reads the numbers should know.
+
+    ``guides``: SHA-256 of the classifiers that guided the samples.
+    """
     found = []
+    if samples.pixels_sha256 == reference.pixels_sha256:
+        found.append("samples and reference are the same pictures: their distances say nothing")
+    if samples.extractor.sha256 in guides:
+        found.append(
+            f"{samples.extractor.weights} guided these samples, and its own features flatter them: "
+            f"compare them with those of other models by another network (--features)"
+        )
     few, dim = _fewest(samples, reference), len(reference.mu)
     if few < LEAST_FID and samples.extractor.name == "inception":
         found.append(

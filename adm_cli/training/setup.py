@@ -276,12 +276,12 @@ def default_steps(kind: Kind, pictures: int, batch_size: int) -> int:
 
 def why_steps(kind: Kind, steps: int) -> str:
     """What chose a length of `default_steps`."""
-    epochs, least, most = _LENGTHS[kind]
+    _, least, most = _LENGTHS[kind]
     if steps <= least:
         return "the fewest that adm chooses, as fewer seldom give anything"
     if steps >= most:
         return "the most that adm chooses by itself: more may be better, and take longer"
-    return f"{how_many(epochs, 'epoch')}, as adm chooses"
+    return "as adm chooses"
 
 
 def _resolve_training(kind: Kind, options: Options, pictures: int) -> TrainingConfig:

@@ -234,8 +234,8 @@ def prepare(
         training = settings.training
         epochs = training.steps * training.batch_size / max(1, len(data.training))
         text = f"{how_many(training.steps, 'step')} of {how_many(training.batch_size, 'picture')}"
-        text += f": {how_many(epochs, 'epoch')}"
-        on_event(Note(f"{text}, {why_steps(settings.kind, training.steps)} (or --steps)"))
+        why = f"{how_many(epochs, 'epoch')}, {why_steps(settings.kind, training.steps)}"
+        on_event(Note(f"{text}: {why} (or --steps)"))
     resuming = folder is not None and before is not None and bool(folder.states())
     return TrainingPlan(settings, data, guide, resuming)
 

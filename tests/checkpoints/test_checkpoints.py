@@ -388,6 +388,13 @@ def test_a_web_page_in_place_of_weights(tmp_path: Path, text: str) -> None:
         read_original(tmp_path / "m.pt")
 
 
+def test_a_page_that_is_called_one_is_not_to_be_fetched_again(tmp_path: Path) -> None:
+    """As `adm gallery` writes them."""
+    (tmp_path / "run.html").write_text("<!DOCTYPE html><html>" + "x" * 300)
+    with pytest.raises(CheckpointError, match=r"run\.html is a web page: a browser shows it"):
+        read_original(tmp_path / "run.html")
+
+
 @pytest.mark.parametrize("version", ["2.9.1+cpu", "2.5.0a0+git"])
 def test_an_older_torch_unpickles_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str

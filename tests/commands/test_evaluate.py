@@ -309,5 +309,6 @@ def test_inception_from_a_file(adm: Run) -> None:
     found = facts(adm("evaluate", "few", "--ref", "few", "--metrics", "is,pr", *options))
     assert list(found["metrics"]) == ["is", "precision", "recall"]
     assert found["features_weights"] == "inception.pth"
-    assert found["notes"][0].startswith("6 images, too few for a number called FID")
-    assert "inception.pth is not the published file" in found["notes"][1]
+    assert found["notes"][0].startswith("samples and reference are the same pictures")
+    assert found["notes"][1].startswith("6 images, too few for a number called FID")
+    assert "inception.pth is not the published file" in found["notes"][2]

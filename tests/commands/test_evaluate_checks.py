@@ -126,6 +126,19 @@ def test_the_guide_as_a_judge_is_told(adm: Adm, toys: Toys) -> None:
     assert note.startswith("other was trained on noisy pictures")
 
 
+def test_features_of_the_guide_are_told(adm: Adm, toys: Toys) -> None:
+    model = ("--model", toys.model, "--classifier", toys.classifier, "--steps", 2, "--scale", 1)
+    assert adm("sample", *model, "--class", 1, "--num", 6, "--out", "run").code == 0
+    assert adm("sample", *model[:6], "--scale", 0, "--num", 7, "--out", "other").code == 0
+    beside = ("--ref", "other", "--features", toys.classifier, "--device", "cpu", "--json")
+    flattered = "toy_classifier guided these samples, and its own features flatter them"
+    for samples in (("run",), (*model, "--num", 6)):
+        notes = facts(adm("evaluate", *samples, *beside))["notes"]
+        assert any(note.startswith(flattered) for note in notes), samples
+    notes = facts(adm("evaluate", "other", *beside))["notes"]
+    assert not any(note.startswith(flattered) for note in notes)
+
+
 def test_a_judge_of_our_own_making(adm: Adm, tmp_path: Path) -> None:
     """A clean classifier's file says that it is one."""
     shapes = draw_pictures(tmp_path / "shapes", count=3)

@@ -119,7 +119,7 @@ def test_dry_run(adm: Adm, shapes: Path, tmp_path: Path) -> None:
     images = facts["hours"] * 3600 * facts["images_per_second"]
     assert images > 4 * 4 + 20  # validating and drawing samples count, which take longer here
     shown = adm("train-diffusion", shapes, *MODEL, *SHORT, "--dry-run").out.splitlines()
-    assert shown[-3] == "4 steps of 4: 1 epoch of 18 pictures"
+    assert shown[-3] == "4 steps of 4: 0.9 epochs of 18 pictures"
     assert re.search(r"parameters, 0\.\d+ GB of memory, [\d.]+ GB are free", shown[-2])
     assert shown[-1].endswith("images/s on this machine")
     unsaid = adm("train-diffusion", shapes, *MODEL, "--dry-run", "--batch-size", 100_000)
@@ -304,7 +304,7 @@ def test_the_end_says_what_is_next(adm: Adm, shapes: Path) -> None:
         "adm: next: adm sample --model base/model.safetensors --class all --num 2 --grid"
     )
     assert done[-2] == "adm: losses: base/metrics.png"
-    assert "4 steps, 1 epoch, in " in done[-4]
+    assert "4 steps, 0.9 epochs, in " in done[-4]
 
 
 def test_what_is_next_reads_the_pictures_alike(adm: Adm, shapes: Path, tmp_path: Path) -> None:

@@ -82,6 +82,7 @@ def test_the_tables_name_what_there_is() -> None:
         ("sample --classifier_path x", "here it is --classifier"),
         ("sample --prompt dog", "here it is --class"),
         ("sample --image_size 64", "here it is in the weights file: leave it out"),
+        ("models --size 64", "--size belongs to adm train-diffusion, train-classifier"),
         ("train-diffusion --image_size 64", "here it is --size"),
         ("train-diffusion --num_heads 4", "here it is --flags, with the original's flags"),
         ("sample --Batch_Size 4", "here it is --batch-size"),

@@ -120,18 +120,27 @@ def test_fid_is_inceptions_and_of_2048_images() -> None:
 
 
 def test_notes_say_what_a_reader_must_know() -> None:
-    few = measured(images())
-    assert "too few for a number called FID" in notes(few, make_reference(few, "x"))[0]
+    few, others = measured(images()), make_reference(measured(images(41)), "x")
+    assert "too few for a number called FID" in notes(few, others, ())[0]
     many = measured(images(2500, size=2))
-    (note,) = notes(many, make_reference(many, "x"))
+    against = make_reference(measured(images(2501, size=2)), "x")
+    (note,) = notes(many, against, ())
     assert note.startswith("2,500 images: Fréchet distances are biased upwards")
     other = replace(many, extractor=replace(extractor(), sha256="ab" * 32))
-    assert "made-up is not the published file" in notes(other, make_reference(many, "x"))[-1]
+    assert "made-up is not the published file" in notes(other, against, ())[-1]
     blank = measured(np.zeros((40, 5, 5, 3), dtype=np.uint8))
-    assert notes(blank, make_reference(few, "x"))[-1].startswith("all samples look the same")
+    assert notes(blank, others, ())[-1].startswith("all samples look the same")
     tiny = measured(images(6))
     wide = replace(make_reference(tiny, "x"), mu=torch.zeros(6))
-    assert any("fewer images than features (6 of 6)" in note for note in notes(tiny, wide))
+    assert any("fewer images than features (6 of 6)" in note for note in notes(tiny, wide, ()))
+
+
+def test_samples_that_are_the_reference_or_of_its_network_are_told() -> None:
+    many = measured(images(2500, size=2))
+    assert notes(many, make_reference(many, "x"), ())[0].startswith("samples and reference are the")
+    against = make_reference(measured(images(2501, size=2)), "x")
+    (note, _) = notes(many, against, {None, many.extractor.sha256})
+    assert note.startswith("made-up guided these samples, and its own features flatter them")
 
 
 def test_blank_samples_have_numbers() -> None:

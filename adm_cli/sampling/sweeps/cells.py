@@ -31,7 +31,7 @@ from adm_cli.sampling.drawing.draw import draw
 from adm_cli.sampling.drawing.models import Models
 from adm_cli.sampling.events import Event
 from adm_cli.sampling.folder import RunFolder
-from adm_cli.sampling.run import Run
+from adm_cli.sampling.run import Run, Stage
 from adm_cli.sampling.settings import (
     Interval,
     Machine,
@@ -268,7 +268,8 @@ def measure_cell(cell: CellRun, yardstick: Yardstick, row: TableRow) -> list[str
         row[f"{score.name}_error"] = _known(score.error)
     row["metrics"] = [score.name for score in scores]
     row |= {**yardstick.facts(), "scores_of": key}
-    return notes(samples, yardstick.reference)
+    guides = {stage.classifier_sha256 for stage in cell.run.stages if isinstance(stage, Stage)}
+    return notes(samples, yardstick.reference, guides)
 
 
 def _forget_scores(row: TableRow) -> None:
