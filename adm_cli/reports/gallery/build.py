@@ -60,7 +60,8 @@ def gallery(
     check_writable(out.parent)
     if not overwrite:
         refuse_existing([out])
-    files = list(counted(_files(folders), "pictures", MOST_FILES))
+    listed = counted(_files(folders), "pictures", MOST_FILES)
+    files = list({os.path.abspath(path): (path, source) for path, source in listed}.values())
     if not files:
         raise UsageError(
             f"no {', '.join(e[1:] for e in ENDINGS)} pictures in {' '.join(map(str, folders))}"

@@ -63,6 +63,13 @@ def test_folders_are_compared_by_their_names(tmp_path: Path) -> None:
     assert found == [str(tmp_path / name) for name in ("one", "one", "two")]
 
 
+def test_a_picture_that_is_named_twice_is_shown_once(tmp_path: Path) -> None:
+    draw(tmp_path / "one" / "a.png")
+    draw(tmp_path / "one" / "b.png", seed=2)
+    twice = [tmp_path / "one", tmp_path / "one" / "b.png", tmp_path / "one"]
+    assert adm_cli.gallery(twice, tmp_path / "page.html").pictures == 2
+
+
 def test_what_cannot_be_read_is_left_out_and_named(tmp_path: Path) -> None:
     draw(tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes(b"no picture")
