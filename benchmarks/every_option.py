@@ -51,12 +51,12 @@ class Point:
         return f"{self.group} {self.curve} {self.at:g}".replace(" ", "_").replace("/", "-")
 
 
-PRESET: dict[str, Any] = {"cfg": 4, "cfg_interval": "0,0.8", "scale": 4, "guide_interval": "0,0.85"}
+GUIDED: dict[str, Any] = {"cfg": 4, "cfg_interval": "0,0.8", "scale": 4, "guide_interval": "0,0.85"}
 WAY: dict[str, Any] = {"sampler": "dpm++2m", "eta": 1, "steps": 10}
 
 
 def sampler_points() -> list[Point]:
-    """At the preset's guidance; evaluations are of pairs where it acts."""
+    """All guided alike; evaluations are of pairs where it acts."""
     samplers: dict[str, dict[str, Any]] = {
         "ddpm": {"sampler": "ddpm"},
         "ddim": {"sampler": "ddim"},
@@ -69,12 +69,12 @@ def sampler_points() -> list[Point]:
         "dpm++2m --spacing rho": {"sampler": "dpm++2m", "spacing": "rho"},
     }
     points = [
-        Point("sampler", name, steps, {**PRESET, **said, "steps": steps})
+        Point("sampler", name, steps, {**GUIDED, **said, "steps": steps})
         for name, said in samplers.items()
         for steps in (5, 10, 20)
     ]
     for steps in (3, 5, 10):  # two evaluations a step, but for the last
-        settings = {**PRESET, "sampler": "heun", "steps": steps}
+        settings = {**GUIDED, "sampler": "heun", "steps": steps}
         points.append(Point("sampler", "heun", 2 * steps - 1, settings))
         churned = {**settings, "spacing": "rho", "churn": 3}
         points.append(Point("sampler", "heun --spacing rho --churn 3", 2 * steps - 1, churned))
@@ -82,7 +82,7 @@ def sampler_points() -> list[Point]:
 
 
 def guidance_points() -> list[Point]:
-    """Each guidance alone, by the preset's sampler; nothing but a curve's option guides."""
+    """Each guidance alone, by one sampler; nothing but a curve's option guides."""
     plain: dict[str, Any] = {**WAY, "cfg": 1, "scale": 0}
 
     def by(option: str, curve: str, values: tuple[float, ...], **more: Any) -> list[Point]:
@@ -108,10 +108,10 @@ def guidance_points() -> list[Point]:
 
 
 def beside_points() -> list[Point]:
-    """What may be added to the preset, or changed of it, one thing at a time."""
+    """What may be added to sampler and guidance, or changed of them, one thing at a time."""
 
     def by(option: str, curve: str, values: tuple[float, ...], **more: Any) -> list[Point]:
-        settings = {**WAY, **PRESET, **more}
+        settings = {**WAY, **GUIDED, **more}
         return [Point("beside", curve, v, {**settings, option: v}) for v in values]
 
     return [

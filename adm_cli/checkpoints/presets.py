@@ -297,12 +297,11 @@ _TINY_PRESET = Preset(
     upsampler_sampler="ddim",
     upsampler_steps="10",
     upsampler_temperature=0.8,  # at 1 it leaves speckle: see the model card
-    sampler="dpm++2m",
+    sampler="unipc",
     steps="10",
-    eta=1.0,
     scale=4.0,
     guide_interval=(0.0, 0.85),
-    cfg=4.0,
+    cfg=5.0,
     cfg_interval=(0.0, 0.8),
 )
 PRESETS: tuple[Preset, ...] = (

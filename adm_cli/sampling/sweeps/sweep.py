@@ -280,7 +280,8 @@ class _Sweep:
         known_axes, old = ({}, {}) if overwrite else self.folder.read()[:2]
         now = axes_of([cell.cell for cell in self.cells])
         names = {cell.cell.name for cell in self.cells}
-        if any(self.folder.cell(name).exists() for name in set(old) - names):
+        others = set(old) - names
+        if any(old[name].get("drawn") != 0 or self.folder.cell(name).exists() for name in others):
             changed = ", ".join(differences({**_ONCE, **known_axes}, {**_ONCE, **now}))
             raise RunError(
                 f"{self.folder.path} holds a sweep with cells that are not asked for now "
