@@ -117,9 +117,32 @@ def test_enlarging_and_stacks(
     assert all(map(ended, crews))
 
 
+def test_a_word_that_a_signal_swallows_is_told(
+    options: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It had been taken out of the queue, and nobody had it yet."""
+    heard, swallowed = Crew._next, list[str]()
+
+    def interrupted(crew: Crew) -> tuple[int, Any]:
+        worker, message = heard(crew)
+        if isinstance(message, ImageDone) and not swallowed:
+            swallowed.append(message.path.name)
+            raise KeyboardInterrupt
+        return worker, message
+
+    monkeypatch.setattr(Crew, "_next", interrupted)
+    told: list[Event] = []
+    asked: Options = {**options, "seeds": "0-7", "batch_size": 1, "out": "o", "workers": 2}
+    with pytest.raises(KeyboardInterrupt):
+        adm_cli.sample(**asked, on_event=told.append)
+    names = [event.path.name for event in told if isinstance(event, ImageDone) and event.new]
+    assert swallowed[0] in names
+    assert sorted(names) == pictures("o")
+
+
 def test_one_that_dies(options: Options, crews: list[Crew]) -> None:
     """What the others draw is kept, to the end, and the same command draws the rest."""
-    asked: Options = {**options, "seeds": "0-7", "batch_size": 1, "out": "o", "workers": 2}
+    asked: Options = {**options, "seeds": "0-39", "batch_size": 1, "out": "o", "workers": 2}
     told: list[Event] = []
 
     def watch(event: Event) -> None:
@@ -130,7 +153,7 @@ def test_one_that_dies(options: Options, crews: list[Crew]) -> None:
     with pytest.raises(AdmError, match=r"worker 2 of 2 was killed by signal 9 .* draws the rest"):
         adm_cli.sample(**asked, on_event=watch)
     kept = {event.path.name for event in told if isinstance(event, ImageDone)}
-    assert 4 <= len(kept) < 8
+    assert 20 <= len(kept) < 40
     assert kept == set(pictures("o"))
     notes = [i for i, event in enumerate(told) if isinstance(event, Note)]
     assert len(notes) == 1

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -106,6 +106,7 @@ class _SharedWork:
         self.shown: Path | None = None  # the folder of which progress is told
         self.places: dict[int, Path | None] = {}  # and where each worker is
         self.notes: set[str] = set()  # each is told once
+        self.told: set[str] = set()  # files of new images
 
     def draw(self, wanted: Survey, beside: Extras, models: Models) -> Events:
         started, failure = time.monotonic(), None
@@ -119,7 +120,8 @@ class _SharedWork:
             except BaseException as error:
                 failure = error
             yield from self._rest(wanted)
-            safe = self.folder.survey(self.run.images, self.shard).there  # told or not
+            safe = self.folder.survey(self.run.images, self.shard).there
+            yield from self._untold(safe, wanted)
         there = len(wanted.there)
         failure = failure or self.crew.failure()
         drop_base(self.folder, self.run)
@@ -152,6 +154,8 @@ class _SharedWork:
                 self.shown = event.folder
                 yield from self._begun(event, wanted)
         elif isinstance(event, ImageDone):
+            if event.folder == self.folder.path:
+                self.told.add(str(event.record["file"]))
             yield event
         elif isinstance(event, (Step, BatchDone)):
             if self.places.get(worker) == self.shown:
@@ -186,6 +190,13 @@ class _SharedWork:
                     insisted = error
         if insisted is not None:
             raise insisted
+
+    def _untold(self, safe: Sequence[str], wanted: Survey) -> Events:
+        """Images whose worker was killed before its word of them was heard, or a signal took it."""
+        records, known = self.folder.records(), self.told.union(wanted.there)
+        for file in safe:
+            if file not in known:
+                yield ImageDone(self.folder.path, records.told(file), new=True)
 
     def _beside(self, beside: Extras, models: Models, *, whole: bool) -> Events:
         folder, run, shard = self.folder, self.run, self.shard
