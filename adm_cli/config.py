@@ -68,8 +68,7 @@ class EncoderConfig:
 
     def __post_init__(self) -> None:
         check_types(self)
-        height, width = self.image_size
-        for side in (height, width):
+        for side in self.image_size:
             _in_range("image_size", side, 1, _MAX_SIDE)
         _in_range("model_channels", self.model_channels, 1, _MAX_CHANNELS)
         _in_range("num_res_blocks", self.num_res_blocks, 1, _MAX_BLOCKS)
@@ -90,7 +89,7 @@ class EncoderConfig:
             )
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout must be in [0, 1), got {self.dropout}")
-        if height % self.stride or width % self.stride:
+        if any(side % self.stride for side in self.image_size):
             folded = f", patches of {self.patch}x{self.patch}" if self.patch > 1 else ""
             raise ConfigError(
                 f"image size {size_words(self.image_size)} is not divisible by the model's total "
@@ -103,8 +102,7 @@ class EncoderConfig:
                     f"got {channels} (model_channels {self.model_channels} x channel_mult)"
                 )
         for level, channels in enumerate(self.level_channels):
-            last = level == len(self.level_channels) - 1
-            if last or self.attends(level):
+            if level == len(self.level_channels) - 1 or self.attends(level):
                 self._check_attention(channels, self.patch * 2**level)
 
     def _check_attention(self, channels: int, factor: int) -> None:
@@ -163,29 +161,37 @@ class UNetConfig(EncoderConfig):
     low_res_size: tuple[int, int] | None = None
     low_res_noise: float | None = None  # largest, on the small image in training; None: untold
     middle_attention: bool = True  # as in all of ADM; False for convolutions alone
+    # of the detail over the enlarged picture, where that is all that is predicted (models.detail)
+    detail_scale: float | None = field(default=None, metadata={"omit_default": True})
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.out_channels not in (self.in_channels, 2 * self.in_channels):
+        fixed, learned = self.in_channels, 2 * self.in_channels
+        if self.out_channels not in (fixed, learned):
             raise ConfigError(
-                f"out_channels must be {self.in_channels} (fixed variance) or "
-                f"{2 * self.in_channels} (learned), got {self.out_channels}"
+                f"out_channels must be {fixed} (fixed variance) or {learned} (learned), "
+                f"got {self.out_channels}"
             )
-        if self.num_classes is not None:
-            _in_range("num_classes", self.num_classes, 1, _MAX_CLASSES)
-        elif self.null_class:
+        _in_range("num_classes", self.num_classes, 1, _MAX_CLASSES)
+        if self.null_class and self.num_classes is None:
             raise ConfigError("null_class means a label for no class: it needs num_classes")
         for side in self.low_res_size or ():
             _in_range("low_res_size", side, 1, _MAX_SIDE)
-        if self.low_res_noise is not None:
-            _in_interval("low_res_noise", self.low_res_noise, 10)
-            if self.low_res_size is None or self.low_res_noise == 0:
-                raise ConfigError("low_res_noise must be above 0, and is for upsamplers only")
-        if self.num_heads_upsample is not None:
-            _in_range("num_heads_upsample", self.num_heads_upsample, 1, _MAX_CHANNELS)
-            for level, channels in enumerate(self.level_channels):
-                if self.attends(level):
-                    self.heads(channels, self.num_heads_upsample)
+        for name in ("low_res_noise", "detail_scale"):
+            _in_interval(name, value := getattr(self, name), 10)
+            if value == 0 or (value is not None and self.low_res_size is None):
+                raise ConfigError(f"{name} must be above 0, and is for upsamplers only")
+        low = self.low_res_size if self.detail_scale is not None else None
+        uneven = any(a % b for a, b in zip(self.image_size, low or (1, 1), strict=True))
+        if uneven or (low is not None and self.low_res_noise is not None):
+            raise ConfigError(
+                "detail_scale keeps what it enlarges: image_size must be a multiple of "
+                "low_res_size, low_res_noise null"
+            )
+        _in_range("num_heads_upsample", self.num_heads_upsample, 1, _MAX_CHANNELS)
+        for level, channels in enumerate(self.level_channels):
+            if self.num_heads_upsample is not None and self.attends(level):
+                self.heads(channels, self.num_heads_upsample)
 
     @property
     def learned_variance(self) -> bool:
@@ -306,18 +312,13 @@ class SamplingConfig(Modifiers):
             if not 0 <= seed < 2**64:
                 raise ConfigError(f"a seed must be a whole number from 0 to 2^64 - 1, got {seed}")
         if self.mixtures is not None and len(self.mixtures) != len(self.seeds):
-            raise ConfigError(
-                f"{how_many(len(self.mixtures), 'mixture')} for "
-                f"{how_many(len(self.seeds), 'image')}"
-            )
+            images = how_many(len(self.seeds), "image")
+            raise ConfigError(f"{how_many(len(self.mixtures), 'mixture')} for {images}")
         self._check_guidance()
         _check_eta_and_intervals(self)
-        if self.project is not None:
-            _in_range("project", self.project, 0, _MAX_PASSES)
-        if self.low_res_noise is not None:
-            _in_interval("low_res_noise", self.low_res_noise, 10)
-        if self.batch_size is not None:
-            _in_range("the batch size", self.batch_size, 1, MOST_BATCH)
+        _in_range("project", self.project, 0, _MAX_PASSES)
+        _in_interval("low_res_noise", self.low_res_noise, 10)
+        _in_range("the batch size", self.batch_size, 1, MOST_BATCH)
 
     def _check_guidance(self) -> None:
         scales, cfgs = self.image_scales, self.image_cfgs
@@ -382,19 +383,18 @@ class SamplingConfig(Modifiers):
 
 
 def _check_eta_and_intervals(of: Recommended | SamplingConfig) -> None:
-    if of.eta is not None:
-        _in_interval("eta", of.eta, 1)
+    _in_interval("eta", of.eta, 1)
     for name in ("guide_interval", "cfg_interval"):
         low, high = getattr(of, name) or (0, 1)
         if not 0 <= low <= high <= 1:
             raise ConfigError(f"{name} must be two rising numbers in [0, 1], got {low:g},{high:g}")
 
 
-def _in_range(name: str, value: int, low: int, high: int) -> None:
-    if not low <= value <= high:
+def _in_range(name: str, value: int | None, low: int, high: int) -> None:
+    if value is not None and not low <= value <= high:
         raise ConfigError(f"{name} must be from {low} to {high}, got {value}")
 
 
-def _in_interval(name: str, value: float, high: float) -> None:
-    if not 0 <= value <= high:  # False for NaN too
+def _in_interval(name: str, value: float | None, high: float) -> None:
+    if value is not None and not 0 <= value <= high:  # False for NaN too
         raise ConfigError(f"{name} must be in [0, {high}], got {value}")

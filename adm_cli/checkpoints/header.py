@@ -22,7 +22,7 @@ from typing import IO, Any
 import safetensors
 
 from adm_cli.config import ClassifierConfig, DiffusionConfig, Kind, Recommended, UNetConfig
-from adm_cli.errors import CheckpointError, an, how_many, trim, why_unread
+from adm_cli.errors import CheckpointError, ConfigError, an, how_many, trim, why_unread
 from adm_cli.files.budget import parse_json, whole_text
 from adm_cli.files.disk import file_digest, open_file
 from adm_cli.files.foreign import START, describe_foreign, describe_zip
@@ -162,6 +162,7 @@ def _parse_metadata(metadata: Mapping[str, str]) -> ModelInfo:
         if "recommended" in metadata
         else None,
     )
+    check_detail(config, info.diffusion)
     if info.kind != kind:
         raise ValueError(f"kind {kind!r}, but settings of {an(info.kind)} model")
     count = config.num_classes or 0
@@ -175,6 +176,18 @@ def _parse_metadata(metadata: Mapping[str, str]) -> ModelInfo:
                 f"class {class_id} {trim(name)} of {how_many(count, 'class', 'classes')}"
             )
     return info
+
+
+def check_detail(config: UNetConfig | ClassifierConfig, diffusion: DiffusionConfig) -> None:
+    """Raises ConfigError for a process that an upsampler of detail cannot tell the noise of."""
+    if isinstance(config, ClassifierConfig) or config.detail_scale is None:
+        return
+    steps = 1000 if diffusion.rescale_timesteps else diffusion.num_timesteps
+    if (diffusion.prediction, diffusion.noise_schedule, steps) != ("v", "cosine", 1000):
+        raise ConfigError(
+            f"detail_scale needs prediction v and a cosine noise_schedule of 1000 timesteps, got "
+            f"{diffusion.prediction}, {diffusion.noise_schedule}, {diffusion.num_timesteps}"
+        )
 
 
 def _object(text: str) -> dict[str, Any]:

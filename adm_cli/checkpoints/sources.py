@@ -124,8 +124,11 @@ def find_upsampler(name: str | Path) -> Sources:
 def default_projection(info: ModelInfo) -> int:
     """Passes of back projection after an upsampler: none for the published, which the paper's are.
 
-    Those that `adm` trained say so themselves. None after other models, either.
+    Those that `adm` trained say so themselves, those of detail alone agree with the small picture
+    as they are. None after other models, either.
     """
+    if not isinstance(info.config, UNetConfig) or info.config.detail_scale is not None:
+        return 0
     return DEFAULT_PASSES if info.training and info.kind == "upsampler" else 0
 
 

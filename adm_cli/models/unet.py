@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adm_cli.config import EncoderConfig, UNetConfig
+from adm_cli.models.detail import Detail
 from adm_cli.models.layers import (
     AttentionBlock,
     Conv2d,
@@ -201,7 +202,8 @@ class SuperResUNet(UNet):
     ``forward(x, t, y=None, low_res=..., low_res_noise=None)`` with low_res [B, 3, h, w] in
     [-1, 1], and low_res_noise [B] the standard deviation of the noise on it, 0 if None. Where
     ``config.low_res_noise`` is set, one more channel tells the network: everywhere that level,
-    as a part of the largest one. Raises ValueError for a level that it would not be told.
+    as a part of the largest one. Raises ValueError for a level that it would not be told. Where
+    ``config.detail_scale`` is set, it sees and predicts `Detail` alone, and v is what it returns.
     """
 
     def forward(
@@ -214,11 +216,16 @@ class SuperResUNet(UNet):
     ) -> Tensor:
         if low_res is None:
             raise ValueError("an upsampler needs low_res, the small image to enlarge")
-        channels = [x, F.interpolate(low_res, x.shape[2:], mode="bilinear")]
+        if (scale := self.config.detail_scale) is not None:
+            detail = Detail.of(x, t, low_res, scale)
+            out = super().forward(torch.cat([detail.noisy, detail.enlarged], dim=1), t, y)
+            channels = x.shape[1]
+            return torch.cat([detail.v(out[:, :channels]), out[:, channels:]], dim=1)
+        seen = [x, F.interpolate(low_res, x.shape[2:], mode="bilinear")]
         largest = self.config.low_res_noise
         if largest is not None:
             level = x.new_zeros(len(x)) if low_res_noise is None else low_res_noise / largest
-            channels.append(level.to(x)[:, None, None, None].expand(-1, 1, *x.shape[2:]))
+            seen.append(level.to(x)[:, None, None, None].expand(-1, 1, *x.shape[2:]))
         elif low_res_noise is not None:
             raise ValueError("this upsampler was trained without noise on the small image")
-        return super().forward(torch.cat(channels, dim=1), t, y)
+        return super().forward(torch.cat(seen, dim=1), t, y)

@@ -35,8 +35,8 @@ def initial_weights(
 
     Rows for classes follow the classes' names where their ids are not those of the file, and begin
     anew where no name is the same; those for more classes and for "no class" are added as the mean
-    of the others. Raises CheckpointError if anything else
-    does not fit.
+    of the others, and are 0 where the model knew no classes. Raises CheckpointError if anything
+    else does not fit.
     """
     if file is None:
         return None, []
@@ -71,6 +71,9 @@ def initial_weights(
         tensors[name] *= spread
         anew.append(f"{name} begins anew: the classes are others")
     anew += _told_of_noise(settings.config, tensors)
+    if (name := "label_emb.weight") in expected and file.info.config.num_classes is None:
+        tensors[name] = torch.zeros(expected[name])  # so it begins as the model that knew none
+        anew.append(f"{name} is new: the model knew no classes (--unconditional keeps it so)")
     found = {name: tuple(value.shape) for name, value in tensors.items()}
     if found != expected:
         raise CheckpointError(f"--init {file.path}: {describe_mismatch(expected, found)}")

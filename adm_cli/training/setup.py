@@ -23,7 +23,7 @@ from adm_cli.checkpoints.architectures import (
     starter_unet,
 )
 from adm_cli.checkpoints.finding import find_weights
-from adm_cli.checkpoints.header import ModelFile
+from adm_cli.checkpoints.header import ModelFile, check_detail
 from adm_cli.checkpoints.presets import CHECKPOINTS, PRESETS
 from adm_cli.classes.imagenet import select_classes
 from adm_cli.config import ClassifierConfig, DiffusionConfig, Kind, UNetConfig
@@ -321,6 +321,7 @@ def _check(
         space_timesteps(diffusion.num_timesteps, diffusion.respacing)  # or it cannot be sampled
     if config.in_channels != 3:
         raise ConfigError(f"in_channels is {config.in_channels}, pictures have 3: leave it out")
+    check_detail(config, diffusion)
     if isinstance(config, UNetConfig):
         learned = diffusion.variance == "learned_range"
         if learned != config.learned_variance:
@@ -342,7 +343,7 @@ def _check(
                 f"large ones ({size_words(config.image_size)}): pass --low-size"
             )
     if training.crop is not None or training.vary_kernel:
-        _check_degradation(kind, config, training.crop)
+        _check_degradation(kind, config, training)
     count = config.num_classes
     if count is not None and images.classes and max(images.classes) >= count:
         top = max(images.classes)
@@ -353,10 +354,13 @@ def _check(
         )
 
 
-def _check_degradation(kind: Kind, config: ModelConfig, crop: int | None) -> None:
+def _check_degradation(kind: Kind, config: ModelConfig, training: TrainingConfig) -> None:
     """Raises UsageError unless there are small pictures to make, also of crops."""
+    crop = training.crop
     if kind != "upsampler" or not isinstance(config, UNetConfig) or config.low_res_size is None:
         raise UsageError("--crop and --vary-kernel are about an upsampler's pictures")
+    if training.vary_kernel and config.detail_scale is not None:
+        raise UsageError("detail_scale is about averages of areas: leave --vary-kernel out")
     if crop is None:
         return
     sides = zip(config.image_size, config.low_res_size, strict=True)

@@ -15,12 +15,13 @@ import adm_cli
 from adm_cli.checkpoints import onnx
 from adm_cli.checkpoints.finding import find_weights
 from adm_cli.checkpoints.header import read_model_file
-from adm_cli.config import ClassifierConfig, UNetConfig
+from adm_cli.config import ClassifierConfig, DiffusionConfig, UNetConfig
 from tests.conftest import (
     DEEP_CLASSIFIER,
     DEEP_UNET,
     TOY_CLASSES,
     TOY_CLASSIFIER,
+    TOY_DIFFUSION,
     TOY_UNET,
     TOY_UPSAMPLER,
     Result,
@@ -56,7 +57,9 @@ def arguments(config: UNetConfig | ClassifierConfig, batch: int) -> Inputs:
 
 def check(adm: Adm, runtime: Any, config: UNetConfig | ClassifierConfig, names: list[str]) -> Any:
     """Exports a toy, compares what it computes for two lengths of a batch; the session."""
-    model = save_toy(Path("m.safetensors"), config, None if config.num_classes else {})
+    cosine = DiffusionConfig(noise_schedule="cosine", prediction="v")
+    diffusion = cosine if getattr(config, "detail_scale", None) else TOY_DIFFUSION
+    model = save_toy(Path("m.safetensors"), config, None if config.num_classes else {}, diffusion)
     done = adm("export", model, "m.onnx", "--to", "onnx", "--json")
     assert done.code == 0, done.err
     assert done.err == ""
@@ -98,8 +101,10 @@ CONCAT = replace(TOY_UNET, scale_shift_norm=False, concat_embedding=True)
 SPATIAL = replace(DEEP_CLASSIFIER, pool="spatial_v2")
 ADAPTIVE = replace(DEEP_CLASSIFIER, pool="adaptive", resblock_updown=False)
 NOISED = replace(TOY_UPSAMPLER, low_res_noise=0.3)
+DETAIL = replace(TOY_UPSAMPLER, detail_scale=0.3, num_classes=None)
 OTHERS: dict[str, tuple[UNetConfig | ClassifierConfig, list[str]]] = {
     "upsampler": (NOISED, ["x_t", "timesteps", "class_labels", "low_res", "low_res_noise"]),
+    "detail alone": (DETAIL, ["x_t", "timesteps", "low_res"]),
     "folds, windows, no classes": (FOLDED, ["x_t", "timesteps"]),
     "concatenated embedding": (CONCAT, ["x_t", "timesteps", "class_labels"]),
     "spatial pool": (SPATIAL, ["x_t", "timesteps"]),

@@ -104,3 +104,24 @@ def test_rows_follow_the_names_of_classes(pictures: Path, tmp_path: Path) -> Non
     ]
     others = dict(enumerate(("oak", "ash", "elm", "fir")))
     assert "begins anew" in initial_weights(replace(settings, config=wanted), others, file)[1][0]
+
+
+def test_a_model_without_classes_learns_some(pictures: Path, tmp_path: Path) -> None:
+    """It begins as it was, whatever class is asked for; or stays without."""
+    config = replace(TOY_UNET, num_classes=None, null_class=False)
+    unet, file = _saved(tmp_path, config, {})
+    x, t = torch.randn(2, 3, *config.image_size), torch.tensor([3, 70])
+    for more, labels in (
+        ({"label_dropout": 0.1}, torch.tensor([0, 2])),
+        ({}, torch.tensor([0, 1])),
+        ({"unconditional": True}, None),
+    ):
+        options = {"data": [str(pictures)], "init": str(file.path), "steps": 4, **more}
+        settings = settle("diffusion", options, open_data("diffusion", options))
+        weights, told = initial_weights(settings, {0: "circle", 1: "square"}, file)
+        assert weights is not None
+        model = UNet(settings.config).eval()  # type: ignore[arg-type]
+        model.load_state_dict(weights)
+        assert any("--unconditional" in line for line in told) == (labels is not None)
+        with torch.no_grad():
+            torch.testing.assert_close(model(x, t, labels), unet(x, t))

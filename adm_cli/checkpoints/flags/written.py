@@ -133,6 +133,7 @@ def lacks(config: UNetConfig | ClassifierConfig, diffusion: DiffusionConfig) -> 
     if isinstance(config, UNetConfig):
         found += [
             (config.low_res_noise is not None, "an input that tells the small picture's noise"),
+            (config.detail_scale is not None, "the detail alone predicted"),
             (not config.middle_attention, "a middle without attention"),
         ]
     else:

@@ -71,6 +71,7 @@ def test_any_other(config: UNetConfig | ClassifierConfig, diffusion: DiffusionCo
         ({"rescale_residual": True}, "residual"),
         ({"scale_shift_norm": False, "concat_embedding": True}, "embedding concatenated"),
         ({"middle_attention": False}, "a middle without attention"),
+        ({"low_res_size": (4, 4), "detail_scale": 0.3}, "the detail alone predicted"),
         ({"conv_resample": False, "resblock_updown": False}, "resampling without convolutions"),
         ({"out_channels": 3}, "variance"),
     ],
