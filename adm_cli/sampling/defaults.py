@@ -77,7 +77,10 @@ def choose_sampler(
     sampler = SAMPLERS[name]
     if modifiers.churn > 0:
         if name != "heun":
-            raise ConfigError(f"--churn has no meaning for the {name} sampler, only for heun")
+            raise ConfigError(
+                f"--churn has no meaning for the {name} sampler, only for heun: pass --sampler "
+                f"heun, or leave it out"
+            )
         sampler = partial(
             heun_sample, gamma=churn_gamma(modifiers.churn, steps),
             inflation=modifiers.churn_noise, churned=(modifiers.churn_min, modifiers.churn_max),
@@ -87,7 +90,8 @@ def choose_sampler(
     if name not in SAMPLERS_WITH_ETA:
         raise ConfigError(
             f"--eta has no meaning for the {name} sampler, "
-            f"only for {' and '.join(SAMPLERS_WITH_ETA)}"
+            f"only for {' and '.join(SAMPLERS_WITH_ETA)}: pass --sampler with one of them, or "
+            f"leave it out"
         )
     return partial(sampler, eta=eta)  # type: ignore[call-arg]
 
