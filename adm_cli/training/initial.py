@@ -14,7 +14,7 @@ from adm_cli.checkpoints.finding import find_weights
 from adm_cli.checkpoints.format import check_finite
 from adm_cli.checkpoints.header import ModelFile, ModelInfo
 from adm_cli.checkpoints.loading import describe_mismatch, expected_shapes
-from adm_cli.checkpoints.presets import PRESETS
+from adm_cli.checkpoints.presets import DETAIL_STEPS, PRESETS
 from adm_cli.checkpoints.tensors import stream_tensors
 from adm_cli.config import ClassifierConfig, Recommended, UNetConfig
 from adm_cli.errors import CheckpointError, how_many, one_of
@@ -26,6 +26,7 @@ from adm_cli.training.setup import ModelConfig, Settings, same_classes
 DRAWN = Recommended(sampler="dpm++2m", steps="20")
 DRAWN_FREE = dataclasses.replace(DRAWN, cfg=2.0)  # where it can also draw without a class
 UPSAMPLED = Recommended(sampler="ddim", steps="ddim10", scale=0.0)
+DETAILED = Recommended(sampler="dpm++2m", steps=DETAIL_STEPS, scale=0.0, temperature=0.9)
 
 
 def initial_weights(
@@ -172,7 +173,7 @@ def recommended_sampling(settings: Settings) -> Recommended | None:
                 return Recommended(**{f.name: getattr(preset, f.name) for f in fields(Recommended)})
         if theirs.info.recommended is not None:
             return theirs.info.recommended
-    if settings.kind == "upsampler":
-        return UPSAMPLED
     assert isinstance(settings.config, UNetConfig)
+    if settings.kind == "upsampler":
+        return UPSAMPLED if settings.config.detail_scale is None else DETAILED
     return DRAWN_FREE if settings.config.null_class else DRAWN

@@ -16,12 +16,13 @@ from adm_cli.checkpoints.header import read_model_file
 from adm_cli.checkpoints.loading import load_model
 from adm_cli.config import DiffusionConfig
 from adm_cli.errors import CheckpointError
+from adm_cli.training.initial import DETAILED
 from tests.commands.test_stacks import contents
 from tests.conftest import Result, Toys
 from tests.training.conftest import draw_pictures
 
 Run = Callable[..., Result]
-DETAILED = (
+OPTIONS = (
     "--unconditional", "--size", 16, "--low-size", 8, "--set", "num_res_blocks=1",
     "--set", "channel_mult=[1,1]", "--set", "attention_factors=[]",
     "--set", "middle_attention=false", "--set", "patch=2", "--set", "detail_scale=0.3",
@@ -33,7 +34,7 @@ DETAILED = (
 def trained(adm: Run, tmp_path: Path) -> Path:
     shapes = draw_pictures(tmp_path / "shapes", count=6)
     common = ("train-upsampler", shapes, "--batch-size", 4, "-q")
-    done = adm(*common, *DETAILED, "--crop", 8, "--steps", 2, "--out", "run")
+    done = adm(*common, *OPTIONS, "--crop", 8, "--steps", 2, "--out", "run")
     assert done.code == 0, done.err
     return Path("run/model.safetensors").absolute()
 
@@ -80,6 +81,11 @@ def test_a_stack_of_it_is_made_again(draw: Run, adm: Run, toys: Toys, trained: P
 def test_it_goes_on_and_is_told(adm: Run, trained: Path) -> None:
     done = adm("train-upsampler", "--resume", "--out", trained.parent, "--steps", 3, "-q")
     assert done.code == 0, done.err
+    info = read_model_file(trained).info
+    assert info.recommended == DETAILED
+    shown = ("upsample", trained.parent.parent / "shapes/circle", "--model", trained, "--resize")
+    plan = json.loads(adm(*shown, "--dry-run", "--json").out)
+    assert (plan["sampler"], plan["num_steps"], plan["temperature"]) == ("dpm++2m", 8, 0.9)
     assert json.loads(adm("info", trained, "--json").out)["detail_scale"] == 0.3
     shapes = trained.parent.parent / "shapes"
     plain = ("--set", "detail_scale=null", "--steps", 1, "--batch-size", 4, "-q", "--out", "p")
@@ -104,7 +110,7 @@ def test_what_it_cannot_be_trained_with(
     adm: Run, tmp_path: Path, changes: tuple[object, ...], message: str
 ) -> None:
     shapes = draw_pictures(tmp_path / "shapes", count=2)
-    done = adm("train-upsampler", shapes, *DETAILED, *changes, "--steps", 1, "--out", "no")
+    done = adm("train-upsampler", shapes, *OPTIONS, *changes, "--steps", 1, "--out", "no")
     assert (done.code, message in done.err) == (2, True), done.err
     assert not Path("no").exists()
 

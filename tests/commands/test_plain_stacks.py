@@ -221,14 +221,14 @@ def test_what_it_does_not_take(plain: Run, draw: Run) -> None:
 
 
 def test_the_embedded_preset(adm: Run) -> None:
-    """Enlarged by a filter; by its upsampler, at a low temperature, for whoever asks."""
+    """Enlarged by a filter; by its upsampler, in a few steps, for whoever asks."""
     asked = ((), ("--model", "tiny-stack"), ("--upsampler", "tiny_upsampler"))
     shown = [json.loads(adm("sample", *options, "--dry-run", "--json").out) for options in asked]
     assert (shown[0]["upsampler"], shown[0]["size"]) == ("back-projection", [64, 64])
     for row in shown[1:]:
         assert (row["upsampler"], row["size"]) == ("tiny_upsampler", [64, 64])
-        assert (row["upsampler_sampler"], row["upsampler_steps"]) == ("ddim", "10")
-        assert row["upsampler_temperature"] == 0.8
+        assert (row["upsampler_sampler"], row["upsampler_num_steps"]) == ("dpm++2m", 8)
+        assert row["upsampler_temperature"] == 0.9
     done = adm("upsample", "x.png", "--model", "bicubic")
     assert (done.code, "no upsampler but a filter" in done.err) == (2, True)
     done = adm("upsample", "x.png", "--model", "tiny_classifier")
@@ -236,4 +236,4 @@ def test_the_embedded_preset(adm: Run) -> None:
     rows = {row["name"]: row for row in map(json.loads, adm("models", "--json").out.splitlines())}
     assert (rows["tiny"]["size"], rows["tiny"]["upsampler"]) == ("64x64", "back-projection")
     assert rows["tiny-stack"]["upsampler"] == "tiny_upsampler"
-    assert rows["tiny-stack"]["upsampler_temperature"] == 0.8
+    assert rows["tiny-stack"]["upsampler_temperature"] == 0.9

@@ -21,7 +21,7 @@ from adm_cli.errors import DeviceError, UsageError
 from adm_cli.models.cost import forward_gflops
 from adm_cli.models.unet import UNet
 from adm_cli.reports import bench as benching
-from tests.conftest import TOY_CLASSIFIER, TOY_UNET, TOY_UPSAMPLER, Result, Toys
+from tests.conftest import TOY_CLASSIFIER, TOY_DIFFUSION, TOY_UNET, TOY_UPSAMPLER, Result, Toys
 
 Run = Callable[..., Result]
 
@@ -93,7 +93,7 @@ def test_an_upsampler_alone(toys: Toys) -> None:
 def test_steps_are_those_that_drawing_takes() -> None:
     for random in (False, True):
         (row,) = adm_cli.bench("tiny_upsampler", random_weights=random, batch_size=1, seconds=1e-6)
-        assert row.steps == 10
+        assert row.steps == 8
 
 
 def test_a_step_holds_what_a_step_needs(toys: Toys, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,7 +134,7 @@ def test_random_weights_of_a_stack(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def small(name: str) -> Checkpoint:
         row = find_checkpoint(name)
-        return replace(row, config=toy[row.kind])
+        return replace(row, config=toy[row.kind], diffusion=TOY_DIFFUSION)
 
     monkeypatch.setattr(benching, "find_checkpoint", small)
     rows = list(adm_cli.bench("tiny-stack", random_weights=True, batch_size=(1,), seconds=1e-6))

@@ -90,11 +90,13 @@ def test_what_is_asked_for_wins(adm: Run) -> None:
 
 @pytest.mark.parametrize("model", ["tiny", "tiny-stack"])
 def test_the_best_of_the_embedded_models_is_noisy_in_more_steps(adm: Run, model: str) -> None:
+    """And enlarged by a model."""
     options = ("sample", "--model", model, "--dry-run", "--json")
     usual, best = (json.loads(adm(*options, *more).out) for more in ((), ("--profile", "best")))
     assert (usual["sampler"], usual["steps"], usual["cfg"]) == ("unipc", "10", 5)
     assert [best[name] for name in ("sampler", "eta", "steps", "cfg")] == ["dpm++2m", 1, "20", 4]
-    alike = ("scale", "cfg_interval", "guide_interval", "upsampler")
+    assert best["upsampler"] == "tiny_upsampler"
+    alike = ("scale", "cfg_interval", "guide_interval")
     assert [best[name] for name in alike] == [usual[name] for name in alike]
 
 
