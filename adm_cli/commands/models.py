@@ -96,7 +96,8 @@ def _cell(name: str, row: dict[str, Any]) -> str:
     if name == "present":
         return "yes" if value else "no"
     if name == "steps" and row["upsampler_steps"]:
-        return f"{value}+{row['upsampler_steps']}"
+        sections = str(row["upsampler_steps"]).split(",")  # as wide as a terminal, some of them
+        return f"{value}+{sections[0] if len(sections) == 1 else sum(map(int, sections))}"
     if name == "fid" and row["fid_note"]:
         return f"{value:.2f} {row['fid_note']}"
     if value is None:
