@@ -45,7 +45,12 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "eps-scale": {"eps_scale": 1.004},
     "threshold": {"threshold": 0.9},
     "temperature": {"temperature": 0.9},
-    "back projection": {"upsampler": "tiny_upsampler", "upsample_steps": 2, "no_upsample": False},
+    "back projection": {
+        "upsampler": "tiny_upsampler",
+        "upsample_steps": 2,
+        "upsample_project": 8,
+        "no_upsample": False,
+    },
 }
 MEAN = 1.0  # of 255, between the two
 

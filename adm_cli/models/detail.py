@@ -82,7 +82,7 @@ class Detail:
     def v(self, output: Tensor) -> Tensor:
         """v of the whole picture (arXiv 2202.00512) where ``output`` [B, C, H, W] is the detail's.
 
-        v = a noise - s x_0, written out so that nothing is divided by s.
+        v = a noise - s x_0, written out so that only the noise's averages were divided by s.
         """
         a, s, scale = self.signal, self.noise, self.scale
         width = torch.sqrt((a * scale) ** 2 + s**2)

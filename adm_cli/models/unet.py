@@ -216,16 +216,16 @@ class SuperResUNet(UNet):
     ) -> Tensor:
         if low_res is None:
             raise ValueError("an upsampler needs low_res, the small image to enlarge")
+        largest = self.config.low_res_noise
+        if largest is None and low_res_noise is not None:
+            raise ValueError("this upsampler was trained without noise on the small image")
         if (scale := self.config.detail_scale) is not None:
             detail = Detail.of(x, t, low_res, scale)
             out = super().forward(torch.cat([detail.noisy, detail.enlarged], dim=1), t, y)
             channels = x.shape[1]
             return torch.cat([detail.v(out[:, :channels]), out[:, channels:]], dim=1)
         seen = [x, F.interpolate(low_res, x.shape[2:], mode="bilinear")]
-        largest = self.config.low_res_noise
         if largest is not None:
             level = x.new_zeros(len(x)) if low_res_noise is None else low_res_noise / largest
             seen.append(level.to(x)[:, None, None, None].expand(-1, 1, *x.shape[2:]))
-        elif low_res_noise is not None:
-            raise ValueError("this upsampler was trained without noise on the small image")
         return super().forward(torch.cat(seen, dim=1), t, y)

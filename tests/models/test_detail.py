@@ -87,6 +87,8 @@ def test_whatever_it_predicts_averages_to_the_small_picture() -> None:
     x_t = q_sample(SCHEDULE, x_start, STEPS, seeded(*x_start.shape, seed=1))
     out = model(x_t, STEPS, low_res=small)
     assert out.shape == (len(STEPS), 6, 16, 16)
+    with pytest.raises(ValueError, match="trained without noise"):
+        model(x_t, STEPS, low_res=small, low_res_noise=torch.zeros(len(STEPS)))
     found = predict_xstart_from_v(SCHEDULE, x_t, STEPS, out[:, :3])
     assert float((found - x_start).abs().max()) > 0.01
     halved = F.interpolate(found, (8, 8), mode="area")
