@@ -215,7 +215,14 @@ def supported_dtypes(device: torch.device) -> list[str]:
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether a CUDA device computes in it: those before Ampere only imitate it, very slowly."""
+    """Whether a CUDA device or an x86 CPU computes in it; others only imitate it, very slowly.
+
+    CPUs: those with AVX512-BF16 or AMX, if torch uses such vectors. Other kinds were not tried.
+    """
+    if device.type == "cpu":
+        wide = torch.backends.cpu.get_cpu_capability() not in ("DEFAULT", "AVX2")
+        able: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+        return wide and any(able.get(name) for name in ("avx512_bf16", "amx_bf16"))
     with torch.cuda.device(device):
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 

@@ -90,17 +90,19 @@ def load_model(
 def hasten_on_cpu(model: Model, device: torch.device, *, gradient: bool = True) -> None:
     """`hasten` of a loaded ``model`` in the dtypes and on the processors where that pays.
 
-    In float32 with vectors of 256 bits, wide convolutions are tiled, and the ``gradient`` of a
-    classifier, if that is wanted of it, gains nothing where none is wide.
+    In float32 on x86 wide convolutions are tiled, and with vectors of 256 bits the ``gradient``
+    of a classifier, if that is wanted of it, gains nothing where none is wide.
     """
     if device.type != "cpu" or model.torso_dtype not in (torch.float32, torch.bfloat16):
         return
-    short = torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2")
-    narrow = model.torso_dtype == torch.float32 and short
+    vectors = torch.backends.cpu.get_cpu_capability()
+    single = model.torso_dtype == torch.float32
+    short = single and vectors in ("DEFAULT", "AVX2")
     wide = model.config.model_channels >= LEAST_CHANNELS
-    if gradient and narrow and isinstance(model, NoisyClassifier) and not wide:
+    if gradient and short and isinstance(model, NoisyClassifier) and not wide:
         return
-    hasten(model, pack=can_pack(model.torso_dtype), tile=narrow)
+    tile = single and vectors in ("AVX2", "AVX512")  # elsewhere not tried
+    hasten(model, pack=can_pack(model.torso_dtype), tile=tile)
 
 
 def _read_state(

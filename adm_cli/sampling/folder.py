@@ -310,9 +310,11 @@ class RunFolder:
 
     def _check_same(self, old: Run, new: Run) -> None:
         if changed := changed_settings(old, new):
+            alone = {text.split()[0] for text in changed} <= {"dtype", "upsampler_dtype"}
+            goes_on = f"--dtype {old.first.dtype} goes on with it; " if alone else ""
             raise RunError(
-                f"{self.path} holds a run with other settings: {', '.join(changed)}; choose "
-                f"another --out, or pass --overwrite to start anew"
+                f"{self.path} holds a run with other settings: {', '.join(changed)}; {goes_on}"
+                f"choose another --out, or pass --overwrite to start anew"
             )
         if old.images == new.images:
             return

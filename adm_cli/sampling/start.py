@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import torch
 
-from adm_cli.devices import device_name
+from adm_cli.devices import device_name, has_bfloat16
 from adm_cli.sampling.choosing.images import Images
 from adm_cli.sampling.run import Filter, Run
 from adm_cli.sampling.settings import Machine
@@ -26,6 +26,8 @@ def machine_line(run: Run, asked_device: str, where: Machine) -> str:
         precision += " (as published)"
     elif where.dtype != "auto":
         precision += " (as asked)"
+    elif where.device.type == "cpu" and has_bfloat16(where.device):
+        precision += " (--dtype bfloat16 is faster here)"
     return f"{names} on {where.device} ({why}), {precision}, {run.batch_size} at once"
 
 

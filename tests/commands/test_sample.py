@@ -22,6 +22,7 @@ from adm_cli.commands.main import app
 from adm_cli.files.disk import weights_folder
 from adm_cli.pictures.images import make_grid, open_picture
 from adm_cli.pictures.sheets import class_sheet
+from adm_cli.sampling import start
 from adm_cli.sampling.folder import RunFolder
 from tests.commands.conftest import terminal
 from tests.conftest import TOY_CLASSES, Result, Toys, pictures
@@ -114,10 +115,17 @@ def test_random_classes_depend_on_the_seed_alone(draw: Run) -> None:
         assert {many[first + i] for i in range(3)} == {0, 1, 3}
 
 
-def test_a_terminal_is_told_where_and_what(draw: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("able", [False, True])
+def test_a_terminal_is_told_where_and_what(
+    draw: Run, monkeypatch: pytest.MonkeyPatch, able: bool
+) -> None:
     monkeypatch.setattr(console, "err", terminal())
-    told = draw("--seeds", "0-4", "--out", "o").err
-    assert "adm: toy on cpu (as asked), float32, 5 at once" in told
+    monkeypatch.setattr(start, "has_bfloat16", lambda _device: able)
+    told = " ".join(draw("--seeds", "0-4", "--out", "o").err.split())  # wide lines are wrapped
+    faster = " (--dtype bfloat16 is faster here)" if able else ""
+    assert f"adm: toy on cpu (as asked), float32{faster}, 5 at once" in told
+    asked = draw("--seeds", 0, "--dtype", "float32", "--out", "q").err
+    assert "float32 (as asked), 1 at once" in asked
     drawn = {record["class"] for record in RunFolder(Path("o")).records().values()}
     assert all(f"{i} {TOY_CLASSES[i]}" in told for i in drawn)
     assert "--seed 5 draws others" in told

@@ -318,7 +318,7 @@ def test_attention_by_matrix_products(most: int, monkeypatch: pytest.MonkeyPatch
 
 def test_which_networks_are_hastened(monkeypatch: pytest.MonkeyPatch) -> None:
     """UNets always, narrow classifiers in float32 only with long vectors, none in float64 or on a
-    GPU; with short vectors by tiles."""
+    GPU; wide ones in float32 on x86 by tiles."""
 
     def hastens(config: Any, dtype: torch.dtype, device: torch.device, capability: str) -> bool:
         monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
@@ -327,7 +327,8 @@ def test_which_networks_are_hastened(monkeypatch: pytest.MonkeyPatch) -> None:
         hasten_on_cpu(model, device)
         tiles = any(getattr(m, "tiled_from", None) for m in model.modules())
         wide = config.model_channels >= winograd.LEAST_CHANNELS
-        assert tiles == (wide and capability == "AVX2" and dtype == torch.float32)
+        on_x86 = capability in ("AVX2", "AVX512")
+        assert tiles == (wide and on_x86 and dtype == torch.float32)
         return any(isinstance(m, FastGroupNorm32) for m in model.modules())
 
     wide_unet, wide_classifier = (
@@ -338,6 +339,7 @@ def test_which_networks_are_hastened(monkeypatch: pytest.MonkeyPatch) -> None:
         assert hastens(wide_classifier, torch.float32, CPU, capability)
         assert hastens(wide_unet, torch.bfloat16, CPU, capability)
 
+    assert hastens(wide_unet, torch.float32, CPU, "DEFAULT")
     assert hastens(TOY_UNET, torch.float32, CPU, "AVX2")
     assert hastens(TOY_UNET, torch.bfloat16, CPU, "AVX2")
     assert hastens(TOY_CLASSIFIER, torch.bfloat16, CPU, "AVX512")

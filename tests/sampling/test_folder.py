@@ -321,6 +321,12 @@ def test_another_setting_is_refused(tmp_path: Path) -> None:
         stack = replace(RUN, stages=(STAGE, Filter(model="bicubic", size=(8, 8))))
         with pytest.raises(RunError, match=r"size .* -> 8,8, upsampler none -> bicubic"):
             call(stack)
+    half = replace(STAGE, dtype="bfloat16")
+    with pytest.raises(RunError, match=r"dtype float32 -> bfloat16; --dtype float32 goes on with"):
+        run.check(replace(RUN, stages=(half,)))
+    with pytest.raises(RunError) as both:
+        run.check(replace(RUN, stages=(replace(half, scale=2.0),)))
+    assert "goes on" not in str(both.value)
     chosen = replace(RUN, batch_size=3, chosen=("batch_size",))
     assert run.begin(chosen)[0].batch_size == 2  # chosen, not asked for
 

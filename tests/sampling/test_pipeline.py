@@ -14,7 +14,7 @@ import adm_cli.sampling.drawing.memory as memory_module
 from adm_cli.checkpoints.loading import build_model, load_model
 from adm_cli.checkpoints.sources import find_sources
 from adm_cli.config import DiffusionConfig, SamplingConfig
-from adm_cli.devices import choose_device, choose_dtype
+from adm_cli.devices import choose_device, choose_dtype, has_bfloat16
 from adm_cli.diffusion.samplers import SAMPLERS
 from adm_cli.diffusion.steps import SampleStep
 from adm_cli.errors import CheckpointError, ConfigError, DeviceError, UsageError
@@ -357,6 +357,25 @@ def test_dtypes_and_devices_as_people_write_them(typed: str, dtype: str) -> None
     device = choose_device(" CPU")
     assert device == torch.device("cpu")
     assert choose_dtype(typed, device, use_fp16=False) == getattr(torch, dtype)
+
+
+@pytest.mark.parametrize(
+    ("vectors", "has", "able"),
+    [
+        ("AVX512", {"avx512_bf16": True}, True),
+        ("AVX512", {"avx512_bf16": False, "amx_bf16": True}, True),
+        ("AVX512", {"avx512_bf16": False, "avx512_f": True}, False),
+        ("AVX2", {"avx512_bf16": True}, False),  # torch was told not to use them
+        ("DEFAULT", {}, False),
+    ],
+)
+def test_which_processors_compute_in_bfloat16(
+    monkeypatch: pytest.MonkeyPatch, vectors: str, has: dict[str, bool], able: bool
+) -> None:
+    assert torch.cpu.get_capabilities()["architecture"]  # what torch knows of this one
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: vectors)
+    assert has_bfloat16(torch.device("cpu")) is able
 
 
 def test_devices() -> None:
