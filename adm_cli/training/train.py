@@ -22,7 +22,7 @@ from adm_cli.checkpoints.sources import check_noise, check_pair
 from adm_cli.config import Kind
 from adm_cli.devices import DTYPES, enough_memory, has_bfloat16, made_on_cpu
 from adm_cli.errors import AdmError, RunError, UsageError, how_many, one_of
-from adm_cli.events import Count, Note, OnEvent, ignore
+from adm_cli.events import Count, Hint, Note, OnEvent, ignore
 from adm_cli.files.disk import check_writable
 from adm_cli.files.fresh import make_fresh_folder
 from adm_cli.models.classifier import NoisyClassifier
@@ -236,6 +236,9 @@ def prepare(
         text = f"{how_many(training.steps, 'step')} of {how_many(training.batch_size, 'picture')}"
         why = f"{how_many(epochs, 'epoch')}, {why_steps(settings.kind, training.steps)}"
         on_event(Note(f"{text}: {why} (or --steps)"))
+    free = device.type == "cpu" and before is None and "dtype" not in chosen
+    if free and has_bfloat16(device):
+        on_event(Hint("this CPU computes in bfloat16: --dtype bfloat16 trains faster"))
     resuming = folder is not None and before is not None and bool(folder.states())
     return TrainingPlan(settings, data, guide, resuming)
 

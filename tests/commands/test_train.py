@@ -24,7 +24,7 @@ from adm_cli.checkpoints.header import read_model_file
 from adm_cli.commands import signals
 from adm_cli.commands.train import _StopSignals
 from adm_cli.errors import RunError
-from adm_cli.events import ignore
+from adm_cli.events import Hint, ignore
 from adm_cli.training.distributed import World
 from adm_cli.training.initial import DRAWN
 from adm_cli.training.options import DiffusionOptions
@@ -236,6 +236,24 @@ def test_half_precision_of_a_gpu(
     assert plan.settings.training.dtype == ("bfloat16" if able else "float16")
     plan = prepare("diffusion", replace(options, dtype="float32"), World(), cuda, ignore)
     assert plan.settings.training.dtype == "float32"
+
+
+def test_a_terminal_is_told_of_a_faster_precision(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the CPU has it, and no dtype was asked for."""
+    monkeypatch.setattr("adm_cli.training.train.has_bfloat16", lambda _device: True)
+
+    def hints(**asked: Any) -> list[str]:
+        told: list[object] = []
+        options = DiffusionOptions(data=[shapes], size="8", out=tmp_path / "run", **asked)
+        prepare("diffusion", options, World(), torch.device("cpu"), told.append)
+        return [event.text for event in told if isinstance(event, Hint)]
+
+    assert hints() == ["this CPU computes in bfloat16: --dtype bfloat16 trains faster"]
+    assert hints(dtype="float32") == hints(dtype="bfloat16") == []
+    monkeypatch.setattr("adm_cli.training.train.has_bfloat16", lambda _device: False)
+    assert hints() == []
 
 
 @pytest.mark.parametrize(
