@@ -7,7 +7,8 @@ A judge that `adm train-classifier --no-noise` makes is of the guiding classifie
 the same pictures; this one, of all of ImageNet, shares neither. It names pictures, enlarged
 bicubically to 224x224, among the classes of the held-out ones, among those of a JSON list of
 ImageNet ids, and among all 1,000. Fréchet distances are those of its 1,280 features to the
-reference's, as a multiple of those of as many held-out pictures. Prints a row a set, tab separated.
+reference's, as a multiple of those of as many held-out pictures; precision and recall are improved
+ones beside the reference. Prints a row a set, tab separated.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from torch import Tensor, nn
 from adm_cli.classes.imagenet import imagenet_names
 from adm_cli.evaluation.agreement import agreement, best_class, frechet_beside_real
 from adm_cli.evaluation.metrics import Estimate, Gaussian, Moments
+from adm_cli.evaluation.neighbours import precision_recall
 from adm_cli.pictures.labelled import open_labelled
 
 BATCH = 50
@@ -38,18 +40,22 @@ def main() -> None:
     parser.add_argument("--among", type=Path)
     options = parser.parse_args()
     judge = load_judge()
-    reference = gaussian(look(judge, options.reference)[0])
+    known = look(judge, options.reference)[0]
+    reference = gaussian(known)
     real, logits, labels = look(judge, options.real)
     ways = {"its classes": sorted(set(labels.tolist()))}
     if options.among:
         ways["the list"] = json.loads(options.among.read_text())
     ways["all"] = list(range(1000))
-    print("set", "images", *(f"among {len(ids)}" for ids in ways.values()), "FD, x real", sep="\t")
-    print(options.real, *named(logits, labels, ways), "1", sep="\t")
+    among = [f"among {len(ids)}" for ids in ways.values()]
+    print("set", "images", *among, "FD, x real", "precision", "recall", sep="\t")
+    shares = named(logits, labels, ways)
+    print(options.real, *shares, "1", *manifold(real, known), sep="\t")
     for run in options.runs:
         features, logits, labels = look(judge, run)
         distance = frechet_beside_real(features, real, reference).ratio
-        print(run, *named(logits, labels, ways), shown(distance), sep="\t", flush=True)
+        shares = [*named(logits, labels, ways), shown(distance), *manifold(features, known)]
+        print(run, *shares, sep="\t", flush=True)
 
 
 def load_judge() -> EfficientNet:
@@ -90,6 +96,11 @@ def named(logits: Tensor, labels: Tensor, ways: dict[str, list[int]]) -> list[st
     """The number of pictures, and the share named right in each way."""
     shares = [agreement(best_class(logits, ids), labels) for ids in ways.values()]
     return [str(len(labels)), *map(shown, shares)]
+
+
+def manifold(features: Tensor, reference: Tensor) -> list[str]:
+    found = precision_recall(features, reference)
+    return [shown(found.precision), shown(found.recall)]
 
 
 def shown(estimate: Estimate) -> str:
