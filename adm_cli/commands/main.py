@@ -126,6 +126,8 @@ def main(sign: str = "") -> None:
     except KeyboardInterrupt:  # as the command began or ended
         signals.ignore_stop_signals()
         code = _interrupted()
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        os._exit(code)  # of torchrun's: its threads may abort a process that winds down
     # Python dies of SIGINT, whatever the exit code, if a KeyboardInterrupt ended the last string
     # that was executed, as those of dataclasses and namedtuples are.
     exec("")
