@@ -52,12 +52,14 @@ def train_upsampler(options: UpsamplerOptions, shown: Shown) -> None:
 
 
 def _train(kind: Kind, options: CommonOptions, shown: Shown) -> None:
+    from adm_cli.training.distributed import find_world
+
+    world = find_world()
     if shown.dry_run:
-        _dry_run(kind, options, shown)
+        _dry_run(kind, options, shown, tells=world.writes)
         return
     from adm_cli.commands.training_display import TrainingDisplay
     from adm_cli.training import train
-    from adm_cli.training.distributed import find_world
     from adm_cli.training.loop import Begun
 
     functions: dict[Kind, Callable[..., Training]] = {
@@ -65,7 +67,6 @@ def _train(kind: Kind, options: CommonOptions, shown: Shown) -> None:
         "classifier": train.train_classifier,
         "upsampler": train.train_upsampler,
     }
-    world = find_world()
     display, stopping = TrainingDisplay(quiet=shown.quiet or not world.writes), _StopSignals()
 
     def on_event(event: object) -> None:
@@ -123,12 +124,14 @@ def _report(done: Training, *, json: bool) -> None:
             console.out.print(str(path), markup=False)
 
 
-def _dry_run(kind: Kind, options: CommonOptions, shown: Shown) -> None:
-    """The resolved settings, and what they will cost."""
+def _dry_run(kind: Kind, options: CommonOptions, shown: Shown, *, tells: bool) -> None:
+    """The resolved settings, and what they will cost; one of torchrun's processes ``tells``."""
     from adm_cli.training.plan import plan_training
 
-    with Progress(quiet=shown.quiet) as progress:
+    with Progress(quiet=shown.quiet or not tells) as progress:
         facts = plan_training(kind, options, on_event=progress)
+    if not tells:
+        return
     if shown.json:
         console.print_json(facts)
         return

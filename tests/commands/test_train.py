@@ -755,3 +755,16 @@ def test_a_pipe_that_closes_costs_nothing(shapes: Path, tmp_path: Path) -> None:
     process.stdout = None
     process.communicate(timeout=300)
     assert (folder / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_one_process_tells_of_a_dry_run(
+    adm: Adm, shapes: Path, monkeypatch: pytest.MonkeyPatch, rank: int
+) -> None:
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda *_, **__: None)
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: None)
+    for name, value in {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    done = adm("train-diffusion", shapes, *MODEL, *SHORT, "--dry-run")
+    assert done.code == 0
+    assert (bool(done.out), bool(done.err)) == (rank == 0, rank == 0)
