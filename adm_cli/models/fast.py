@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from adm_cli.models import winograd
+from adm_cli.models.alike import silu
 from adm_cli.models.layers import (
     AttentionBlock,
     Conv1d,
@@ -270,6 +271,11 @@ def _native_norm(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The result in the dtype of ``x``; means and 1 / deviations [B, G]."""
     b, c, h, w = x.shape
+    if h * w >= _FEW_PIXELS and b > 1 and b % torch.get_num_threads():
+        # torch cuts these between its threads, images too, whose sums are then rounded otherwise
+        parts = [_native_norm(image, weight, bias, groups, eps) for image in torch.split(x, 1)]
+        y, mean, rstd = map(torch.cat, zip(*parts, strict=True))
+        return y, mean, rstd
     wide = x if h * w >= _FEW_PIXELS and x.dtype == torch.bfloat16 else x.to(weight.dtype)
     y, mean, rstd = torch.native_group_norm(wide, weight, bias, b, c, h * w, groups, eps)
     return y.to(x.dtype), mean, rstd
@@ -333,7 +339,7 @@ class FastResBlock(ResBlock):
 
 def _silu(fresh: Tensor) -> Tensor:
     """In place where no gradient needs ``fresh``."""
-    return F.silu(fresh, inplace=not fresh.requires_grad)
+    return silu(fresh, inplace=not fresh.requires_grad)
 
 
 class FastAttentionBlock(AttentionBlock):

@@ -35,6 +35,7 @@ from adm_cli.diffusion.schedule import NoiseSchedule
 from adm_cli.diffusion.steps import Sampler, SampleStep
 from adm_cli.errors import ConfigError, DeviceError, UsageError, how_many, size_words
 from adm_cli.files.strict import check_type, type_checked
+from adm_cli.models.alike import compute_alike
 from adm_cli.models.classifier import NoisyClassifier
 from adm_cli.models.unet import SuperResUNet, UNet
 from adm_cli.sampling.defaults import choose_sampler, choose_schedule, remarks, resolve
@@ -128,8 +129,10 @@ def load_stage(
     assert isinstance(net, UNet) and (guide is None or isinstance(guide, NoisyClassifier))  # noqa: PT018
     assert weak is None or isinstance(weak, UNet)
     for model in (net, guide, weak):
-        if model is not None and not plain:
-            hasten_on_cpu(model, where)
+        if model is not None and where.type == "cpu":
+            compute_alike(model)
+            if not plain:
+                hasten_on_cpu(model, where)
     return Pipeline(sources, net, guide, where, compute, weak)
 
 
@@ -145,9 +148,8 @@ def generate(
     Each image's randomness comes from a generator of its own, seeded by its own seed, and every
     batch is padded to the same size, so an image does not depend on its neighbours. Guided and
     unguided images (scale 0, or cfg 1) share no batch: the others' guidance would change their
-    rounding.
-    Out of memory, the batch is halved and drawing goes on. ``on_step`` sees every sampling step
-    (the padding included), ``on_note`` what a person should know.
+    rounding. Out of memory, the batch is halved and drawing goes on. ``on_step`` sees every
+    sampling step (the padding included), ``on_note`` what a person should know.
 
     Raises ConfigError or UsageError for settings that do not fit the model, DeviceError where not
     even one image fits into memory, and, after the last batch, NotFiniteError for images that are
