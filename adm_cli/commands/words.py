@@ -12,7 +12,7 @@ import typer
 
 from adm_cli.checkpoints.presets import known_weights
 from adm_cli.commands.other_names import IN_FILE, OTHER_COMMANDS, OTHER_OPTIONS, REFUSED
-from adm_cli.errors import UsageError, did_you_mean, one_of, trim
+from adm_cli.errors import UsageError, did_you_mean, how_many, one_of, trim
 
 # For what the program's own types cannot say; numbers without a row have one made up.
 _EXAMPLES = {
@@ -105,12 +105,11 @@ def _explain(error: Any, group: Any, arguments: Sequence[str]) -> str:
     kind = type(error).__name__
     param = getattr(error, "param", None)
     if kind == "NoSuchOption":
-        return _slip(group, command, arguments) or _no_option(
-            group,
-            command,
-            error.option_name,
-            off=_is_off(error.option_name, arguments),
-        )
+        typed = error.option_name
+        if file := next((a for a in arguments if a.startswith(typed) and os.path.exists(a)), None):
+            return f"no option {typed:.60} in {command}: a file that is called so is ./{file}"
+        off = _is_off(typed, arguments)
+        return _slip(group, command, arguments) or _no_option(group, command, typed, off=off)
     if kind == "BadOptionUsage":
         name = error.option_name
         return _needs_value(_find_param(group, command, name), command, name, arguments)
@@ -259,7 +258,13 @@ def _extra(
         if made is not None:
             return f"{start}; did you mean {made} {shown}?"
     if "--class" not in own or paths:
-        return f"{start} ({command} --help)"
+        most = sum(p.param_type_name == "argument" for p in _command(group, command).params)
+        if not most:
+            return f"{start} ({command} --help)"
+        return (
+            f"{command} takes {how_many(most, 'argument')} without an option, and "
+            f"{trim(shown, 80)} is one more ({command} --help)"
+        )
     given = params.get("class_") or params.get("classes") or ()
     words = [given] if isinstance(given, str) else [*given]
     words = [word.strip(" ,") for word in [*words, *extra.split()]]
