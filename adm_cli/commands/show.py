@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from adm_cli.commands import console
-from adm_cli.commands.numbers import show_costs
+from adm_cli.commands.numbers import show_costs, with_error
 from adm_cli.commands.progress import Progress
 from adm_cli.errors import are, how_many, size_words
 from adm_cli.sampling import events
@@ -105,12 +105,12 @@ class ShowSweep(Show):
         for row in event.rows:
             axes = [_axis(row.get(a)) for a in event.axes]
             speed = row.get("images_per_second")
-            scores = [row.get(name) for name in event.metrics]
+            scores = [with_error(row.get(n), row.get(f"{n}_error")) for n in event.metrics]
             lines.append([
                 *axes,
                 f"{row['images']:,}",
                 "-" if speed is None else f"{speed:.3g}",
-                *("-" if score is None else f"{score:.5g}" for score in scores),
+                *scores,
             ])  # fmt: skip
         console.print_table([*event.axes, "images", "images/s", *event.metrics], lines)
 

@@ -19,6 +19,7 @@ from adm_cli.files.disk import open_file, read_file
 from adm_cli.files.sealed import as_written
 
 SOFTWARE = "adm"  # the field of that name in a picture that carries no recipe
+_FOLDERS = {"run.json": "a run", "sweep.json": "a sweep", "settings.json": "a training"}
 _END = 2**16  # bytes at either end of a file, in which it says what it is
 
 _MARKS = re.compile(
@@ -70,3 +71,20 @@ def refuse_foreign(paths: Iterable[Path], mend: str) -> None:
                 f"{path} is there, and nothing in it says that adm wrote it, so it stays: {mend}, "
                 f"or move it away"
             )
+
+
+def refuse_other_kind(folder: Path, book: str) -> None:
+    """Raises OutputError for the folder of another kind than that with ``book``: of both in one,
+    a command would show, verify or measure one alone."""
+    for name, what in _FOLDERS.items():
+        if name != book and is_own(folder / name):
+            raise OutputError(f"{folder} is the folder of {what}: choose another --out")
+
+
+def if_sweep(folder: Path) -> str | None:
+    """What to say where one run is expected and ``folder`` is a sweep, which holds several."""
+    if not is_own(folder / "sweep.json"):
+        return None
+    cells = sorted(folder.glob("*/run.json"))
+    such = f", such as {cells[0].parent}" if cells else ""
+    return f"{folder} is a sweep: name the folder of a cell{such}"

@@ -36,7 +36,7 @@ from adm_cli.files.disk import (
 from adm_cli.files.links import check_below, remove, remove_folder
 from adm_cli.files.locks import hold
 from adm_cli.files.manifests import Manifests, Record, Records, whole_records
-from adm_cli.files.own import is_own, refuse_foreign
+from adm_cli.files.own import is_own, refuse_foreign, refuse_other_kind
 from adm_cli.files.sealed import both_copies, copies_agree, is_whole, write_copies
 from adm_cli.sampling.choosing.images import Images
 from adm_cli.sampling.run import Run, changed_settings, environment, read_run, render_run
@@ -149,6 +149,7 @@ class RunFolder:
         if not any(map(is_own, books)):
             books += [p for p in self.manifests() if not any(whole_records(p))]
             refuse_foreign(books, "choose another --out")
+            refuse_other_kind(self.path, self.file.name)
 
     def _check_images(self, images: Images) -> None:
         """Raises OutputError where an image would take the place of somebody else's file."""

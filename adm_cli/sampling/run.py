@@ -16,6 +16,7 @@ from adm_cli.errors import ConfigError, RunError, UsageError, trim, why_unread
 from adm_cli.files.budget import finite_number, parse_json
 from adm_cli.files.differences import differences
 from adm_cli.files.disk import explain_os_error, read_file
+from adm_cli.files.own import if_sweep
 from adm_cli.files.sealed import as_written, sealed_json
 from adm_cli.files.strict import read_config
 from adm_cli.sampling.choosing.images import Images, row_from_json, row_to_json
@@ -216,7 +217,8 @@ def read_run(path: Path) -> Run:
     try:
         data = read_file(path, _MOST_BYTES)
     except FileNotFoundError:
-        raise RunError(f"{path.parent} is no run: it has no {path.name}") from None
+        no_run = f"{path.parent} is no run: it has no {path.name}"
+        raise RunError(if_sweep(path.parent) or no_run) from None
     except OSError as error:
         raise RunError(explain_os_error(f"cannot read {path}", error)) from None
     if (whole := as_written(data)) is None:

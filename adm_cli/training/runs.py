@@ -35,7 +35,7 @@ from adm_cli.files.disk import (
 )
 from adm_cli.files.links import check_below, remove, remove_folder
 from adm_cli.files.locks import hold
-from adm_cli.files.own import is_own, refuse_foreign
+from adm_cli.files.own import is_own, refuse_foreign, refuse_other_kind
 from adm_cli.files.tables import Panel, draw_panels
 
 _STATE = re.compile(r"state-(\d{8,})\.safetensors")
@@ -125,6 +125,7 @@ class TrainingFolder:
     def check_fresh(self) -> None:
         """Raises OutputError where a run that begins here would replace files."""
         self.check_own()
+        refuse_other_kind(self.path, self.settings.name)
         found = [path for path in self.written() if path.parent.name != "tensorboard"]
         if found:
             raise OutputError(

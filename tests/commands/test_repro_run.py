@@ -123,7 +123,7 @@ def test_edits_need_their_pictures(draw: Run, again: Run, adm: Run, toys: Toys) 
     assert again("--input", "elsewhere.png").code == 0
 
 
-def test_wrong_usage(draw: Run, again: Run, adm: Run, toys: Toys) -> None:
+def test_wrong_usage(draw: Run, again: Run, adm: Run) -> None:
     file = draw("--class", 3, "--num", 2, "--out", "run").out.split()[0]
     for options, words in (
         (("--num", 3), "--num 3: expected 1 to 2, the images of run"),
@@ -135,12 +135,6 @@ def test_wrong_usage(draw: Run, again: Run, adm: Run, toys: Toys) -> None:
         assert words in done.err
     assert "--num is of a run's folder" in adm("repro", file, "--num", 1).err
     assert "pass their file with --model" in adm("repro", "run").err
-    sweep = ("--seeds", "0-1", "--scale", "0,1", "--steps", 2, "--class", 3, "--device", "cpu")
-    models = ("--model", toys.model, "--classifier", toys.classifier)
-    assert adm("sweep", *models, *sweep, "--out", "sweep").code == 0
-    done = adm("repro", "sweep")
-    assert (done.code, done.out) == (2, "")
-    assert "sweep is a sweep: name the folder of a cell, such as sweep/" in done.err
 
 
 def test_from_python(draw: Run, toys: Toys) -> None:

@@ -133,6 +133,40 @@ def test_tables_parse_and_agree(judged: Adm, real_plots: None) -> None:
     assert Path("grid/sweep.png").read_bytes()[:4] == b"\x89PNG"
 
 
+def test_the_table_shows_what_evaluate_does(judged: Adm, adm: Adm, toys: Toys) -> None:
+    lines = judged("--class", 0, "--seeds", "0-7", "--steps", 1, "--out", "one", "-q").out
+    cell = str(next(path.parent for path in Path("one").glob("*/run.json")))
+    judge = ("--ref", "ref", "--features", toys.classifier, "--metrics", "fid,pr")
+    measured = adm("evaluate", cell, *judge, "--device", "cpu", "-q").out.splitlines()[-3:]
+    for metric in measured:
+        _, value, error = metric.split()
+        assert f"  {value}{'' if error == '-' else f' ± {error}'}" in lines
+
+
+def test_a_folder_is_of_one_kind(sweep: Adm, adm: Adm, toys: Toys) -> None:
+    """Both in one folder, all commands would take it for one of them."""
+    models = ("--model", toys.model, "--classifier", toys.classifier, "--steps", 1)
+    one = ("--class", 0, "--seeds", 0, "--steps", 1)
+    assert adm("sample", *models, "--seeds", 0, "--out", "run", "-q").code == 0
+    assert sweep(*one, "--out", "swept", "-q").code == 0
+    for done, of in (
+        (sweep(*one, "--out", "run"), "run is the folder of a run"),
+        (adm("train-diffusion", "run", "--out", "run"), "run is the folder of a run"),
+        (adm("sample", *models, "--out", "swept", "--overwrite"), "swept is the folder of a sweep"),
+    ):
+        assert (done.code, done.out) == (1, "")
+        assert f"{of}: choose another --out" in done.err
+    for words in (
+        ("merge", "--output", "x.npz"),
+        ("repro",),
+        ("edit", "--class", 1),
+        ("upsample",),
+    ):
+        done = adm(words[0], "swept", *words[1:])
+        assert (done.code, done.out) in ((1, ""), (2, ""))
+        assert "swept is a sweep: name the folder of a cell, such as swept/" in done.err
+
+
 def test_an_equal_set_has_no_distance(judged: Adm) -> None:
     grid = ("--class", "0", "--seeds", "90-101", "--steps", "2,3", "--scale", "1")
     assert judged(*grid, "--out", "grid", "-q").code == 0

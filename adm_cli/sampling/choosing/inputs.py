@@ -21,6 +21,7 @@ from adm_cli.errors import AdmError, UsageError
 from adm_cli.events import Count, Note, OnEvent, ignore
 from adm_cli.files.disk import read_file
 from adm_cli.files.foreign import read_start
+from adm_cli.files.own import if_sweep
 from adm_cli.pictures.decode import (
     EXTENSIONS,
     MOST_BYTES,
@@ -184,6 +185,8 @@ def _open(path: Path, resize: Size | None, values: ValueRange | None) -> Iterato
         for entry in open_runs([path], partial=True)[1]:
             yield _entry_picture(entry, resize)
     elif os.path.isdir(path):
+        if (sweep := if_sweep(path)) is not None:
+            raise UsageError(sweep)
         yield from (_picture(file, resize, values) for file in _files(path))
     elif not os.path.exists(path):
         raise UsageError(f"no such picture, folder or npz: {path}")

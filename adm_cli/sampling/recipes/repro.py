@@ -56,7 +56,6 @@ from adm_cli.sampling.recipes.recorded import (
 from adm_cli.sampling.recipes.repro_run import RunReproduction, repro_run
 from adm_cli.sampling.run import Filter, Run
 from adm_cli.sampling.settings import current_versions, low_res_size
-from adm_cli.sampling.sweeps.folder import SweepFolder
 
 Remade = Generator[Event, None, DrawnImage]
 
@@ -117,18 +116,10 @@ def repro(
     if path.is_dir():
         if made is not None:
             raise UsageError(f"--output is of one picture, and {path} is a folder: leave it out")
-        return follow(repro_run(_run_folder(path), now, num), on_event)
+        return follow(repro_run(RunFolder(path), now, num), on_event)
     if num is not None:
         raise UsageError(f"--num is of a run's folder, and {path} is no folder: leave it out")
     return _repro_picture(path, made, now, on_event)
-
-
-def _run_folder(path: Path) -> RunFolder:
-    """Raises UsageError for a sweep, which holds several."""
-    cells = SweepFolder(path).cells() if SweepFolder(path).exists() else []
-    if cells:
-        raise UsageError(f"{path} is a sweep: name the folder of a cell, such as {cells[0].path}")
-    return RunFolder(path)
 
 
 def _repro_picture(

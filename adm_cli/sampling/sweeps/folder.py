@@ -27,7 +27,7 @@ from adm_cli.files.disk import (
 )
 from adm_cli.files.links import check_below, watched
 from adm_cli.files.names import check_name
-from adm_cli.files.own import is_own, refuse_foreign
+from adm_cli.files.own import is_own, refuse_foreign, refuse_other_kind
 from adm_cli.files.sealed import as_written, both_copies, is_whole, sealed_json, write_copies
 from adm_cli.files.tables import Panel, csv_bytes, draw_panels, write_csv
 from adm_cli.sampling.events import Finding
@@ -151,6 +151,7 @@ class SweepFolder:
     def check_new(self) -> None:
         """Raises OutputError where a sweep that begins here would replace files of others."""
         if self.path.is_dir() and not self.exists() and not self.cells():
+            refuse_other_kind(self.path, self.file.name)
             refuse_existing([self.table, self.sheet, self.plot])
 
     def results(self) -> list[str]:
