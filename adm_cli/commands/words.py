@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ import typer
 
 from adm_cli.checkpoints.presets import known_weights
 from adm_cli.commands.other_names import IN_FILE, OTHER_COMMANDS, OTHER_OPTIONS, REFUSED
+from adm_cli.diffusion.modifiers import NEUTRAL
 from adm_cli.errors import UsageError, did_you_mean, how_many, one_of, trim
 
 # For what the program's own types cannot say; numbers without a row have one made up.
@@ -30,6 +32,11 @@ _EXAMPLES = {
 _ALIKE = 0.7  # below that the nearest option or command is another one
 _RESULTS = (".safetensors", ".npz", ".zip", ".tar", ".html", ".csv", ".json")  # of commands
 _LISTS = ("--seeds", "--at", "--metrics", "--scale", "--cfg", "--sampler")  # where they take text
+_AXES = {  # lists of which the library would take the last part alone, of commands that go over all
+    "sweep": ("--model", "--scale", "--cfg", "--sampler", "--steps", "--eta",
+              *(f"--{name.replace('_', '-')}" for name in NEUTRAL)),
+    "bench": ("--dtype", "--batch-size", "--threads"),
+}  # fmt: skip
 
 
 def prepare(group: Any, arguments: Sequence[str]) -> list[str]:
@@ -54,6 +61,7 @@ def prepare(group: Any, arguments: Sequence[str]) -> list[str]:
             words[:end] = [pattern.sub(documented, word) for word in words[:end]]
     _refuse_options_as_values(command, words)
     _refuse_empty_paths(command, words)
+    _refuse_lists_in_parts(command, words)
     return words
 
 
@@ -80,6 +88,29 @@ def _refuse_empty_paths(command: Any, words: Sequence[str]) -> None:
             raise UsageError(
                 f"{empty} is empty, expected a path (perhaps of a variable that is not set; the "
                 f"present folder is .)"
+            )
+
+
+def _refuse_lists_in_parts(command: Any, words: Sequence[str]) -> None:
+    """Raises UsageError for ``adm sweep --scale 0 --scale 2``; elsewhere the last one wins."""
+    lists = _AXES.get(words[0], ())
+    takes = {
+        name: param.opts[0]
+        for param in command.params
+        for name in param.opts
+        if param.opts[0] in lists
+    }
+    given: dict[str, list[str]] = {}
+    before = itertools.takewhile(lambda word: word != "--", words)
+    for word, following in itertools.pairwise([*before, ""]):
+        name, equals, value = word.partition("=")
+        if name in takes:
+            given.setdefault(takes[name], []).append(value if equals else following)
+    for name, values in given.items():
+        if len(set(values)) > 1:
+            together = shlex.join([name, ",".join(dict.fromkeys(values))])
+            raise UsageError(
+                f"{name} is given {len(values)} times, and takes one list: {together:.200}"
             )
 
 

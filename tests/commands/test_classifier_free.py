@@ -166,7 +166,8 @@ def test_a_sweep_over_both_kinds_of_guidance(
     draw: Run, adm: Run, toys: Toys, null_toy: Path
 ) -> None:
     models = ("--model", null_toy, "--classifier", toys.classifier, "--steps", 2)
-    options = (*models, *ONE, "--scale", "0,2", "--cfg", "1,40", "--device", "cpu", "--out", "s")
+    alike = (*models, *ONE, "--scale", "0,2", "--device", "cpu", "--out", "s")
+    options = (*alike, "--cfg", "1,40")
     dry = [
         json.loads(line)
         for line in adm("sweep", *options, "--dry-run", "--json").out.split("\n")[:4]
@@ -185,8 +186,8 @@ def test_a_sweep_over_both_kinds_of_guidance(
     )
     heading = done.out.splitlines()[0].split()
     assert heading[:2] == ["scale", "cfg"]
-    refused(adm("sweep", *options, "--cfg", "1,x"), 2, "--cfg '1,x'")
-    more = adm("sweep", *options, "--cfg", "40,50")
+    refused(adm("sweep", *alike, "--cfg", "1,x"), 2, "--cfg '1,x'")
+    more = adm("sweep", *alike, "--cfg", "40,50")
     refused(more, 1, "cells that are not asked for now (cfg 1,40 -> 40,50)")
     Path("s/sheet.png").unlink()
     assert adm("verify", "s", "--repair").code == 0

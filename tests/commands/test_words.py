@@ -234,3 +234,29 @@ def test_the_place_of_an_export_is_a_word(adm: Run, option: str) -> None:
     done = adm("export", "tiny", "--to", "original", option, "m.pt")
     assert done.code == 2
     assert "it is the second word, as in adm export tiny tiny.pt --to original" in done.err
+
+
+@pytest.mark.parametrize(
+    ("words", "together"),
+    [
+        (("sweep", "--scale", "0", "--steps", "5", "-s", "2"), "--scale 0,2"),
+        (("sweep", "--model=a/model.safetensors", "--model", "b"), "--model a/model.safetensors,b"),
+        (("sweep", "--eps-scale", "1", "--eps-scale", "1.01"), "--eps-scale 1,1.01"),
+        (("bench", "-b", "1", "-b", "4"), "--batch-size 1,4"),
+    ],
+)
+def test_a_list_in_parts_is_not_its_last_part(
+    adm: Run, words: tuple[str, ...], together: str
+) -> None:
+    done = adm(*words)
+    name = together.split(maxsplit=1)[0]
+    assert (done.code, done.out) == (2, "")
+    assert f"{name} is given 2 times, and takes one list: {together}\n" in done.err
+
+
+def test_a_single_value_may_be_given_again(adm: Run, toys: Toys) -> None:
+    """As for any program: what an alias or a script begins with, a person overrides."""
+    scale = ("--scale", "3", "--scale", "0", "--seed", "1", "--seed", "2", "--steps", "2")
+    done = adm("sample", "--model", "no", "--model", toys.model, *scale, "--class", "0", "-o", "x")
+    assert done.code == 0, done.err
+    assert "seed000002" in done.out

@@ -72,7 +72,7 @@ class SweepResult:
 @supplied
 @spelled_out(Swept, dict.fromkeys(NEUTRAL))
 def sweep(
-    model: AnyPath = "tiny",
+    model: AnyPath | Sequence[AnyPath] = "tiny",
     classifier: AnyPath | None = None,
     scale: Numbers | None = None,
     cfg: Numbers | None = None,
@@ -108,10 +108,9 @@ def sweep(
 ) -> SweepResult:
     """Draws the same seeds over a grid of settings: contact sheet, table, curves.
 
-    As ``adm sweep``, whose options these are: ``scale``, ``cfg``, ``steps``, ``sampler``, ``eta``,
-    ``guide_interval`` and ``changes``, which `Modifiers` has, also take lists. ``on_event`` sees
-    every `events.Event`. Raises AdmError where the command would print an error: UsageError for
-    arguments that cannot be, before any work.
+    As ``adm sweep``, whose options these are; what is swept over, ``model`` too, also takes lists.
+    ``on_event`` sees every `events.Event`. Raises AdmError where the command would print an error:
+    UsageError for arguments that cannot be, before any work.
     """
     if rows < 1:
         raise UsageError(f"--rows must be at least 1, got {rows}")
@@ -130,13 +129,13 @@ def sweep(
     guided = any(value is None or value != 0 for value in axes.scales)
     weak = choose_weak(weak_model, axes.modifiers.get("weak_scale", [None]))
     noisy = "xt" in axes.modifiers.get("classifier_on", ["xt"])
-    models = _find_models(str(model), classifier, guided=guided, weak=weak, noisy=noisy)
+    models = _find_models(model, classifier, guided=guided, weak=weak, noisy=noisy)
     axes = axes.with_ids(models[0][1])
     if axes == ONE_POINT and all(sources.classifier is not None for _, sources in models):
         axes = replace(axes, scales=DEFAULT_SCALES)
     images = select_images(
-        models[0][1], as_words(class_), ".png", seed=seed, seeds=comma_list(seeds), num=num,
-        total=total,
+        models[0][1], as_words(class_), ".png",
+        seed=seed, seeds=comma_list(seeds), num=num, total=total,
     )  # fmt: skip
     _check_same_classes(models, images)
     folder = fresh_folder(FRESH) if out is None else Path(out)
@@ -212,10 +211,13 @@ def _intervals(
 
 
 def _find_models(
-    text: str, classifier: AnyPath | None, *, guided: bool, weak: AnyPath | None, noisy: bool
-) -> list[tuple[str, Sources]]:
-    """Labels, each its own, and weights; ``text`` is one name or several with commas between."""
-    names = [text] if os.path.isfile(text) else [name.strip() for name in text.split(",")]
+    model: AnyPath | Sequence[AnyPath], classifier: AnyPath | None, *, guided: bool,
+    weak: AnyPath | None, noisy: bool,
+) -> list[tuple[str, Sources]]:  # fmt: skip
+    """Labels, each its own, and weights; ``model`` is a list, or a text with commas between."""
+    if isinstance(model, (str, Path)):
+        model = [model] if os.path.exists(model) else str(model).split(",")
+    names = [str(name).strip() for name in model] or [""]
     found = [
         find_sources(name, classifier, guided=guided, weak=weak, noisy=noisy)
         for name in dict.fromkeys(names)
@@ -225,7 +227,7 @@ def _find_models(
         paths = [sources.model.path.absolute() for sources in found]
         labels = [f"{path.parent.name}-{path.stem}" for path in paths]
     if len(set(labels)) < len(labels):
-        raise UsageError(f"--model {text}: two of the models have the same name, {labels[0]}")
+        raise UsageError(f"--model: two of the models have the same name, {labels[0]}: rename one")
     return list(zip(labels, found, strict=True))
 
 
