@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from adm_cli.classes.tensors import check_class_ids
 from adm_cli.diffusion.modifiers import GuideBy, ScaleSchedule
 from adm_cli.diffusion.schedule import common_timestep, timestep_everywhere
 
@@ -45,12 +46,14 @@ def classifier_gradient(
     gradient by log K over the entropy of the classifier's K probabilities (arXiv 2206.11474,
     section 3.2), which keeps guidance alive where the classifier is sure already. ``guide_by`` a
     `divergence` takes the gradient of log p minus ``divergence_weight`` times that instead.
-    Raises ValueError for labels of other shapes.
+    Raises ValueError for labels of other shapes, and ids that the classifier does not know.
     """
     _check_labels(y, x_t)
     with torch.inference_mode(False):  # which also turns gradients on
-        x, y = _lasting(x_t).detach().requires_grad_(True), _lasting(y)
+        x, ids, y = _lasting(x_t).detach().requires_grad_(True), y, _lasting(y)
         log_probs = F.log_softmax(classifier(x, t), dim=-1)  # [B, K]
+        if ids.dim() == 1:
+            check_class_ids(ids, log_probs.shape[1])
         chosen = _chosen(log_probs, y)
         if guide_by != "log-p":
             chosen = chosen - divergence_weight * divergence(log_probs, y, guide_by)[:, None]
@@ -313,12 +316,14 @@ def mixed_classes(
     arXiv 2206.01714. One evaluation of P * B images; without ``shares`` P is 1.
     """
 
+    flat = y.flatten()  # one tensor for all steps, of which a model looks at the ids once
+    parts = len(y) if y.dim() > 1 else 1
+
     def mixed(x_t: Tensor, t: Tensor) -> Tensor:
-        parts = len(y) if y.dim() > 1 else 1
-        output = model_fn(torch.cat([x_t] * parts), torch.cat([t] * parts), y.flatten())
+        output = model_fn(torch.cat([x_t] * parts), torch.cat([t] * parts), flat)
         return _mixture(output, shares)
 
-    return mixed if shares is not None else lambda x_t, t: model_fn(x_t, t, y.flatten())
+    return mixed if shares is not None else lambda x_t, t: model_fn(x_t, t, flat)
 
 
 def _mixture(outputs: Tensor, shares: Tensor | None) -> Tensor:

@@ -15,6 +15,7 @@ from adm_cli.models.unet import (
     build_encoder,
     build_middle,
     build_time_embed,
+    check_shape,
     fold,
 )
 
@@ -57,6 +58,7 @@ class NoisyClassifier(TorsoModel):
 
     def _encode(self, x: Tensor, t: Tensor) -> Tensor:
         """[B, C, H', W'], or for the spatial pools [B, sum of C]."""
+        check_shape(x, self.config.in_channels)
         if self.config.pool == "attention" and tuple(x.shape[2:]) != self.config.image_size:
             size = "x".join(map(str, self.config.image_size))
             raise ValueError(f"this classifier takes {size} images, got {tuple(x.shape[2:])}")

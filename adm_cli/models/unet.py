@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from adm_cli.classes.tensors import check_class_ids
 from adm_cli.config import EncoderConfig, UNetConfig
 from adm_cli.models.detail import Detail
 from adm_cli.models.layers import (
@@ -105,6 +106,17 @@ def fold(x: Tensor, patch: int) -> Tensor:
     return x if patch == 1 else F.pixel_unshuffle(x, patch)
 
 
+def check_shape(x: Tensor, channels: int, stride: int = 1) -> None:
+    """Raises ValueError for what is no batch of noisy images of so many channels."""
+    shape = list(x.shape)
+    sides = shape[2:]
+    if len(shape) != 4 or shape[1] != channels or any(side % stride for side in sides):
+        multiples = f", H and W multiples of {stride}" if stride > 1 else ""
+        raise ValueError(f"expected images as [B, {channels}, H, W]{multiples}, got {shape}")
+    if not x.is_floating_point():
+        raise ValueError(f"expected images as floats of about [-1, 1], got {x.dtype}")
+
+
 class TorsoModel(nn.Module):
     """A model whose torso (input, middle and output blocks) may compute in half precision.
 
@@ -135,6 +147,8 @@ class TorsoModel(nn.Module):
         self.torso_dtype = dtype
 
     def embed_time(self, t: Tensor) -> Tensor:
+        if not isinstance(t, Tensor) or t.dim() != 1:
+            raise ValueError(f"expected t as a tensor of a timestep for every image, [B], got {t}")
         time_embed: nn.Sequential = self.time_embed  # type: ignore[assignment]
         weight = time_embed[0].weight
         assert isinstance(weight, Tensor)
@@ -148,7 +162,8 @@ class UNet(TorsoModel):
     timesteps (fractions allowed), y [B] class ids where the model is class-conditional
     (``num_classes`` for no class, if ``config.null_class``). Returns
     [B, 3 or 6, H, W]: the prediction (eps, x_start or v), then the variance channels if learned.
-    Raises ValueError if y is given to an unconditional model, or not given to a conditional one.
+    Raises ValueError if y is given to an unconditional model, or not given to a conditional one,
+    and for shapes and class ids that cannot be (on CUDA not for ids in training, which would wait).
     """
 
     config: UNetConfig
@@ -164,6 +179,7 @@ class UNet(TorsoModel):
         )
         in_channels = config.in_channels * (1 if config.low_res_size is None else 2)
         in_channels += config.low_res_noise is not None
+        self.seen_channels = in_channels
         self.input_blocks, skips = build_encoder(config, in_channels)
         self.middle_block = build_middle(config, skips[-1], attention=config.middle_attention)
         self.output_blocks = build_decoder(config, skips)
@@ -181,8 +197,11 @@ class UNet(TorsoModel):
         shape = list(y.shape) if isinstance(y, Tensor) else y
         if y is not None and shape != list(x.shape[:1]):  # one would pass for all
             raise ValueError(f"expected a label for every image, [{len(x)}], got {shape}")
+        check_shape(x, self.seen_channels, self.config.stride)
         emb = self.embed_time(t)  # [B, E]
-        if self.label_emb is not None:
+        if self.label_emb is not None and y is not None:
+            if not (y.is_cuda and self.training):  # which would wait for each step's
+                check_class_ids(y, self.config.num_labels)
             emb = emb + self.label_emb(y)
         h = fold(x, self.config.patch).to(self.torso_dtype)
         skips = []

@@ -215,6 +215,31 @@ def test_labels_and_low_res_must_fit_the_model() -> None:
         toy(TOY_UPSAMPLER)(x, t, t)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"x": torch.zeros(2, 8, 8, 3)},
+            r"as \[B, 3, H, W\].*, got \[2, 8, 8, 3\]",
+        ),
+        ({"x": torch.zeros(2, 3, 7, 8)}, r"H and W multiples of 2, got \[2, 3, 7, 8\]"),
+        ({"x": torch.zeros(2, 3, 8, 8, dtype=torch.uint8)}, "as floats .*, got torch.uint8"),
+        ({"t": 5}, "expected t as a tensor .*, got 5"),
+        ({"t": torch.tensor(5)}, "expected t as a tensor"),
+        ({"y": torch.tensor([0, 99])}, "expected class ids from 0 to .*, got 99"),
+        ({"y": torch.tensor([0.0, 1.0])}, "expected class ids as int64"),
+    ],
+)
+def test_a_network_says_what_it_takes(change: dict[str, Any], message: str) -> None:
+    inputs = {"x": torch.zeros(2, 3, 8, 8), "t": torch.tensor([1, 2]), "y": torch.tensor([0, 1])}
+    toy(TOY_UNET)(**inputs)
+    with pytest.raises(ValueError, match=message):
+        toy(TOY_UNET)(**inputs | change)
+    if "y" not in change and "multiples" not in message:
+        with pytest.raises(ValueError, match=message):
+            toy(TOY_CLASSIFIER)(**{name: (inputs | change)[name] for name in ("x", "t")})
+
+
 def test_upsampler_sees_the_small_image_after_x() -> None:
     """Same weights with the small image's channels cut off: a plain UNet on x."""
     upsampler, plain = toy(TOY_UPSAMPLER), toy(TOY_UNET)
