@@ -122,7 +122,7 @@ def _to_onnx(file: ModelFile, path: Path, *, overwrite: bool, dry_run: bool) -> 
 def _to_diffusers(file: ModelFile, path: Path, *, overwrite: bool, dry_run: bool) -> Export:
     config, diffusion = file.info.config, file.info.diffusion
     if not isinstance(config, UNetConfig):
-        raise UsageError(f"{file.name} is a classifier, for which diffusers has no model")
+        raise UsageError(f"{file.called} is a classifier, for which diffusers has no model")
     _refuse(file, "a UNet2DModel of diffusers", misfits(config, diffusion))
     unet, noise = path / "unet", path / "scheduler"
     if path.is_file():
@@ -167,7 +167,7 @@ def _save(tensors: Mapping[str, Tensor], opened: IO[bytes]) -> None:
 
 def _refuse(file: ModelFile, what: str, reasons: list[str]) -> None:
     if reasons:
-        raise UsageError(f"{file.name} cannot be {what}: {'; '.join(reasons)}")
+        raise UsageError(f"{file.called} cannot be {what}: {'; '.join(reasons)}")
 
 
 def _check_output(path: Path, files: list[Path], *, overwrite: bool) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 import shlex
 import struct
 import zipfile
@@ -44,6 +45,7 @@ _CHUNK = 1 << 24
 # which the library takes, grows to gigabytes in Python.
 MAX_HEADER = 10_000_000
 NO_HASH = "0" * 64
+_OF_TRAINING = re.compile(r"(model|best)(-ema.*)?$")
 STATE_FORMAT = "adm-training"  # of a training's state, where weights have "adm"
 
 
@@ -95,6 +97,11 @@ class ModelFile:
     @property
     def name(self) -> str:
         return self.path.stem
+
+    @property
+    def called(self) -> str:
+        """As messages name it: every training's files are called alike, so those by their path."""
+        return str(self.path) if _OF_TRAINING.match(self.name) else self.name
 
     @property
     def parameters(self) -> int:

@@ -31,6 +31,11 @@ class Sources:
     weak: ModelFile | None = None  # what autoguidance leads away from
 
     @property
+    def called(self) -> str:
+        """The model as messages name it."""
+        return self.model.called if self.preset is None else self.model_name
+
+    @property
     def classes(self) -> dict[int, str]:
         """The classes both models were trained on; empty where neither takes a class."""
         config = self.model.info.config
@@ -82,9 +87,9 @@ def find_sources(
         None if weak is None else find_weights(weak),
     )
     if classifier_file is not None:
-        check_pair(model_file.info, model_file.name, classifier_file)
+        check_pair(model_file.info, model_file.called, classifier_file)
         if noisy:
-            check_noise(model_file.info, model_file.name, classifier_file, "--classifier-on x0")
+            check_noise(model_file.info, model_file.called, classifier_file, "--classifier-on x0")
     if sources.weak is not None:
         _check_weak(model_file, sources.weak)
     return sources
@@ -145,13 +150,13 @@ def choose_low_res_noise(upsampler: Sources, asked: float | None) -> float | Non
         return None if largest is None else largest / 10
     if largest is None:
         raise UsageError(
-            f"{upsampler.model_name} was trained without noise on the small pictures: "
+            f"{upsampler.called} was trained without noise on the small pictures: "
             f"leave it out (adm train-upsampler --noise-augment trains with it)"
         )
     if not 0 <= asked <= largest:
         raise UsageError(
             f"noise {asked:g} on the small pictures: expected 0 to {largest:g}, which "
-            f"{upsampler.model_name} was trained with"
+            f"{upsampler.called} was trained with"
         )
     return asked
 
@@ -162,16 +167,16 @@ def check_stack(base: Sources, upsampler: Sources) -> None:
     assert isinstance(theirs, UNetConfig)
     if theirs.low_res_size != ours.image_size:
         raise UsageError(
-            f"{upsampler.model_name} enlarges {size_words(theirs.low_res_size or (0, 0))} "
-            f"pictures, {base.model_name} makes {size_words(ours.image_size)}: pass another "
+            f"{upsampler.called} enlarges {size_words(theirs.low_res_size or (0, 0))} "
+            f"pictures, {base.called} makes {size_words(ours.image_size)}: pass another "
             f"--upsampler, or --no-upsample"
         )
     for class_id, name in base.classes.items():
         other = upsampler.classes.get(class_id, name)
         if theirs.num_classes is not None and other != name:
             raise UsageError(
-                f"class {class_id} is {name} to {base.model_name} but {other} to "
-                f"{upsampler.model_name}: they do not belong together"
+                f"class {class_id} is {name} to {base.called} but {other} to "
+                f"{upsampler.called}: they do not belong together"
             )
 
 
@@ -184,26 +189,26 @@ def check_pair(model: ModelInfo, name: str, classifier: ModelFile) -> None:
         )
     if theirs.image_size != ours.image_size:
         raise UsageError(
-            f"the classifier {classifier.name} is for {size_words(theirs.image_size)} images, "
+            f"the classifier {classifier.called} is for {size_words(theirs.image_size)} images, "
             f"the model {name} makes {size_words(ours.image_size)}: "
             f"pass a --classifier of that size"
         )
     if ours.num_classes is not None and theirs.num_classes != ours.num_classes:
         raise UsageError(
-            f"the classifier {classifier.name} knows {theirs.num_classes} classes, the model "
+            f"the classifier {classifier.called} knows {theirs.num_classes} classes, the model "
             f"{name} {ours.num_classes}: pass a --classifier trained on the same classes"
         )
     mine, other = model.classes, classifier.info.classes
     both = [i for i in mine if i in other]
     if ours.num_classes is not None and not both:
         raise UsageError(
-            f"{classifier.name} and {name} were trained on different classes: "
+            f"{classifier.called} and {name} were trained on different classes: "
             f"pass a --classifier trained on the same"
         )
     if ours.num_classes is not None and (wrong := [i for i in both if mine[i] != other[i]]):
         raise UsageError(
             f"class {wrong[0]} is {mine[wrong[0]]} to the model {name} but "
-            f"{other[wrong[0]]} to the classifier {classifier.name}: they do not belong together"
+            f"{other[wrong[0]]} to the classifier {classifier.called}: they do not belong together"
         )
 
 
@@ -211,15 +216,16 @@ def check_noise(model: ModelInfo, name: str, classifier: ModelFile, mend: str) -
     """Raises UsageError unless the classifier learned the noise of the model ``name``."""
     a, b = model.diffusion, classifier.info.diffusion
     if (a.noise_schedule, a.num_timesteps) != (b.noise_schedule, b.num_timesteps):
-        both = ((name, model), (classifier.name, classifier.info))
+        both = ((name, model), (classifier.called, classifier.info))
         own = [name for name, info in both if _by_flags(info)]
         again = (
             f"; if {' or '.join(own)} learned the other's, adm convert it "
             f"again with --noise_schedule and --diffusion_steps in --flags"
         )
         raise UsageError(
-            f"the classifier {classifier.name} learned the noise of a {b.noise_schedule} schedule "
-            f"of {b.num_timesteps} steps, the model uses {a.noise_schedule} of {a.num_timesteps}: "
+            f"the classifier {classifier.called} learned the noise of a {b.noise_schedule} "
+            f"schedule of {b.num_timesteps} steps, the model uses {a.noise_schedule} of "
+            f"{a.num_timesteps}: "
             f"pass another --classifier, or {mend}{again if own else ''}"
         )
 
@@ -240,16 +246,17 @@ def _check_weak(model: ModelFile, weak: ModelFile) -> None:
     sizes = [(info.config.image_size, info.config.in_channels) for info in (theirs, ours)]
     if sizes[0] != sizes[1]:
         raise UsageError(
-            f"the weak model {weak.name} makes {size_words(theirs.config.image_size)} images, "
-            f"the model {model.name} {size_words(ours.config.image_size)}: pass a --weak-model "
+            f"the weak model {weak.called} makes {size_words(theirs.config.image_size)} images, "
+            f"the model {model.called} {size_words(ours.config.image_size)}: pass a --weak-model "
             f"of that size"
         )
     for name in ("prediction", "noise_schedule", "num_timesteps"):
         mine, other = getattr(ours.diffusion, name), getattr(theirs.diffusion, name)
         if mine != other:
             raise UsageError(
-                f"the weak model {weak.name} and {model.name} differ in {name.replace('_', ' ')} "
-                f"({other}, {mine}): pass a --weak-model that was trained alike"
+                f"the weak model {weak.called} and {model.called} differ in "
+                f"{name.replace('_', ' ')} ({other}, {mine}): pass a --weak-model that was "
+                f"trained alike"
             )
     if _labels(weak) is None:  # it leads away from what has no class
         return
@@ -257,7 +264,7 @@ def _check_weak(model: ModelFile, weak: ModelFile) -> None:
     wrong = [i for i in both if ours.classes[i] != theirs.classes[i]]
     if _labels(weak) != _labels(model) or not both or wrong:
         raise UsageError(
-            f"the weak model {weak.name} and {model.name} were trained on different classes: "
+            f"the weak model {weak.called} and {model.called} were trained on different classes: "
             f"pass a --weak-model trained on the same"
         )
 
@@ -284,7 +291,7 @@ def check_classes(sources: Sources, classes: Sequence[int | None]) -> None:
     assert isinstance(config, UNetConfig)
     if None in classes and config.num_classes is not None and not config.null_class:
         raise UsageError(
-            f"{sources.model_name} was not trained to draw without a class: every image needs one"
+            f"{sources.called} was not trained to draw without a class: every image needs one"
         )
     if None in classes and not _weak_without_class(sources):
         raise UsageError("the weak model was not trained to draw without a class: pass --class")
@@ -303,8 +310,8 @@ def _lacking(sources: Sources, class_id: int) -> str:
         others = ((sources.classifier, "classifier"), (sources.weak, "weak model"))
         for file, what in others:
             if file is not None and class_id not in file.info.classes:
-                return f"the {what} {file.name}"
-    return sources.model_name
+                return f"the {what} {file.called}"
+    return sources.called
 
 
 def check_cfg(sources: Sources, negative: int | None = None) -> None:
@@ -316,14 +323,14 @@ def check_cfg(sources: Sources, negative: int | None = None) -> None:
     assert isinstance(config, UNetConfig)
     if config.num_classes is None:
         raise UsageError(
-            f"{sources.model_name} is unconditional: --cfg needs a model that takes a class and "
+            f"{sources.called} is unconditional: --cfg needs a model that takes a class and "
             f"also draws without one; leave it out, or guide by a classifier (--scale)"
         )
     if negative is not None:
         return
     if not config.null_class:
         raise UsageError(
-            f"{sources.model_name} was not trained to draw without a class, which --cfg needs: "
+            f"{sources.called} was not trained to draw without a class, which --cfg needs: "
             f"leave it out, train a model that was (adm train-diffusion --label-dropout 0.1), or "
             f"name a class to lead away from (--negative-class)"
         )
@@ -342,5 +349,5 @@ def check_middle_attention(sources: Sources, changes: Modifiers) -> None:
         if getattr(changes, name) != 1 and not config.middle_attention:
             raise UsageError(
                 f"--{name.replace('_', '-')} {getattr(changes, name):g} needs attention in the "
-                f"middle of the model, and {sources.model_name} has none: leave it out"
+                f"middle of the model, and {sources.called} has none: leave it out"
             )

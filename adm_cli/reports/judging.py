@@ -105,8 +105,7 @@ def evaluate_classifier(
     for text in images.notes:
         on_event(Note(text))
     if dropped:
-        text = f"left out: {how_many(dropped, 'picture')} of classes that {file.name} does not know"
-        on_event(Note(text))
+        on_event(Note(f"left out: {how_many(dropped, 'picture')} of classes new to {file.called}"))
     images = some_pictures(images, num, seed)
     folder = None if out is None else Path(out)
     _prepare(folder, overwrite=overwrite)

@@ -227,11 +227,13 @@ def _pictures(
     none = [spec.strip().lower() for spec in classes or ()] == ["none"]
     if config.num_classes is None:
         if classes and not none:
-            raise UsageError(f"{file.name} is unconditional: leave out --class")
+            raise UsageError(f"{file.called} is unconditional: leave out --class")
         return with_value_range(open_images(data, labels="none"), values)
     if none:
         if not config.null_class:
-            raise UsageError(f"{file.name} was not trained without classes: leave out --class none")
+            raise UsageError(
+                f"{file.called} was not trained without classes: leave out --class none"
+            )
         return with_value_range(open_images(data, labels="none"), values)
     try:
         images, dropped = labelled_pictures(
@@ -241,8 +243,7 @@ def _pictures(
         hint = " (--class none judges the model without classes)" if config.null_class else ""
         raise UsageError(f"{error}{hint}") from None
     if dropped:
-        text = f"left out: {how_many(dropped, 'picture')} of classes that {file.name} does not know"
-        on_event(Note(text))
+        on_event(Note(f"left out: {how_many(dropped, 'picture')} of classes new to {file.called}"))
     return images
 
 

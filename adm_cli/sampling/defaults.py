@@ -177,13 +177,13 @@ def taken_from(sources: Sources, config: SamplingConfig, resolved: SamplingConfi
         return None
     steps = len(choose_schedule(sources.model.info.diffusion, resolved.steps, resolved.spacing))
     if sources.model.info.recommended is not None:
-        return (
-            f"{resolved.sampler}, {how_many(steps, 'step')}: what {sources.model_name} recommends"
-        )
+        taken = [str(resolved.sampler)] if config.sampler is None else []
+        taken += [how_many(steps, "step")] if config.steps is None else []
+        return f"{', '.join(taken)}: what {sources.called} recommends"
     if steps <= _MANY_STEPS:
         return None
     return (
-        f"{resolved.sampler}, {steps} steps, as the original would: {sources.model_name} "
+        f"{resolved.sampler}, {steps} steps, as the original would: {sources.called} "
         f"recommends nothing; --sampler dpm++2m --steps 20 is faster"
     )
 
@@ -193,7 +193,7 @@ def noise_remarks(sources: Sources, config: SamplingConfig) -> Iterator[str]:
     file = sources.classifier
     seen = config.guided and config.classifier_on == "xt"
     if seen and file is not None and file.info.noised is False:
-        yield f"{file.name} was trained without noise: --classifier-on x0 shows it clean pictures"
+        yield f"{file.called} was trained without noise: --classifier-on x0 shows it clean pictures"
 
 
 def remarks(config: SamplingConfig, diffusion: DiffusionConfig) -> Iterator[str]:

@@ -199,7 +199,7 @@ def _one_class(sources: Sources, spec: str) -> int:
     assert isinstance(config, UNetConfig)
     if config.num_classes is None:
         raise UsageError(
-            f"{sources.model_name} takes no class: --from-class would change nothing, leave it out"
+            f"{sources.called} takes no class: --from-class would change nothing, leave it out"
         )
     chosen = choose_classes(spec, sources, select_classes)
     if len(chosen) != 1:

@@ -86,7 +86,7 @@ def sampling_config(
     used = scale or next((image.scale for image in kinds if image.scale), 0.0)
     if used != 0 and sources.classifier is None:
         raise UsageError(
-            f"--scale {used:g} needs a classifier, and {sources.model_name} has none: "
+            f"--scale {used:g} needs a classifier, and {sources.called} has none: "
             f"pass --classifier, or --scale 0"
         )
     if cfg is None:

@@ -155,7 +155,7 @@ def _check_sizes(pictures: InputPictures, sources: Sources) -> None:
         raise UsageError(
             f"{len(wrong)} of {len(pictures)} pictures {are(len(wrong))} not "
             f"{size_words(size)}, which "
-            f"{sources.model_name} enlarges, e.g. {wrong[0].where} ({size_words(wrong[0].size)}): "
+            f"{sources.called} enlarges, e.g. {wrong[0].where} ({size_words(wrong[0].size)}): "
             f"pass --resize to fit them, or another --model"
         )
 

@@ -75,7 +75,7 @@ def test_pictures_to_guided_samples(
     assert made.code == 0, made.err
     assert "0001_square" in made.out
     fast = adm("sample", *pair, "--class", "square", "--num", 1)
-    assert "dpm++2m, 20 steps: what model recommends" in fast.err
+    assert f"dpm++2m, 20 steps: what {diffusion['model']} recommends" in fast.err
     alone = adm("sample", *pair, "--class", "none", "--steps", 3, "--num", 1)
     assert alone.code == 0, alone.err
     facts = adm("info", diffusion["model"], "--json")

@@ -216,6 +216,9 @@ def test_a_file_says_what_it_decided(own: Sources) -> None:
     told = saying(own, Recommended(sampler="dpm++2m", steps="7"))
     text = taken_from(told, ask(), resolve(told, ask()))
     assert text == f"dpm++2m, 7 steps: what {own.model_name} recommends"
+    for asked, words in ((ask(steps="3"), "dpm++2m"), (ask(sampler="ddim"), "7 steps")):
+        text = taken_from(told, asked, resolve(told, asked))
+        assert text == f"{words}: what {own.model_name} recommends"
     assert taken_from(own, ask(), resolve(own, ask())) is None  # its 5 steps are soon done
     long = saying(own, None, num_timesteps=1000, respacing=None)
     text = taken_from(long, ask(), resolve(long, ask()))

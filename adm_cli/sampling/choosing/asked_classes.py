@@ -31,7 +31,7 @@ def choose_classes(
             if file is None or file.info.config.num_classes is None:
                 continue
             try:
-                select(spec, dict(file.info.classes), f"{owner} {file.name}" if owner else OWNER)
+                select(spec, dict(file.info.classes), f"{owner} {file.called}" if owner else OWNER)
             except UsageError as error:
                 raise UsageError(f"{error}{mend * (not alone)}") from None
         raise

@@ -68,7 +68,7 @@ def wanted_classes(specs: list[str] | None, sources: Sources) -> list[int | str 
     if not known:
         if specs:
             raise UsageError(
-                f"{sources.model_name} is unconditional and not guided: --class would change "
+                f"{sources.called} is unconditional and not guided: --class would change "
                 f"nothing; pass --scale and --classifier to guide it"
             )
         return [None]
@@ -159,7 +159,7 @@ def negative_class(spec: str | int, sources: Sources) -> int:
     spec = str(spec)
     if not sources.classes:
         raise UsageError(
-            f"--negative-class {spec}: {sources.model_name} is unconditional and not guided by a "
+            f"--negative-class {spec}: {sources.called} is unconditional and not guided by a "
             f"classifier"
         )
     found = choose_classes(spec, sources, select_classes)

@@ -61,7 +61,7 @@ def _given_class(spec: str | None, sources: Sources) -> tuple[int | None] | None
         return None
     if not sources.classes:
         raise UsageError(
-            f"{sources.model_name} is unconditional: --class would change nothing, leave it out"
+            f"{sources.called} is unconditional: --class would change nothing, leave it out"
         )
     if spec.strip().lower() == "none":
         return (None,)
@@ -88,7 +88,7 @@ def _check_unlabelled(
         return
     also = ", or --class none" if config.null_class else ""
     raise UsageError(
-        f"{picture.where} says no class, and {sources.model_name} needs one for every picture: "
+        f"{picture.where} says no class, and {sources.called} needs one for every picture: "
         f"pass --class{also}"
     )
 
@@ -99,7 +99,7 @@ def _check_name(picture: InputPicture, sources: Sources, label: int) -> None:
     if isinstance(name, str) and mine is not None and name != mine:
         raise UsageError(
             f"{picture.where} is of class {label}, {name:.60}, which is {mine} to "
-            f"{sources.model_name}: pass --class"
+            f"{sources.called}: pass --class"
         )
 
 

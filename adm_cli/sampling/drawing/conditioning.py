@@ -116,7 +116,7 @@ def read_small(sources: Sources, pictures: Pictures, first: int, count: int, siz
         if expected is None or image.dtype != torch.uint8 or image.shape != (*expected, 3):
             raise UsageError(
                 f"picture {first + i} is {image.dtype} {list(image.shape)}, "
-                f"{sources.model_name} enlarges uint8 {[*(expected or ()), 3]}"
+                f"{sources.called} enlarges uint8 {[*(expected or ()), 3]}"
             )
     images += images[-1:] * (size - count)
     return to_model_range(torch.stack(images))

@@ -82,7 +82,7 @@ class Pipeline:
         facts += ["a classifier"] if self.classifier is not None else []
         facts += ["a weak model"] if self.weak is not None else []
         where = f"{self.device}, {str(self.dtype).removeprefix('torch.')}"
-        return f"<Pipeline {self.sources.model_name}: {', '.join(facts)}; {where}>"
+        return f"<Pipeline {self.sources.called}: {', '.join(facts)}; {where}>"
 
     @property
     def diffusion(self) -> DiffusionConfig:
@@ -158,7 +158,7 @@ def generate(
     _check_types(pipeline, config)
     if isinstance(pipeline.model, SuperResUNet):
         raise UsageError(
-            f"{pipeline.sources.model_name} is an upsampler: it enlarges pictures, with "
+            f"{pipeline.sources.called} is an upsampler: it enlarges pictures, with "
             f"enlarge(pipeline, pictures, config)"
         )
     if config.project or config.low_res_noise is not None:
@@ -186,7 +186,7 @@ def enlarge(
     _check_types(pipeline, config)
     if not isinstance(pipeline.model, SuperResUNet):
         raise UsageError(
-            f"{pipeline.sources.model_name} is no upsampler: expected one, as "
+            f"{pipeline.sources.called} is no upsampler: expected one, as "
             f'load_pipeline(find_upsampler("tiny_upsampler")) loads it'
         )
     guiding_too = modified(config).keys() - OF_TRAJECTORY
