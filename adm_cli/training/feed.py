@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -37,6 +37,7 @@ from adm_cli.training.randomness import generator, uniforms
 _MOST_CACHE = 4 * 2**30  # bytes of pixels kept in memory, and at most a third of what is free
 _MOST_RESIZED = 2**30  # bytes of resized pictures kept for random crops
 _PROBE = 32  # pictures decoded to guess how much the rest need
+_MOST_NAMED = 10  # unreadable pictures
 _MOST_TRIES = 50  # pictures passed over before a streamed batch gives up
 
 OnDecoded = Callable[[int, int], None]  # pictures done, pictures in all
@@ -248,15 +249,21 @@ def decode_all(
                 good.append(i)
             if on_decoded is not None:
                 on_decoded(i + 1, len(images))
-    first = bad[0].removeprefix("cannot read ") if bad else ""
     if bad and not options.skip_bad:
         raise AdmError(
-            f"{len(bad)} of {len(images)} pictures cannot be read, e.g. {first}: "
+            f"{len(bad)} of {how_many(len(images), 'picture')} cannot be read: {name_bad(bad)}; "
             f"remove them, or pass --skip-bad"
         )
     if not good:
-        raise AdmError(f"none of {how_many(len(images), 'picture')} can be read, e.g. {first}")
+        raise AdmError(f"none of {how_many(len(images), 'picture')} can be read: {name_bad(bad)}")
     return pixels, good, tuple(bad)
+
+
+def name_bad(bad: Sequence[str]) -> str:
+    """Pictures and what is wrong with each, in a line: the first ones of many."""
+    named = [text.removeprefix("cannot read ") for text in bad[:_MOST_NAMED]]
+    more = len(bad) - len(named)
+    return "; ".join([*named, f"and {more:,} more"] if more else named)
 
 
 def decode_validation(

@@ -27,7 +27,7 @@ from adm_cli.files.disk import check_writable
 from adm_cli.files.fresh import make_fresh_folder
 from adm_cli.models.classifier import NoisyClassifier
 from adm_cli.training.distributed import World, find_world, joined
-from adm_cli.training.feed import decode_validation, make_feed
+from adm_cli.training.feed import decode_validation, make_feed, name_bad
 from adm_cli.training.initial import initial_weights, recommended_sampling
 from adm_cli.training.loop import Begun, Job, TrainingRun
 from adm_cli.training.options import (
@@ -328,7 +328,8 @@ def _begin(
         validation = images, labels
         bad += more
     if bad:
-        on_event(Note(f"passed over {how_many(len(bad), 'unreadable picture')}, e.g. {bad[0]}"))
+        text = f"passed over {how_many(len(bad), 'unreadable picture')}: {name_bad(bad)}"
+        on_event(Note(text))
     task = make_task(
         settings.config, settings.diffusion, noised=training.noised,
         label_smoothing=training.label_smoothing, classes=tuple(data.training.classes),

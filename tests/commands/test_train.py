@@ -553,14 +553,17 @@ def test_small_and_odd_sets(adm: Adm, shapes: Path, tmp_path: Path) -> None:
 
 def test_unreadable_pictures(adm: Adm, shapes: Path, tmp_path: Path) -> None:
     shutil.copytree(shapes, tmp_path / "damaged")
-    (tmp_path / "damaged" / "circle" / "3.png").write_bytes(b"not a picture")
+    names = [f"damaged/circle/{i}.png" for i in (3, 4)]
+    for name in names:
+        (tmp_path / name).write_bytes(b"not a picture")
     refused = adm("train-classifier", "damaged", *MODEL, *SHORT)
     assert refused.code == 1
-    assert "damaged/circle/3.png" in refused.err
+    assert all(f"{name}: not a picture" in refused.err for name in names)
     assert not (tmp_path / "run").exists()
     done = adm("train-classifier", "damaged", *MODEL, *SHORT, "--skip-bad")
     assert done.code == 0, done.err
-    assert "passed over 1 unreadable picture," in done.err
+    assert "passed over 2 unreadable pictures: " in done.err
+    assert all(f"{name}: not a picture" in done.err for name in names)
 
 
 def test_separate_validation_pictures(adm: Adm, shapes: Path) -> None:
