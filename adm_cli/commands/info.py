@@ -12,6 +12,7 @@ import typer
 from adm_cli.commands import console, options
 from adm_cli.commands.loading import load_torch
 from adm_cli.commands.recipe_lines import recipe_lines, without_unsaid
+from adm_cli.sampling.run import UNSAID
 
 
 def info(
@@ -47,12 +48,12 @@ def info(
     how["before_torch"] = partial(load_torch, silent=json)
     facts: Mapping[str, Any] = describe(file, **how)
     if other is not None:
-        _show_differences(facts, describe(other, **how), json=json)
+        _show_differences(*_comparable(facts, describe(other, **how)), json=json)
         return
     if json:
         console.print_json(facts)
         return
-    picture = "kind" not in facts and ("seed" in facts or "small_sha256" in facts)
+    picture = _of_picture(facts)
     if not picture and not all_:
         facts = without_unsaid(facts)
     for name, value in recipe_lines(facts, file) if picture else facts.items():
@@ -62,6 +63,30 @@ def info(
 
 
 _HASH = re.compile(r"^([0-9a-f]{12})[0-9a-f]{52}$")  # the first digits tell two apart
+
+
+def _of_picture(facts: Mapping[str, Any]) -> bool:
+    return "kind" not in facts and ("seed" in facts or "small_sha256" in facts)
+
+
+def _comparable(
+    facts: Mapping[str, Any], others: Mapping[str, Any]
+) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """Two as they are; of a picture and a run what both say, by the run's names."""
+    if _of_picture(others) and not _of_picture(facts):
+        run, picture = _comparable(others, facts)[::-1]
+        return run, picture
+    if not (_of_picture(facts) and "environment" in others):
+        return facts, others
+    run = {**others, **others["environment"]}
+    base = facts.get("base")
+    if isinstance(base, Mapping):
+        second = {f"upsampler_{name}": value for name, value in facts.items()}
+        facts = {**base, **second, "size": facts.get("size")}
+    unsaid = {name: UNSAID.get(name.removeprefix("upsampler_"), ...) for name in run}
+    said = {**{name: value for name, value in unsaid.items() if value is not ...}, **facts}
+    both = [name for name in said if name in run]
+    return {name: said[name] for name in both}, {name: run[name] for name in both}
 
 
 def _show_differences(facts: Mapping[str, Any], others: Mapping[str, Any], *, json: bool) -> None:

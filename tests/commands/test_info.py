@@ -225,7 +225,7 @@ def test_what_differs_of_two(draw: Run, adm: Run, toys: Toys) -> None:
     shown = facts(adm("info", first, second))
     assert shown["scale"].endswith(" | 0.5")
     assert not {"seed", "class", "model", "steps"} & set(shown)
-    assert "size" not in facts(adm("info", first, "a"))  # a tuple here, a list there
+    assert not adm("info", first, "a").out  # a size is a tuple here, a list there
     same = adm("info", first, first)
     assert (same.code, same.out, same.err) == (0, "", "adm: nothing differs\n")
     pair = json.loads(adm("info", "a", "b", "--json").out)["differs"]["scale"]
@@ -233,3 +233,18 @@ def test_what_differs_of_two(draw: Run, adm: Run, toys: Toys) -> None:
     models = json.loads(adm("info", toys.model, toys.classifier, "--json").out)["differs"]
     assert models["kind"] == ["diffusion", "classifier"]
     assert "diffusion.noise_schedule" not in models
+
+
+def test_a_picture_beside_a_run(draw: Run, adm: Run) -> None:
+    """What both say, and what a recipe leaves out as it changes nothing: no rows of one alone."""
+    first = draw("--class", "0", "--num", 1, "-q", "--out", "a").out.strip()
+    draw("--class", "0", "--num", 1, "--churn", 3, "--sampler", "heun", "-q", "--out", "b")
+    same = adm("info", first, "a")
+    assert (same.code, same.out, same.err) == (0, "", "adm: nothing differs\n")
+    shown = facts(adm("info", first, "b"))
+    assert (shown["churn"], shown["sampler"]) == ("0 | 3", "ddpm | heun")
+    assert set(facts(adm("info", "b", first))) == set(shown)
+    assert not {"kind", "images", "seed", "class", "adm", "environment.adm"} & set(shown)
+    stack = ("--upsampler", "bicubic", "--class", "0", "--num", 1, "-q")
+    second = draw(*stack, "--out", "c").out.strip()
+    assert adm("info", second, "c").out == ""
