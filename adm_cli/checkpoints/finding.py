@@ -53,13 +53,16 @@ def find_weights(name: str | Path) -> ModelFile:
             if os.path.isfile(place):  # unlike is_file(), False for a name too long to be one
                 return read_model_file(place)
         check_no_model_folder(path)
-    if os.sep in text or path.suffix in (".safetensors", ".pt"):
-        if os.path.isdir(path):
-            raise UsageError(f"{text} is a folder without a model: expected a weights file")
-        raise UsageError(f"{'not a' if os.path.exists(path) else 'no such'} file: {text}")
     checkpoints = [row.name for row in CHECKPOINTS]
     models = {row.name: row.model for row in PRESETS}
-    if text not in checkpoints and text not in models:
+    known = text in checkpoints or text in models
+    if text and not known and os.path.isdir(path):
+        within = sorted(file.parent for file in path.glob("*/model.safetensors"))
+        such = f", such as {within[0]}" if within else ""
+        raise UsageError(f"{text} is a folder without a model: expected a weights file{such}")
+    if os.sep in text or path.suffix in (".safetensors", ".pt"):
+        raise UsageError(f"{'not a' if os.path.exists(path) else 'no such'} file: {text}")
+    if not known:
         hint = did_you_mean(text, [*models, *checkpoints])
         raise UsageError(
             f"{trim(text, 80)} is neither a preset nor a file{hint} (adm models lists the presets)"

@@ -48,7 +48,7 @@ def tell_end(done: Training, *, alone: bool) -> None:
         )
         return
     console.note(
-        f"{how_many(done.steps, 'step')}, {how_many(done.epochs, 'epoch')}, in "
+        f"{how_many(done.step, 'step')}, {how_many(done.epochs, 'epoch')}, in "
         f"{duration(done.seconds)} "
         f"with validating and saving"
     )

@@ -20,8 +20,8 @@ _OF_SWEEPS = ("sheet.png", "sweep.png")  # beside their sweep.json
 def twice(names: Sequence[str]) -> list[str]:
     """Sorted names, of which several may be of one thing: a picture and its mask, or two formats.
 
-    Such differ after their first dot alone (``7.jpg`` and ``7.seg.png``); a number there is part
-    of a name (``cat.7.jpg``).
+    Such differ after their first dot alone (``7.jpg`` and ``7.seg.png``); a number that begins or
+    ends that is part of a name (``cat.7.jpg``, ``a.b.7.jpg``, ``... at 3.04.05 PM.png``).
     """
     several, example = 0, ""
     key, before = "", ""
@@ -29,7 +29,8 @@ def twice(names: Sequence[str]) -> list[str]:
         base = name.rpartition("/")[2].partition(".")
         middle = base[2].rpartition(".")[0]
         now = name[: len(name) - len(base[2])]
-        if middle and middle.replace(".", "").isdecimal():
+        parts = middle.split(".")
+        if parts[0][:1].isdecimal() or parts[-1].isdecimal():
             continue
         if now == key:
             several, example = several + 1, example or f"{before} and {name}"

@@ -20,7 +20,13 @@ def test_a_training_folder_is_the_model_that_it_made(
     Path("runs/first").mkdir(parents=True)
     with pytest.raises(UsageError, match="runs/first is a folder without a model"):
         find_weights("runs/first")
+    with pytest.raises(UsageError, match=r"runs is a folder without a model: .*file$"):
+        find_weights("runs")
     shutil.copy(toys.model, "runs/first/model.safetensors")
+    with pytest.raises(
+        UsageError, match=r"runs is a folder without a model: .*such as runs/first$"
+    ):
+        find_weights("runs")
     assert find_weights("runs/first").path == Path("runs/first/model.safetensors")
     shutil.copytree("runs/first", "tiny")  # a preset's name comes before a folder's
     assert find_weights("tiny").parameters == 4_553_190

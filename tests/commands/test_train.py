@@ -166,8 +166,9 @@ def test_resume_needs_nothing_repeated(adm: Adm, shapes: Path) -> None:
     assert adm("train-diffusion", "--resume", "--out", "cut", "--steps", 6, "-q").code == 0
     a, b = load_file("whole/model.safetensors"), load_file("cut/model.safetensors")
     assert all(torch.equal(a[name], b[name]) for name in a)
-    done = adm("train-diffusion", "--resume", "--out", "cut")  # it is finished: nothing to do
+    done = adm("train-diffusion", "--resume", "--out", "cut", "--steps", 3)  # it is finished
     assert done.code == 0
+    assert "adm: 6 steps, " in done.err
     assert "cut/model.safetensors" in done.out
 
 

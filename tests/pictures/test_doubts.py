@@ -36,6 +36,8 @@ def put(root: Path, *names: str) -> Path:
         (("cat.0.jpg", "cat.1.jpg", "dog.0.jpg"), ""),  # a number is no ending
         (("a.jpg", "a.1.jpg", "a.b.c/1.jpg", "a.b.c/2.jpg"), ""),
         (("1.jpg", "10.jpg", "2.jpg"), ""),
+        (("x.y.014.jpg", "x.y.042.jpg"), ""),
+        (("Shot at 3.04.05 PM.png", "Shot at 3.05.10 PM.png"), ""),
     ],
 )
 def test_pictures_of_one_name(names: tuple[str, ...], said: str) -> None:
