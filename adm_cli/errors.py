@@ -19,7 +19,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 
 class AdmError(Exception):
@@ -115,6 +115,13 @@ def why_unread(error: BaseException, otherwise: str = "a value of another type")
         return f"no {text}"
     own = isinstance(error, AdmError) or (text and not _OF_PYTHON.search(text))
     return text if own else otherwise
+
+
+def check_keywords(function: str, given: Iterable[str], known: Collection[str]) -> None:
+    """Raises TypeError, as Python does, for a keyword that a function has not, with the nearest."""
+    for name in given:
+        if name not in known:
+            raise TypeError(f"{function}() has no keyword {name!r}{did_you_mean(name, known)}")
 
 
 def one_of(names: Iterable[object], word: str = "or") -> str:

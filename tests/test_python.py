@@ -6,7 +6,9 @@ And every public name is what it says, called through the package.
 from __future__ import annotations
 
 import inspect
+import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -197,8 +199,29 @@ def test_training(
     assert min(again.seconds, done.seconds) > 0
 
 
+def test_ctrl_c_ends_a_training_after_the_step(shapes: Path, here: Path) -> None:
+    """A notebook's stop is one: what was learned is kept, and the same call goes on."""
+
+    def interrupt(event: object) -> None:
+        if type(event).__name__ == "Progress":
+            os.kill(os.getpid(), signal.SIGINT)
+
+    options: Any = {**MODEL, "steps": 5, "save_every": 5, "sample_every": 0, "out": "run"}
+    handler = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            adm_cli.train_diffusion(shapes, **options, on_event=interrupt)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    assert [p.name for p in Path("run").glob("state-*1.safetensors")]
+    assert adm_cli.train_diffusion(shapes, **options).step == 5
+
+
 def test_a_word_that_is_no_option(shapes: Path) -> None:
-    with pytest.raises(TypeError, match="stepps"):
+    near = "train_diffusion\\(\\) has no keyword 'stepps'; did you mean steps"
+    with pytest.raises(TypeError, match=near):
         adm_cli.train_diffusion(shapes, stepps=4)  # type: ignore[call-arg]
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import ParamSpec, TypeVar, Union
 
-from adm_cli.errors import did_you_mean
+from adm_cli.errors import check_keywords
 from adm_cli.events import AnyPath
 
 Classes = Union[str, int, Sequence[Union[str, int]]]  # ids, ranges, names
@@ -57,9 +57,7 @@ def spelled_out(
 
         @functools.wraps(function)
         def run(*args: P.args, **options: P.kwargs) -> T:
-            for name in options.keys() - known:
-                near = did_you_mean(name, known)
-                raise TypeError(f"{function.__name__}() has no keyword {name!r}{near}")
+            check_keywords(function.__name__, options, known)
             return function(*args, **{**defaults, **options})  # type: ignore[arg-type]
 
         late = [p for p in own if p.kind is p.KEYWORD_ONLY]

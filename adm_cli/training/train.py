@@ -21,7 +21,7 @@ from adm_cli.checkpoints.loading import load_model
 from adm_cli.checkpoints.sources import check_noise, check_pair
 from adm_cli.config import Kind
 from adm_cli.devices import DTYPES, enough_memory, has_bfloat16, made_on_cpu
-from adm_cli.errors import AdmError, RunError, UsageError, how_many, one_of
+from adm_cli.errors import AdmError, RunError, UsageError, check_keywords, how_many, one_of
 from adm_cli.events import Count, Hint, Note, OnEvent, ignore
 from adm_cli.files.disk import check_writable
 from adm_cli.files.fresh import make_fresh_folder
@@ -29,6 +29,7 @@ from adm_cli.models.classifier import NoisyClassifier
 from adm_cli.training.distributed import World, find_world, joined
 from adm_cli.training.feed import decode_validation, make_feed, name_bad
 from adm_cli.training.initial import initial_weights, recommended_sampling
+from adm_cli.training.interrupts import after_the_step
 from adm_cli.training.loop import Begun, Job, TrainingRun
 from adm_cli.training.options import (
     GUIDE_SCALE,
@@ -96,6 +97,7 @@ def _public(
 
         @wraps(function)
         def call(*args: P.args, **options: P.kwargs) -> Training:
+            check_keywords(function.__name__, options, signature.parameters)
             return function(made_as_held(cls(*args, **options)))
 
         call.__signature__ = signature  # type: ignore[attr-defined]
@@ -148,8 +150,9 @@ def _train(kind: Kind, options: CommonOptions) -> Training:
                 folder.save_settings(ready.settings.to_json())
             config, pictures = run.config, len(run.job.feed.images)
             options.on_event(Begun(run.trainer.step, config.steps, config.batch_size, pictures))
-            for event in run.events(options.should_stop):
-                tell(event)
+            with after_the_step(options.should_stop) as should_stop:
+                for event in run.events(should_stop):
+                    tell(event)
     return Training(
         kind=kind,
         folder=folder.path,
