@@ -46,14 +46,14 @@ def classifier_gradient(
     gradient by log K over the entropy of the classifier's K probabilities (arXiv 2206.11474,
     section 3.2), which keeps guidance alive where the classifier is sure already. ``guide_by`` a
     `divergence` takes the gradient of log p minus ``divergence_weight`` times that instead.
-    Raises ValueError for labels of other shapes, and ids that the classifier does not know.
+    Raises ValueError for labels of other shapes and, on a CPU, ids that the classifier has not.
     """
     _check_labels(y, x_t)
     with torch.inference_mode(False):  # which also turns gradients on
-        x, ids, y = _lasting(x_t).detach().requires_grad_(True), y, _lasting(y)
+        x, y = _lasting(x_t).detach().requires_grad_(True), _lasting(y)
         log_probs = F.log_softmax(classifier(x, t), dim=-1)  # [B, K]
-        if ids.dim() == 1:
-            check_class_ids(ids, log_probs.shape[1])
+        if y.dim() == 1:
+            check_class_ids(y, log_probs.shape[1])
         chosen = _chosen(log_probs, y)
         if guide_by != "log-p":
             chosen = chosen - divergence_weight * divergence(log_probs, y, guide_by)[:, None]
@@ -316,8 +316,7 @@ def mixed_classes(
     arXiv 2206.01714. One evaluation of P * B images; without ``shares`` P is 1.
     """
 
-    flat = y.flatten()  # one tensor for all steps, of which a model looks at the ids once
-    parts = len(y) if y.dim() > 1 else 1
+    flat, parts = y.flatten(), len(y) if y.dim() > 1 else 1
 
     def mixed(x_t: Tensor, t: Tensor) -> Tensor:
         output = model_fn(torch.cat([x_t] * parts), torch.cat([t] * parts), flat)

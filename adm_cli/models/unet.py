@@ -163,7 +163,7 @@ class UNet(TorsoModel):
     (``num_classes`` for no class, if ``config.null_class``). Returns
     [B, 3 or 6, H, W]: the prediction (eps, x_start or v), then the variance channels if learned.
     Raises ValueError if y is given to an unconditional model, or not given to a conditional one,
-    and for shapes and class ids that cannot be (on CUDA not for ids in training, which would wait).
+    for shapes that cannot be and, on a CPU, for class ids.
     """
 
     config: UNetConfig
@@ -200,8 +200,7 @@ class UNet(TorsoModel):
         check_shape(x, self.seen_channels, self.config.stride)
         emb = self.embed_time(t)  # [B, E]
         if self.label_emb is not None and y is not None:
-            if not (y.is_cuda and self.training):  # which would wait for each step's
-                check_class_ids(y, self.config.num_labels)
+            check_class_ids(y, self.config.num_labels)
             emb = emb + self.label_emb(y)
         h = fold(x, self.config.patch).to(self.torso_dtype)
         skips = []
