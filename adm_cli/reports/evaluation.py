@@ -215,7 +215,8 @@ def _check_samples(samples: object, drawing: DrawingOptions, *, asked: bool) -> 
     if drawing.model is None and drawing.asked:
         raise UsageError(
             "--class, --num, --scale, --sampler, --steps, --seed, --classifier and all else about "
-            "guidance and sampler are for drawing: they need --model in place of SAMPLES"
+            "guidance and sampler are for drawing: they need --model in place of SAMPLES "
+            "(a classifier that measures them is --features)"
         )
     if drawing.model is not None and asked:
         raise UsageError(
