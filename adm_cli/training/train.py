@@ -146,9 +146,9 @@ def _train(kind: Kind, options: CommonOptions) -> Training:
             enough_memory(device, *_at_once(ready.settings, world, folder)),
         ):
             run = _begin(ready, folder, world, device, tell)
-            if world.writes:
-                folder.save_settings(ready.settings.to_json())
             config, pictures = run.config, len(run.job.feed.images)
+            if world.writes and run.trainer.step < config.steps:  # else they trained nothing
+                folder.save_settings(ready.settings.to_json())
             options.on_event(Begun(run.trainer.step, config.steps, config.batch_size, pictures))
             with after_the_step(options.should_stop) as should_stop:
                 for event in run.events(should_stop):

@@ -170,6 +170,7 @@ def test_resume_needs_nothing_repeated(adm: Adm, shapes: Path) -> None:
     assert done.code == 0
     assert "adm: 6 steps, " in done.err
     assert "cut/model.safetensors" in done.out
+    assert json.loads(Path("cut/settings.json").read_text())["training"]["steps"] == 6
 
 
 def test_resume_of_a_size_that_was_typed_height_first(adm: Adm, shapes: Path) -> None:
