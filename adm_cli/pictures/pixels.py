@@ -9,6 +9,7 @@ import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -25,6 +26,7 @@ from adm_cli.pictures.images import Pixels
 from adm_cli.pictures.npz import ENDINGS, Array, Npz, image_array
 from adm_cli.pictures.ranges import with_value_range
 from adm_cli.pictures.references import check_statistics
+from adm_cli.pictures.unreadable import refuse_unreadable
 
 _MOST_BATCH_BYTES = 2**28
 _MOST_DIM = 2048  # of stored statistics, which are Inception's
@@ -85,7 +87,8 @@ class PicturePixels:
     def __init__(self, images: ImageSet, path: Path, resize: tuple[int, int] | None) -> None:
         self.images, self.path, self.resize = images, path, resize
         self.notes = images.notes
-        self.size = resize if resize is not None else self._decode(0).shape[:2]
+        with self._naming_all():
+            self.size = resize if resize is not None else self._decode(0).shape[:2]
 
     def __len__(self) -> int:
         return len(self.images)
@@ -105,19 +108,20 @@ class PicturePixels:
 
     def _decoded(self, window: int) -> Iterator[Pixels]:
         pool = ThreadPoolExecutor(max(1, min(8, os.cpu_count() or 1)))
-        pending: deque[Future[Pixels]] = deque()
+        pending: deque[tuple[int, Future[Pixels]]] = deque()
         try:
             for i in range(len(self)):
-                pending.append(pool.submit(self._checked, i))
+                pending.append((i, pool.submit(self._decode, i)))
                 if len(pending) >= window:
-                    yield pending.popleft().result()
+                    yield self._checked(*pending.popleft())
             while pending:
-                yield pending.popleft().result()
+                yield self._checked(*pending.popleft())
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _checked(self, index: int) -> Pixels:
-        pixels = self._decode(index)
+    def _checked(self, index: int, coming: Future[Pixels]) -> Pixels:
+        with self._naming_all():
+            pixels = coming.result()
         if pixels.shape[:2] != tuple(self.size):
             raise AdmError(
                 f"{self.images.name(index)} is {size_words(pixels.shape[:2])}, "
@@ -125,6 +129,14 @@ class PicturePixels:
                 f"images must be of one size, or pass --resize SIZE"
             )
         return pixels
+
+    @contextmanager
+    def _naming_all(self) -> Iterator[None]:
+        try:
+            yield
+        except AdmError:
+            refuse_unreadable(self.images)
+            raise
 
     def _decode(self, index: int) -> Pixels:
         image = self.images.decode(index)

@@ -34,7 +34,13 @@ from adm_cli.files.strict import type_checked
 from adm_cli.files.tables import NO_PLOT, Panel, draw_panels, write_csv, write_json
 from adm_cli.models.classifier import NoisyClassifier
 from adm_cli.reports.classifier import ClassifierReport, even_timesteps, guesses
-from adm_cli.reports.pictures import Row, choose_batch_size, labelled_pictures, some_pictures
+from adm_cli.reports.pictures import (
+    Row,
+    check_pictures,
+    choose_batch_size,
+    labelled_pictures,
+    some_pictures,
+)
 
 DEFAULT_TIMESTEPS = 20
 FILES = (
@@ -109,6 +115,7 @@ def evaluate_classifier(
     images = some_pictures(images, num, seed)
     folder = None if out is None else Path(out)
     _prepare(folder, overwrite=overwrite)
+    check_pictures(images, on_event, skip_bad=skip_bad)
     model = load_model(file, device=where, dtype=compute)
     assert isinstance(model, NoisyClassifier)
     if not plain:

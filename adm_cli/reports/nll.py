@@ -52,7 +52,13 @@ from adm_cli.models.unet import UNet
 from adm_cli.pictures.datasets import ImageSet, open_images
 from adm_cli.pictures.ranges import with_value_range
 from adm_cli.reports.likelihood import LikelihoodReport, likelihoods
-from adm_cli.reports.pictures import Row, choose_batch_size, labelled_pictures, some_pictures
+from adm_cli.reports.pictures import (
+    Row,
+    check_pictures,
+    choose_batch_size,
+    labelled_pictures,
+    some_pictures,
+)
 from adm_cli.sampling.defaults import choose_schedule
 
 _FORMAT = "adm-nll"
@@ -167,6 +173,7 @@ def nll(
         plain=plain, out=out, overwrite=overwrite, on_event=on_event,
     )  # fmt: skip
     place = None if out is None else Path(out)
+    check_pictures(what.images, on_event, skip_bad=skip_bad)
     report, done = LikelihoodReport(what.schedule), 0
     if place is not None and not overwrite:
         done = _resume(_part(place), what, report)

@@ -18,12 +18,14 @@ from adm_cli.classes.imagenet import select_classes
 from adm_cli.config import ClassifierConfig, UNetConfig
 from adm_cli.devices import free_bytes, out_of_memory, send
 from adm_cli.errors import AdmError, DeviceError, RunError, UsageError
+from adm_cli.events import Count, OnEvent
 from adm_cli.models.cost import activation_bytes
 from adm_cli.pictures.datasets import ImageSet, keep_classes, match_classes, open_images
 from adm_cli.pictures.decode import center_crop
 from adm_cli.pictures.images import Pixels
 from adm_cli.pictures.pixels import PicturePixels, PixelSet, open_pixels
 from adm_cli.pictures.ranges import with_value_range
+from adm_cli.pictures.unreadable import refuse_unreadable
 from adm_cli.sampling.drawing.memory import MAX_AUTO_BATCH
 from adm_cli.sampling.run import read_run
 from adm_cli.training.randomness import generator
@@ -113,6 +115,20 @@ def some_pictures(images: ImageSet, num: int | None, seed: int) -> ImageSet:
         return images
     order = torch.randperm(len(images), generator=generator(seed, "pictures")).tolist()
     return images.part(sorted(order[:num]))
+
+
+def check_pictures(images: ImageSet, on_event: OnEvent, *, skip_bad: bool) -> None:
+    """Raises AdmError for pictures that cannot be read, before hours go into the others.
+
+    Not where they are to be passed over when it is their turn.
+    """
+    if skip_bad:
+        return
+
+    def on_checked(done: int, total: int) -> None:
+        on_event(Count("pictures read", done, total))
+
+    refuse_unreadable(images, skippable=True, on_checked=on_checked)
 
 
 def noise_generators(images: ImageSet, seed: int, *purpose: object) -> list[torch.Generator]:

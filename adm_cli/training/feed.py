@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -32,12 +32,12 @@ from adm_cli.pictures.decode import (
     shrink_for_crops,
 )
 from adm_cli.pictures.images import Pixels
+from adm_cli.pictures.unreadable import name_bad, refuse_any
 from adm_cli.training.randomness import generator, uniforms
 
 _MOST_CACHE = 4 * 2**30  # bytes of pixels kept in memory, and at most a third of what is free
 _MOST_RESIZED = 2**30  # bytes of resized pictures kept for random crops
 _PROBE = 32  # pictures decoded to guess how much the rest need
-_MOST_NAMED = 10  # unreadable pictures
 _MOST_TRIES = 50  # pictures passed over before a streamed batch gives up
 
 OnDecoded = Callable[[int, int], None]  # pictures done, pictures in all
@@ -249,21 +249,11 @@ def decode_all(
                 good.append(i)
             if on_decoded is not None:
                 on_decoded(i + 1, len(images))
-    if bad and not options.skip_bad:
-        raise AdmError(
-            f"{len(bad)} of {how_many(len(images), 'picture')} cannot be read: {name_bad(bad)}; "
-            f"remove them, or pass --skip-bad"
-        )
+    if not options.skip_bad:
+        refuse_any(bad, len(images), skippable=True)
     if not good:
         raise AdmError(f"none of {how_many(len(images), 'picture')} can be read: {name_bad(bad)}")
     return pixels, good, tuple(bad)
-
-
-def name_bad(bad: Sequence[str]) -> str:
-    """Pictures and what is wrong with each, in a line: the first ones of many."""
-    named = [text.removeprefix("cannot read ") for text in bad[:_MOST_NAMED]]
-    more = len(bad) - len(named)
-    return "; ".join([*named, f"and {more:,} more"] if more else named)
 
 
 def decode_validation(

@@ -26,8 +26,9 @@ from adm_cli.events import Count, Hint, Note, OnEvent, ignore
 from adm_cli.files.disk import check_writable
 from adm_cli.files.fresh import make_fresh_folder
 from adm_cli.models.classifier import NoisyClassifier
+from adm_cli.pictures.unreadable import name_bad
 from adm_cli.training.distributed import World, find_world, joined
-from adm_cli.training.feed import decode_validation, make_feed, name_bad
+from adm_cli.training.feed import decode_validation, make_feed
 from adm_cli.training.initial import initial_weights, recommended_sampling
 from adm_cli.training.interrupts import after_the_step
 from adm_cli.training.loop import Begun, Job, TrainingRun

@@ -237,3 +237,8 @@ def test_wrong_files(adm: Adm, toys: Toys, shapes: Path, tmp_path: Path) -> None
     refused(of(toys.model, tmp_path / "bad"), 1, "bad/star/1.png", "--skip-bad")
     done = adm("nll", "bad", "--model", toys.model, "--steps", 2, "--skip-bad", "-q")
     refused(done, 1, "none of 1 picture can be read")
+    mixed = draw_pictures(tmp_path / "mixed")
+    for kind in ("circle", "square"):
+        (mixed / kind / "z.png").write_bytes(b"?")
+    done = adm("nll", mixed, "--model", toys.model, "--steps", 2, "-q")
+    refused(done, 1, "2 of ", "circle/z.png", "square/z.png", "--skip-bad")

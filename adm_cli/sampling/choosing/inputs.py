@@ -34,6 +34,7 @@ from adm_cli.pictures.depth import ValueRange, parse_value_range
 from adm_cli.pictures.images import Pixels, recipe_in
 from adm_cli.pictures.npz import ENDINGS, ImageArrays, read_image_arrays
 from adm_cli.pictures.ranges import guess_by_peaks
+from adm_cli.pictures.unreadable import refuse_any
 from adm_cli.sampling.folder import RunFolder
 from adm_cli.sampling.merge import Entry, open_runs
 
@@ -106,10 +107,12 @@ def open_inputs(
         files = [file for path in paths for file in _plain_files(path)]
         within, notes = guess_by_peaks(files, lambda i: _read_quietly(Path(files[i])))
     found: list[InputPicture] = []
+    bad: list[str] = []
     for path in paths:
-        for item in _open(path, resize, within):
+        for item in _open(path, resize, within, bad):
             found.append(item)
             on_event(Count("pictures read", len(found), None))
+    refuse_any(bad, len(bad) + len(found))
     for note in notes:
         on_event(Note(note))
     return InputPictures(found, resize, within)
@@ -152,7 +155,9 @@ def find_inputs(
     of any name among ``given``. ``size`` is that to which they were fitted, ``values`` the range
     of their 16 bits. Raises as `open_inputs` for ``given`` alone.
     """
-    others = {item.pixels_sha256: item for path in given for item in _open(path, size, values)}
+    bad: list[str] = []
+    others = {item.pixels_sha256: item for path in given for item in _open(path, size, values, bad)}
+    refuse_any(bad, len(bad) + len(others))
     opened: dict[Path, list[InputPicture]] = {}
 
     def look(where: str, digest: str) -> InputPicture | None:
@@ -174,12 +179,15 @@ def find_inputs(
 def _open_quietly(path: Path, size: Size | None, values: ValueRange | None) -> list[InputPicture]:
     """The pictures of a file; none where they cannot be read."""
     try:
-        return list(_open(path, size, values)) if os.path.isfile(path) else []
+        return list(_open(path, size, values, [])) if os.path.isfile(path) else []
     except AdmError:
         return []
 
 
-def _open(path: Path, resize: Size | None, values: ValueRange | None) -> Iterator[InputPicture]:
+def _open(
+    path: Path, resize: Size | None, values: ValueRange | None, bad: list[str]
+) -> Iterator[InputPicture]:
+    """The pictures of an input; what is wrong with a file of one picture goes to ``bad``."""
     # unlike Path's, these raise nothing, however long the name
     if os.path.isdir(path) and RunFolder(path).exists():
         for entry in open_runs([path], partial=True)[1]:
@@ -187,7 +195,8 @@ def _open(path: Path, resize: Size | None, values: ValueRange | None) -> Iterato
     elif os.path.isdir(path):
         if (sweep := if_sweep(path)) is not None:
             raise UsageError(sweep)
-        yield from (_picture(file, resize, values) for file in _files(path))
+        for file in _files(path):
+            yield from _if_readable(file, resize, values, bad)
     elif not os.path.exists(path):
         raise UsageError(f"no such picture, folder or npz: {path}")
     elif not os.path.isfile(path):  # a pipe would be waited for
@@ -195,7 +204,7 @@ def _open(path: Path, resize: Size | None, values: ValueRange | None) -> Iterato
     elif path.suffix.lower() in ENDINGS or read_start(path).startswith(b"PK\3\4"):
         yield from _array_pictures(read_image_arrays(path), resize)
     else:
-        yield _picture(path, resize, values)
+        yield from _if_readable(path, resize, values, bad)
 
 
 def _files(folder: Path) -> list[Path]:
@@ -213,6 +222,15 @@ def _files(folder: Path) -> list[Path]:
     below = [name for name in names if os.path.isdir(folder / name) and name[0] != "."]
     hint = f"; name the folders in it, e.g. {folder / below[0]}" if below else ""
     raise UsageError(f"no pictures in {folder}: expected {SOME_ENDINGS} files{hint}")
+
+
+def _if_readable(
+    path: Path, resize: Size | None, values: ValueRange | None, bad: list[str]
+) -> Iterator[InputPicture]:
+    try:
+        yield _picture(path, resize, values)
+    except AdmError as error:
+        bad.append(str(error))
 
 
 def _picture(path: Path, resize: Size | None, values: ValueRange | None) -> InputPicture:
