@@ -103,8 +103,9 @@ def test_nll(shapes: Path, toys: Toys, here: Path) -> None:
     assert found.bits_per_dim == found.to_json()["bits_per_dim"] > 0
     assert found.stderr is not None
     assert [e.result.totals["images"] for e in events if isinstance(e, SoFar)] == [2]
-    counts = [event for event in events if isinstance(event, Count)]
-    assert [count.done for count in counts] == [1.0, 2, 2.5, 3]
+    counts = [(event.what, event.done) for event in events if isinstance(event, Count)]
+    assert counts[:3] == [("pictures read", i) for i in (1, 2, 3)]
+    assert counts[3:] == [("pictures", i) for i in (1.0, 2, 2.5, 3)]
     assert Path("terms.csv").is_file()
 
 
@@ -215,6 +216,29 @@ def test_ctrl_c_ends_a_training_after_the_step(shapes: Path, here: Path) -> None
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         signal.signal(signal.SIGINT, handler)
+    assert [p.name for p in Path("run").glob("state-*1.safetensors")]
+    assert adm_cli.train_diffusion(shapes, **options).step == 5
+
+
+@pytest.mark.parametrize("asked", ["on_event", "should_stop"])
+def test_an_exception_of_the_caller_ends_a_training_after_the_step(
+    asked: str, shapes: Path, here: Path
+) -> None:
+    """As out of a drawing: what was learned is kept, then it comes out as it was."""
+    seen: list[str] = []
+
+    def fail(*events: object) -> bool:
+        seen.append(type(events[0]).__name__ if events else "Progress")
+        if seen[-1] == "Progress":
+            raise ZeroDivisionError("mine")
+        return False
+
+    options: Any = {**MODEL, "steps": 5, "save_every": 5, "sample_every": 0, "out": "run"}
+    mine: Any = {asked: fail}
+    with pytest.raises(ZeroDivisionError, match=r"^mine$"):
+        adm_cli.train_diffusion(shapes, **options, **mine)
+    assert seen.count("Progress") == 1
+    assert seen[-1] == "Progress"
     assert [p.name for p in Path("run").glob("state-*1.safetensors")]
     assert adm_cli.train_diffusion(shapes, **options).step == 5
 

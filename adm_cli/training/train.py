@@ -151,9 +151,9 @@ def _train(kind: Kind, options: CommonOptions) -> Training:
             if world.writes and run.trainer.step < config.steps:  # else they trained nothing
                 folder.save_settings(ready.settings.to_json())
             options.on_event(Begun(run.trainer.step, config.steps, config.batch_size, pictures))
-            with after_the_step(options.should_stop) as should_stop:
+            with after_the_step(options.should_stop, tell) as (should_stop, tell_safely):
                 for event in run.events(should_stop):
-                    tell(event)
+                    tell_safely(event)
     return Training(
         kind=kind,
         folder=folder.path,
