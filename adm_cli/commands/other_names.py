@@ -148,9 +148,8 @@ OTHER_OPTIONS: Mapping[str, tuple[str, ...]] = {
         ("--microbatch, which computes --batch-size in parts",),
     ),
     **dict.fromkeys(("wandb", "tensorboard-dir", "tb"), ("--tensorboard",)),
-    **dict.fromkeys(
-        ("optimizer", "optim"), ("AdamW always (--lr, --weight-decay, --set betas=[0.9,0.999])",)
-    ),
+    **dict.fromkeys(("optim", "adam", "adamw"), ("--optimizer adamw",)),
+    "muon": ("--optimizer muon",),
     **dict.fromkeys(
         ("num-classes", "n-classes", "nc"),
         ("by the pictures' folders (--labels, --class)", IN_FILE),

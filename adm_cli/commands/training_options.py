@@ -103,7 +103,13 @@ _OPTIONS: dict[str, Any] = {
         "--warmup", panel=_TRAIN, help=f"Steps up to it. ({WARMUP}, at most a tenth)"
     ),
     "anneal": _option("--anneal", panel=_TRAIN, help="none, linear or cosine, to 0."),
-    "weight_decay": _option("--weight-decay", panel=_TRAIN, help="Of AdamW."),
+    "weight_decay": _option("--weight-decay", panel=_TRAIN, help="Of the optimizer."),
+    "optimizer": _option(
+        "--optimizer",
+        autocompletion=completing.complete_word("adamw", "muon"),
+        panel=_TRAIN,
+        help="adamw, or muon for the torso's matrices. (adamw)",
+    ),
     "clip_norm": _option(
         "--clip-norm", panel=_TRAIN, help=f"Of the gradient; 0: off. ({CLIP_NORM:g})"
     ),

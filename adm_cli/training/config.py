@@ -10,6 +10,7 @@ from adm_cli.errors import ConfigError, one_of
 
 Anneal = Literal["none", "linear", "cosine"]
 TimestepSamplerName = Literal["uniform", "stratified", "loss-second-moment"]
+OptimizerName = Literal["adamw", "muon"]
 TrainingDtype = Literal["float32", "bfloat16", "float16"]
 
 # Smallest and largest whole numbers, and the bounds of others; None is always one of the first.
@@ -41,6 +42,7 @@ class TrainingConfig:
     steps: int
     batch_size: int  # over all processes
     microbatch: int | None = None  # images a forward pass and process; None: all of its share
+    optimizer: OptimizerName = "adamw"  # muon: for the torso's matrices, AdamW for the rest
     lr: float = 1e-4
     warmup: int = 0  # steps over which the rate rises from 0
     anneal: Anneal = "none"  # to 0 at `steps`

@@ -71,6 +71,7 @@ class CommonOptions:
     warmup: int | None = None
     anneal: Text | None = None
     weight_decay: float | None = None
+    optimizer: Text | None = None
     clip_norm: float | None = None
     ema: Text | None = None
     dtype: Text | None = None

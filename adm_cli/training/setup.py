@@ -68,8 +68,8 @@ _DEFAULTS: dict[Kind, dict[str, Any]] = {
 }
 _PLAIN = (
     "batch_size microbatch lr warmup anneal weight_decay seed dtype compile channels_last "
-    "random_crop crop vary_kernel flip timestep_sampler label_dropout noised label_smoothing "
-    "log_every eval_every save_every sample_every"
+    "random_crop crop vary_kernel flip timestep_sampler optimizer label_dropout noised "
+    "label_smoothing log_every eval_every save_every sample_every"
 ).split()
 
 

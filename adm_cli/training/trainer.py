@@ -1,4 +1,4 @@
-"""One step of training: gradients over microbatches, AdamW, moving averages; and validation.
+"""One step of training: gradients over microbatches, optimizer, moving averages; and validation.
 
 B the global batch, b this process's share of it.
 """
@@ -25,6 +25,7 @@ from adm_cli.training.config import TrainingConfig
 from adm_cli.training.degradation import crop_squares, degraded
 from adm_cli.training.distributed import World
 from adm_cli.training.feed import Batch, share_of
+from adm_cli.training.muon import make_optimizer, moments
 from adm_cli.training.randomness import image_noise, key, uniforms
 from adm_cli.training.tasks import DiffusionTask, Inputs, Task, drop_labels, validation_timesteps
 
@@ -148,9 +149,7 @@ class Trainer:
         self.averages: list[list[Tensor]] = [list(self.ema_model.parameters())]
         for _ in config.ema_rates[1:]:
             self.averages.append([p.detach().clone() for p in self.parameters])
-        self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay
-        )
+        self.optimizer = make_optimizer(self.model, config)
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.dtype == "float16")
         self.timesteps = TIMESTEP_SAMPLERS[config.timestep_sampler](len(task.schedule))
         self.means = Means(len(task.schedule), task.by_quartile)
@@ -195,7 +194,7 @@ class Trainer:
         return Inputs(x, send(labels, self.device), t[mine], weights, noise, *small)
 
     def train_step(self, inputs: Inputs) -> StepResult:
-        """One step of AdamW and of the averages; raises nothing for losses that are not finite."""
+        """One step, and one of the averages; raises nothing for losses that are not finite."""
         lr = learning_rate(self.config, self.step) * self.rate_scale
         for group in self.optimizer.param_groups:
             group["lr"] = lr
@@ -307,12 +306,9 @@ class Trainer:
         for rate, averages in zip(self.config.ema_rates, self.averages, strict=True):
             tensors |= {f"ema{rate}.{n}": a for n, a in zip(self.names, averages, strict=True)}
         for name, parameter in zip(self.names, self.parameters, strict=True):
-            moments = self.optimizer.state.get(parameter, {})
-            tensors |= {
-                f"{moment}.{name}": moments[moment]
-                for moment in ("exp_avg", "exp_avg_sq")
-                if moment in moments
-            }
+            held = self.optimizer.state.get(parameter, {})
+            names = moments(self.optimizer, parameter)
+            tensors |= {f"{moment}.{name}": held[moment] for moment in names if moment in held}
         tensors |= {f"timesteps.{n}": v for n, v in self.timesteps.state().items()}
         facts = {
             "step": self.step,
@@ -327,15 +323,15 @@ class Trainer:
         """The inverse of `state`."""
         for name, parameter in zip(self.names, self.parameters, strict=True):
             parameter.copy_(tensors[f"model.{name}"])
-            begun = f"exp_avg.{name}" in tensors or f"exp_avg_sq.{name}" in tensors
-            moments = {
+            names = moments(self.optimizer, parameter)
+            held = {
                 moment: torch.empty_like(parameter).copy_(tensors[f"{moment}.{name}"])
-                for moment in (("exp_avg", "exp_avg_sq") if begun else ())
+                for moment in (names if any(f"{m}.{name}" in tensors for m in names) else ())
             }
             self.optimizer.state.pop(parameter, None)
-            if moments:
+            if held:
                 count = torch.tensor(float(facts["updates"]))
-                self.optimizer.state[parameter] = {"step": count, **moments}
+                self.optimizer.state[parameter] = {"step": count, **held}
         for rate, averages in zip(self.config.ema_rates, self.averages, strict=True):
             for name, average in zip(self.names, averages, strict=True):
                 average.copy_(tensors[f"ema{rate}.{name}"])

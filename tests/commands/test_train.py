@@ -212,6 +212,21 @@ def test_resume_refuses_other_settings_and_tells_them(adm: Adm, shapes: Path) ->
     assert "needs --out" in adm("train-classifier", "--resume").err
 
 
+def test_muon_is_asked_for_and_kept(adm: Adm, shapes: Path) -> None:
+    done = adm("train-diffusion", shapes, *MODEL, *SHORT, "--optimizer", "muon", "-q")
+    assert done.code == 0
+    (state,) = Path("run").glob("state-*4.safetensors")
+    tensors = load_file(state)
+    weight = "middle_block.0.in_layers.2.weight"
+    assert f"exp_avg.{weight}" in tensors
+    assert f"exp_avg_sq.{weight}" not in tensors
+    other = adm("train-diffusion", "--resume", "--out", "run", "--optimizer", "adamw")
+    assert "optimizer muon -> adamw" in other.err
+    wrong = adm("train-diffusion", shapes, *MODEL, *SHORT[:-1], "anew", "--optimizer", "lion")
+    assert (wrong.code, Path("anew").exists()) == (2, False)
+    assert "optimizer has an unexpected value 'lion', expected adamw or muon" in wrong.err
+
+
 def test_what_nobody_chose_stays_when_a_run_goes_on(adm: Adm, shapes: Path, tmp_path: Path) -> None:
     """Longer, without a longer warmup; on a GPU, still in float32; --set beside --set."""
     whole = ("train-diffusion", shapes, *MODEL, *SHORT[2:], "-q")

@@ -106,6 +106,7 @@ def varied(kind: str) -> tuple[TrainingConfig, Task]:
         label_dropout=0.3 if kind == "diffusion" else 0.0,
         timestep_sampler="loss-second-moment" if kind == "diffusion" else "uniform",
         vary_kernel=kind == "upsampler", crop=4 if kind == "upsampler" else None,
+        optimizer="adamw" if kind == "classifier" else "muon",
     )  # fmt: skip
     return config, task
 
