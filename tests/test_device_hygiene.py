@@ -168,6 +168,17 @@ def test_a_training_step(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(p.grad is not None and p.grad.device == META for p in one.parameters)
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_an_optimizer_sends_nothing_and_waits_for_nothing(optimizer: str) -> None:
+    one = Trainer(toy_task("diffusion"), settings(optimizer=optimizer), device=META)
+    for parameter in one.parameters:
+        parameter.grad = torch.zeros_like(parameter)
+    for _ in range(2):  # the first makes the moments
+        with Sent() as sent:
+            one.optimizer.step()
+    assert sent.count == 0
+
+
 def test_small_pictures_that_vary_are_made_there(monkeypatch: pytest.MonkeyPatch) -> None:
     draw_no_noise(monkeypatch)
     task = make_task(replace(TOY_UPSAMPLER, low_res_noise=0.5), DIFFUSION)
