@@ -98,11 +98,19 @@ _OPTIONS: dict[str, Any] = {
     "kimg": _option("--kimg", panel=_TRAIN, help="Or --steps, in thousands of pictures."),
     "batch_size": _option("--batch-size", panel=_TRAIN, help=f"Over all processes. ({BATCH_SIZE})"),
     "microbatch": _option("--microbatch", panel=_MACHINE, help="Pictures at once, to save memory."),
-    "lr": _option("--lr", panel=_TRAIN, help="Learning rate."),
+    "lr": _option(
+        "--lr",
+        panel=_TRAIN,
+        help="Learning rate. (0.0006; fine-tuning and published models 0.0001; classifiers 0.0003)",
+    ),
     "warmup": _option(
         "--warmup", panel=_TRAIN, help=f"Steps up to it. ({WARMUP}, at most a tenth)"
     ),
-    "anneal": _option("--anneal", panel=_TRAIN, help="none, linear or cosine, to 0."),
+    "anneal": _option(
+        "--anneal",
+        panel=_TRAIN,
+        help="none, linear or cosine, to 0. (cosine where the rate is 0.0006; classifiers linear)",
+    ),
     "weight_decay": _option("--weight-decay", panel=_TRAIN, help="Of the optimizer."),
     "optimizer": _option(
         "--optimizer",

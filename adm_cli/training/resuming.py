@@ -113,7 +113,7 @@ def _refuse_gone(
 
 
 def _merged(kept: dict[str, Any], chosen: dict[str, Any], training: Any) -> dict[str, Any]:
-    """Options of a run, those that are new, and its length where neither says it.
+    """Options of a run, those that are new, and its length and rate where neither says them.
 
     Also its warmup, which follows from the length, where that is another now.
     """
@@ -130,6 +130,9 @@ def _merged(kept: dict[str, Any], chosen: dict[str, Any], training: Any) -> dict
     training = training if isinstance(training, dict) else {}
     if not set(length) & set(merged) and type(training.get("steps")) is int:
         merged["steps"] = training["steps"]
+    for name, types in (("lr", (int, float)), ("anneal", (str,))):
+        if type(training.get(name)) in types:  # whatever was usual when it was begun
+            merged.setdefault(name, training[name])
     if other_length and type(training.get("warmup")) is int:
         merged.setdefault("warmup", training["warmup"])
     return merged

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,7 +28,7 @@ from adm_cli.classes.imagenet import select_classes
 from adm_cli.config import ClassifierConfig, DiffusionConfig, Kind, UNetConfig
 from adm_cli.diffusion.schedule import space_timesteps
 from adm_cli.errors import ConfigError, UsageError, an, did_you_mean, how_many, size_words
-from adm_cli.files.strict import config_from_json, config_to_json, with_settings
+from adm_cli.files.strict import config_to_json, with_settings
 from adm_cli.pictures.datasets import (
     ImageSet,
     keep_classes,
@@ -37,43 +36,13 @@ from adm_cli.pictures.datasets import (
 )
 from adm_cli.training.changes import read_changes
 from adm_cli.training.config import TrainingConfig
+from adm_cli.training.defaults import Options, resolve_training
 from adm_cli.training.feed import FeedOptions
-from adm_cli.training.options import BATCH_SIZE, CLIP_NORM, SIZE, VAL_SPLIT, WARMUP, WORKERS
+from adm_cli.training.options import SIZE, VAL_SPLIT, WORKERS
 from adm_cli.training.original_flags import read_training_flags, refuse_lone
 from adm_cli.training.sets import open_sets
 
 ModelConfig = UNetConfig | ClassifierConfig
-
-# Epochs of a run whose length nobody chose, and the fewest and most steps that it takes.
-_LENGTHS: dict[Kind, tuple[int, int, int]] = {
-    "diffusion": (200, 2_000, 20_000),
-    "upsampler": (200, 2_000, 20_000),
-    # of 35 epochs of 1,140 pictures the 14th had the lowest validation loss (examples/own-data.md)
-    "classifier": (40, 500, 5_000),
-}
-# Where they differ from `TrainingConfig`'s own. The classifier's are the paper's (appendix H).
-_DEFAULTS: dict[Kind, dict[str, Any]] = {
-    "diffusion": {"batch_size": BATCH_SIZE, "clip_norm": CLIP_NORM},
-    "upsampler": {"batch_size": BATCH_SIZE, "clip_norm": CLIP_NORM},
-    "classifier": {
-        "batch_size": BATCH_SIZE,
-        "lr": 3e-4,
-        "weight_decay": 0.05,
-        "anneal": "linear",
-        "clip_norm": CLIP_NORM,
-        "ema_rates": (0.999,),
-        "random_crop": True,
-        "sample_every": 0,
-    },
-}
-_PLAIN = (
-    "batch_size microbatch lr warmup anneal weight_decay seed dtype compile channels_last "
-    "random_crop crop vary_kernel flip timestep_sampler optimizer label_dropout noised "
-    "label_smoothing log_every eval_every save_every sample_every"
-).split()
-
-
-Options = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -158,7 +127,7 @@ def _names(images: ImageSet) -> str:
 def settle(kind: Kind, options: Options, data: Data) -> Settings:
     """All settings of a run; raises UsageError or ConfigError for impossible ones."""
     config, diffusion = _resolve_model(kind, options, data.training)
-    training = _resolve_training(kind, options, len(data.training))
+    training = resolve_training(kind, options, len(data.training))
     changes = read_changes(options.get("set", ()), (training, diffusion, config))
     training = with_settings(training, changes[0])
     diffusion = with_settings(diffusion, changes[1])
@@ -265,49 +234,6 @@ def _preset(kind: Kind, name: str) -> tuple[ModelConfig, DiffusionConfig]:
         )
     config, diffusion = rows[name]
     return config, dataclasses.replace(diffusion)
-
-
-def default_steps(kind: Kind, pictures: int, batch_size: int) -> int:
-    """As many epochs as suit the kind, in hundreds of steps, within its bounds."""
-    epochs, least, most = _LENGTHS[kind]
-    hundreds = math.ceil(epochs * pictures / max(1, batch_size) / 100)
-    return min(most, max(least, 100 * hundreds))
-
-
-def why_steps(kind: Kind, steps: int) -> str:
-    """What chose a length of `default_steps`."""
-    _, least, most = _LENGTHS[kind]
-    if steps <= least:
-        return "the fewest that adm chooses, as fewer seldom give anything"
-    if steps >= most:
-        return "the most that adm chooses by itself: more may be better, and take longer"
-    return "as adm chooses"
-
-
-def _resolve_training(kind: Kind, options: Options, pictures: int) -> TrainingConfig:
-    values: dict[str, Any] = {**_DEFAULTS[kind]}
-    values |= {name: options[name] for name in _PLAIN if name in options}
-    if "steps" in options and "kimg" in options:
-        raise UsageError("--steps and --kimg both say when to stop: give one")
-    if "steps" in options:
-        values["steps"] = options["steps"]
-    if "kimg" in options:
-        values["steps"] = math.ceil(float(options["kimg"]) * 1000 / max(1, values["batch_size"]))
-    values.setdefault("steps", default_steps(kind, pictures, values["batch_size"]))
-    if "clip_norm" in options:
-        values["clip_norm"] = float(options["clip_norm"]) or None  # 0 turns it off
-    if "ema" in options:
-        try:
-            values["ema_rates"] = tuple(float(text) for text in str(options["ema"]).split(","))
-        except ValueError:
-            raise UsageError(f"--ema {options['ema']}: expected rates such as 0.9999") from None
-    tenth = math.ceil(int(values["steps"]) / 10)
-    for name, most in (("eval_every", 1000), ("save_every", 1000), ("sample_every", 2000)):
-        values.setdefault(name, min(most, tenth))
-    values.setdefault("log_every", min(50, max(1, int(values["steps"]) // 20)))
-    if "warmup" not in options:
-        values["warmup"] = min(WARMUP, tenth)
-    return config_from_json(TrainingConfig, json.dumps(values))  # which checks types and choices
 
 
 def _check(

@@ -27,6 +27,7 @@ from adm_cli.files.disk import check_writable
 from adm_cli.files.fresh import make_fresh_folder
 from adm_cli.models.classifier import NoisyClassifier
 from adm_cli.pictures.unreadable import name_bad
+from adm_cli.training.defaults import why_steps
 from adm_cli.training.distributed import World, find_world, joined
 from adm_cli.training.feed import decode_validation, make_feed
 from adm_cli.training.initial import initial_weights, recommended_sampling
@@ -52,7 +53,6 @@ from adm_cli.training.setup import (
     feed_options,
     open_data,
     settle,
-    why_steps,
 )
 from adm_cli.training.tasks import make_task
 from adm_cli.training.trainer import Trainer

@@ -25,10 +25,10 @@ from adm_cli.commands import signals
 from adm_cli.commands.train import _StopSignals
 from adm_cli.errors import RunError
 from adm_cli.events import Hint, ignore
+from adm_cli.training.defaults import default_steps
 from adm_cli.training.distributed import World
 from adm_cli.training.initial import DRAWN
 from adm_cli.training.options import DiffusionOptions
-from adm_cli.training.setup import default_steps
 from adm_cli.training.train import prepare
 from tests.conftest import Result, Toys
 from tests.training.conftest import draw_pictures
@@ -155,7 +155,8 @@ def test_ablations_presets_and_flags_by_name(adm: Adm, shapes: Path) -> None:
 
 
 def test_resume_needs_nothing_repeated(adm: Adm, shapes: Path) -> None:
-    whole = ("train-diffusion", shapes, *MODEL, "--batch-size", 4, "--save-every", 2, "-q")
+    options = ("--batch-size", 4, "--save-every", 2, "--anneal", "none")
+    whole = ("train-diffusion", shapes, *MODEL, *options, "-q")
     assert adm(*whole, "--steps", 6, "--out", "whole").code == 0
     assert adm(*whole, "--steps", 2, "--out", "cut").code == 0
     again = adm(*whole[:-1], "--steps", 2, "--out", "cut")  # it is finished: nothing to do
@@ -225,6 +226,19 @@ def test_muon_is_asked_for_and_kept(adm: Adm, shapes: Path) -> None:
     wrong = adm("train-diffusion", shapes, *MODEL, *SHORT[:-1], "anew", "--optimizer", "lion")
     assert (wrong.code, Path("anew").exists()) == (2, False)
     assert "optimizer has an unexpected value 'lion', expected adamw or muon" in wrong.err
+
+
+def test_a_run_keeps_the_rate_that_was_usual_when_it_was_begun(adm: Adm, shapes: Path) -> None:
+    assert adm("train-diffusion", shapes, *MODEL, *SHORT, "-q").code == 0
+    place = Path("run/settings.json")
+    before = json.loads(place.read_text())
+    assert (before["training"]["lr"], before["training"]["anneal"]) == (6e-4, "cosine")
+    before["training"] |= {"lr": 1e-4, "anneal": "none"}
+    place.write_text(json.dumps(before))
+    longer = adm("train-diffusion", "--out", "run", "--steps", 6, "-q")
+    assert longer.code == 0, longer.err
+    stored = json.loads(place.read_text())["training"]
+    assert (stored["lr"], stored["anneal"], stored["steps"]) == (1e-4, "none", 6)
 
 
 def test_what_nobody_chose_stays_when_a_run_goes_on(adm: Adm, shapes: Path, tmp_path: Path) -> None:
