@@ -10,8 +10,8 @@ set -euo pipefail
 mode=${1:?cpu or gpu} data=${2:?folder of the zips} out=${3:-training/embedded}
 pictures=("$data"/tiny-imagenet-train-*.zip --val "$data/tiny-imagenet-val.zip" --save-dtype float16)
 
-# v-prediction: with few pictures, eps-prediction leaves colour casts (its error at high noise is
-# divided by sqrt(alphas_cumprod) where x_0 is formed)
+# v-prediction, which models from nothing have anyway: eps leaves colour casts (its error at high
+# noise is divided by sqrt(alphas_cumprod) where x_0 is formed)
 v=(--set prediction=v --anneal cosine)
 
 # an upsampler of detail alone: convolutions over 2x2 pixels folded into channels, on squares of 32

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 import re
 import signal
 import sys
@@ -14,12 +16,18 @@ from typing import Any
 import pytest
 import torch
 
+import adm_cli
 from adm_cli.checkpoints.format import save_model
 from adm_cli.checkpoints.header import ModelInfo
 from adm_cli.checkpoints.loading import build_model
 from adm_cli.commands.main import run
 from adm_cli.config import ClassifierConfig, DiffusionConfig, UNetConfig
 from tests.outputs import check_messages, check_output
+
+# All now: what was first imported while a test has other presets would keep those.
+for module in pkgutil.walk_packages(adm_cli.__path__, "adm_cli."):
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
 
 torch.set_num_threads(1)  # toy tensors are too small to be worth sharing out
 

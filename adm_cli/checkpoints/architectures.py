@@ -11,6 +11,8 @@ from adm_cli.config import (
     ClassifierConfig,
     DiffusionConfig,
     EncoderConfig,
+    Kind,
+    Prediction,
     ScheduleName,
     UNetConfig,
 )
@@ -189,8 +191,14 @@ def encoder_classifier(config: UNetConfig) -> ClassifierConfig:
     )
 
 
-def starter_diffusion(size: tuple[int, int]) -> DiffusionConfig:
-    return DiffusionConfig(noise_schedule=_nearest(size).noise_schedule)
+def starter_diffusion(size: tuple[int, int], kind: Kind = "diffusion") -> DiffusionConfig:
+    """The process of `starter_unet`: by v (arXiv 2202.00512), as eps of the highest noise says
+    next to nothing of the picture, so that little training leaves noise and colour casts.
+
+    A classifier predicts neither.
+    """
+    prediction: Prediction = "eps" if kind == "classifier" else "v"
+    return DiffusionConfig(noise_schedule=_nearest(size).noise_schedule, prediction=prediction)
 
 
 def _nearest(size: tuple[int, int]) -> Starter:

@@ -94,6 +94,26 @@ def resolve_training(kind: Kind, options: Options, pictures: int) -> TrainingCon
     return config_from_json(TrainingConfig, json.dumps(values))  # which checks types and choices
 
 
+def usual_once(kind: Kind, options: Options, before: Mapping[str, Any]) -> dict[str, Any]:
+    """What nobody chose of a run that was begun when it was another than now, from its settings.
+
+    The paper's rate, and that eps was predicted.
+    """
+    if kind == "classifier" or _known(options):
+        return {}
+    found: dict[str, Any] = {}
+    training, diffusion = before.get("training"), before.get("diffusion")
+    for name, now in _OWN.items():
+        was = training.get(name) if isinstance(training, dict) else None
+        if name not in options and isinstance(was, type(now)) and was != now:
+            found[name] = was
+    changes = options.get("set", [])
+    chosen = "match" in options or any(text.startswith("prediction=") for text in changes)
+    if not chosen and isinstance(diffusion, dict) and diffusion.get("prediction") == "eps":
+        found["set"] = [*changes, "prediction=eps"]
+    return found
+
+
 def _known(options: Options) -> bool:
     """Whether a model is one that others trained: by its weights, its preset or their flags."""
     own = {row.name for row in CHECKPOINTS if row.embedded}

@@ -17,6 +17,7 @@ from adm_cli.events import Note, OnEvent
 from adm_cli.files.differences import CHANGE, differences
 from adm_cli.pictures.labels import LABELS
 from adm_cli.training.config import TrainingConfig
+from adm_cli.training.defaults import usual_once
 from adm_cli.training.options import NOT_STORED, CommonOptions, stored
 from adm_cli.training.runs import TrainingFolder
 from adm_cli.training.setup import ModelConfig, Settings
@@ -89,6 +90,7 @@ def merge_options(
     kept = stored(before, type(options), folder.settings)
     _refuse_gone(kept, chosen, kind, folder)
     merged = _merged(kept, chosen, before.get("training"))
+    merged |= usual_once(kind, merged, before)
     step = int(folder.states()[0].stem.split("-")[1]) if folder.states() else 0
     on_event(Note(f"going on with the run in {folder.path} at step {step} (--fresh begins anew)"))
     return merged, before
@@ -113,7 +115,7 @@ def _refuse_gone(
 
 
 def _merged(kept: dict[str, Any], chosen: dict[str, Any], training: Any) -> dict[str, Any]:
-    """Options of a run, those that are new, and its length and rate where neither says them.
+    """Options of a run, those that are new, and its length where neither says it.
 
     Also its warmup, which follows from the length, where that is another now.
     """
@@ -130,9 +132,6 @@ def _merged(kept: dict[str, Any], chosen: dict[str, Any], training: Any) -> dict
     training = training if isinstance(training, dict) else {}
     if not set(length) & set(merged) and type(training.get("steps")) is int:
         merged["steps"] = training["steps"]
-    for name, types in (("lr", (int, float)), ("anneal", (str,))):
-        if type(training.get(name)) in types:  # whatever was usual when it was begun
-            merged.setdefault(name, training[name])
     if other_length and type(training.get("warmup")) is int:
         merged.setdefault("warmup", training["warmup"])
     return merged

@@ -184,7 +184,7 @@ def _starting_point(
     if match is not None and "size" not in options:
         size = match.info.config.image_size
     make = starter_classifier if kind == "classifier" else starter_unet
-    return make(size, options.get("channels")), starter_diffusion(size)
+    return make(size, options.get("channels")), starter_diffusion(size, kind)
 
 
 def _begun_with(kind: Kind, file: ModelFile) -> tuple[ModelConfig, DiffusionConfig]:

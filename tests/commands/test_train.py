@@ -228,17 +228,21 @@ def test_muon_is_asked_for_and_kept(adm: Adm, shapes: Path) -> None:
     assert "optimizer has an unexpected value 'lion', expected adamw or muon" in wrong.err
 
 
-def test_a_run_keeps_the_rate_that_was_usual_when_it_was_begun(adm: Adm, shapes: Path) -> None:
+def test_a_run_keeps_what_was_usual_when_it_was_begun(adm: Adm, shapes: Path) -> None:
     assert adm("train-diffusion", shapes, *MODEL, *SHORT, "-q").code == 0
     place = Path("run/settings.json")
     before = json.loads(place.read_text())
     assert (before["training"]["lr"], before["training"]["anneal"]) == (6e-4, "cosine")
+    assert before["diffusion"]["prediction"] == "v"
     before["training"] |= {"lr": 1e-4, "anneal": "none"}
+    before["diffusion"]["prediction"] = "eps"
     place.write_text(json.dumps(before))
     longer = adm("train-diffusion", "--out", "run", "--steps", 6, "-q")
     assert longer.code == 0, longer.err
-    stored = json.loads(place.read_text())["training"]
+    now = json.loads(place.read_text())
+    stored = now["training"]
     assert (stored["lr"], stored["anneal"], stored["steps"]) == (1e-4, "none", 6)
+    assert now["diffusion"]["prediction"] == "eps"
 
 
 def test_what_nobody_chose_stays_when_a_run_goes_on(adm: Adm, shapes: Path, tmp_path: Path) -> None:
