@@ -124,7 +124,10 @@ def lacks(config: UNetConfig | ClassifierConfig, diffusion: DiffusionConfig) -> 
                 if f <= size),
             "attention at sizes that do not divide the picture",
         ),
-        (unet and diffusion.prediction == "v", "v-prediction"),
+        (
+            unet and diffusion.prediction == "v",
+            "v-prediction (one trained with --set prediction=eps can)",
+        ),
         (
             unet and learned != (diffusion.variance == "learned_range"),
             "a variance that is not what it gives out",

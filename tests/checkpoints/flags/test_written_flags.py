@@ -82,7 +82,8 @@ def test_what_the_original_has_not(changes: dict[str, Any], word: str) -> None:
 
 
 def test_what_has_to_be_edited_there() -> None:
-    assert lacks(DEEP_UNET, replace(TOY_DIFFUSION, prediction="v")) == ["v-prediction"]
+    (by_v,) = lacks(DEEP_UNET, replace(TOY_DIFFUSION, prediction="v"))
+    assert by_v == "v-prediction (one trained with --set prediction=eps can)"
     narrow = replace(DEEP_CLASSIFIER, num_head_channels=16, qkv_order="new")
     assert not lacks(narrow, replace(TOY_DIFFUSION, prediction="v"))  # it predicts classes
     told = edits(narrow, TOY_DIFFUSION)
