@@ -116,7 +116,7 @@ _OPTIONS: dict[str, Any] = {
         "--optimizer",
         autocompletion=completing.complete_word("adamw", "muon"),
         panel=_TRAIN,
-        help="adamw, or muon for the torso's matrices. (adamw)",
+        help="muon, or adamw. (muon; fine-tuning and published models adamw)",
     ),
     "clip_norm": _option(
         "--clip-norm", panel=_TRAIN, help=f"Of the gradient; 0: off. ({CLIP_NORM:g})"

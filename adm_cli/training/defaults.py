@@ -38,9 +38,13 @@ _DEFAULTS: dict[Kind, dict[str, Any]] = {
         "sample_every": 0,
     },
 }
-# Of diffusion models and upsamplers from random weights that are no paper's: small ones, which
-# are trained for hours, not weeks, and learn far less at the paper's rate (benchmarks/NOTES.md).
-_OWN: dict[str, Any] = {"lr": 6e-4, "anneal": "cosine"}
+# Of models from random weights that are no paper's: small ones, which are trained for hours, not
+# weeks, and learn far less in the paper's way (benchmarks/NOTES.md).
+_OWN: dict[Kind, dict[str, Any]] = {
+    "diffusion": {"optimizer": "muon", "lr": 6e-4, "anneal": "cosine"},
+    "upsampler": {"optimizer": "muon", "lr": 6e-4, "anneal": "cosine"},
+    "classifier": {"optimizer": "muon"},
+}
 _PLAIN = (
     "batch_size microbatch lr warmup anneal weight_decay seed dtype compile channels_last "
     "random_crop crop vary_kernel flip timestep_sampler optimizer label_dropout noised "
@@ -68,8 +72,8 @@ def why_steps(kind: Kind, steps: int) -> str:
 def resolve_training(kind: Kind, options: Options, pictures: int) -> TrainingConfig:
     """What is asked for and, for the rest, the defaults; raises UsageError or ConfigError."""
     values: dict[str, Any] = {**_DEFAULTS[kind]}
-    if kind != "classifier" and not _known(options):
-        values |= _OWN
+    if not _known(options):
+        values |= _OWN[kind]
     values |= {name: options[name] for name in _PLAIN if name in options}
     if "steps" in options and "kimg" in options:
         raise UsageError("--steps and --kimg both say when to stop: give one")
@@ -97,19 +101,22 @@ def resolve_training(kind: Kind, options: Options, pictures: int) -> TrainingCon
 def usual_once(kind: Kind, options: Options, before: Mapping[str, Any]) -> dict[str, Any]:
     """What nobody chose of a run that was begun when it was another than now, from its settings.
 
-    The paper's rate, and that eps was predicted.
+    The paper's optimizer and rate, and that eps was predicted.
     """
-    if kind == "classifier" or _known(options):
+    if _known(options):
         return {}
     found: dict[str, Any] = {}
     training, diffusion = before.get("training"), before.get("diffusion")
-    for name, now in _OWN.items():
-        was = training.get(name) if isinstance(training, dict) else None
+    for name, now in _OWN[kind].items():
+        usual = getattr(TrainingConfig, name)  # where a run is older than the setting
+        was = training.get(name, usual) if isinstance(training, dict) else None
         if name not in options and isinstance(was, type(now)) and was != now:
             found[name] = was
     changes = options.get("set", [])
     chosen = "match" in options or any(text.startswith("prediction=") for text in changes)
-    if not chosen and isinstance(diffusion, dict) and diffusion.get("prediction") == "eps":
+    if kind == "classifier" or chosen:
+        return found
+    if isinstance(diffusion, dict) and diffusion.get("prediction") == "eps":
         found["set"] = [*changes, "prediction=eps"]
     return found
 

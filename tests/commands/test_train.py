@@ -215,7 +215,7 @@ def test_resume_refuses_other_settings_and_tells_them(adm: Adm, shapes: Path) ->
 
 def test_muon_is_asked_for_and_kept(adm: Adm, shapes: Path) -> None:
     done = adm("train-diffusion", shapes, *MODEL, *SHORT, "--optimizer", "muon", "-q")
-    assert done.code == 0
+    assert done.code == 0, done.err
     (state,) = Path("run").glob("state-*4.safetensors")
     tensors = load_file(state)
     weight = "middle_block.0.in_layers.2.weight"
@@ -229,12 +229,14 @@ def test_muon_is_asked_for_and_kept(adm: Adm, shapes: Path) -> None:
 
 
 def test_a_run_keeps_what_was_usual_when_it_was_begun(adm: Adm, shapes: Path) -> None:
-    assert adm("train-diffusion", shapes, *MODEL, *SHORT, "-q").code == 0
+    whole = ("train-diffusion", shapes, *MODEL, *SHORT, "--optimizer", "adamw")
+    assert adm(*whole, "-q").code == 0
     place = Path("run/settings.json")
     before = json.loads(place.read_text())
     assert (before["training"]["lr"], before["training"]["anneal"]) == (6e-4, "cosine")
     assert before["diffusion"]["prediction"] == "v"
     before["training"] |= {"lr": 1e-4, "anneal": "none"}
+    del before["training"]["optimizer"], before["options"]["optimizer"]  # there was AdamW alone
     before["diffusion"]["prediction"] = "eps"
     place.write_text(json.dumps(before))
     longer = adm("train-diffusion", "--out", "run", "--steps", 6, "-q")
@@ -242,6 +244,7 @@ def test_a_run_keeps_what_was_usual_when_it_was_begun(adm: Adm, shapes: Path) ->
     now = json.loads(place.read_text())
     stored = now["training"]
     assert (stored["lr"], stored["anneal"], stored["steps"]) == (1e-4, "none", 6)
+    assert stored["optimizer"] == "adamw"
     assert now["diffusion"]["prediction"] == "eps"
 
 

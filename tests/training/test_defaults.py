@@ -1,4 +1,4 @@
-"""Rates that nobody chose."""
+"""Optimizers and rates that nobody chose."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import pytest
 from adm_cli.config import Kind
 from adm_cli.training.defaults import resolve_training
 
-OWN, PAPERS = (6e-4, "cosine"), (1e-4, "none")
+OWN, PAPERS = ("muon", 6e-4, "cosine"), ("adamw", 1e-4, "none")
 
 
 @pytest.mark.parametrize(
-    ("kind", "options", "rate"),
+    ("kind", "options", "how"),
     [
         ("diffusion", {}, OWN),
         ("upsampler", {"size": "64", "channels": 64}, OWN),
@@ -22,12 +22,14 @@ OWN, PAPERS = (6e-4, "cosine"), (1e-4, "none")
         ("diffusion", {"preset": "ablation-base"}, PAPERS),
         ("diffusion", {"flags": "--image_size 64"}, PAPERS),
         ("upsampler", {"init": "tiny_upsampler"}, PAPERS),
-        ("classifier", {}, (3e-4, "linear")),
-        ("classifier", {"init": "tiny"}, (3e-4, "linear")),
-        ("diffusion", {"lr": 2e-4}, (2e-4, "cosine")),
-        ("diffusion", {"init": "tiny", "anneal": "cosine"}, (1e-4, "cosine")),
+        ("classifier", {}, ("muon", 3e-4, "linear")),
+        ("classifier", {"init": "tiny"}, ("adamw", 3e-4, "linear")),
+        ("classifier", {"preset": "imagenet64"}, ("adamw", 3e-4, "linear")),
+        ("diffusion", {"lr": 2e-4}, ("muon", 2e-4, "cosine")),
+        ("diffusion", {"optimizer": "adamw"}, ("adamw", 6e-4, "cosine")),
+        ("diffusion", {"init": "tiny", "anneal": "cosine"}, ("adamw", 1e-4, "cosine")),
     ],
 )
-def test_rates(kind: Kind, options: dict[str, Any], rate: tuple[float, str]) -> None:
+def test_how(kind: Kind, options: dict[str, Any], how: tuple[str, float, str]) -> None:
     found = resolve_training(kind, options, 1000)
-    assert (found.lr, found.anneal) == rate
+    assert (found.optimizer, found.lr, found.anneal) == how
