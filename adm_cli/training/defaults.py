@@ -20,7 +20,7 @@ Options = Mapping[str, Any]
 _LENGTHS: dict[Kind, tuple[int, int, int]] = {
     "diffusion": (200, 2_000, 20_000),
     "upsampler": (200, 2_000, 20_000),
-    # of 35 epochs of 1,140 pictures the 14th had the lowest validation loss (examples/own-data.md)
+    # of 35 epochs of 1,140 pictures the 28th had the lowest validation loss (examples/own-data.md)
     "classifier": (40, 500, 5_000),
 }
 # Where they differ from `TrainingConfig`'s own. The classifier's are the paper's (appendix H).
