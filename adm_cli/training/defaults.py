@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from adm_cli.checkpoints.presets import CHECKPOINTS
+from adm_cli.checkpoints.presets import CHECKPOINTS, PRESETS
 from adm_cli.config import Kind
 from adm_cli.errors import UsageError
 from adm_cli.files.strict import config_from_json
@@ -124,5 +124,6 @@ def usual_once(kind: Kind, options: Options, before: Mapping[str, Any]) -> dict[
 def _known(options: Options) -> bool:
     """Whether a model is one that others trained: by its weights, its preset or their flags."""
     own = {row.name for row in CHECKPOINTS if row.embedded}
+    own |= {row.name for row in PRESETS if row.model in own}
     preset = options.get("preset")
     return bool({"init", "flags", "flags_of"} & set(options)) or preset not in (None, *own)

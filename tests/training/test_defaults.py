@@ -18,6 +18,7 @@ OWN, PAPERS = ("muon", 6e-4, "cosine"), ("adamw", 1e-4, "none")
         ("diffusion", {}, OWN),
         ("upsampler", {"size": "64", "channels": 64}, OWN),
         ("diffusion", {"preset": "tiny"}, OWN),
+        ("diffusion", {"preset": "tiny-stack"}, OWN),
         ("diffusion", {"preset": "imagenet64"}, PAPERS),
         ("diffusion", {"preset": "ablation-base"}, PAPERS),
         ("diffusion", {"flags": "--image_size 64"}, PAPERS),
