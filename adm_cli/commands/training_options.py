@@ -101,7 +101,7 @@ _OPTIONS: dict[str, Any] = {
     "lr": _option(
         "--lr",
         panel=_TRAIN,
-        help="Learning rate. (0.0006; fine-tuning and published models 0.0001; classifiers 0.0003)",
+        help="Learning rate. (0.0012; fine-tuning and published models 0.0001; classifiers 0.0003)",
     ),
     "warmup": _option(
         "--warmup", panel=_TRAIN, help=f"Steps up to it. ({WARMUP}, at most a tenth)"
@@ -109,7 +109,7 @@ _OPTIONS: dict[str, Any] = {
     "anneal": _option(
         "--anneal",
         panel=_TRAIN,
-        help="none, linear or cosine, to 0. (cosine where the rate is 0.0006; classifiers linear)",
+        help="none, linear or cosine, to 0. (none; classifiers linear)",
     ),
     "weight_decay": _option("--weight-decay", panel=_TRAIN, help="Of the optimizer."),
     "optimizer": _option(

@@ -41,8 +41,8 @@ _DEFAULTS: dict[Kind, dict[str, Any]] = {
 # Of models from random weights that are no paper's: small ones, which are trained for hours, not
 # weeks, and learn far less in the paper's way (benchmarks/NOTES.md).
 _OWN: dict[Kind, dict[str, Any]] = {
-    "diffusion": {"optimizer": "muon", "lr": 6e-4, "anneal": "cosine"},
-    "upsampler": {"optimizer": "muon", "lr": 6e-4, "anneal": "cosine"},
+    "diffusion": {"optimizer": "muon", "lr": 1.2e-3, "anneal": "none"},
+    "upsampler": {"optimizer": "muon", "lr": 1.2e-3, "anneal": "none"},
     "classifier": {"optimizer": "muon"},
 }
 _PLAIN = (

@@ -233,9 +233,9 @@ def test_a_run_keeps_what_was_usual_when_it_was_begun(adm: Adm, shapes: Path) ->
     assert adm(*whole, "-q").code == 0
     place = Path("run/settings.json")
     before = json.loads(place.read_text())
-    assert (before["training"]["lr"], before["training"]["anneal"]) == (6e-4, "cosine")
+    assert (before["training"]["lr"], before["training"]["anneal"]) == (1.2e-3, "none")
     assert before["diffusion"]["prediction"] == "v"
-    before["training"] |= {"lr": 1e-4, "anneal": "none"}
+    before["training"] |= {"lr": 6e-4, "anneal": "cosine"}
     del before["training"]["optimizer"], before["options"]["optimizer"]  # there was AdamW alone
     before["diffusion"]["prediction"] = "eps"
     place.write_text(json.dumps(before))
@@ -243,7 +243,7 @@ def test_a_run_keeps_what_was_usual_when_it_was_begun(adm: Adm, shapes: Path) ->
     assert longer.code == 0, longer.err
     now = json.loads(place.read_text())
     stored = now["training"]
-    assert (stored["lr"], stored["anneal"], stored["steps"]) == (1e-4, "none", 6)
+    assert (stored["lr"], stored["anneal"], stored["steps"]) == (6e-4, "cosine", 6)
     assert stored["optimizer"] == "adamw"
     assert now["diffusion"]["prediction"] == "eps"
 
@@ -665,7 +665,7 @@ def test_two_processes_equal_one(
     arguments = [
         "train-diffusion", str(shapes), *MODEL, "--steps", "3", "--batch-size", "8",
         "--microbatch", "2", "--label-dropout", "0.2", "--timestep-sampler",
-        "loss-second-moment", "-q",
+        "loss-second-moment", "--lr", "1e-4", "-q",  # rounding moves weights by a part of it
     ]  # fmt: skip
     assert adm(*arguments, "--out", "one").code == 0
     done = subprocess.run(

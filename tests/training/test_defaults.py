@@ -9,7 +9,7 @@ import pytest
 from adm_cli.config import Kind
 from adm_cli.training.defaults import resolve_training
 
-OWN, PAPERS = ("muon", 6e-4, "cosine"), ("adamw", 1e-4, "none")
+OWN, PAPERS = ("muon", 1.2e-3, "none"), ("adamw", 1e-4, "none")
 
 
 @pytest.mark.parametrize(
@@ -26,8 +26,8 @@ OWN, PAPERS = ("muon", 6e-4, "cosine"), ("adamw", 1e-4, "none")
         ("classifier", {}, ("muon", 3e-4, "linear")),
         ("classifier", {"init": "tiny"}, ("adamw", 3e-4, "linear")),
         ("classifier", {"preset": "imagenet64"}, ("adamw", 3e-4, "linear")),
-        ("diffusion", {"lr": 2e-4}, ("muon", 2e-4, "cosine")),
-        ("diffusion", {"optimizer": "adamw"}, ("adamw", 6e-4, "cosine")),
+        ("diffusion", {"lr": 2e-4}, ("muon", 2e-4, "none")),
+        ("diffusion", {"optimizer": "adamw"}, ("adamw", 1.2e-3, "none")),
         ("diffusion", {"init": "tiny", "anneal": "cosine"}, ("adamw", 1e-4, "cosine")),
     ],
 )
